@@ -1,0 +1,1 @@
+"""Convolutional-network experiments in JAX: pure functions below, modes above."""

@@ -1,0 +1,152 @@
+"""Config: every option of the project, composed of the groups beside their code.
+
+Flag names are the field names of the groups, flat and unique. A preset is a file
+`configs/NAME.py` whose `options` holds what differs from the defaults.
+"""
+
+import dataclasses
+import json
+import runpy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn import options
+from cnn.checkpoint import CheckpointOptions
+from cnn.data import DataOptions
+from cnn.devices import DeviceOptions
+from cnn.errors import UserError, suggest
+from cnn.evaluate import EvaluateOptions
+from cnn.losses import LossOptions
+from cnn.models import ModelOptions
+from cnn.optimizer import OptimizerOptions
+from cnn.predict import PredictOptions
+from cnn.progress import ProgressOptions
+from cnn.steps import StepOptions
+from cnn.train import TrainOptions
+
+PRESETS = Path(__file__).parent.parent / "configs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All options of a run."""
+
+    data: DataOptions = DataOptions()
+    model: ModelOptions = ModelOptions()
+    loss: LossOptions = LossOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    step: StepOptions = StepOptions()
+    train: TrainOptions = TrainOptions()
+    checkpoint: CheckpointOptions = CheckpointOptions()
+    progress: ProgressOptions = ProgressOptions()
+    device: DeviceOptions = DeviceOptions()
+    evaluate: EvaluateOptions = EvaluateOptions()
+    predict: PredictOptions = PredictOptions()
+
+    def to_flat(self) -> dict[str, Any]:
+        """Return every option's value by flag name, as JSON has it."""
+        flat = {}
+        for group in dataclasses.fields(self):
+            flat |= dataclasses.asdict(getattr(self, group.name))
+        return json.loads(json.dumps(flat))
+
+    def make_hyperparameters(self) -> dict[str, np.ndarray | None]:
+        """Make the traced numbers of a run, by flag name.
+
+        Returns:
+            For each traced option an array (float32, or int32 for whole numbers), or
+            None for one that is absent at its value 0.
+        """
+        flat, traced = self.to_flat(), {}
+        for name, field in list_fields().items():
+            kind = field.metadata["kind"]
+            if kind == "traced_unless_zero" and not flat[name]:
+                traced[name] = None
+            elif kind != "static":
+                dtype = np.int32 if field.type is int else np.float32
+                traced[name] = np.asarray(flat[name], dtype)
+        return traced
+
+    def make_static(self) -> "Config":
+        """Return the config with every traced number at its default.
+
+        Runs whose static parts are equal, and whose traced numbers are present alike,
+        are one program.
+        """
+        groups = {}
+        for group in dataclasses.fields(self):
+            traced = {
+                field.name: field.default
+                for field in dataclasses.fields(group.type)
+                if field.metadata["kind"] != "static"
+            }
+            group_options = getattr(self, group.name)
+            groups[group.name] = dataclasses.replace(group_options, **traced)
+        return Config(**groups)
+
+    def select_run_options(self) -> dict[str, Any]:
+        """Return those options, by flag name, of which a change makes another run."""
+        fields, flat = list_fields(), self.to_flat()
+        return {n: v for n, v in flat.items() if fields[n].metadata["changes_run"]}
+
+
+def list_fields() -> dict[str, dataclasses.Field]:
+    """Return every option's field by flag name, in the order of `--help`."""
+    fields: dict[str, dataclasses.Field] = {}
+    for group in dataclasses.fields(Config):
+        for field in dataclasses.fields(group.type):
+            assert field.name not in fields, f"two options are named {field.name}"
+            fields[field.name] = field
+    return fields
+
+
+def make_config(*layers: Mapping[str, Any]) -> Config:
+    """Compose a config from mappings by flag name, later ones winning.
+
+    Raises:
+        UserError: an unknown name, a wrong type or a value out of range.
+    """
+    flat: dict[str, Any] = {}
+    for layer in layers:
+        flat |= layer
+    known = list_fields()
+    for name in flat:
+        if name not in known:
+            raise UserError(f"There is no option {name}{suggest(name, known)}")
+    groups = {
+        group.name: options.read_group(group.type, flat)
+        for group in dataclasses.fields(Config)
+    }
+    for group in groups.values():
+        options.check(group)
+    return Config(**groups)
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """Load a preset's options.
+
+    Args:
+        name: of a file in `configs/`, or the path of a user's own `.py` file.
+
+    Raises:
+        UserError: there is none, or it defines no `options`.
+    """
+    path = Path(name) if name.endswith(".py") else PRESETS / f"{name}.py"
+    if not path.is_file():
+        known = [file.stem for file in PRESETS.glob("*.py")]
+        raise UserError(
+            f"--config={name} is unknown{suggest(name, known)} "
+            "(or give the path of your own .py file)"
+        )
+    try:
+        found = runpy.run_path(str(path)).get("options")
+    except Exception as error:
+        raise UserError(f"--config={path} fails: {error!r}") from error
+    if not isinstance(found, dict):
+        raise UserError(
+            f"--config={path} must set options = {{...}}, as configs/digits.py does"
+        )
+    return found

@@ -1,0 +1,147 @@
+"""Chunks of batches on the device, from images that lie there or are streamed.
+
+A chunk is a dict of arrays [S, B, …] on the mesh, `images` uint8 among them. Both
+ways fill the same chunk for the same program, so that results are the same bits.
+"""
+
+import concurrent.futures
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cnn import devices
+from cnn.data.images import Images
+from cnn.errors import UserError
+
+CHUNK_BYTES = 32 * 2**20
+RESIDENT_SHARE = 0.25
+
+
+def choose_chunk_steps(num_steps: int, batch_size: int, image_bytes: int) -> int:
+    """Choose how many batches a chunk holds.
+
+    Args:
+        num_steps: batches in all, at least 1.
+        batch_size: B.
+        image_bytes: bytes of one image.
+
+    Returns:
+        S such that a chunk has at most `CHUNK_BYTES` (or one batch), and the chunks
+        of an epoch are about equally full.
+    """
+    most = max(1, CHUNK_BYTES // (batch_size * image_bytes))
+    chunks = -(-num_steps // most)
+    return -(-num_steps // chunks)
+
+
+class Loader:
+    """Fills chunks with chosen images, from the device or from their source."""
+
+    def __init__(self, images: Images, resident: str, mesh: Mesh) -> None:
+        """Decide where the images lie; resident ones are read and sent at once.
+
+        Args:
+            images: the set.
+            resident: `auto` (on the device when they take at most a quarter of its
+                memory), `always` or `never`.
+            mesh: the devices.
+
+        Raises:
+            UserError: `always`, and the device cannot hold them.
+        """
+        self._images, self._mesh = images, mesh
+        self._labels = np.asarray(images.labels, np.int32)
+        size, memory = len(images) * int(np.prod(images.shape)), _device_memory(mesh)
+        self.is_resident = resident == "always" or (
+            resident == "auto" and size <= RESIDENT_SHARE * memory
+        )
+        if not self.is_resident:
+            return
+        if size > memory:
+            raise UserError(
+                f"--resident=always: the images take {size / 2**30:.1f} GiB, a device "
+                f"has {memory / 2**30:.1f} GiB; use --resident=never"
+            )
+        everything = images.read(np.arange(len(images)))
+        self._on_device = jax.device_put(everything, devices.replicated(mesh))
+        sharding = devices.split_batches(mesh)
+        self._gather = jax.jit(lambda x, i: x[i], out_shardings=sharding)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return (H, W, C)."""
+        return self._images.shape
+
+    def fill(self, positions: np.ndarray, **arrays: np.ndarray) -> dict[str, Any]:
+        """Fill one chunk.
+
+        Args:
+            positions: int32 [S, B], which images.
+            **arrays: more arrays [S, B, …] of the chunk.
+
+        Returns:
+            `images` uint8 [S, B, H, W, C], `labels` int32 [S, B] and `arrays`, on the
+            devices, batches split over them.
+        """
+        sharding = devices.split_batches(self._mesh)
+        host = {"labels": self._labels[positions], **arrays}
+        if self.is_resident:
+            chunk = {"images": self._gather(self._on_device, positions)}
+        else:
+            flat = self._images.read(positions.reshape(-1))
+            host["images"] = flat.reshape(*positions.shape, *self._images.shape)
+            chunk = {}
+        return chunk | jax.device_put(host, sharding)
+
+
+def iterate_chunks(
+    loader: Loader, steps: int, arrays: dict[str, np.ndarray], first: int = 0
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yield the chunks of an epoch, the next being filled while one is used.
+
+    Args:
+        loader: the images.
+        steps: S, the batches of a chunk; the last chunk is filled up with repeats of
+            position 0 that must not be run.
+        arrays: `positions` int32 [T, B], and more arrays [T, B] that go along.
+        first: the batch to begin with; chunks begin at multiples of S all the same.
+
+    Yields:
+        First batch, last batch (exclusive), counted over the epoch, and the chunk.
+    """
+    total = len(arrays["positions"])
+    starts = range(first // steps * steps, total, steps)
+
+    def fill(start: int) -> dict[str, Any]:
+        part = {name: _cut(array, start, steps) for name, array in arrays.items()}
+        return loader.fill(part.pop("positions"), **part)
+
+    with concurrent.futures.ThreadPoolExecutor(1, "chunks") as worker:
+        upcoming = worker.submit(fill, starts[0]) if len(starts) else None
+        for start in starts:
+            chunk = upcoming.result()
+            if start + steps < total:
+                upcoming = worker.submit(fill, start + steps)
+            yield max(start, first), min(start + steps, total), chunk
+
+
+def _cut(array: np.ndarray, start: int, size: int) -> np.ndarray:
+    part = array[start : start + size]
+    missing = size - len(part)
+    return np.pad(part, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+
+
+def _device_memory(mesh: Mesh) -> int:
+    device: Any = mesh.devices.flat[0]
+    statistics: dict | Sequence | None = device.memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

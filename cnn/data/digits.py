@@ -1,0 +1,76 @@
+"""scikit-learn's handwritten digits: 1,797 grey 8×8 images, 1,437 train / 360 test.
+
+Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits (test
+part), https://doi.org/10.24432/C50P49, as shipped inside scikit-learn.
+"""
+
+import gzip
+import importlib.util
+import io
+import pathlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cnn.data import decode, images, splits
+from cnn.errors import UserError
+
+if TYPE_CHECKING:
+    from cnn.data import DataOptions
+
+_TEST_SIZE = 360
+_SPLIT_SEED = 0
+
+
+def load(rest: str, options: "DataOptions") -> images.Dataset:
+    """Load the digits with their fixed stratified split.
+
+    Values 0..16 become `round(value * 255 / 16)`, no value lying half-way but 8
+    (127.5), which becomes 128. The split is `train_test_split(test_size=360,
+    stratify=labels, random_state=0)` whatever the options.
+
+    Args:
+        rest: what stood behind `digits:`; must be empty.
+        options: `image_size`, `channels` and the resizing are used.
+
+    Raises:
+        UserError: something stood behind the name, or scikit-learn is missing.
+    """
+    if rest:
+        raise UserError(
+            f"--dataset=digits:{rest}: digits takes nothing after its name; "
+            "write --dataset=digits"
+        )
+    table = _read_table()
+    pixels, labels = table[:, :-1], table[:, -1]
+    scaled = ((pixels.astype(np.int32) * 255 + 8) // 16).astype(np.uint8)
+    scaled = decode.fit_arrays(scaled.reshape(-1, 8, 8, 1), options.layout)
+    train, test = splits.stratified_split(labels, _TEST_SIZE, _SPLIT_SEED)
+    return images.Dataset(
+        name="digits",
+        class_names=tuple(str(digit) for digit in range(10)),
+        train=images.from_array(scaled[train], labels[train]),
+        validation=None,
+        test=images.from_array(scaled[test], labels[test]),
+    )
+
+
+def _read_table() -> np.ndarray:
+    """Return the table [1797, 65] of 64 pixels and a label.
+
+    The file is read without importing scikit-learn, which takes over a second.
+    """
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise UserError(
+            "--dataset=digits needs scikit-learn, which holds the images: "
+            "python -m pip install scikit-learn"
+        )
+    file = pathlib.Path(package.origin).parent / "datasets/data/digits.csv.gz"
+    if not file.exists():
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        return np.column_stack([digits.data, digits.target]).astype(np.int64)
+    text = gzip.decompress(file.read_bytes()).decode("ascii")
+    return np.loadtxt(io.StringIO(text), delimiter=",").astype(np.int64)

@@ -1,0 +1,224 @@
+"""Images in class folders, and images listed in a CSV file.
+
+`folder:PATH` has class folders under train/ and test/ or val/, or class folders
+alone, of which a seeded fifth of each class becomes the test set. A val/ beside
+test/ is the validation set; without test/ it is the test set. Classes are the
+sorted names of the folders. Hidden files and files of other endings are not looked
+at; folders in class folders are.
+"""
+
+import csv
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cnn.data import files, images
+from cnn.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    from cnn.data import DataOptions
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_PARTS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def load_folder(rest: str, options: "DataOptions") -> images.Dataset:
+    """Load class folders.
+
+    Args:
+        rest: the directory.
+        options: `image_size`, `channels`, the resizing, `bad_images`, `split_seed`
+            and `resident` are used.
+
+    Raises:
+        UserError: it is no such directory, a class folder is empty, the parts
+            differ in classes, or a file is bad.
+    """
+    name, root = f"folder:{rest}", pathlib.Path(rest).expanduser()
+    if not root.is_dir():
+        raise UserError(f"--dataset={name}: there is no such directory")
+    folders = _list_folders(root)
+    parts = {folder: part for folder, part in _PARTS.items() if folder in folders}
+    if not parts:
+        classes = _scan_classes(root)
+        if not classes:
+            raise UserError(
+                f"--dataset={name}: no class folders in it; expected PATH/CLASS/*.jpg "
+                "or PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg"
+            )
+        return files.load_files(_list(name, {"": classes}), options)
+    _check_parts(name, list(parts.values()), "folders train/ and test/ (or val/)")
+    scanned = {part: _scan_classes(root / folder) for folder, part in parts.items()}
+    for folder, part in parts.items():
+        _check_same_classes(scanned["train"], scanned[part], root, folder)
+    ignored = [folder for folder in folders if folder not in _PARTS]
+    notes = ()
+    if ignored:
+        notes = (f"ignored beside {root}/train: {', '.join(ignored)}",)
+    return files.load_files(_list(name, scanned, notes), options)
+
+
+def load_csv(rest: str, options: "DataOptions") -> images.Dataset:
+    """Load images that a CSV file lists, in columns `path`, `label` and maybe `split`.
+
+    Paths are relative to the file. Splits are train, val and test, treated as the
+    folders are. Labels are names; when all are whole numbers they are put in the
+    order of those.
+
+    Args:
+        rest: the file.
+        options: as `load_folder`.
+
+    Raises:
+        UserError: a column or value is missing, naming the line, or as
+            `load_folder`.
+    """
+    name, path = f"csv:{rest}", pathlib.Path(rest).expanduser()
+    rows = _read_rows(name, path)
+    parts = None
+    if "split" in rows[0]:
+        for line, row in enumerate(rows, start=2):
+            if row["split"] not in _PARTS:
+                raise UserError(
+                    f"{path}, line {line}: split {row['split']!r} is unknown"
+                    f"{suggest(row['split'], _PARTS)}"
+                )
+        parts = np.array([_PARTS[row["split"]] for row in rows])
+        _check_parts(name, set(parts), "splits train and test (or val)")
+    trained = [
+        row["label"] for row in rows if parts is None or _PARTS[row["split"]] == "train"
+    ]
+    class_names = _sort_labels(set(trained))
+    label_of = {label: number for number, label in enumerate(class_names)}
+    for line, row in enumerate(rows, start=2):
+        if row["label"] not in label_of:
+            raise UserError(
+                f"{path}, line {line}: label {row['label']!r} is no class of the "
+                f"training images{suggest(row['label'], class_names)}"
+            )
+    listing = files.Listing(
+        name=name,
+        class_names=class_names,
+        paths=[path.parent / row["path"] for row in rows],
+        labels=np.array([label_of[row["label"]] for row in rows], dtype=np.int32),
+        parts=parts,
+    )
+    return files.load_files(listing, options)
+
+
+def _list_folders(root: pathlib.Path) -> list[str]:
+    return sorted(
+        entry.name
+        for entry in os.scandir(root)
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
+
+
+def _scan_classes(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Map each class folder to its images, in order of their paths."""
+    classes = {}
+    for name in _list_folders(root):
+        classes[name] = sorted(_scan_images(root / name, set()))
+        if not classes[name]:
+            raise UserError(
+                f"{root / name}: the class folder holds no image "
+                f"({', '.join(ENDINGS)}); fill it or delete it"
+            )
+    return classes
+
+
+def _scan_images(folder: pathlib.Path, seen: set[str]) -> list[pathlib.Path]:
+    real = os.path.realpath(folder)
+    if real in seen:
+        return []
+    seen.add(real)
+    found = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            found += _scan_images(pathlib.Path(entry.path), seen)
+        elif entry.name.lower().endswith(ENDINGS):
+            found.append(pathlib.Path(entry.path))
+    return found
+
+
+def _check_parts(name: str, parts: list[str] | set[str], expected: str) -> None:
+    if "train" not in parts or len(set(parts)) < 2:
+        raise UserError(
+            f"--dataset={name} has only {', '.join(sorted(set(parts)))}; it needs "
+            f"{expected}"
+        )
+
+
+def _check_same_classes(
+    train: dict[str, list[pathlib.Path]],
+    part: dict[str, list[pathlib.Path]],
+    root: pathlib.Path,
+    folder: str,
+) -> None:
+    more, fewer = sorted(part.keys() - train), sorted(train.keys() - part)
+    if more or fewer:
+        problem = f"lacks {', '.join(fewer)}" if fewer else f"has {', '.join(more)}"
+        raise UserError(
+            f"{root / folder} {problem}, unlike {root / 'train'}; both must have "
+            "the same class folders"
+        )
+
+
+def _list(
+    name: str,
+    parts: dict[str, dict[str, list[pathlib.Path]]],
+    notes: tuple[str, ...] = (),
+) -> files.Listing:
+    """Put the images of parts one after the other; the part "" is yet to be split."""
+    class_names = tuple(next(iter(parts.values())))
+    paths, labels, names = [], [], []
+    for part, classes in parts.items():
+        for label, class_name in enumerate(class_names):
+            paths += classes[class_name]
+            labels += [label] * len(classes[class_name])
+            names += [part] * len(classes[class_name])
+    return files.Listing(
+        name=name,
+        class_names=class_names,
+        paths=paths,
+        labels=np.array(labels, dtype=np.int32),
+        parts=None if "" in parts else np.array(names),
+        notes=notes,
+    )
+
+
+def _read_rows(name: str, path: pathlib.Path) -> list[dict[str, str]]:
+    """Return the stripped cells of every line, checked for the needed columns."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.reader(file))
+    except OSError as error:
+        raise UserError(f"--dataset={name}: {error.strerror}; give a file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file in UTF-8: {error}") from error
+    header = [cell.strip() for cell in lines[0]] if lines else []
+    if "path" not in header or "label" not in header:
+        raise UserError(
+            f"{path}: the first line must name the columns path and label; it is "
+            f"{','.join(header)!r}"
+        )
+    rows = []
+    for number, cells in enumerate(lines[1:], start=2):
+        row = dict(zip(header, [cell.strip() for cell in cells], strict=False))
+        empty = [column for column in header if not row.get(column)]
+        if any(column in ("path", "label", "split") for column in empty):
+            raise UserError(f"{path}, line {number}: {empty[0]} is empty")
+        rows.append(row)
+    if not rows:
+        raise UserError(f"{path} lists no image below its first line")
+    return rows
+
+
+def _sort_labels(labels: set[str]) -> tuple[str, ...]:
+    if all(label.isdecimal() for label in labels):
+        return tuple(sorted(labels, key=int))
+    return tuple(sorted(labels))

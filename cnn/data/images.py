@@ -1,0 +1,97 @@
+"""Labelled images as the rest of the code sees them, wherever they come from.
+
+Images are uint8 [H, W, C] in 0..255 and labels int32 in 0..K-1. The order of a set
+is fixed: position `i` is the same example in every run, and `read` may be called
+with any positions, from any thread.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Labelled images in a fixed order, readable in any order.
+
+    Attributes:
+        labels: int32 [N].
+        shape: (H, W, C) of every image.
+        read: positions [n], whole numbers in 0..N-1, to uint8 [n, H, W, C]; pure
+            and safe in threads.
+        decoded: whether the images lie in memory, so that `read` only copies.
+    """
+
+    labels: np.ndarray
+    shape: tuple[int, int, int]
+    read: Callable[[np.ndarray], np.ndarray]
+    decoded: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all images when decoded, in bytes."""
+        return len(self) * int(np.prod(self.shape, dtype=np.int64))
+
+    def take(self, positions: np.ndarray) -> "Images":
+        """Return the examples at `positions` [n], in that order, as a set of its own.
+
+        Nothing is read until the new set is.
+        """
+        positions = np.asarray(positions, dtype=np.int64)
+        read = self.read
+        return dataclasses.replace(
+            self,
+            labels=self.labels[positions],
+            read=lambda chosen: read(positions[chosen]),
+        )
+
+    def in_memory(self, chunk: int = 1024) -> "Images":
+        """Read every image once and return a set that answers from memory.
+
+        Args:
+            chunk: images that are read at a time.
+        """
+        images = np.empty((len(self), *self.shape), dtype=np.uint8)
+        for start in range(0, len(self), chunk):
+            stop = min(start + chunk, len(self))
+            images[start:stop] = self.read(np.arange(start, stop))
+        return from_array(images, self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A training set, perhaps a validation set, and a test set of the same classes.
+
+    Attributes:
+        name: what `--dataset` said.
+        class_names: one for each class, at the position of its label.
+        notes: what the person should be told about the loading, a line each.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Images
+    validation: Images | None
+    test: Images
+    notes: tuple[str, ...] = ()
+
+
+def from_array(images: np.ndarray, labels: np.ndarray) -> Images:
+    """Make a set of images that lie in memory.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        labels: whole numbers [N].
+    """
+    assert images.dtype == np.uint8 and images.ndim == 4, (images.dtype, images.shape)
+    assert len(images) == len(labels), (len(images), len(labels))
+    return Images(
+        labels=np.asarray(labels, dtype=np.int32),
+        shape=tuple(int(size) for size in images.shape[1:]),
+        read=lambda positions: images[positions],
+        decoded=True,
+    )

@@ -1,0 +1,164 @@
+"""NumPy archives: `x_train, y_train, x_test, y_test` and perhaps `x_val, y_val`.
+
+Images are uint8 [N, H, W] or [N, H, W, C] with 1 or 3 channels, or floats in [0, 1],
+which become `round(255 x)`, hence exactly themselves when they once were uint8
+divided by 255. Labels are whole numbers from 0 on; the largest of y_train says how
+many classes there are. Nothing is ever unpickled.
+"""
+
+import pathlib
+import zipfile
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cnn.data import decode, images
+from cnn.errors import UserError
+
+if TYPE_CHECKING:
+    from cnn.data import DataOptions
+
+_CHUNK = 1024
+_DAMAGE = (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
+
+
+def load(rest: str, options: "DataOptions") -> images.Dataset:
+    """Load an archive.
+
+    Args:
+        rest: the path of the file.
+        options: `image_size`, `channels` and the resizing are used.
+
+    Raises:
+        UserError: the file is missing or damaged, or an array is missing or not of
+            the form above; the message names the file and the array.
+    """
+    path = pathlib.Path(rest).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"--dataset=npz:{rest}: there is no such file; give the path of an .npz "
+            "with x_train, y_train, x_test, y_test"
+        )
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except _DAMAGE as error:
+        raise UserError(f"{path} is no .npz archive or is damaged: {error}") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise UserError(
+            f"{path} holds a single array; save x_train, y_train, x_test, y_test "
+            "with numpy.savez"
+        )
+    with archive:
+        _check_names(path, archive.files)
+        splits = {
+            part: _read_split(archive, path, part, options)
+            for part in ("train", "val", "test")
+            if part != "val" or "x_val" in archive.files
+        }
+    _check_same_shape(path, splits)
+    num_classes = 1 + int(splits["train"].labels.max())
+    return images.Dataset(
+        name=f"npz:{rest}",
+        class_names=tuple(str(label) for label in range(num_classes)),
+        train=splits["train"],
+        validation=splits.get("val"),
+        test=splits["test"],
+    )
+
+
+def _check_names(path: pathlib.Path, names: list[str]) -> None:
+    needed = ["x_train", "y_train", "x_test", "y_test"]
+    if "x_val" in names or "y_val" in names:
+        needed += ["x_val", "y_val"]
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise UserError(
+            f"{path} lacks {', '.join(missing)}; it holds {', '.join(names) or 'none'}"
+        )
+
+
+def _read_split(
+    archive: np.lib.npyio.NpzFile,
+    path: pathlib.Path,
+    part: str,
+    options: "DataOptions",
+) -> images.Images:
+    pixels = _to_uint8(_read(archive, path, f"x_{part}"), f"{path}: x_{part}")
+    labels = _to_labels(_read(archive, path, f"y_{part}"), f"{path}: y_{part}")
+    if len(pixels) != len(labels):
+        raise UserError(
+            f"{path}: x_{part} holds {len(pixels)} images but y_{part} "
+            f"{len(labels)} labels"
+        )
+    if len(labels) == 0:
+        raise UserError(f"{path}: x_{part} is empty; it needs at least one image")
+    return images.from_array(decode.fit_arrays(pixels, options.layout), labels)
+
+
+def _read(archive: np.lib.npyio.NpzFile, path: pathlib.Path, name: str) -> np.ndarray:
+    try:
+        return archive[name]
+    except _DAMAGE as error:
+        if "pickle" in str(error) or "Object arrays" in str(error):
+            raise UserError(
+                f"{path}: {name} holds Python objects, which are never unpickled; "
+                "save it as an array of numbers"
+            ) from None
+        raise UserError(f"{path}: {name} is damaged: {error}") from error
+
+
+def _to_uint8(pixels: np.ndarray, what: str) -> np.ndarray:
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape[1:]:
+        raise UserError(
+            f"{what} has shape {pixels.shape}; images are [N, H, W] or [N, H, W, C] "
+            "with 1 or 3 channels last"
+        )
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise UserError(
+            f"{what} is {pixels.dtype}; images are uint8 in 0..255 or floats in [0, 1]"
+        )
+    result = np.empty(pixels.shape, dtype=np.uint8)
+    for start in range(0, len(pixels), _CHUNK):
+        part = pixels[start : start + _CHUNK]
+        if not np.all((part >= 0) & (part <= 1)):
+            raise UserError(
+                f"{what} holds {_first_outside(part)}; floats must lie in [0, 1] "
+                "(or save uint8 in 0..255)"
+            )
+        result[start : start + _CHUNK] = np.rint(part.astype(np.float64) * 255)
+    return result
+
+
+def _first_outside(part: np.ndarray) -> float:
+    return float(part[~((part >= 0) & (part <= 1))][0])
+
+
+def _to_labels(labels: np.ndarray, what: str) -> np.ndarray:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(
+            f"{what} is {labels.dtype} of shape {labels.shape}; labels are whole "
+            "numbers [N] (of one-hot rows, save their argmax)"
+        )
+    if len(labels) and (labels.min() < 0 or labels.max() > np.iinfo(np.int32).max):
+        (wrong,) = np.nonzero((labels < 0) | (labels > np.iinfo(np.int32).max))
+        raise UserError(
+            f"{what}[{wrong[0]}] is {labels[wrong[0]]}; labels count from 0"
+        )
+    return labels.astype(np.int32)
+
+
+def _check_same_shape(path: pathlib.Path, splits: dict[str, images.Images]) -> None:
+    shape = splits["train"].shape
+    for part, found in splits.items():
+        if found.shape != shape:
+            raise UserError(
+                f"{path}: images are {shape} in x_train but {found.shape} in "
+                f"x_{part}; set --image_size and --channels to bring them to one shape"
+            )

@@ -1,0 +1,67 @@
+"""The numbers that images are normalised by, computed exactly from the training set.
+
+A pixel value v in 0..255 becomes (v / 255 - mean) / std, channel by channel; mean
+and std are in the units of images in [0, 1].
+"""
+
+import numpy as np
+
+from cnn.data import images
+
+_CHUNK_BYTES = 2**24
+
+
+def compute_mean_std(
+    examples: images.Images,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Compute each channel's mean and standard deviation over all pixels.
+
+    Sums are whole numbers, so the result does not depend on order or chunks. The
+    standard deviation is that of the population; of a constant channel, where it
+    is 0, it is given as 1, so that normalising leaves the channel at 0.
+
+    Returns:
+        mean [C] and std [C], in the units of images in [0, 1].
+    """
+    height, width, channels = examples.shape
+    chunk = max(1, _CHUNK_BYTES // (height * width * channels))
+    values = np.arange(256, dtype=object)
+    counts = np.zeros((channels, 256), dtype=np.int64)
+    for start in range(0, len(examples), chunk):
+        stop = min(start + chunk, len(examples))
+        pixels = examples.read(np.arange(start, stop)).reshape(-1, channels)
+        for channel in range(channels):
+            counts[channel] += np.bincount(pixels[:, channel], minlength=256)
+    n = len(examples) * height * width
+    means, stds = [], []
+    for histogram in counts.astype(object):
+        total, squares = int(histogram @ values), int(histogram @ values**2)
+        variance = (n * squares - total * total) / (n * n)
+        means.append(total / n / 255)
+        stds.append(variance**0.5 / 255 if variance else 1.0)
+    return tuple(means), tuple(stds)
+
+
+def compute_scaling(
+    scaling: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    examples: images.Images,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and std, one number a channel, of a `--scaling`.
+
+    Args:
+        scaling: `unit` (0..1), `symmetric` (-1..1) or `standardize`.
+        mean: for standardize, given by the person, or empty: computed.
+        std: likewise.
+        examples: the training set.
+    """
+    channels = examples.shape[-1]
+    if scaling == "unit":
+        return (0.0,) * channels, (1.0,) * channels
+    if scaling == "symmetric":
+        return (0.5,) * channels, (0.5,) * channels
+    if mean and std:
+        return mean, std
+    computed_mean, computed_std = compute_mean_std(examples)
+    return mean or computed_mean, std or computed_std

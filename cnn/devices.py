@@ -1,0 +1,128 @@
+"""Devices: compiler settings, the mesh, and how arrays lie on it.
+
+`configure` comes before the first device call; XLA reads its flags once, when the
+backend opens.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from cnn.errors import UserError
+from cnn.options import option
+
+OLDEST_JAX = (0, 11, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions:
+    """How the devices compute."""
+
+    precision: str = option(
+        "float32",
+        "what layers compute in; parameters, statistics and losses stay float32",
+        choices=("float32", "bfloat16"),
+    )
+    deterministic: bool = option(
+        False, "only operations whose result never varies (GPU; slower)"
+    )
+    compilation_cache: str = option(
+        "~/.cache/cnn-jax",
+        "directory in which compiled programs are kept for the next start, or off",
+        changes_run=False,
+    )
+
+
+def check_jax_version(version: str = jax.__version__) -> None:
+    """Refuse a jax whose results are wrong.
+
+    Raises:
+        UserError: older than 0.11.2, naming the remedy.
+    """
+    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    if numbers < OLDEST_JAX:
+        raise UserError(
+            f"jax {version} is too old: before 0.11.2 its CPU backend returns wrong "
+            "sums (jax issue 39103). Use Python 3.12 or newer and run: "
+            "pip install -r requirements.txt"
+        )
+
+
+def configure(options: DeviceOptions) -> None:
+    """Set compiler flags and the compilation cache, before the first device call.
+
+    Args:
+        options: the device options.
+
+    Raises:
+        UserError: the cache directory cannot be written.
+    """
+    check_jax_version()
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if options.deterministic:
+        flags.append("--xla_gpu_deterministic_ops=true")
+    os.environ["XLA_FLAGS"] = " ".join(flags)
+    if options.compilation_cache == "off":
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    directory = Path(options.compilation_cache).expanduser()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--compilation_cache={directory} cannot be made ({error.strerror}); "
+            "give a directory that can be written, or off"
+        ) from None
+    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def get_dtype(options: DeviceOptions) -> Any:
+    """Return the type that layers compute in."""
+    return jnp.bfloat16 if options.precision == "bfloat16" else jnp.float32
+
+
+def make_mesh() -> Mesh:
+    """Make the mesh of all devices, one axis `data` over which batches are split."""
+    count = jax.device_count()
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_batches(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of chunks [steps, batch, …], whose batches are split."""
+    return NamedSharding(mesh, PartitionSpec(None, "data"))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Refuse a batch that does not divide evenly over the devices.
+
+    Raises:
+        UserError: naming the nearest sizes that do.
+    """
+    count = mesh.shape["data"]
+    if batch_size % count:
+        below = batch_size // count * count
+        near = f"{below} or {below + count}" if below else str(count)
+        raise UserError(
+            f"--batch_size={batch_size} does not divide over {count} devices; "
+            f"use {near}"
+        )
+
+
+def describe_device() -> str:
+    """Describe the devices in words, as `2 x cpu (cpu)`."""
+    devices = jax.devices()
+    kind, platform = devices[0].device_kind, devices[0].platform
+    return f"{len(devices)} x {kind} ({platform})"

@@ -1,0 +1,175 @@
+"""Evaluation of a set of images: padded, masked, every example counted once."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from cnn import devices, epoch, metrics, predict, workdir
+from cnn.data import load_dataset
+from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
+from cnn.data.images import Dataset
+from cnn.data.order import make_eval_order
+from cnn.errors import UserError
+from cnn.interrupt import Stop, catch_signals
+from cnn.options import format_value, option
+from cnn.progress import Pace
+
+if TYPE_CHECKING:
+    from cnn.config import Config
+    from cnn.progress import Terminal
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """What is evaluated."""
+
+    split: str = option(
+        "test",
+        "what evaluate and visualize look at",
+        choices=SPLITS,
+        changes_run=False,
+    )
+
+
+def compute_metrics(
+    program: Callable[..., dict],
+    variables: Any,
+    loader: Loader,
+    batch_size: int,
+    num_classes: int,
+    stop: Stop,
+) -> dict[str, Any]:
+    """Evaluate all images of a loader.
+
+    Args:
+        program: made by `epoch.make_eval_chunk`.
+        variables: `params` and `batch_stats`.
+        loader: the images.
+        batch_size: images computed at a time.
+        num_classes: K.
+        stop: looked at between chunks.
+
+    Returns:
+        As `metrics.summarise`.
+
+    Raises:
+        Interrupted: a signal arrived.
+    """
+    positions, mask = make_eval_order(len(loader), batch_size)
+    size = choose_chunk_steps(
+        len(positions), batch_size, int(np.prod(loader.image_shape))
+    )
+    sums, pace = metrics.create_sums(num_classes), Pace()
+    arrays = {"positions": positions, "mask": mask}
+    for first, last, chunk in iterate_chunks(loader, size, arrays):
+        while first < last:
+            count, started = pace.choose_steps(last - first), time.perf_counter()
+            here = np.int32(first % size)
+            sums = program(variables, sums, chunk, here, here + np.int32(count))
+            jax.block_until_ready(sums)
+            pace.note((time.perf_counter() - started) / count)
+            first += count
+            stop.check()
+    return metrics.summarise(sums)
+
+
+def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
+    """Evaluate a trained run and write `evaluation.json` beside it.
+
+    Args:
+        config: the run's options, those of the command line over them.
+        directory: the run's directory.
+        terminal: where to print.
+
+    Returns:
+        What was written: the metrics of `metrics.summarise` with what they are of.
+
+    Raises:
+        UserError: the run, the checkpoint or the split is absent, or the data has
+            other classes.
+    """
+    with catch_signals() as stop:
+        mesh = devices.make_mesh()
+        devices.check_batch_size(config.step.batch_size, mesh)
+        trained = predict.load_trained(directory, config.checkpoint.checkpoint)
+        dataset = load_dataset(config.data)
+        images = get_split(dataset, config.evaluate.split)
+        _check_classes(trained.class_names, dataset)
+        loader = Loader(images, config.data.resident, mesh)
+        result = compute_metrics(
+            epoch.make_eval_chunk(trained.task),
+            trained.variables,
+            loader,
+            config.step.batch_size,
+            trained.task.num_classes,
+            stop,
+        )
+    about = {
+        "dataset": config.data.dataset,
+        "split": config.evaluate.split,
+        "checkpoint": config.checkpoint.checkpoint,
+        "step": trained.step,
+        "class_names": list(trained.class_names),
+    }
+    result = about | result
+    path = directory / _name_file(config, trained.options)
+    workdir.write_json(path, result)
+    terminal.say(
+        f"{config.evaluate.split}: accuracy {result['accuracy']:.4%} "
+        f"({result['correct']} of {result['count']}), top-5 {result['top5']:.4%}, "
+        f"loss {result['loss']:.6f}"
+    )
+    terminal.say(f"written to {path}")
+    return result
+
+
+def get_split(dataset: Dataset, split: str) -> Any:
+    """Return the images of a split.
+
+    Raises:
+        UserError: the dataset has none of that name.
+    """
+    images = getattr(dataset, split)
+    if images is None:
+        raise UserError(
+            f"--split={split}: {dataset.name} has no such set; carve one out of train "
+            "with --validation_fraction=0.1"
+        )
+    return images
+
+
+def _check_classes(class_names: tuple[str, ...], dataset: Dataset) -> None:
+    if dataset.class_names != class_names:
+        raise UserError(
+            f"The run knows the classes {_shorten(class_names)}, but {dataset.name} "
+            f"has {_shorten(dataset.class_names)}; evaluate needs the same, in the "
+            "same order"
+        )
+
+
+def _shorten(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{shown}, … ({len(names)})" if len(names) > 5 else shown
+
+
+def _name_file(config: "Config", stored: dict[str, Any]) -> str:
+    """Name the file after what differs from the test set of the run's own data."""
+    parts = ["evaluation"]
+    if config.evaluate.split != "test":
+        parts.append(f"split={config.evaluate.split}")
+    if config.checkpoint.checkpoint != "latest":
+        parts.append(f"checkpoint={config.checkpoint.checkpoint}")
+    plain = json.loads(json.dumps(dataclasses.asdict(config.data)))
+    for name, value in plain.items():
+        if name != "resident" and stored.get(name) != value:
+            text = ",".join(map(str, value)) if isinstance(value, list) else value
+            parts.append(f"{name}={format_value(text)}")
+    return ",".join(parts).replace("/", "_") + ".json"

@@ -1,0 +1,1 @@
+"""The lecture's operators as pure functions of channels-last arrays."""

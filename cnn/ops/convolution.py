@@ -1,0 +1,183 @@
+"""Convolution in one and two dimensions, as every layer of every model uses it.
+
+Arrays are channels-last: x [N, H, W, C] or [N, L, C]; kernels [Sh, Sw, C / groups,
+O] or [S, C / groups, O]. As everywhere in deep learning, "convolution" here is
+cross-correlation, y[i] = Σ_a x[i·stride + a·dilation − low] · kernel[a], summed over
+the channels of the group; `true_convolution1d` and `2d` flip the kernel.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cnn.ops import gradients
+from cnn.ops.geometry import Padding, Pairs
+
+
+def conv2d(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "valid",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> jax.Array:
+    """Slide a kernel over the rows and columns of images.
+
+    y[n, i, j, o] = Σ_abc x[n, i·s + a·d − low, j·s + b·d − low, c] kernel[a, b, c, o],
+    where x is zero outside its borders. With `groups` the channels of input and
+    output are cut into that many parts, and part k of y sees part k of x alone.
+
+    Args:
+        x: float array [N, H, W, C].
+        kernel: float array [Sh, Sw, C / groups, O]; cast to x's dtype.
+        stride: pixels between windows; one number or (rows, columns).
+        padding: zeros around x: `valid` none, `same` keeps H and W at stride 1,
+            `full` one less than the kernel's extent on all sides; or one number,
+            (low, high), or ((top, bottom), (left, right)). With even extents `same`
+            puts the odd pixel on the right and bottom.
+        dilation: pixels between the kernel's taps; one number or (rows, columns).
+        groups: how many parts the channels are cut into.
+
+    Returns:
+        [N, H', W', O] in x's dtype, H' = (H + top + bottom − extent) // stride + 1.
+
+    Raises:
+        ValueError: shapes or numbers that do not fit together.
+
+    Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning
+        (2016), https://arxiv.org/abs/1603.07285
+    """
+    if x.ndim != 4:
+        raise ValueError(f"x {list(x.shape)}: conv2d takes [N, H, W, C]")
+    return _convolve(x, kernel, stride, padding, dilation, groups)
+
+
+def conv1d(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    padding: Padding = "valid",
+    dilation: int = 1,
+    groups: int = 1,
+) -> jax.Array:
+    """Slide a kernel along sequences.
+
+    y[n, i, o] = Σ_ac x[n, i·stride + a·dilation − low, c] kernel[a, c, o].
+
+    Args:
+        x: float array [N, L, C].
+        kernel: float array [S, C / groups, O]; cast to x's dtype.
+        stride: positions between windows.
+        padding: `valid`, `same`, `full`, one number, or (low, high); see `conv2d`.
+        dilation: positions between the kernel's taps.
+        groups: how many parts the channels are cut into.
+
+    Returns:
+        [N, L', O] in x's dtype; for stride 1 and an extent of e, L' is L − (e − 1)
+        for `valid`, L for `same`, L + (e − 1) for `full`.
+
+    Raises:
+        ValueError: shapes or numbers that do not fit together.
+    """
+    if x.ndim != 3:
+        raise ValueError(f"x {list(x.shape)}: conv1d takes [N, L, C]")
+    return _convolve(x, kernel, stride, padding, dilation, groups)
+
+
+def true_convolution2d(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
+    """Convolve in the mathematical sense: `conv2d` with the kernel turned by 180°.
+
+    Args:
+        x: float array [N, H, W, C].
+        kernel: float array [Sh, Sw, C / groups, O].
+        **options: `stride`, `padding`, `dilation`, `groups` of `conv2d`.
+
+    Returns:
+        [N, H', W', O] in x's dtype.
+
+    Raises:
+        ValueError: as `conv2d`.
+    """
+    return conv2d(x, kernel[::-1, ::-1], **options)
+
+
+def true_convolution1d(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
+    """Convolve in the mathematical sense: `conv1d` with the kernel reversed.
+
+    Args:
+        x: float array [N, L, C].
+        kernel: float array [S, C / groups, O].
+        **options: `stride`, `padding`, `dilation`, `groups` of `conv1d`.
+
+    Returns:
+        [N, L', O] in x's dtype.
+
+    Raises:
+        ValueError: as `conv1d`.
+    """
+    return conv1d(x, kernel[::-1], **options)
+
+
+def _convolve(x, kernel, stride, padding, dilation, groups) -> jax.Array:
+    static = gradients.resolve(x.shape, kernel.shape, stride, padding, dilation, groups)
+    gradients.output_shape(x.shape, kernel.shape, static)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"x is {x.dtype}: convolutions take floating-point arrays")
+    kernel = kernel.astype(x.dtype)
+    if x.ndim == 4:
+        return _conv2d(x, kernel, *static)
+    return _conv2d(x[:, None], kernel[None], *gradients.lift(static))[:, 0]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _conv2d(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: tuple[int, ...],
+    padding: Pairs,
+    dilation: tuple[int, ...],
+    groups: int,
+) -> jax.Array:
+    return _plain(x, kernel, stride, padding, dilation, groups)
+
+
+def _plain(x, kernel, stride, padding, dilation, groups) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=stride,
+        padding=padding,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def _forward(x, kernel, *static):
+    return _conv2d(x, kernel, *static), (x, kernel)
+
+
+def _backward(stride, padding, dilation, groups, kept, gradient):
+    """Choose the gradient rule: ours on CPU, the backend's own elsewhere."""
+    static = (stride, padding, dilation, groups)
+
+    def on_cpu(x, kernel, gradient):
+        return (
+            gradients.input_gradient(gradient, kernel, x.shape, *static),
+            gradients.kernel_gradient(x, gradient, kernel.shape, *static),
+        )
+
+    def derived(x, kernel, gradient):
+        _, pull = jax.vjp(lambda x, kernel: _plain(x, kernel, *static), x, kernel)
+        return pull(gradient)
+
+    return lax.platform_dependent(*kept, gradient, cpu=on_cpu, default=derived)
+
+
+_conv2d.defvjp(_forward, _backward)

@@ -1,0 +1,104 @@
+"""The arithmetic of windows that slide over an axis: lengths, padding, checks.
+
+Axes are described by one whole number each: `length` of the input, `size` of the
+window, `stride` between windows, `dilation` between the window's taps. A window of
+size s and dilation d covers an extent of (s − 1)·d + 1.
+"""
+
+from collections.abc import Sequence
+
+Padding = str | int | tuple[int, int] | Sequence[tuple[int, int]]
+Pairs = tuple[tuple[int, int], ...]
+
+
+def per_axis(name: str, value: int | Sequence[int], axes: int, least: int = 1):
+    """Return one whole number for each axis from one for all, or from one for each.
+
+    Args:
+        name: what the number is called in the error.
+        value: one number, or a sequence of `axes` numbers.
+        axes: how many spatial axes there are.
+        least: the smallest allowed value.
+
+    Raises:
+        ValueError: not whole numbers, too small, or not one for each axis.
+    """
+    values = tuple(value) if isinstance(value, list | tuple) else (value,) * axes
+    whole = all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+    if len(values) != axes or not whole or min(values) < least:
+        raise ValueError(
+            f"{name}={value!r}: give one whole number of at least {least}"
+            + ("" if axes == 1 else f", or a tuple of {axes}")
+        )
+    return values
+
+
+def extent(size: int, dilation: int = 1) -> int:
+    """Return how far a window of `size` taps reaches: (size − 1)·dilation + 1."""
+    return (size - 1) * dilation + 1
+
+
+def resolve_padding(
+    padding: Padding, sizes: Sequence[int], dilations: Sequence[int]
+) -> Pairs:
+    """Return (low, high) padding for every axis.
+
+    With the window's extent e: `valid` is (0, 0), `full` is (e − 1, e − 1), and
+    `same` is ((e − 1) // 2, e // 2), which is e // 2 on both sides for odd extents
+    and one more on the right or bottom for even ones, whatever the stride.
+
+    Args:
+        padding: `valid`, `same`, `full`; one number for all sides; (low, high) for
+            every axis; or one (low, high) for each axis.
+        sizes: the window's size on each axis.
+        dilations: the window's dilation on each axis.
+
+    Raises:
+        ValueError: none of these.
+    """
+    extents = [extent(s, d) for s, d in zip(sizes, dilations, strict=True)]
+    if padding == "valid":
+        return ((0, 0),) * len(extents)
+    if padding == "same":
+        return tuple(((e - 1) // 2, e // 2) for e in extents)
+    if padding == "full":
+        return tuple((e - 1, e - 1) for e in extents)
+    pairs = padding
+    if _is_size(padding):
+        pairs = ((padding, padding),) * len(extents)
+    elif _is_pair(padding):
+        pairs = (tuple(padding),) * len(extents)
+    listed = isinstance(pairs, list | tuple) and len(pairs) == len(extents)
+    if not listed or not all(_is_pair(pair) for pair in pairs):
+        raise ValueError(
+            f"padding={padding!r}: give 'valid', 'same', 'full', one whole number, "
+            f"(low, high), or {len(extents)} such pairs, none negative"
+        )
+    return tuple(tuple(pair) for pair in pairs)
+
+
+def output_length(
+    length: int, size: int, stride: int, padding: tuple[int, int], dilation: int = 1
+) -> int:
+    """Return how many windows fit: (length + low + high − extent) // stride + 1.
+
+    Raises:
+        ValueError: the window is longer than the padded axis.
+    """
+    room = length + sum(padding) - extent(size, dilation)
+    if room < 0:
+        raise ValueError(
+            f"a window of {size} taps with dilation {dilation} reaches "
+            f"{extent(size, dilation)} pixels, but the axis has {length} plus padding "
+            f"{padding}; give a larger input, more padding or a smaller window"
+        )
+    return room // stride + 1
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_pair(value: object) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    return pair and all(_is_size(side) for side in value)

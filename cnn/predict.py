@@ -1,0 +1,211 @@
+"""Trained runs from Python and on the command line: images in, probabilities out.
+
+from cnn import predict
+classify = predict.load_classifier("runs/digits")
+probabilities = classify(images)  # uint8 [N, H, W, C] -> float32 [N, K]
+"""
+
+import csv
+import dataclasses
+import glob
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn import checkpoint, devices, models, options, steps, workdir
+from cnn.data.decode import BadImage, Layout, decode
+from cnn.devices import DeviceOptions
+from cnn.errors import UserError
+from cnn.models import ModelOptions
+from cnn.options import option
+from cnn.state import create_variables
+from cnn.steps import Task
+
+if TYPE_CHECKING:
+    from cnn.config import Config
+
+_COLUMNS = ("class", "probability")
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions:
+    """What is predicted."""
+
+    predict_images: str = option(
+        "",
+        "pattern of the image files to classify, such as 'photos/*.jpg'",
+        changes_run=False,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model with everything needed to use it.
+
+    Attributes:
+        task: the model, its scaling and its number of classes.
+        variables: `params` and `batch_stats`, replicated on all devices.
+        class_names: K names.
+        image_shape: (H, W, C) of the images it was trained on.
+        options: every option of the run, by flag name.
+        step: how many steps it was trained for.
+    """
+
+    task: Task
+    variables: dict[str, Any]
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    options: dict[str, Any]
+    step: int
+
+
+def load_trained(directory: str | Path, which: str = "latest") -> Trained:
+    """Load a run's weights, the averaged ones when averaging was on.
+
+    Args:
+        directory: the run's directory.
+        which: `latest`, `best` or a step.
+
+    Raises:
+        UserError: there is no such checkpoint, it is damaged, or it does not fit.
+    """
+    step = checkpoint.find_step(Path(directory), which)
+    path = Path(directory) / "checkpoints" / str(step)
+    description = checkpoint.read_description(path)
+    stored = description["options"]
+    image_shape = tuple(description["image_shape"])
+    task = Task(
+        model=models.create_model(
+            options.read_group(ModelOptions, stored),
+            len(description["class_names"]),
+            devices.get_dtype(options.read_group(DeviceOptions, stored)),
+        ),
+        num_classes=len(description["class_names"]),
+        mean=tuple(description["mean"]),
+        std=tuple(description["std"]),
+    )
+    shapes = jax.eval_shape(lambda: create_variables(task.model, 0, image_shape))
+    sharding = devices.replicated(devices.make_mesh())
+    like = checkpoint.abstract(shapes, sharding)
+    averaged = bool(stored["ema_decay"])
+    return Trained(
+        task=task,
+        variables=checkpoint.load_variables(path, like, averaged),
+        class_names=tuple(description["class_names"]),
+        image_shape=image_shape,
+        options=stored,
+        step=step,
+    )
+
+
+def load_classifier(
+    directory: str | Path, which: str = "latest"
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Load a run as a function from images to probabilities.
+
+    Args:
+        directory: the run's directory.
+        which: `latest`, `best` or a step.
+
+    Returns:
+        A function of uint8 images [N, H, W, C] that returns float32 [N, K].
+
+    Raises:
+        UserError: as `load_trained`.
+    """
+    return make_classifier(load_trained(directory, which))
+
+
+def make_classifier(trained: Trained) -> Callable[[np.ndarray], np.ndarray]:
+    """Make the function from uint8 images [N, H, W, C] to probabilities [N, K]."""
+
+    @jax.jit
+    def compute(variables: Any, images: jax.Array) -> jax.Array:
+        logits = steps.predict_step(trained.task, variables, images)
+        return jax.nn.softmax(logits)
+
+    def classify(images: np.ndarray) -> np.ndarray:
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise ValueError(
+                "images must be uint8 [N, H, W, C], not "
+                f"{images.dtype} {list(images.shape)}"
+            )
+        return np.asarray(compute(trained.variables, jnp.asarray(images)))
+
+    return classify
+
+
+def predict(config: "Config", directory: Path) -> Path:
+    """Classify image files and write `predictions.csv` into the run's directory.
+
+    Args:
+        config: the run's options, those of the command line over them;
+            `predict_images` says which files, `**` descends.
+        directory: the run's directory.
+
+    Returns:
+        The file: `path`, `class`, `probability`, then the runners-up (up to four)
+        as `class2`, `probability2`, ….
+
+    Raises:
+        UserError: no file matches, or one is no image.
+    """
+    pattern = config.predict.predict_images
+    if not pattern:
+        raise UserError("--mode=predict needs --predict_images='PATTERN'")
+    files = [
+        path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)
+    ]
+    if not files:
+        raise UserError(f"--predict_images={pattern} matches no file")
+    trained = load_trained(directory, config.checkpoint.checkpoint)
+    height, _, channels = trained.image_shape
+    layout = dataclasses.replace(
+        config.data.layout, size=config.data.stored_size or height, channels=channels
+    )
+    skip = config.data.bad_images == "skip"
+    batches = _read_files(sorted(files), layout, config.step.batch_size, skip)
+    classify = make_classifier(trained)
+    shown = min(5, trained.task.num_classes)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    later = [f"{name}{rank}" for rank in range(2, shown + 1) for name in _COLUMNS]
+    writer.writerow(["path", *_COLUMNS, *later])
+    for paths, images in batches:
+        for path, row in zip(paths, classify(images), strict=False):
+            best = np.argsort(-row, kind="stable")[:shown]
+            cells = [(trained.class_names[k], f"{row[k]:.6f}") for k in best]
+            writer.writerow([path, *(cell for pair in cells for cell in pair)])
+    target = directory / "predictions.csv"
+    workdir.write_text(target, text.getvalue())
+    return target
+
+
+def _read_files(
+    paths: list[str], layout: Layout, batch_size: int, skip: bool
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield files in batches of one size; the last is filled up with black images."""
+    names: list[str] = []
+    images = np.zeros((batch_size, layout.size, layout.size, layout.channels), np.uint8)
+    for path in paths:
+        try:
+            images[len(names)] = decode(Path(path).read_bytes(), layout)
+        except (BadImage, OSError) as error:
+            if skip:
+                print(f"{path} left out: {error}")
+                continue
+            raise UserError(
+                f"{path}: {error}; --bad_images=skip leaves such files out"
+            ) from None
+        names.append(path)
+        if len(names) == batch_size:
+            yield names, images
+            names, images = [], np.zeros_like(images)
+    if names:
+        yield names, images

@@ -1,0 +1,80 @@
+"""What a run tells of itself: before it starts, after each epoch, at its end."""
+
+import importlib.metadata
+import platform
+from typing import Any
+
+from cnn import describe, devices, workdir
+from cnn.run import Run
+from cnn.state import compute_state_sha256, count_parameters
+
+_TEST_METRICS = ("accuracy", "loss", "correct", "count", "top5", "balanced_accuracy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def announce(run: Run) -> None:
+    """Print device, dataset and the model's table."""
+    data, say = run.dataset, run.terminal.say
+    height, width, channels = run.image_shape
+    sizes = ", ".join(f"{len(x)} {split}" for split, x in run.loaders.items())
+    place = "on the device" if run.loaders["train"].is_resident else "streamed"
+    say(f"device    {devices.describe_device()}")
+    say(
+        f"dataset   {data.name}: {sizes}; {len(data.class_names)} classes, "
+        f"{height}x{width}x{channels}, {place}"
+    )
+    say(f"model     {run.config.model.model}")
+    run.terminal.console.print(describe.make_table(run.description))
+
+
+def print_epoch(run: Run, line: dict[str, Any]) -> None:
+    """Print an epoch's line of metrics.jsonl."""
+    parts = [f"epoch {line['epoch']:>3}/{run.config.train.epochs}"]
+    for name in ("train", run.eval_split):
+        if f"{name}_loss" in line:
+            loss, accuracy = line[f"{name}_loss"], line[f"{name}_accuracy"]
+            parts.append(f"{name} loss {loss:.4f} accuracy {accuracy:.2%}")
+    if "images_per_second" in line:
+        parts.append(f"{line['images_per_second']:,.0f} images/s")
+    run.terminal.say("  ".join(parts))
+
+
+def write_result(run: Run) -> dict[str, Any]:
+    """Evaluate the final weights on the test set and write `result.json`.
+
+    Returns:
+        What was written.
+    """
+    found, records = run.evaluate("test"), run.records
+    run.update_seconds()
+    images = run.step * run.config.step.batch_size
+    result = {f"test_{name}": found[name] for name in _TEST_METRICS}
+    result |= {
+        "best_step": records.best_step,
+        "best_validation": records.best_value if records.best_step >= 0 else None,
+        "num_parameters": count_parameters(run.state.params),
+        "steps": run.step,
+        "epochs": run.step // run.task.steps_per_epoch,
+        "stopped_early": records.stopped_early,
+        "seconds": round(records.seconds, 3),
+        "images_per_second": round(images / records.train_seconds, 1),
+        "seed": run.config.train.seed,
+        "device": devices.describe_device(),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "state_sha256": compute_state_sha256(run.state),
+    }
+    workdir.write_json(run.directory / "result.json", result)
+    return result
+
+
+def conclude(run: Run, result: dict[str, Any]) -> None:
+    """Print the result, where everything lies, and what to try next."""
+    say, directory = run.terminal.say, run.directory
+    say(
+        f"test accuracy {result['test_accuracy']:.2%} ({result['test_correct']} of "
+        f"{result['test_count']}), loss {result['test_loss']:.4f}; "
+        f"{result['steps']} steps in {result['seconds']:.1f} s"
+    )
+    say(f"in {directory}: config.json, metrics.jsonl, result.json, checkpoints")
+    say(f"next: python main.py --mode=evaluate --workdir={directory} --split=train")

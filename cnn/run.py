@@ -1,0 +1,244 @@
+"""One training run: built once from its options, resumed from its checkpoints."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from cnn import checkpoint, describe, devices, epoch, losses, models, steps
+from cnn.data import load_dataset
+from cnn.data.chunks import Loader, choose_chunk_steps
+from cnn.data.images import Dataset
+from cnn.data.statistics import compute_scaling
+from cnn.errors import UserError
+from cnn.evaluate import compute_metrics
+from cnn.interrupt import Stop
+from cnn.progress import Pace, Terminal
+from cnn.state import TrainState, create_state, get_variables
+
+if TYPE_CHECKING:
+    from cnn.config import Config
+
+
+@dataclasses.dataclass
+class Records:
+    """What a checkpoint knows besides arrays, so that a run can go on exactly.
+
+    Attributes:
+        evaluated_step: the step of the last line of an epoch in metrics.jsonl; -1
+            before the first.
+        best_step: the step of the best validation metric; -1 without any.
+        best_value: that metric.
+        best_epoch: its epoch.
+        stopped_early: whether early stopping has ended the run.
+        metrics_bytes: length of metrics.jsonl.
+        seconds: time spent in the run, loading and compilation included.
+        train_seconds: time spent in training steps alone.
+        epoch_seconds: that of the current epoch.
+    """
+
+    evaluated_step: int = -1
+    best_step: int = -1
+    best_value: float = 0.0
+    best_epoch: int = 0
+    stopped_early: bool = False
+    metrics_bytes: int = 0
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+    epoch_seconds: float = 0.0
+
+
+class Run:
+    """A run between two checkpoints.
+
+    `state`, `sums` (the current epoch's metric sums) and `records` change as it goes
+    on; they are exactly what a checkpoint holds. The rest is fixed.
+    """
+
+    def __init__(
+        self, config: "Config", directory: Path, terminal: Terminal, stop: Stop
+    ) -> None:
+        """Load the data, check everything, and build the programs without compiling.
+
+        Raises:
+            UserError: an option, the data or the model does not fit the others.
+        """
+        self.config, self.directory = config, directory
+        self.terminal, self.stop = terminal, stop
+        self._started = time.perf_counter()
+        self.mesh = devices.make_mesh()
+        devices.check_batch_size(config.step.batch_size, self.mesh)
+        self.dataset = load_dataset(config.data)
+        for note in self.dataset.notes:
+            terminal.say(note)
+        self.task = make_task(config, self.dataset)
+        self.image_shape = self.dataset.train.shape
+        self.description = describe.describe_model(self.task.model, self.image_shape)
+        self.loaders = {
+            split: Loader(images, config.data.resident, self.mesh)
+            for split in ("train", "validation", "test")
+            if (images := getattr(self.dataset, split)) is not None
+        }
+        self.eval_split = "validation" if "validation" in self.loaders else "test"
+        self.chunk_steps = choose_chunk_steps(
+            self.task.steps_per_epoch,
+            config.step.batch_size,
+            int(np.prod(self.image_shape)),
+        )
+        self._train_chunk = epoch.make_train_chunk(self.task)
+        self._compiled_train_chunk: Callable[..., Any] | None = None
+        self.eval_chunk = epoch.make_eval_chunk(self.task)
+        self.hyperparameters = config.make_hyperparameters()
+        self.pace = Pace()
+        self.state, self.sums, self.records = self._restore()
+        self._seconds_before = self.records.seconds
+
+    @property
+    def step(self) -> int:
+        """Return the number of steps taken."""
+        return int(self.state.step)
+
+    @property
+    def total_steps(self) -> int:
+        """Return the number of steps of the whole run."""
+        return self.config.train.epochs * self.task.steps_per_epoch
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether no step is left to take."""
+        return self.step == self.total_steps or self.records.stopped_early
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Return the steps between checkpoints."""
+        every = self.config.checkpoint.checkpoint_every_epochs
+        return max(1, round(every * self.task.steps_per_epoch))
+
+    def take_steps(
+        self, chunk: epoch.Chunk, first: int, last: int
+    ) -> dict[str, np.ndarray]:
+        """Take steps first … last - 1 of a chunk; compiled when first called.
+
+        Returns:
+            Their `loss`, `learning_rate` and `gradient_norm`, each [last - first].
+
+        Raises:
+            Interrupted: a signal arrived during compilation; no step was taken.
+        """
+        arguments = (self.state, self.sums, chunk, self.hyperparameters)
+        bounds = (np.int32(first), np.int32(last))
+        if self._compiled_train_chunk is None:
+            lowered = self._train_chunk.lower(*arguments, *bounds)
+            self._compiled_train_chunk = lowered.compile()
+            self.stop.check()
+        started = time.perf_counter()
+        self.state, self.sums, records = self._compiled_train_chunk(*arguments, *bounds)
+        records = {name: np.asarray(x)[first:last] for name, x in records.items()}
+        seconds = time.perf_counter() - started
+        self.pace.note(seconds / (last - first))
+        self.records.train_seconds += seconds
+        self.records.epoch_seconds += seconds
+        return records
+
+    def evaluate(self, split: str) -> dict[str, Any]:
+        """Evaluate the current weights; see `evaluate.compute_metrics`."""
+        return compute_metrics(
+            self.eval_chunk,
+            get_variables(self.state),
+            self.loaders[split],
+            self.config.step.batch_size,
+            self.task.num_classes,
+            self.stop,
+        )
+
+    def update_seconds(self) -> None:
+        """Bring the record of the run's time up to now."""
+        passed = time.perf_counter() - self._started
+        self.records.seconds = self._seconds_before + passed
+
+    def describe_checkpoint(self) -> dict[str, Any]:
+        """Return what a checkpoint says of itself, as JSON."""
+        return {
+            "options": self.config.to_flat(),
+            "class_names": list(self.dataset.class_names),
+            "image_shape": list(self.image_shape),
+            "mean": list(self.task.mean),
+            "std": list(self.task.std),
+            "records": dataclasses.asdict(self.records),
+        }
+
+    def _restore(self) -> tuple[TrainState, steps.Sums, Records]:
+        """Read the newest whole checkpoint, or create the first state."""
+        everywhere = devices.replicated(self.mesh)
+        create = jax.jit(
+            lambda numbers: create_state(
+                self.task.model, self.image_shape, self.task.optimizer, numbers
+            ),
+            out_shardings=everywhere,
+        )
+        sums = jax.device_put(steps.create_train_sums(), everywhere)
+        shapes = jax.eval_shape(create, self.hyperparameters)
+        folder = self.directory / "checkpoints"
+        found = checkpoint.list_steps(folder)
+        for step in reversed(found):
+            damage = checkpoint.find_damage(folder / str(step))
+            if damage:
+                self.terminal.say(f"checkpoint {step} is damaged and left: {damage}")
+                continue
+            like = checkpoint.abstract((shapes, sums), everywhere)
+            state, sums, description = checkpoint.load_state(folder / str(step), *like)
+            self.terminal.say(f"going on from step {step} of {self.total_steps}")
+            return state, sums, Records(**description["records"])
+        if found:
+            raise UserError(
+                f"Every checkpoint in {folder} is damaged. Put a whole one back, or "
+                "start anew in another --workdir"
+            )
+        return create(self.hyperparameters), sums, Records()
+
+
+def make_task(config: "Config", dataset: Dataset) -> steps.Task:
+    """Make the static part of a run's steps.
+
+    Raises:
+        UserError: the batch is larger than the training set, does not divide into
+            `accumulate_steps`, or early stopping has no validation set.
+    """
+    static = config.make_static()
+    num_classes = len(dataset.class_names)
+    batch_size, pieces = config.step.batch_size, config.step.accumulate_steps
+    if len(dataset.train) < batch_size:
+        raise UserError(
+            f"--batch_size={batch_size} is larger than the training set of "
+            f"{len(dataset.train)} images; give a smaller one"
+        )
+    if batch_size % pieces:
+        raise UserError(
+            f"--accumulate_steps={pieces} does not divide --batch_size={batch_size}"
+        )
+    if config.train.early_stop_epochs and dataset.validation is None:
+        raise UserError(
+            "--early_stop_epochs selects on validation data and there is none; carve "
+            "it out of train with --validation_fraction=0.1"
+        )
+    data = config.data
+    mean, std = compute_scaling(data.scaling, data.mean, data.std, dataset.train)
+    return steps.Task(
+        model=models.create_model(
+            static.model, num_classes, devices.get_dtype(config.device)
+        ),
+        num_classes=num_classes,
+        mean=mean,
+        std=std,
+        image_size=data.image_size,
+        steps_per_epoch=len(dataset.train) // batch_size,
+        class_weights=losses.compute_class_weights(
+            config.loss, dataset.train.labels, num_classes
+        ),
+        optimizer=static.optimizer,
+        accumulate_steps=pieces,
+    )

@@ -1,0 +1,116 @@
+"""The state of a training run: arrays alone, nothing callable inside."""
+
+import hashlib
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn import keys, optimizer
+from cnn.optimizer import Hyperparameters, OptimizerOptions
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a training step changes.
+
+    Attributes:
+        step: int32 [], the number of steps taken.
+        params: the model's parameters.
+        batch_stats: running statistics of batch normalisation; empty without it.
+        opt_state: the optimizer's state.
+        ema: averaged `params` and `batch_stats`; None when averaging is off.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    ema: Any
+
+
+def create_variables(
+    model: nn.Module, seed: jax.Array | int, image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Draw a model's variables.
+
+    Args:
+        model: maps float32 [N, H, W, C] to logits.
+        seed: what they are drawn from.
+        image_shape: (H, W, C).
+
+    Returns:
+        `params` and, maybe empty, `batch_stats`.
+    """
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    variables = model.init(keys.initialisation_key(seed), images, train=False)
+    return {
+        "params": variables["params"],
+        "batch_stats": variables.get("batch_stats", {}),
+    }
+
+
+def create_state(
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    options: OptimizerOptions,
+    hyperparameters: Hyperparameters,
+) -> TrainState:
+    """Create the state before the first step; pure, so it may be jitted.
+
+    Args:
+        model: the model to train.
+        image_shape: (H, W, C) of its images.
+        options: the optimizer's structure.
+        hyperparameters: the numbers, `seed` among them.
+    """
+    variables = create_variables(model, hyperparameters["seed"], image_shape)
+    rate = hyperparameters["learning_rate"]
+    chain = optimizer.make_optimizer(options, rate, hyperparameters)
+    averaged = hyperparameters["ema_decay"] is not None
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=chain.init(variables["params"]),
+        ema=jax.tree.map(jnp.copy, variables) if averaged else None,
+    )
+
+
+def get_variables(state: TrainState) -> dict[str, Any]:
+    """Return what is evaluated: the averaged weights when there are any."""
+    if state.ema is not None:
+        return state.ema
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def flatten_paths(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a tree by path, as `params/stage1/conv/kernel`, sorted."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    paths = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in leaves
+    }
+    return dict(sorted(paths.items()))
+
+
+def compute_state_sha256(state: TrainState) -> str:
+    """Compute SHA-256 over every leaf of a state in the order of its paths.
+
+    Each leaf adds, in UTF-8, its path, dtype and shape, as
+    `params/head/bias float32 (10,)` and a newline, then its bytes in C order.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in flatten_paths(state).items():
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{path} {array.dtype} {leaf.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def count_parameters(params: Any) -> int:
+    """Count the numbers in a tree of arrays or their shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

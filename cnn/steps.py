@@ -1,0 +1,210 @@
+"""The training step and the evaluation step: pure functions, not jitted here.
+
+Images are uint8 [N, H, W, C], as they were read; labels int32 [N]. A batch is a dict
+of `images`, `labels` and, in training, `ids` (positions in the training set), in
+evaluation, `mask` (False for padding).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnn import keys, losses, metrics, optimizer
+from cnn.ops import scaling
+from cnn.optimizer import Hyperparameters, OptimizerOptions
+from cnn.options import option
+from cnn.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+Sums = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepOptions:
+    """How a step computes its gradient."""
+
+    batch_size: int = option(
+        128, "examples that one update of the weights sees", within="[1, inf)"
+    )
+    accumulate_steps: int = option(
+        1,
+        "pieces in which a batch's gradient is computed, one after the other, to save "
+        "memory; the update stays that of the whole batch",
+        within="[1, inf)",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a step is made of besides its numbers; nothing here changes in a run.
+
+    Attributes:
+        model: maps float32 images to logits [N, num_classes].
+        num_classes: K.
+        mean: what is subtracted from each channel of [0, 1] images.
+        std: what each channel is then divided by.
+        image_size: height and width in pixels of what the model sees, cut from the
+            centre of stored images; 0 takes them whole.
+        steps_per_epoch: the length of an epoch.
+        class_weights: K weights of the loss; empty when all are 1.
+        optimizer: the structure of the update.
+        accumulate_steps: pieces a batch is computed in.
+    """
+
+    model: nn.Module
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int = 0
+    steps_per_epoch: int = 1
+    class_weights: tuple[float, ...] = ()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    accumulate_steps: int = 1
+
+
+def train_step(
+    task: Task, state: TrainState, batch: Batch, hyperparameters: Hyperparameters
+) -> tuple[TrainState, Sums, dict[str, jax.Array]]:
+    """Take one optimizer step.
+
+    Args:
+        task: the static part.
+        state: before the step.
+        batch: `images`, `labels`, `ids`.
+        hyperparameters: every number, traced; None where absent.
+
+    Returns:
+        The state after it; the batch's metric sums (`loss`, `correct`, `count`);
+        a record of `loss`, `learning_rate` and `gradient_norm`, float32 [].
+    """
+    gradients, batch_stats, sums = _compute_gradients(
+        task, state, batch, hyperparameters
+    )
+    rate = optimizer.compute_learning_rate(
+        task.optimizer, state.step, task.steps_per_epoch, hyperparameters
+    )
+    chain = optimizer.make_optimizer(task.optimizer, rate, hyperparameters)
+    updates, opt_state = chain.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema is not None:
+        current = {"params": params, "batch_stats": batch_stats}
+        decay = hyperparameters["ema_decay"]
+        ema = optimizer.update_ema(ema, current, decay, state.step)
+    record = {
+        "loss": sums["loss"] / sums["count"],
+        "learning_rate": rate,
+        "gradient_norm": optax.global_norm(gradients),
+    }
+    state = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
+    return state, sums, record
+
+
+def predict_step(
+    task: Task, variables: Mapping[str, Any], images: jax.Array
+) -> jax.Array:
+    """Compute logits, float32 [N, K], of uint8 images [N, H, W, C]."""
+    images = scaling.scale_images(_crop_centre(task, images), task.mean, task.std)
+    return task.model.apply(variables, images, train=False).astype(jnp.float32)
+
+
+def eval_step(task: Task, variables: Mapping[str, Any], batch: Batch) -> Sums:
+    """Sum the metrics of one batch.
+
+    Args:
+        task: the static part.
+        variables: `params` and `batch_stats`.
+        batch: `images`, `labels`, `mask`.
+
+    Returns:
+        Sums as of `metrics.create_sums`; the loss is the plain cross-entropy.
+    """
+    logits = predict_step(task, variables, batch["images"])
+    targets = losses.make_targets(batch["labels"], task.num_classes, None)
+    example_losses = losses.cross_entropy(logits, targets)
+    return metrics.compute_sums(logits, batch["labels"], example_losses, batch["mask"])
+
+
+def create_train_sums() -> Sums:
+    """Create the sums that a training epoch keeps, over no examples."""
+    zero = jnp.zeros((), jnp.int32)
+    return {"loss": jnp.zeros((), jnp.float32), "correct": zero, "count": zero}
+
+
+def _compute_gradients(
+    task: Task, state: TrainState, batch: Batch, hyperparameters: Hyperparameters
+) -> tuple[Any, Any, Sums]:
+    weights = _compute_example_weights(task, batch["labels"])
+    key = keys.dropout_key(hyperparameters["seed"], state.step)
+
+    def loss_of_piece(params, batch_stats, piece, piece_key):
+        images = _crop_centre(task, piece["images"])
+        images = scaling.scale_images(images, task.mean, task.std)
+        logits, updated = task.model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            train=True,
+            dropout_rate=hyperparameters["dropout_rate"],
+            rngs={"dropout": piece_key},
+            mutable=["batch_stats"],
+        )
+        logits = logits.astype(jnp.float32)
+        labels, count = piece["labels"], piece["labels"].shape[0]
+        targets = losses.make_targets(
+            labels, task.num_classes, hyperparameters["label_smoothing"]
+        )
+        example_losses = losses.cross_entropy(logits, targets)
+        sums = {
+            "loss": jnp.sum(example_losses),
+            "correct": jnp.sum(jnp.argmax(logits, -1) == labels, dtype=jnp.int32),
+            "count": jnp.full((), count, jnp.int32),
+        }
+        loss = jnp.sum(example_losses * piece["weights"])
+        return loss, (updated.get("batch_stats", {}), sums)
+
+    differentiate = jax.grad(loss_of_piece, has_aux=True)
+    whole = {"images": batch["images"], "labels": batch["labels"], "weights": weights}
+    if task.accumulate_steps == 1:
+        gradients, (batch_stats, sums) = differentiate(
+            state.params, state.batch_stats, whole, key
+        )
+        return gradients, batch_stats, sums
+
+    def add_piece(carry, numbered_piece):
+        gradients, batch_stats, sums = carry
+        number, piece = numbered_piece
+        more, (batch_stats, piece_sums) = differentiate(
+            state.params, batch_stats, piece, jax.random.fold_in(key, number)
+        )
+        gradients = jax.tree.map(jnp.add, gradients, more)
+        return (gradients, batch_stats, metrics.add_sums(sums, piece_sums)), None
+
+    pieces = task.accumulate_steps
+    split = jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), whole
+    )
+    nothing = jax.tree.map(jnp.zeros_like, state.params)
+    start = (nothing, state.batch_stats, create_train_sums())
+    end, _ = jax.lax.scan(add_piece, start, (jnp.arange(pieces), split))
+    return end
+
+
+def _crop_centre(task: Task, images: jax.Array) -> jax.Array:
+    size = task.image_size
+    if not size or images.shape[1:3] == (size, size):
+        return images
+    top, left = ((side - size) // 2 for side in images.shape[1:3])
+    return images[:, top : top + size, left : left + size]
+
+
+def _compute_example_weights(task: Task, labels: jax.Array) -> jax.Array:
+    """Weigh each example so that the batch's loss is a weighted mean; float32 [N]."""
+    if not task.class_weights:
+        return jnp.full(labels.shape, 1 / labels.shape[0], jnp.float32)
+    weights = jnp.asarray(task.class_weights, jnp.float32)[labels]
+    return weights / jnp.maximum(jnp.sum(weights), jnp.finfo(jnp.float32).tiny)

@@ -1,0 +1,216 @@
+"""Training: the only loop over epochs.
+
+flags ─► config ─► train ─► chunks of images ─► steps ─► metrics ─► checkpoint ─► report
+"""
+
+import dataclasses
+import math
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from cnn import report, workdir
+from cnn.checkpoint import CheckpointWriter
+from cnn.data.chunks import iterate_chunks
+from cnn.data.order import make_epoch_order
+from cnn.errors import UserError
+from cnn.interrupt import Interrupted, catch_signals
+from cnn.options import option
+from cnn.progress import MetricsLog, Terminal
+from cnn.run import Run
+
+if TYPE_CHECKING:
+    from cnn.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """How long a run trains, and on what it selects."""
+
+    epochs: int = option(
+        10, "passes over the training set", kind="traced", within="[1, inf)"
+    )
+    seed: int = option(
+        0,
+        "what initial weights, order and dropout are drawn from",
+        kind="traced",
+        within="[0, 2147483647]",
+    )
+    eval_every_epochs: int = option(1, "epochs between evaluations", within="[1, inf)")
+    early_stop_epochs: int = option(
+        0,
+        "epochs without a better validation metric after which training stops; 0 "
+        "never stops",
+        within="[0, inf)",
+    )
+    select_by: str = option(
+        "accuracy",
+        "validation metric of the best checkpoint and of early stopping",
+        choices=("accuracy", "balanced_accuracy", "loss"),
+    )
+
+
+def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, Any]:
+    """Train a run to its end, or go on with one that was stopped.
+
+    Args:
+        config: every option.
+        directory: the run's directory; made if need be, locked meanwhile.
+        terminal: where to print.
+
+    Returns:
+        The result, as written to `result.json`.
+
+    Raises:
+        UserError: a mistake in options or data, found before anything is compiled;
+            or the loss is no longer finite.
+        Interrupted: a signal arrived; a checkpoint was saved.
+    """
+    with workdir.lock(directory), catch_signals() as stop:
+        workdir.check_same_run(directory, config.select_run_options())
+        run = Run(config, directory, terminal, stop)
+        report.announce(run)
+        workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
+        tensorboard = config.progress.tensorboard
+        log = MetricsLog(directory, run.records.metrics_bytes, tensorboard)
+        keep = config.checkpoint.keep_checkpoints
+        writer = CheckpointWriter(directory / "checkpoints", keep)
+        terminal.start_bar(run.total_steps, run.step)
+        try:
+            _loop(run, log, writer)
+            result = report.write_result(run)
+        except Interrupted:
+            _save(run, log, writer)
+            terminal.say(f"stopped at step {run.step}; the same command goes on")
+            raise
+        finally:
+            terminal.stop_bar()
+            writer.wait()
+            log.close()
+        report.conclude(run, result)
+        return result
+
+
+def _loop(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
+    """Alternate between evaluation and epochs until the last step."""
+    while True:
+        is_boundary = run.step % run.task.steps_per_epoch == 0
+        if is_boundary and run.records.evaluated_step < run.step:
+            _end_epoch(run, log)
+            is_due = run.step and run.step % run.checkpoint_interval == 0
+            if is_due or run.has_ended or run.records.best_step == run.step:
+                _save(run, log, writer)
+        if run.has_ended:
+            return
+        _train_epoch(run, log, writer)
+
+
+def _train_epoch(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
+    """Take the steps that are left of the current epoch, chunk by chunk."""
+    length, interval = run.task.steps_per_epoch, run.checkpoint_interval
+    number, done = divmod(run.step, length)
+    batch_size, loader = run.config.step.batch_size, run.loaders["train"]
+    ids = make_epoch_order(run.config.train.seed, number, len(loader), batch_size)
+    arrays = {"positions": ids, "ids": ids}
+    for first, last, chunk in iterate_chunks(loader, run.chunk_steps, arrays, done):
+        while first < last:
+            until_save = interval - run.step % interval
+            count = run.pace.choose_steps(min(last - first, until_save))
+            here = first % run.chunk_steps
+            records = run.take_steps(chunk, here, here + count)
+            _check_and_log(run, log, records, ids[first : first + count])
+            first += count
+            if run.step % interval == 0 and run.step % length:
+                _save(run, log, writer)
+            run.stop.check()
+
+
+def _check_and_log(
+    run: Run, log: MetricsLog, records: dict[str, np.ndarray], ids: np.ndarray
+) -> None:
+    """Check, log and show the steps that were just taken.
+
+    Raises:
+        UserError: a loss or gradient among them is not finite.
+    """
+    before = run.step - len(ids)
+    bad = ~(np.isfinite(records["loss"]) & np.isfinite(records["gradient_norm"]))
+    if bad.any():
+        raise UserError(
+            f"The loss or its gradient is not finite at step "
+            f"{before + int(np.argmax(bad)) + 1}. Training stops; checkpoints from "
+            "before it are whole. Lower --learning_rate, or add --warmup_epochs=1 or "
+            "--clip_norm=1"
+        )
+    every = run.config.progress.log_every_steps
+    for i, step in enumerate(range(before + 1, run.step + 1)):
+        if every and step % every == 0:
+            line: dict[str, Any] = {n: float(v[i]) for n, v in records.items()}
+            line["example_ids_hash"] = f"{zlib.crc32(ids[i].tobytes()):08x}"
+            log.write(step, line)
+    count = int(run.sums["count"])
+    run.terminal.update_bar(
+        run.step,
+        before // run.task.steps_per_epoch + 1,
+        float(run.sums["loss"]) / count,
+        int(run.sums["correct"]) / count,
+        count / run.records.epoch_seconds,
+    )
+
+
+def _end_epoch(run: Run, log: MetricsLog) -> None:
+    """Evaluate if it is time, write the epoch's line, and start its sums anew.
+
+    Raises:
+        UserError: the loss of the evaluation is not finite.
+    """
+    number = run.step // run.task.steps_per_epoch
+    line: dict[str, Any] = {"epoch": number}
+    if number:
+        count = int(run.sums["count"])
+        line["train_loss"] = float(run.sums["loss"]) / count
+        line["train_accuracy"] = int(run.sums["correct"]) / count
+    is_last = run.step == run.total_steps
+    if number % run.config.train.eval_every_epochs == 0 or is_last:
+        found = run.evaluate(run.eval_split)
+        if not math.isfinite(found["loss"]):
+            raise UserError(
+                f"The {run.eval_split} loss is not finite after step {run.step}; its "
+                "weights are not saved. Lower --learning_rate, or add --clip_norm=1"
+            )
+        for name in ("loss", "accuracy", "balanced_accuracy", "top5"):
+            line[f"{run.eval_split}_{name}"] = found[name]
+        _note_best(run, number, found)
+    run.update_seconds()
+    line["seconds"] = round(run.records.seconds, 3)
+    if number:
+        line["images_per_second"] = round(count / run.records.epoch_seconds, 1)
+    log.write(run.step, line)
+    report.print_epoch(run, line)
+    run.sums = jax.tree.map(lambda x: x * 0, run.sums)
+    run.records.epoch_seconds = 0.0
+    run.records.evaluated_step = run.step
+
+
+def _note_best(run: Run, number: int, found: dict[str, Any]) -> None:
+    """Remember the best epoch by validation, and stop when it is long ago."""
+    if run.eval_split != "validation":
+        return
+    options, records = run.config.train, run.records
+    value = found[options.select_by]
+    sign = -1 if options.select_by == "loss" else 1
+    if records.best_step < 0 or sign * value > sign * records.best_value:
+        records.best_step, records.best_value = run.step, value
+        records.best_epoch = number
+    patience = options.early_stop_epochs
+    records.stopped_early = bool(patience) and number - records.best_epoch >= patience
+
+
+def _save(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
+    run.records.metrics_bytes = log.sync()
+    run.update_seconds()
+    best = run.records.best_step
+    writer.save(run.state, run.sums, run.describe_checkpoint(), best)

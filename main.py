@@ -1,0 +1,135 @@
+"""Train, evaluate and look into convolutional networks.
+
+  python main.py                                   train the preset digits
+  python main.py --model=mlp --epochs=20           change any option
+  python main.py --config=NAME                     train configs/NAME.py
+  python main.py --mode=evaluate --workdir=DIR     evaluate a trained run
+  python main.py --mode=predict --workdir=DIR --predict_images='*.png'
+  python main.py --mode=describe --model=mlp       parameters and operations
+
+The same command goes on where it was stopped. Options win in this order: command
+line, then the run's own (outside training), then the preset, then the default.
+"""
+
+import dataclasses
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+
+from cnn import config as config_module
+from cnn import describe, devices, evaluate, predict, train, workdir
+from cnn.config import Config
+from cnn.errors import UserError
+from cnn.interrupt import Interrupted
+from cnn.options import format_value, parse
+from cnn.progress import Terminal
+
+MODES = {
+    "train": "train, or go on with a run that was stopped",
+    "evaluate": "write evaluation.json: loss, accuracy, confusion",
+    "predict": "write predictions.csv for --predict_images",
+    "describe": "write describe.json: parameters, operations, shapes; trains nothing",
+}
+USAGE_ERROR = 2
+
+flags.DEFINE_string("config", "digits", "preset NAME of configs/, or path of a .py")
+flags.DEFINE_string("mode", "train", " | ".join(MODES))
+flags.DEFINE_string("workdir", None, "the run's directory; default runs/PRESET,…")
+for _name, _field in config_module.list_fields().items():
+    define = flags.DEFINE_boolean if _field.type is bool else flags.DEFINE_string
+    define(_name, None, _field.metadata["help"])
+FLAGS = flags.FLAGS
+
+
+def main(arguments: list[str]) -> int:
+    """Run the mode that the flags name and return the exit code."""
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    try:
+        if len(arguments) > 1:
+            raise UserError(f"{arguments[1]} is no flag; flags are --name=value")
+        run_mode(FLAGS.mode, Terminal())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except Interrupted as stopped:
+        return stopped.exit_code
+    return 0
+
+
+def run_mode(mode: str, terminal: Terminal) -> None:
+    """Compose the config from preset, run and flags, and call the mode."""
+    if mode not in MODES:
+        raise UserError(f"--mode={mode} is unknown{config_module.suggest(mode, MODES)}")
+    given = _read_flags()
+    directory = Path(FLAGS.workdir or workdir.name_workdir(*_name_parts(given)))
+    layers = [config_module.load_preset(FLAGS.config), given]
+    if mode in ("evaluate", "predict"):
+        layers = [workdir.read_json(directory / workdir.CONFIG_FILE), given]
+    config = config_module.make_config(*layers)
+    devices.configure(config.device)
+    if mode == "train":
+        train.train(config, directory, terminal)
+    elif mode == "evaluate":
+        evaluate.evaluate(config, directory, terminal)
+    elif mode == "predict":
+        path = predict.predict(config, directory)
+        terminal.say(f"written to {path}")
+    else:
+        describe.describe(config, directory, terminal)
+
+
+def _read_flags() -> dict[str, Any]:
+    """Return the options given on the command line, parsed, in flag order."""
+    given = {}
+    for name, field in config_module.list_fields().items():
+        value = FLAGS[name].value
+        if value is not None:
+            given[name] = value if field.type is bool else parse(field, value)
+    return given
+
+
+def _name_parts(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    fields = config_module.list_fields()
+    named = {n: v for n, v in given.items() if fields[n].metadata["changes_run"]}
+    return Path(FLAGS.config).stem, named
+
+
+def parse_flags(arguments: list[str]) -> list[str]:
+    """Parse the command line; `--help` prints the manual and leaves."""
+    if {"--help", "-h", "--helpfull", "-help"} & set(arguments[1:]):
+        print(format_manual())
+        raise SystemExit(0)
+    return app.parse_flags_with_usage(arguments)
+
+
+def format_manual() -> str:
+    """Write the manual: every flag with its default, choices and range, by group."""
+    lines = [__doc__.strip(), "", "Modes (--mode)"]
+    lines += [f"  {mode:12}{text}" for mode, text in MODES.items()]
+    lines += ["", "The run"]
+    for name in ("config", "mode", "workdir"):
+        lines += _format_flag(name, FLAGS[name].default or "", FLAGS[name].help)
+    for group in dataclasses.fields(Config):
+        lines += ["", group.type.__doc__.split("\n")[0]]
+        for field in dataclasses.fields(group.type):
+            detail = field.metadata["help"]
+            if field.metadata["choices"]:
+                detail += f" [{' | '.join(field.metadata['choices'])}]"
+            if field.metadata["within"]:
+                detail += f" in {field.metadata['within']}"
+            lines += _format_flag(field.name, format_value(field.default), detail)
+    return "\n".join(lines)
+
+
+def _format_flag(name: str, default: str, detail: str) -> list[str]:
+    indent = " " * 6
+    wrapped = textwrap.wrap(detail, 88, initial_indent=indent, subsequent_indent=indent)
+    return [f"  --{name}={default}", *wrapped]
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

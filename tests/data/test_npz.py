@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+
+from cnn import data
+from cnn.errors import UserError
+
+
+def make_arrays(**changes):
+    random = np.random.RandomState(0)
+    arrays = {
+        "x_train": random.randint(0, 256, (20, 6, 5, 3), dtype=np.uint8),
+        "y_train": np.arange(20) % 4,
+        "x_test": random.randint(0, 256, (8, 6, 5, 3), dtype=np.uint8),
+        "y_test": np.arange(8) % 4,
+    }
+    arrays.update(changes)
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def load(tmp_path, arrays, **options):
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays)
+    return data.load_dataset(data.DataOptions(dataset=f"npz:{path}", **options))
+
+
+def read(part):
+    return part.read(np.arange(len(part)))
+
+
+def test_arrays_come_back(tmp_path):
+    arrays = make_arrays()
+    dataset = load(tmp_path, arrays)
+    np.testing.assert_array_equal(read(dataset.train), arrays["x_train"])
+    np.testing.assert_array_equal(dataset.test.labels, arrays["y_test"])
+    assert dataset.class_names == ("0", "1", "2", "3")
+    assert dataset.validation is None
+
+
+def test_validation_set_and_grey_images(tmp_path):
+    grey = {
+        name: np.zeros((n, 6, 5), np.uint8)
+        for name, n in [("x_train", 20), ("x_test", 8), ("x_val", 4)]
+    }
+    dataset = load(tmp_path, make_arrays(**grey, y_val=np.arange(4)))
+    assert dataset.train.shape == (6, 5, 1)
+    assert len(dataset.validation) == 4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_floats_convert_exactly(tmp_path, dtype):
+    arrays = make_arrays()
+    floats = {
+        name: (arrays[name] / 255).astype(dtype) for name in ("x_train", "x_test")
+    }
+    dataset = load(tmp_path, make_arrays(**floats))
+    np.testing.assert_array_equal(read(dataset.train), arrays["x_train"])
+
+
+PIXELS = make_arrays()["x_train"]
+BAD = {
+    "objects": ({"x_train": np.array([None] * 20)}, "x_train holds Python objects"),
+    "object labels": ({"y_train": np.array([1, "a"], object)}, "never unpickled"),
+    "missing": ({"y_test": None}, "lacks y_test"),
+    "half a validation set": ({"x_val": PIXELS}, "lacks y_val"),
+    "flat": ({"x_train": np.zeros((20, 90), np.uint8)}, r"\[N, H, W\]"),
+    "channels first": ({"x_train": np.zeros((20, 3, 6, 5), np.uint8)}, "channels last"),
+    "255 as float": ({"x_train": PIXELS.astype(np.float32)}, r"\[0, 1\]"),
+    "nan": ({"x_train": np.full((20, 6, 5, 3), np.nan)}, "holds nan"),
+    "int images": ({"x_train": PIXELS.astype(np.int64)}, "is int64"),
+    "lengths": ({"y_train": np.zeros(19, int)}, "20 images but y_train 19"),
+    "float labels": ({"y_train": np.zeros(20)}, "whole numbers"),
+    "one-hot": ({"y_train": np.eye(20, dtype=int)}, "argmax"),
+    "negative": ({"y_train": np.arange(20) - 3}, r"y_train\[0\] is -3"),
+    "outside": ({"y_test": np.array([0] * 7 + [9])}, "test example 7 has label 9"),
+    "empty": ({"x_test": PIXELS[:0], "y_test": np.zeros(0, int)}, "x_test is empty"),
+    "shapes": ({"x_test": np.zeros((8, 7, 5, 3), np.uint8)}, "--image_size"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arrays(tmp_path, name):
+    changes, message = BAD[name]
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, make_arrays(**changes))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"<html>hello</html>"])
+def test_bad_files(tmp_path, content):
+    path = tmp_path / "bad.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="no .npz archive or is damaged"):
+        data.load_dataset(data.DataOptions(dataset=f"npz:{path}"))
+
+
+def test_damaged_member(tmp_path):
+    path = tmp_path / "bad.npz"
+    np.savez(path, **make_arrays())
+    content = bytearray(path.read_bytes())
+    content[400:500] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="x_train is damaged"):
+        data.load_dataset(data.DataOptions(dataset=f"npz:{path}"))
+
+
+def test_pickled_file_is_not_loaded(tmp_path):
+    path = tmp_path / "bad.npz"
+    np.save(path.open("wb"), np.array([{}]), allow_pickle=True)
+    with pytest.raises(UserError, match="archive"):
+        data.load_dataset(data.DataOptions(dataset=f"npz:{path}"))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        data.load_dataset(data.DataOptions(dataset=f"npz:{tmp_path}/no.npz"))

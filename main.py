@@ -17,13 +17,17 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from cnn import interrupt
+
+if __name__ == "__main__":
+    interrupt.leave_on_signals()  # first: the imports below take seconds
+
 from absl import app, flags, logging
 
 from cnn import config as config_module
 from cnn import describe, devices, evaluate, predict, train, workdir
 from cnn.config import Config
 from cnn.errors import UserError
-from cnn.interrupt import Interrupted
 from cnn.options import format_value, parse
 from cnn.progress import Terminal
 
@@ -55,7 +59,10 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
-    except Interrupted as stopped:
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except interrupt.Interrupted as stopped:
         return stopped.exit_code
     return 0
 

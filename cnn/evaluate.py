@@ -103,7 +103,7 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
         dataset = load_dataset(config.data)
         images = get_split(dataset, config.evaluate.split)
         _check_classes(trained.class_names, dataset)
-        loader = Loader(images, config.data.resident, mesh)
+        loader = Loader(images, config.data, mesh)
         result = compute_metrics(
             epoch.make_eval_chunk(trained.task),
             trained.variables,

@@ -1,6 +1,11 @@
-"""SIGTERM and Ctrl-C: noted at once, acted upon between chunks."""
+"""SIGTERM and Ctrl-C: noted at once, acted upon between chunks of steps.
 
+Before there is something to save, they end the process at once.
+"""
+
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,15 +40,22 @@ class Stop:
             raise Interrupted(self.signal)
 
 
+def leave_on_signals() -> None:
+    """Let SIGTERM and SIGINT end the process at once, with 143 and 130, silently.
+
+    An exception would not do: what is being imported may swallow it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+
+
 @contextmanager
-def catch_signals() -> Iterator[Stop]:
+def catch_signals(stop: Stop) -> Iterator[None]:
     """Turn SIGTERM and SIGINT into a request; a second Ctrl-C ends at once."""
-    stop = Stop()
 
     def note(number: int, frame: object) -> None:
-        del frame
         if stop.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            _leave(number, frame)
         stop.signal = number
 
     before = {
@@ -51,7 +63,13 @@ def catch_signals() -> Iterator[Stop]:
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave(number: int, frame: object) -> None:
+    del frame
+    sys.stdout.flush()
+    os._exit(128 + number)

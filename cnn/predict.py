@@ -10,7 +10,7 @@ import dataclasses
 import glob
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn import checkpoint, devices, models, options, steps, workdir
-from cnn.data.decode import BadImage, Layout, decode
+from cnn.data.files import decode_files
 from cnn.devices import DeviceOptions
 from cnn.errors import UserError
 from cnn.models import ModelOptions
@@ -159,53 +159,27 @@ def predict(config: "Config", directory: Path) -> Path:
     pattern = config.predict.predict_images
     if not pattern:
         raise UserError("--mode=predict needs --predict_images='PATTERN'")
-    files = [
-        path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)
-    ]
+    files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
     if not files:
         raise UserError(f"--predict_images={pattern} matches no file")
     trained = load_trained(directory, config.checkpoint.checkpoint)
-    height, _, channels = trained.image_shape
-    layout = dataclasses.replace(
-        config.data.layout, size=config.data.stored_size or height, channels=channels
-    )
-    skip = config.data.bad_images == "skip"
-    batches = _read_files(sorted(files), layout, config.step.batch_size, skip)
+    size = config.data.stored_size or trained.image_shape[0]
+    shape, batch_size = (size, size, trained.image_shape[2]), config.step.batch_size
     classify = make_classifier(trained)
     shown = min(5, trained.task.num_classes)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     later = [f"{name}{rank}" for rank in range(2, shown + 1) for name in _COLUMNS]
     writer.writerow(["path", *_COLUMNS, *later])
-    for paths, images in batches:
-        for path, row in zip(paths, classify(images), strict=False):
+    for start in range(0, len(files), batch_size):
+        paths = files[start : start + batch_size]
+        paths, images = decode_files(paths, shape, config.data)
+        padding = [(0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)]
+        rows = classify(np.pad(images, padding))[: len(images)]
+        for path, row in zip(paths, rows, strict=True):
             best = np.argsort(-row, kind="stable")[:shown]
             cells = [(trained.class_names[k], f"{row[k]:.6f}") for k in best]
             writer.writerow([path, *(cell for pair in cells for cell in pair)])
     target = directory / "predictions.csv"
     workdir.write_text(target, text.getvalue())
     return target
-
-
-def _read_files(
-    paths: list[str], layout: Layout, batch_size: int, skip: bool
-) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield files in batches of one size; the last is filled up with black images."""
-    names: list[str] = []
-    images = np.zeros((batch_size, layout.size, layout.size, layout.channels), np.uint8)
-    for path in paths:
-        try:
-            images[len(names)] = decode(Path(path).read_bytes(), layout)
-        except (BadImage, OSError) as error:
-            if skip:
-                print(f"{path} left out: {error}")
-                continue
-            raise UserError(
-                f"{path}: {error}; --bad_images=skip leaves such files out"
-            ) from None
-        names.append(path)
-        if len(names) == batch_size:
-            yield names, images
-            names, images = [], np.zeros_like(images)
-    if names:
-        yield names, images

@@ -79,7 +79,7 @@ class Run:
         self.image_shape = self.dataset.train.shape
         self.description = describe.describe_model(self.task.model, self.image_shape)
         self.loaders = {
-            split: Loader(images, config.data.resident, self.mesh)
+            split: Loader(images, config.data, self.mesh)
             for split in ("train", "validation", "test")
             if (images := getattr(self.dataset, split)) is not None
         }

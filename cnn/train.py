@@ -17,7 +17,7 @@ from cnn.checkpoint import CheckpointWriter
 from cnn.data.chunks import iterate_chunks
 from cnn.data.order import make_epoch_order
 from cnn.errors import UserError
-from cnn.interrupt import Interrupted, catch_signals
+from cnn.interrupt import Interrupted, Stop, catch_signals
 from cnn.options import option
 from cnn.progress import MetricsLog, Terminal
 from cnn.run import Run
@@ -69,9 +69,9 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
             or the loss is no longer finite.
         Interrupted: a signal arrived; a checkpoint was saved.
     """
-    with workdir.lock(directory), catch_signals() as stop:
+    with workdir.lock(directory):
         workdir.check_same_run(directory, config.select_run_options())
-        run = Run(config, directory, terminal, stop)
+        run = Run(config, directory, terminal, Stop())
         report.announce(run)
         workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
         tensorboard = config.progress.tensorboard
@@ -80,8 +80,9 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
         writer = CheckpointWriter(directory / "checkpoints", keep)
         terminal.start_bar(run.total_steps, run.step)
         try:
-            _loop(run, log, writer)
-            result = report.write_result(run)
+            with catch_signals(run.stop):
+                _loop(run, log, writer)
+                result = report.write_result(run)
         except Interrupted:
             _save(run, log, writer)
             terminal.say(f"stopped at step {run.step}; the same command goes on")

@@ -173,11 +173,6 @@ def load_dataset(options: DataOptions) -> Dataset:
             name: choose.shuffle_pixels(part, options.split_seed)
             for name, part in parts.items()
         }
-    if options.keeps_in_memory(sum(part.num_bytes for part in parts.values())):
-        parts = {
-            name: part if part.decoded else part.in_memory()
-            for name, part in parts.items()
-        }
     return dataclasses.replace(dataset, notes=tuple(notes), **parts)
 
 
@@ -196,6 +191,10 @@ def _check_options(options: DataOptions) -> None:
         raise UserError(
             f"--resize_size={resize} needs --resize_mode=crop and an --image_size (or "
             f"--storage_size) of at most {resize}; they are {mode} and {stored}"
+        )
+    if (options.mean or options.std) and options.scaling != "standardize":
+        raise UserError(
+            f"--mean and --std are for --scaling=standardize, not {options.scaling}"
         )
     for name in ("train_split", "validation_split", "test_split"):
         default = DataOptions.__dataclass_fields__[name].default

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnn import devices
+from cnn.data import DataOptions
 from cnn.data.images import Images
 from cnn.errors import UserError
 
@@ -41,24 +42,27 @@ def choose_chunk_steps(num_steps: int, batch_size: int, image_bytes: int) -> int
 class Loader:
     """Fills chunks with chosen images, from the device or from their source."""
 
-    def __init__(self, images: Images, resident: str, mesh: Mesh) -> None:
-        """Decide where the images lie; resident ones are read and sent at once.
+    def __init__(self, images: Images, options: DataOptions, mesh: Mesh) -> None:
+        """Decide where the images lie; those that stay in memory are read at once.
 
         Args:
             images: the set.
-            resident: `auto` (on the device when they take at most a quarter of its
-                memory), `always` or `never`.
+            options: with `resident=auto` images lie on the device when they take at
+                most a quarter of its memory, else decoded in the host's memory when
+                they fit there; with `always` on the device; with `never` in files.
             mesh: the devices.
 
         Raises:
             UserError: `always`, and the device cannot hold them.
         """
+        size, memory = images.num_bytes, _device_memory(mesh)
+        self.is_resident = options.resident == "always" or (
+            options.resident == "auto" and size <= RESIDENT_SHARE * memory
+        )
+        if not images.decoded and options.keeps_in_memory(size):
+            images = images.in_memory()
         self._images, self._mesh = images, mesh
         self._labels = np.asarray(images.labels, np.int32)
-        size, memory = len(images) * int(np.prod(images.shape)), _device_memory(mesh)
-        self.is_resident = resident == "always" or (
-            resident == "auto" and size <= RESIDENT_SHARE * memory
-        )
         if not self.is_resident:
             return
         if size > memory:

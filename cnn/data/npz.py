@@ -9,7 +9,7 @@ many classes there are. Nothing is ever unpickled.
 import pathlib
 import zipfile
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -40,16 +40,8 @@ def load(rest: str, options: "DataOptions") -> images.Dataset:
             f"--dataset=npz:{rest}: there is no such file; give the path of an .npz "
             "with x_train, y_train, x_test, y_test"
         )
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except _DAMAGE as error:
-        raise UserError(f"{path} is no .npz archive or is damaged: {error}") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise UserError(
-            f"{path} holds a single array; save x_train, y_train, x_test, y_test "
-            "with numpy.savez"
-        )
-    with archive:
+    with path.open("rb") as file:
+        archive = _open(file, path)
         _check_names(path, archive.files)
         splits = {
             part: _read_split(archive, path, part, options)
@@ -65,6 +57,19 @@ def load(rest: str, options: "DataOptions") -> images.Dataset:
         validation=splits.get("val"),
         test=splits["test"],
     )
+
+
+def _open(file: BinaryIO, path: pathlib.Path) -> np.lib.npyio.NpzFile:
+    try:
+        archive = np.load(file, allow_pickle=False)
+    except _DAMAGE as error:
+        raise UserError(f"{path} is no .npz archive or is damaged: {error}") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise UserError(
+            f"{path} holds a single array; save x_train, y_train, x_test, y_test "
+            "with numpy.savez"
+        )
+    return archive
 
 
 def _check_names(path: pathlib.Path, names: list[str]) -> None:

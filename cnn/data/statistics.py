@@ -6,7 +6,9 @@ and std are in the units of images in [0, 1].
 
 import numpy as np
 
+from cnn import options
 from cnn.data import images
+from cnn.errors import UserError
 
 _CHUNK_BYTES = 2**24
 
@@ -52,16 +54,27 @@ def compute_scaling(
 
     Args:
         scaling: `unit` (0..1), `symmetric` (-1..1) or `standardize`.
-        mean: for standardize, given by the person, or empty: computed.
+        mean: for standardize, given by the person, one number for all channels or
+            one for each, or empty: computed.
         std: likewise.
         examples: the training set.
+
+    Raises:
+        UserError: there are more or fewer numbers than channels.
     """
     channels = examples.shape[-1]
+    for name, given in (("mean", mean), ("std", std)):
+        if len(given) not in (0, 1, channels):
+            raise UserError(
+                f"--{name}={options.format_value(given)}: the images have {channels} "
+                f"channels; give {channels} numbers, or one for all"
+            )
     if scaling == "unit":
         return (0.0,) * channels, (1.0,) * channels
     if scaling == "symmetric":
         return (0.5,) * channels, (0.5,) * channels
-    if mean and std:
-        return mean, std
-    computed_mean, computed_std = compute_mean_std(examples)
-    return mean or computed_mean, std or computed_std
+    if not (mean and std):
+        computed_mean, computed_std = compute_mean_std(examples)
+        mean, std = mean or computed_mean, std or computed_std
+    mean, std = (tuple(np.broadcast_to(x, channels).tolist()) for x in (mean, std))
+    return mean, std

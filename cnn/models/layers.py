@@ -67,7 +67,7 @@ class Conv(nn.Module):
         if self.use_bias:
             zeros = nn.initializers.zeros_init()
             bias = self.param("bias", zeros, (self.features,), jnp.float32)
-            x = x + bias.astype(self.dtype)
+            x = x + jnp.expand_dims(bias.astype(self.dtype), (0, 1, 2))
         return x
 
 
@@ -99,11 +99,10 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", zeros, shape, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
-        x = x.astype(jnp.float32)
+        x, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
         if train:
-            axes = tuple(range(x.ndim - 1))
             mean = jnp.mean(x, axes)
-            var = jnp.mean(jnp.square(x - mean), axes)
+            var = jnp.mean(jnp.square(x - jnp.expand_dims(mean, axes)), axes)
             if not self.is_initializing():
                 count = x.size // x.shape[-1]
                 bessel = count / max(count - 1, 1) if self.unbiased else 1.0
@@ -113,6 +112,7 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        mean, factor, bias = (jnp.expand_dims(v, axes) for v in (mean, factor, bias))
         return ((x - mean) * factor + bias).astype(self.dtype)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnn.ops import gradients
+from cnn.ops import convolution_rules, geometry
 from cnn.ops.geometry import Padding, Pairs
 
 
@@ -125,14 +125,16 @@ def true_convolution1d(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
 
 
 def _convolve(x, kernel, stride, padding, dilation, groups) -> jax.Array:
-    static = gradients.resolve(x.shape, kernel.shape, stride, padding, dilation, groups)
-    gradients.output_shape(x.shape, kernel.shape, static)
+    static = geometry.resolve_convolution(
+        x.shape, kernel.shape, stride, padding, dilation, groups
+    )
+    geometry.convolution_shape(x.shape, kernel.shape, static)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"x is {x.dtype}: convolutions take floating-point arrays")
     kernel = kernel.astype(x.dtype)
     if x.ndim == 4:
         return _conv2d(x, kernel, *static)
-    return _conv2d(x[:, None], kernel[None], *gradients.lift(static))[:, 0]
+    return _conv2d(x[:, None], kernel[None], *geometry.lift(static))[:, 0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
@@ -160,7 +162,7 @@ def _plain(x, kernel, stride, padding, dilation, groups) -> jax.Array:
 
 
 def _forward(x, kernel, *static):
-    return _conv2d(x, kernel, *static), (x, kernel)
+    return _plain(x, kernel, *static), (x, kernel)
 
 
 def _backward(stride, padding, dilation, groups, kept, gradient):
@@ -169,8 +171,8 @@ def _backward(stride, padding, dilation, groups, kept, gradient):
 
     def on_cpu(x, kernel, gradient):
         return (
-            gradients.input_gradient(gradient, kernel, x.shape, *static),
-            gradients.kernel_gradient(x, gradient, kernel.shape, *static),
+            convolution_rules.input_gradient(gradient, kernel, x.shape, *static),
+            convolution_rules.kernel_gradient(x, gradient, kernel.shape, *static),
         )
 
     def derived(x, kernel, gradient):

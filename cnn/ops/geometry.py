@@ -95,6 +95,62 @@ def output_length(
     return room // stride + 1
 
 
+def resolve_convolution(
+    shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
+    stride: int | Sequence[int],
+    padding: Padding,
+    dilation: int | Sequence[int],
+    groups: int,
+) -> tuple[tuple[int, ...], Pairs, tuple[int, ...], int]:
+    """Check a convolution's shapes; return (stride, padding, dilation, groups).
+
+    Raises:
+        ValueError: the shapes do not belong to one convolution.
+    """
+    axes = len(shape) - 2
+    if axes not in (1, 2) or len(kernel_shape) != axes + 2:
+        raise ValueError(
+            f"x {list(shape)} and kernel {list(kernel_shape)}: give [N, L, C] with "
+            "[S, C / groups, O], or [N, H, W, C] with [Sh, Sw, C / groups, O]"
+        )
+    (groups,) = per_axis("groups", groups, 1)
+    strides = per_axis("stride", stride, axes)
+    dilations = per_axis("dilation", dilation, axes)
+    channels, (depth, features) = shape[-1], kernel_shape[-2:]
+    if depth * groups != channels or features % groups:
+        raise ValueError(
+            f"{channels} input and {features} output channels in {groups} groups "
+            f"do not fit kernel {list(kernel_shape)}: its last axes must be "
+            "[input channels / groups, output channels], both divisible by groups"
+        )
+    pairs = resolve_padding(padding, kernel_shape[:axes], dilations)
+    return strides, pairs, dilations, groups
+
+
+def lift(static: tuple) -> tuple:
+    """Return the static arguments of the 2-D convolution of height 1 for a 1-D one."""
+    stride, padding, dilation, groups = static
+    return (1, *stride), ((0, 0), *padding), (1, *dilation), groups
+
+
+def convolution_shape(
+    shape: tuple[int, ...], kernel_shape: tuple[int, ...], static: tuple
+) -> tuple[int, ...]:
+    """Return the shape of a convolution's output.
+
+    Raises:
+        ValueError: the kernel is larger than the padded input.
+    """
+    stride, padding, dilation, _ = static
+    axes = zip(shape[1:-1], kernel_shape, stride, padding, dilation, strict=False)
+    return (
+        shape[0],
+        *(output_length(*axis) for axis in axes),
+        kernel_shape[-1],
+    )
+
+
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 

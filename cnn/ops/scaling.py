@@ -5,4 +5,5 @@ import jax.numpy as jnp
 
 def scale_images(images, mean, std):
     x = images.astype(jnp.float32) / 255
-    return (x - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (mean, std))
+    return (x - mean) / std

@@ -43,6 +43,8 @@ def test_validation_is_carved_stratified_and_disjoint():
     assert len(carved.train) == 1293 and len(carved.validation) == 144
     counts = np.bincount(carved.validation.labels)
     assert counts.min() >= 14 and counts.max() <= 15
+    left = iter(map(bytes, read(whole.train)))
+    assert all(image in left for image in map(bytes, read(carved.train)))
     together = np.concatenate([read(carved.train), read(carved.validation)])
     assert sorted(map(bytes, together)) == sorted(map(bytes, read(whole.train)))
     np.testing.assert_array_equal(read(carved.test), read(whole.test))
@@ -92,6 +94,7 @@ BAD = [
     ({"resize_size": 10}, "--resize_size=10"),
     ({"resize_size": 10, "image_size": 12}, "at most 10"),
     ({"resize_size": 10, "image_size": 8, "resize_mode": "pad"}, "resize_mode=crop"),
+    ({"mean": (0.5,), "scaling": "unit"}, "--scaling=standardize, not unit"),
     ({"storage_size": 10}, "--image_size"),
     ({"storage_size": 10, "image_size": 12}, "from 1 to 10"),
 ]

@@ -1,3 +1,6 @@
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -103,9 +106,30 @@ def test_damaged_member(tmp_path):
 
 
 def test_pickled_file_is_not_loaded(tmp_path):
-    path = tmp_path / "bad.npz"
-    np.save(path.open("wb"), np.array([{}]), allow_pickle=True)
+    path = tmp_path / "bad.npy"
+    np.save(path, np.array([{}]), allow_pickle=True)
     with pytest.raises(UserError, match="archive"):
+        data.load_dataset(data.DataOptions(dataset=f"npz:{path}"))
+
+
+def test_single_array(tmp_path):
+    path = tmp_path / "one.npy"
+    np.save(path, PIXELS)
+    with pytest.raises(UserError, match="single array"):
+        data.load_dataset(data.DataOptions(dataset=f"npz:{path}"))
+
+
+def test_array_that_claims_to_be_huge(tmp_path):
+    member = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        member,
+        {"descr": "|u1", "fortran_order": False, "shape": (10**9, 10**6, 3)},
+    )
+    path = tmp_path / "bad.npz"
+    np.savez(path, **make_arrays(x_train=None))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x_train.npy", member.getvalue())
+    with pytest.raises(UserError, match="x_train is damaged"):
         data.load_dataset(data.DataOptions(dataset=f"npz:{path}"))
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cnn.data import images, statistics
+from cnn.errors import UserError
 
 
 @pytest.fixture
@@ -40,3 +41,9 @@ def test_scalings(examples):
     given = (0.1, 0.2, 0.3), (1.0, 2.0, 3.0)
     assert scale("standardize", *given, examples) == given
     assert scale("standardize", given[0], (), examples) == (given[0], computed[1])
+    assert scale("standardize", (0.5,), (0.25,), examples) == ((0.5,) * 3, (0.25,) * 3)
+
+
+def test_wrong_number_of_channels(examples):
+    with pytest.raises(UserError, match="--std=1.0,2.0: .*give 3 numbers"):
+        statistics.compute_scaling("standardize", (), (1.0, 2.0), examples)

@@ -1,0 +1,179 @@
+import ast
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnn import config as config_module
+from cnn.config import Config, list_fields, load_preset, make_config
+from cnn.errors import UserError
+from cnn.options import format_value, parse
+
+ROOT = Path(config_module.__file__).parent.parent
+PRESETS = sorted((ROOT / "configs").glob("*.py"))
+GROUPS = {field.name: field.type for field in dataclasses.fields(Config)}
+NOT_DEFAULT = {
+    "learning_rate": 0.25,
+    "widths": [4, 8],
+    "dataset": "npz:x.npz",
+    "batch_norm": False,
+    "epochs": 3,
+    "milestones": [1.5],
+}
+
+
+def test_names_are_unique_and_flat():
+    groups = GROUPS.values()
+    names = [f.name for group in groups for f in dataclasses.fields(group)]
+    assert len(names) == len(set(names)) == len(list_fields())
+    assert list(make_config().to_flat()) == names
+
+
+@pytest.mark.parametrize("name", list_fields())
+def test_every_option_is_well_formed(name):
+    field = list_fields()[name]
+    data = field.metadata
+    assert len(data["help"]) > 10 and data["help"][-1] not in ".;"
+    assert name not in ("log_dir", "v", "verbosity", "pdb", "config", "mode", "workdir")
+    assert parse(field, format_value(field.default)) == field.default
+    if data["kind"] != "static":
+        assert field.type in (int, float, tuple[float, ...])
+        assert data["changes_run"], "a traced number is part of the result"
+    if data["kind"] == "traced_unless_zero":
+        assert data["within"].startswith("[0"), "zero must be allowed"
+    if field.type in (int, float):
+        assert data["within"], "a number needs its interval"
+
+
+def test_defaults_are_in_range():
+    assert make_config() == Config()
+
+
+def test_later_layers_win():
+    config = make_config({"epochs": 3, "seed": 4}, {"epochs": 5})
+    assert (config.train.epochs, config.train.seed) == (5, 4)
+
+
+def test_json_round_trip():
+    config = make_config(NOT_DEFAULT)
+    again = make_config(json.loads(json.dumps(config.to_flat())))
+    assert again == config
+    assert again.model.widths == (4, 8) and again.optimizer.milestones == (1.5,)
+
+
+@pytest.mark.parametrize(
+    "flat, words",
+    [
+        ({"learning_rat": 0.1}, "did you mean learning_rate?"),
+        ({"batch_size": 0}, "--batch_size=0 is outside [1, inf)"),
+        ({"batch_size": "8"}, "--batch_size=8: expected a whole number"),
+        ({"optimizer": "adamm"}, "did you mean adam"),
+    ],
+)
+def test_mistakes_are_named(flat, words):
+    with pytest.raises(UserError) as caught:
+        make_config(flat)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=[path.stem for path in PRESETS])
+def test_presets_are_valid_and_hold_differences_only(path):
+    preset = load_preset(path.stem)
+    flat = make_config(preset).to_flat()
+    assert {name: flat[name] for name in preset} == json.loads(json.dumps(preset))
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_preset_of_the_user(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("options = {'epochs': 2 + 1}\n")
+    assert load_preset(str(path)) == {"epochs": 3}
+
+
+@pytest.mark.parametrize(
+    "code, words", [("x = 1", "must set options"), ("1 / 0", "ZeroDivisionError")]
+)
+def test_broken_preset_is_named(tmp_path, code, words):
+    path = tmp_path / "mine.py"
+    path.write_text(code)
+    with pytest.raises(UserError, match=words):
+        load_preset(str(path))
+
+
+@pytest.mark.parametrize("name", ["digit", "absent.py"])
+def test_unknown_preset_is_refused(name):
+    with pytest.raises(UserError, match="is unknown; (did you mean digits|known:)"):
+        load_preset(name)
+
+
+def test_hyperparameters_hold_the_traced_numbers():
+    config = make_config(NOT_DEFAULT | {"weight_decay": 0.5, "momentum": 0.0})
+    numbers = config.make_hyperparameters()
+    traced = {n for n, f in list_fields().items() if f.metadata["kind"] != "static"}
+    assert set(numbers) == traced
+    assert numbers["momentum"] is None and numbers["clip_norm"] is None
+    assert numbers["weight_decay"] == np.float32(0.5)
+    assert numbers["learning_rate"].dtype == np.float32
+    assert numbers["seed"].dtype == np.int32 and numbers["seed"].shape == ()
+    assert numbers["epochs"] == 3 and numbers["epochs"].dtype == np.int32
+    np.testing.assert_array_equal(numbers["milestones"], np.float32([1.5]))
+
+
+def test_a_traced_number_at_zero_stays_when_zero_has_a_meaning():
+    numbers = make_config({"learning_rate": 0.0, "seed": 0}).make_hyperparameters()
+    assert numbers["learning_rate"] == 0 and numbers["seed"] == 0
+
+
+def test_static_part_forgets_numbers_and_keeps_structure():
+    one = make_config(NOT_DEFAULT)
+    other = make_config(NOT_DEFAULT | {"learning_rate": 0.5, "dropout_rate": 0.5})
+    assert one.make_static() == other.make_static() != one
+    assert one.make_static().model.widths == (4, 8)
+    assert one.make_static() != make_config().make_static()
+    assert hash(one.make_static()) == hash(other.make_static())
+
+
+def test_options_that_keep_the_run():
+    kept = set(list_fields()) - set(make_config().select_run_options())
+    assert {"data_dir", "resident", "compilation_cache", "checkpoint"} <= kept
+    assert not kept & {"seed", "batch_size", "precision", "model", "scaling"}
+
+
+def test_every_option_is_read():
+    code = [ROOT / "main.py", *(ROOT / "cnn").rglob("*.py")]
+    assert set(list_fields()) - _find_reads(code) == set()
+
+
+def test_the_search_for_reads_sees_no_others(tmp_path):
+    path = tmp_path / "code.py"
+    path.write_text(
+        "options.a; config.loss.b; hyperparameters['c']; run.config.train.d; x.e; f\n"
+        "class DataOptions:\n    g: int\n    def h(self): return self.i\n"
+        "getattr(options, 'j'); options.k = 1\n"
+    )
+    assert _find_reads([path]) == {"a", "b", "c", "d", "i"}
+
+
+def _find_reads(paths):
+    """Find the names that code reads from option groups or hyperparameters."""
+    owners, reads = {"options", *GROUPS}, set()
+    for path in paths:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name.endswith("Options"):
+                reads |= {n.attr for n in ast.walk(node) if _is_read(n, {"self"})}
+            if _is_read(node, owners):
+                reads.add(node.attr)
+            if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+                if getattr(node.value, "id", "") == "hyperparameters":
+                    reads.add(node.slice.value)
+    return reads
+
+
+def _is_read(node, owners):
+    if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load):
+        return False
+    owner = node.value
+    return getattr(owner, "id", getattr(owner, "attr", "")) in owners

@@ -1,0 +1,211 @@
+import json
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn import steps
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "losses.json").read_text())
+STEP = jax.jit(steps.train_step, static_argnums=0)
+EVALUATE = jax.jit(steps.eval_step, static_argnums=0)
+
+
+def assert_close(one, other, tolerance=1e-6):
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, tolerance, tolerance), one, other
+    )
+
+
+@pytest.mark.parametrize("weights", [(), (0.5, 2.0, 1.0, 0.25)])
+def test_pieces_give_the_update_of_the_whole(
+    make_task, make_numbers, start, make_batch, weights
+):
+    numbers = make_numbers(label_smoothing=0.1)
+    results = []
+    for pieces in (1, 4):
+        task = make_task({"accumulate_steps": pieces, "class_weights": weights})
+        results.append(STEP(task, start(task, numbers), make_batch(8), numbers))
+    (one, sums, record), (four, other_sums, other_record) = results
+    assert_close(one.params, four.params)
+    assert_close((sums, record), (other_sums, other_record))
+    assert other_sums["count"] == 8
+
+
+def test_every_piece_moves_the_running_statistics(
+    make_task, make_numbers, start, make_batch
+):
+    numbers, means = make_numbers(), []
+    for pieces in (1, 4):
+        task = make_task({"accumulate_steps": pieces}, model="simple_cnn")
+        state = STEP(task, start(task, numbers), make_batch(8), numbers)[0]
+        means.append(state.batch_stats["stage1_norm"]["mean"])
+    np.testing.assert_allclose(means[1] / means[0], (1 - 0.9**4) / 0.1, rtol=0.2)
+
+
+class Table(nn.Module):
+    """Logits that are parameters, so that the loss is PyTorch's on given logits."""
+
+    @nn.compact
+    def __call__(self, x, train=False, dropout_rate=None):
+        """Return the table."""
+        del x, train, dropout_rate
+        table = self.param("table", lambda key: jnp.float32(GOLDEN["logits"]))
+        return table
+
+
+@pytest.mark.parametrize(
+    "name, weights, smoothing",
+    [
+        ("plain", (), 0.0),
+        ("smooth", (), 0.1),
+        ("weighted", tuple(GOLDEN["weights"]), 0.0),
+    ],
+)
+def test_gradient_equals_pytorch(
+    make_task, make_numbers, start, name, weights, smoothing
+):
+    numbers = make_numbers(
+        label_smoothing=smoothing, learning_rate=1.0, momentum=0.0, schedule="constant"
+    )
+    small = make_task(momentum=0.0, schedule="constant")
+    task = steps.Task(
+        model=Table(),
+        num_classes=4,
+        mean=(0.0,),
+        std=(1.0,),
+        class_weights=weights,
+        optimizer=small.optimizer,
+    )
+    labels = np.int32(GOLDEN["labels"])
+    batch = {"images": np.zeros((6, 2, 2, 1), np.uint8), "labels": labels}
+    before = start(task, numbers, (2, 2, 1))
+    state, sums, _ = STEP(task, before, batch, numbers)
+    gradient = before.params["table"] - state.params["table"]
+    np.testing.assert_allclose(gradient, GOLDEN[name]["gradient"], rtol=1e-5, atol=5e-7)
+    if not weights:
+        assert sums["loss"] / 6 == pytest.approx(GOLDEN[name]["loss"], rel=1e-6)
+    assert sums["correct"] == (np.argmax(GOLDEN["logits"], axis=1) == labels).sum()
+
+
+def test_absent_classes_leave_the_weights(make_task, make_numbers, start, make_batch):
+    batch = make_batch(4)
+    batch["labels"] = np.zeros(4, np.int32)
+    task, numbers = make_task({"class_weights": (0.0, 1, 1, 1)}), make_numbers()
+    before = start(task, numbers)
+    after = STEP(task, before, batch, numbers)[0]
+    assert_close(before.params, after.params, 0)
+
+
+def test_bfloat16_keeps_float32_state(make_task, make_numbers, start, make_batch):
+    numbers = make_numbers(ema_decay=0.9)
+    states, logits = [], []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        task = make_task(model="simple_cnn", dtype=dtype)
+        before = start(task, numbers)
+        states.append(STEP(task, before, make_batch(8), numbers)[0])
+        variables = {"params": before.params, "batch_stats": before.batch_stats}
+        images = make_batch(8)["images"]
+        logits.append(steps.predict_step(task, variables, images))
+    kinds = {x.dtype for x in jax.tree.leaves(states[1])}
+    assert kinds == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
+    assert logits[1].dtype == jnp.float32
+    difference = np.abs(logits[0] - logits[1]).max()
+    assert 0 < difference < 0.05
+    assert_close(states[0].params, states[1].params, 0.05)
+
+
+def test_dropout_follows_seed_and_step(make_task, make_numbers, start, make_batch):
+    task, batch = make_task(mlp_widths=(16,)), make_batch(8)
+
+    def compute_loss(seed, step, rate=0.5):
+        numbers = make_numbers(dropout_rate=rate, seed=seed)
+        state = start(task, make_numbers())
+        state = state.replace(step=jnp.int32(step))
+        return float(STEP(task, state, batch, numbers)[2]["loss"])
+
+    first = compute_loss(0, 0)
+    assert first == compute_loss(0, 0)
+    values = [first, compute_loss(0, 1), compute_loss(1, 0), compute_loss(1, 1)]
+    assert len({*values, compute_loss(0, 0, 0.0)}) == 5
+
+
+def test_pieces_drop_different_units(make_task, make_numbers, start, make_batch):
+    """One image twice, in two pieces: equal losses would mean equal masks."""
+    task = make_task({"accumulate_steps": 2}, mlp_widths=(16,))
+    batch = make_batch(1)
+    batch = {name: np.repeat(x, 2, axis=0) for name, x in batch.items()}
+    losses = []
+    for rate in (0.0, 0.5):
+        numbers = make_numbers(dropout_rate=rate)
+        state = start(task, numbers)
+        losses.append([STEP(task, state, batch, numbers)[1]["loss"]])
+        alone = {name: x[:1] for name, x in batch.items()}
+        single = make_task(mlp_widths=(16,))
+        losses[-1].append(2 * STEP(single, state, alone, numbers)[1]["loss"])
+    assert losses[0][0] == pytest.approx(losses[0][1], rel=1e-6)
+    assert losses[1][0] != pytest.approx(losses[1][1], rel=1e-6)
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (9, 12), (6, 6)])
+def test_stored_images_are_cut_at_their_centre(
+    make_task, make_numbers, start, make_batch, height, width
+):
+    task = make_task({"image_size": 6})
+    state = start(task, make_numbers(), (6, 6, 1))
+    images = make_batch(3, (height, width, 1))["images"]
+    top, left = (height - 6) // 2, (width - 6) // 2
+    centre = images[:, top : top + 6, left : left + 6]
+    variables = {"params": state.params, "batch_stats": {}}
+    np.testing.assert_array_equal(
+        steps.predict_step(task, variables, images),
+        steps.predict_step(task, variables, centre),
+    )
+
+
+def test_images_are_scaled(make_task, make_numbers, start, make_batch):
+    task = make_task()
+    state = start(task, make_numbers())
+    images = make_batch(3)["images"]
+    expected = task.model.apply(
+        {"params": state.params}, (np.float32(images) / 255 - 0.5) / 0.25
+    )
+    variables = {"params": state.params, "batch_stats": {}}
+    found = steps.predict_step(task, variables, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_record_and_averages(make_task, make_numbers, start, make_batch):
+    numbers = make_numbers(ema_decay=0.75, momentum=0.0, learning_rate=0.1, epochs=2)
+    task = make_task(momentum=0.0)
+    before = start(task, numbers).replace(step=jnp.int32(1))
+    state, sums, record = STEP(task, before, make_batch(8), numbers)
+    assert state.step == 2 and record["loss"] == sums["loss"] / 8
+    rate = 0.1 * (1 + np.cos(np.pi / 6)) / 2
+    assert record["learning_rate"] == pytest.approx(rate)
+    moved = jax.tree.map(jnp.subtract, state.params, before.params)
+    norm = np.sqrt(sum(np.square(x).sum() for x in jax.tree.leaves(moved)))
+    assert record["gradient_norm"] == pytest.approx(norm / rate, rel=1e-4)
+    decay = 2 / 11
+    expected = jax.tree.map(
+        lambda old, new: decay * old + (1 - decay) * new, before.params, state.params
+    )
+    assert_close(state.ema["params"], expected)
+
+
+def test_evaluation_leaves_out_smoothing_and_padding(
+    make_task, make_numbers, start, make_batch
+):
+    task, batch = make_task({"class_weights": (9.0, 1, 1, 1)}), make_batch(8)
+    state = start(task, make_numbers())
+    variables = {"params": state.params, "batch_stats": {}}
+    mask = np.arange(8) < 5
+    found = EVALUATE(task, variables, batch | {"mask": mask})
+    logits = np.float64(steps.predict_step(task, variables, batch["images"]))[:5]
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    own = logs[np.arange(5), batch["labels"][:5]]
+    assert found["loss"] == pytest.approx(-own.sum(), rel=1e-5)
+    assert found["count"] == 5 == found["confusion"].sum()

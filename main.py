@@ -12,6 +12,7 @@ line, then the run's own (outside training), then the preset, then the default.
 """
 
 import dataclasses
+import signal
 import sys
 import textwrap
 from pathlib import Path
@@ -64,6 +65,8 @@ def main(arguments: list[str]) -> int:
         return USAGE_ERROR
     except interrupt.Interrupted as stopped:
         return stopped.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -75,7 +78,7 @@ def run_mode(mode: str, terminal: Terminal) -> None:
     directory = Path(FLAGS.workdir or workdir.name_workdir(*_name_parts(given)))
     layers = [config_module.load_preset(FLAGS.config), given]
     if mode in ("evaluate", "predict"):
-        layers = [workdir.read_json(directory / workdir.CONFIG_FILE), given]
+        layers = [workdir.read_config(directory), given]
     config = config_module.make_config(*layers)
     devices.configure(config.device)
     if mode == "train":

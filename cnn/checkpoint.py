@@ -2,26 +2,25 @@
 
 `checkpoints/STEP/` holds arrays (`weights`, `average` with weight averaging on,
 `training`: optimizer, step and metric sums), `description.json` (options, classes,
-scaling, records) and, written last, `manifest.json`: SHA-256 of every other file. A
-directory without a manifest was never finished and is not a checkpoint. The newest N
-are kept, and the best by validation metric besides.
+scaling, records) and its manifest of checksums. The newest N are kept, and the best
+by validation metric besides.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
-import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from cnn import workdir
+from cnn import manifest, workdir
 from cnn.errors import UserError
+from cnn.manifest import DESCRIPTION, DamagedCheckpoint
 from cnn.options import option
 from cnn.state import TrainState, flatten_paths
-
-MANIFEST, DESCRIPTION = "manifest.json", "description.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,19 +78,19 @@ class CheckpointWriter:
         from orbax.checkpoint import v1 as ocp
 
         self.wait()
-        path = self._directory / str(int(state.step))
-        if path.exists():
-            shutil.rmtree(path)
-        # The copy starts here: the next chunk of steps overwrites these arrays.
-        response = ocp.save_checkpointables_async(path, _split(state, sums))
+        step = int(state.step)
+        new = self._directory / f"{step}{manifest.NEW}"
+        with self._explain_errors():
+            if new.exists():
+                shutil.rmtree(new)
+            # The copy starts here: the next chunk of steps overwrites these arrays.
+            response = ocp.save_checkpointables_async(new, _split(state, sums))
 
         def finish() -> None:
             response.result()
-            workdir.write_json(path / DESCRIPTION, description)
-            files = _list_files(path)
-            manifest = {name: _hash_file(path / name) for name in files}
-            workdir.write_json(path / MANIFEST, manifest)
-            self._remove_old(best_step)
+            workdir.write_json(new / DESCRIPTION, description)
+            manifest.finish(new)
+            manifest.remove_old(self._directory, step, self._keep, best_step)
 
         self._pending = self._worker.submit(finish)
 
@@ -104,86 +103,50 @@ class CheckpointWriter:
         if self._pending is None:
             return
         pending, self._pending = self._pending, None
-        try:
+        with self._explain_errors():
             pending.result()
-        except OSError as error:
+
+    @contextlib.contextmanager
+    def _explain_errors(self) -> Iterator[None]:
+        # Orbax tells of a full disk by ValueError.
+        try:
+            yield
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"A checkpoint under {self._directory} could not be written "
-                f"({error.strerror or error}); the ones before it are whole"
+                f"({error}); the ones before it are whole"
             ) from None
 
-    def _remove_old(self, best_step: int) -> None:
-        steps = list_steps(self._directory)
-        kept = {*steps[-self._keep :], best_step}
-        for path in self._directory.iterdir():
-            if not path.name.isdigit() or int(path.name) not in kept:
-                # Without its manifest it is no checkpoint, should the removal stop.
-                (path / MANIFEST).unlink(missing_ok=True)
-                shutil.rmtree(path, ignore_errors=True)
 
-
-def list_steps(directory: Path) -> list[int]:
-    """List the finished checkpoints of a directory, oldest first."""
-    manifests = directory.glob(f"*/{MANIFEST}")
-    names = [path.parent.name for path in manifests]
-    return sorted(int(name) for name in names if name.isdigit())
-
-
-def find_damage(path: Path) -> str:
-    """Compare a checkpoint with its manifest.
-
-    Returns:
-        What is wrong, naming the file; empty when nothing is.
-    """
-    try:
-        manifest = workdir.read_json(path / MANIFEST)
-    except UserError as error:
-        return str(error)
-    for name, digest in manifest.items():
-        if not (path / name).is_file():
-            return f"{path / name} is missing"
-        if _hash_file(path / name) != digest:
-            return f"{path / name} has changed since it was written"
-    return ""
-
-
-def find_step(run: Path, which: str) -> int:
-    """Find the checkpoint that `--checkpoint` names.
+def load_newest(
+    directory: Path, like: tuple[TrainState, dict[str, Any]]
+) -> tuple[tuple[TrainState, dict[str, jax.Array], dict[str, Any]] | None, list[str]]:
+    """Read the newest whole checkpoint of a run.
 
     Args:
-        run: the run's directory.
-        which: `latest`, `best` or a step.
+        directory: of the checkpoints.
+        like: state and sums as `load_state` takes them.
+
+    Returns:
+        What `load_state` returns, None when there is no checkpoint; and what is wrong
+        with the later ones, a line each.
 
     Raises:
-        UserError: there is none, or the name is none of these.
+        UserError: all are damaged, or it does not fit.
     """
-    steps = list_steps(run / "checkpoints")
-    if not steps:
+    manifest.finish_interrupted(directory)
+    steps, damaged = manifest.list_steps(directory), []
+    for step in reversed(steps):
+        try:
+            return load_state(directory / str(step), *like), damaged
+        except DamagedCheckpoint as error:
+            damaged.append(f"checkpoint {step} is left out: {error}")
+    if steps:
         raise UserError(
-            f"{run} holds no checkpoint; train it first, or give the --workdir of a run"
+            f"Every checkpoint in {directory} is damaged. Put a whole one back, or "
+            "start anew in another --workdir"
         )
-    if which == "latest":
-        return steps[-1]
-    if which == "best":
-        newest = read_description(run / "checkpoints" / str(steps[-1]))
-        best = newest["records"]["best_step"]
-        if best not in steps:
-            raise UserError(
-                f"{run} has no best checkpoint: the run had no validation set; train "
-                "with --validation_fraction=0.1, or use --checkpoint=latest"
-            )
-        return best
-    if which.isdigit() and int(which) in steps:
-        return int(which)
-    known = ", ".join(str(step) for step in steps)
-    raise UserError(
-        f"--checkpoint={which} is not there; {run} has latest, best and steps {known}"
-    )
-
-
-def read_description(path: Path) -> dict:
-    """Read what a checkpoint says of itself."""
-    return workdir.read_json(path / DESCRIPTION)
+    return None, damaged
 
 
 def load_state(
@@ -200,7 +163,8 @@ def load_state(
         State, sums and description.
 
     Raises:
-        UserError: it is damaged, or its trees have other paths, shapes or dtypes.
+        DamagedCheckpoint: it is not what was written.
+        UserError: its trees have other paths, shapes or dtypes.
     """
     loaded = _load(path, _split(state, sums))
     weights, training = loaded["weights"], loaded["training"]
@@ -211,7 +175,7 @@ def load_state(
         opt_state=training["opt_state"],
         ema=loaded.get("average"),
     )
-    return state, training["sums"], read_description(path)
+    return state, training["sums"], manifest.read_description(path)
 
 
 def load_variables(path: Path, like: dict[str, Any], averaged: bool) -> dict[str, Any]:
@@ -240,12 +204,11 @@ def _split(state: TrainState, sums: dict[str, Any]) -> dict[str, Any]:
 def _load(path: Path, like: dict[str, Any]) -> dict[str, Any]:
     from orbax.checkpoint import v1 as ocp
 
-    damage = find_damage(path)
-    if damage:
-        raise UserError(f"Checkpoint damaged: {damage}; use another --checkpoint")
+    manifest.check_whole(path)
     stored = ocp.checkpointables_metadata(path.absolute()).metadata
     for item, tree in like.items():
-        _check_same_tree(path, flatten_paths(stored[item]), flatten_paths(tree))
+        there, here = flatten_paths(stored.get(item, {})), flatten_paths(tree)
+        _check_same_tree(path, there, here)
     return ocp.load_checkpointables(path.absolute(), like)
 
 
@@ -271,13 +234,3 @@ def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
     )
-
-
-def _list_files(path: Path) -> list[str]:
-    files = [file for file in path.rglob("*") if file.is_file()]
-    return sorted(str(file.relative_to(path)) for file in files)
-
-
-def _hash_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

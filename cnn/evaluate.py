@@ -1,6 +1,7 @@
 """Evaluation of a set of images: padded, masked, every example counted once."""
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -96,20 +97,23 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
         UserError: the run, the checkpoint or the split is absent, or the data has
             other classes.
     """
-    with catch_signals() as stop:
-        mesh = devices.make_mesh()
-        devices.check_batch_size(config.step.batch_size, mesh)
-        trained = predict.load_trained(directory, config.checkpoint.checkpoint)
-        dataset = load_dataset(config.data)
-        images = get_split(dataset, config.evaluate.split)
-        _check_classes(trained.class_names, dataset)
-        loader = Loader(images, config.data, mesh)
+    mesh, stop = devices.make_mesh(), Stop()
+    devices.check_batch_size(config.step.batch_size, mesh)
+    trained = predict.load_trained(directory, config.checkpoint.checkpoint)
+    dataset = load_dataset(config.data)
+    images, size = get_split(dataset, config.evaluate.split), config.data.image_size
+    _check_classes(trained.class_names, dataset)
+    seen = (size, size, images.shape[2]) if size else images.shape
+    predict.check_image_shape(trained, seen)
+    task = dataclasses.replace(trained.task, image_size=size)
+    loader = Loader(images, config.data, mesh)
+    with catch_signals(stop):
         result = compute_metrics(
-            epoch.make_eval_chunk(trained.task),
+            epoch.make_eval_chunk(task),
             trained.variables,
             loader,
             config.step.batch_size,
-            trained.task.num_classes,
+            task.num_classes,
             stop,
         )
     about = {
@@ -161,7 +165,10 @@ def _shorten(names: tuple[str, ...]) -> str:
 
 
 def _name_file(config: "Config", stored: dict[str, Any]) -> str:
-    """Name the file after what differs from the test set of the run's own data."""
+    """Name the file after what differs from the test set of the run's own data.
+
+    A name that no file system takes is replaced by its hash.
+    """
     parts = ["evaluation"]
     if config.evaluate.split != "test":
         parts.append(f"split={config.evaluate.split}")
@@ -172,4 +179,7 @@ def _name_file(config: "Config", stored: dict[str, Any]) -> str:
         if name != "resident" and stored.get(name) != value:
             text = ",".join(map(str, value)) if isinstance(value, list) else value
             parts.append(f"{name}={format_value(text)}")
-    return ",".join(parts).replace("/", "_") + ".json"
+    name = ",".join(parts).replace("/", "_")
+    if len(name.encode()) > 200:
+        name = f"evaluation,{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return name + ".json"

@@ -5,7 +5,6 @@ Before there is something to save, they end the process at once.
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -54,8 +53,9 @@ def catch_signals(stop: Stop) -> Iterator[None]:
     """Turn SIGTERM and SIGINT into a request; a second Ctrl-C ends at once."""
 
     def note(number: int, frame: object) -> None:
+        del frame
         if stop.signal is not None and number == signal.SIGINT:
-            _leave(number, frame)
+            raise KeyboardInterrupt
         stop.signal = number
 
     before = {
@@ -71,5 +71,4 @@ def catch_signals(stop: Stop) -> Iterator[None]:
 
 def _leave(number: int, frame: object) -> None:
     del frame
-    sys.stdout.flush()
     os._exit(128 + number)

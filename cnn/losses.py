@@ -21,8 +21,9 @@ class LossOptions:
     )
     class_weights: str = option(
         "none",
-        "weight of an example's loss: none, or balanced: examples / "
-        "(classes · examples of its class), so that every class counts the same",
+        "weight of each class in the loss: none, or balanced: examples / (classes · "
+        "examples of the class), so that every class counts the same; with label "
+        "smoothing it weighs the smoothed part too, as in PyTorch",
         choices=("none", "balanced"),
     )
 
@@ -53,7 +54,8 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
     Args:
         logits: [N, K], any float type; computed in float32.
-        targets: float32 [N, K], each row a distribution over the classes.
+        targets: float32 [N, K], each row a distribution over the classes, or one
+            times the classes' weights.
 
     Returns:
         float32 [N].

@@ -227,6 +227,8 @@ def _make_muon(
 ) -> optax.GradientTransformation:
     """Make Muon for kernels, each a matrix of its inputs by its outputs, else AdamW.
 
+    As optax has it, moments are bias-corrected and `nesterov` holds for AdamW too.
+
     Updates have AdamW's root mean square (0.2), so that one learning rate serves both.
 
     Source: Liu et al. 2025, https://arxiv.org/abs/2502.16982
@@ -275,7 +277,7 @@ def _clip_by_global_norm(largest: jax.Array) -> optax.GradientTransformation:
 
     def update(updates, state, params=None):
         del params
-        scale = jnp.minimum(1.0, largest / (optax.global_norm(updates) + 1e-6))
+        scale = jnp.minimum(1.0, largest / (optax.tree.norm(updates) + 1e-6))
         return jax.tree.map(lambda update: update * scale, updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn import checkpoint, devices, models, options, steps, workdir
+from cnn import checkpoint, devices, manifest, models, options, steps, workdir
 from cnn.data.files import decode_files
 from cnn.devices import DeviceOptions
 from cnn.errors import UserError
@@ -75,9 +75,9 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
     Raises:
         UserError: there is no such checkpoint, it is damaged, or it does not fit.
     """
-    step = checkpoint.find_step(Path(directory), which)
+    step = manifest.find_step(Path(directory), which)
     path = Path(directory) / "checkpoints" / str(step)
-    description = checkpoint.read_description(path)
+    description = manifest.read_description(path)
     stored = description["options"]
     image_shape = tuple(description["image_shape"])
     task = Task(
@@ -102,6 +102,31 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
         options=stored,
         step=step,
     )
+
+
+def check_image_shape(trained: Trained, image_shape: tuple[int, int, int]) -> None:
+    """Refuse images that the trained weights do not take.
+
+    Args:
+        trained: the model.
+        image_shape: (H, W, C) of what it would see.
+
+    Raises:
+        UserError: naming both shapes.
+    """
+    model, fits = trained.task.model, image_shape[2] == trained.image_shape[2]
+    if fits:
+        like = jax.eval_shape(lambda: create_variables(model, 0, image_shape))
+        shapes = [jax.tree.map(jnp.shape, x) for x in (like, trained.variables)]
+        fits = shapes[0] == shapes[1]
+    if not fits:
+        here, there = (
+            "x".join(map(str, x)) for x in (image_shape, trained.image_shape)
+        )
+        raise UserError(
+            f"The run was trained on images of {there} and cannot take {here}; set "
+            f"--image_size and --channels to what it was trained on"
+        )
 
 
 def load_classifier(
@@ -165,7 +190,10 @@ def predict(config: "Config", directory: Path) -> Path:
     trained = load_trained(directory, config.checkpoint.checkpoint)
     size = config.data.stored_size or trained.image_shape[0]
     shape, batch_size = (size, size, trained.image_shape[2]), config.step.batch_size
-    classify = make_classifier(trained)
+    seen = config.data.image_size or size
+    check_image_shape(trained, (seen, seen, shape[2]))
+    task = dataclasses.replace(trained.task, image_size=seen)
+    classify = make_classifier(dataclasses.replace(trained, task=task))
     shown = min(5, trained.task.num_classes)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -76,7 +76,7 @@ class Run:
         for note in self.dataset.notes:
             terminal.say(note)
         self.task = make_task(config, self.dataset)
-        self.image_shape = self.dataset.train.shape
+        self.image_shape = self._crop_shape(self.dataset.train.shape)
         self.description = describe.describe_model(self.task.model, self.image_shape)
         self.loaders = {
             split: Loader(images, config.data, self.mesh)
@@ -87,7 +87,7 @@ class Run:
         self.chunk_steps = choose_chunk_steps(
             self.task.steps_per_epoch,
             config.step.batch_size,
-            int(np.prod(self.image_shape)),
+            int(np.prod(self.dataset.train.shape)),
         )
         self._train_chunk = epoch.make_train_chunk(self.task)
         self._compiled_train_chunk: Callable[..., Any] | None = None
@@ -171,6 +171,11 @@ class Run:
             "records": dataclasses.asdict(self.records),
         }
 
+    def _crop_shape(self, stored: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return (H, W, C) of what the model sees of stored images."""
+        size = self.config.data.image_size
+        return (size, size, stored[2]) if size else stored
+
     def _restore(self) -> tuple[TrainState, steps.Sums, Records]:
         """Read the newest whole checkpoint, or create the first state."""
         everywhere = devices.replicated(self.mesh)
@@ -182,22 +187,14 @@ class Run:
         )
         sums = jax.device_put(steps.create_train_sums(), everywhere)
         shapes = jax.eval_shape(create, self.hyperparameters)
-        folder = self.directory / "checkpoints"
-        found = checkpoint.list_steps(folder)
-        for step in reversed(found):
-            damage = checkpoint.find_damage(folder / str(step))
-            if damage:
-                self.terminal.say(f"checkpoint {step} is damaged and left: {damage}")
-                continue
-            like = checkpoint.abstract((shapes, sums), everywhere)
-            state, sums, description = checkpoint.load_state(folder / str(step), *like)
-            self.terminal.say(f"going on from step {step} of {self.total_steps}")
+        like = checkpoint.abstract((shapes, sums), everywhere)
+        newest, damaged = checkpoint.load_newest(self.directory / "checkpoints", like)
+        for line in damaged:
+            self.terminal.say(line)
+        if newest:
+            state, sums, description = newest
+            self.terminal.say(f"going on from step {state.step} of {self.total_steps}")
             return state, sums, Records(**description["records"])
-        if found:
-            raise UserError(
-                f"Every checkpoint in {folder} is damaged. Put a whole one back, or "
-                "start anew in another --workdir"
-            )
         return create(self.hyperparameters), sums, Records()
 
 

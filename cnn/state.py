@@ -111,6 +111,13 @@ def compute_state_sha256(state: TrainState) -> str:
     return digest.hexdigest()
 
 
+@jax.jit
+def is_finite(tree: Any) -> jax.Array:
+    """Return whether every number in a tree of arrays is finite; bool []."""
+    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(leaves))
+
+
 def count_parameters(params: Any) -> int:
     """Count the numbers in a tree of arrays or their shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -99,7 +99,7 @@ def train_step(
     record = {
         "loss": sums["loss"] / sums["count"],
         "learning_rate": rate,
-        "gradient_norm": optax.global_norm(gradients),
+        "gradient_norm": optax.tree.norm(gradients),
     }
     state = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
     return state, sums, record
@@ -136,62 +136,88 @@ def create_train_sums() -> Sums:
     return {"loss": jnp.zeros((), jnp.float32), "correct": zero, "count": zero}
 
 
+def compute_loss(
+    params: Any,
+    batch_stats: Any,
+    piece: Batch,
+    key: jax.Array,
+    task: Task,
+    hyperparameters: Hyperparameters,
+) -> tuple[jax.Array, tuple[Any, Sums]]:
+    """Compute what training minimises, over a batch or a piece of one.
+
+    Args:
+        params: what is differentiated.
+        batch_stats: running statistics before.
+        piece: `images` and `labels`.
+        key: what dropout is drawn from.
+        task: the static part.
+        hyperparameters: the numbers.
+
+    Returns:
+        The sum of the examples' losses, weighted by class; the running statistics
+        after; the metric sums, whose `loss` is not weighted.
+    """
+    images = _crop_centre(task, piece["images"])
+    logits, updated = task.model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        scaling.scale_images(images, task.mean, task.std),
+        train=True,
+        dropout_rate=hyperparameters["dropout_rate"],
+        rngs={"dropout": key},
+        mutable=["batch_stats"],
+    )
+    labels = piece["labels"]
+    targets = losses.make_targets(
+        labels, task.num_classes, hyperparameters["label_smoothing"]
+    )
+    example_losses = losses.cross_entropy(logits, targets)
+    sums = {
+        "loss": jnp.sum(example_losses),
+        "correct": jnp.sum(jnp.argmax(logits, -1) == labels, dtype=jnp.int32),
+        "count": jnp.full((), labels.shape[0], jnp.int32),
+    }
+    loss = sums["loss"]
+    if task.class_weights:
+        weights = jnp.asarray(task.class_weights, jnp.float32)[None]
+        loss = jnp.sum(losses.cross_entropy(logits, targets * weights))
+    return loss, (updated.get("batch_stats", {}), sums)
+
+
 def _compute_gradients(
     task: Task, state: TrainState, batch: Batch, hyperparameters: Hyperparameters
 ) -> tuple[Any, Any, Sums]:
-    weights = _compute_example_weights(task, batch["labels"])
+    """Differentiate the batch's mean loss, in one piece or several."""
     key = keys.dropout_key(hyperparameters["seed"], state.step)
+    differentiate = jax.grad(compute_loss, has_aux=True)
 
-    def loss_of_piece(params, batch_stats, piece, piece_key):
-        images = _crop_centre(task, piece["images"])
-        images = scaling.scale_images(images, task.mean, task.std)
-        logits, updated = task.model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            images,
-            train=True,
-            dropout_rate=hyperparameters["dropout_rate"],
-            rngs={"dropout": piece_key},
-            mutable=["batch_stats"],
-        )
-        logits = logits.astype(jnp.float32)
-        labels, count = piece["labels"], piece["labels"].shape[0]
-        targets = losses.make_targets(
-            labels, task.num_classes, hyperparameters["label_smoothing"]
-        )
-        example_losses = losses.cross_entropy(logits, targets)
-        sums = {
-            "loss": jnp.sum(example_losses),
-            "correct": jnp.sum(jnp.argmax(logits, -1) == labels, dtype=jnp.int32),
-            "count": jnp.full((), count, jnp.int32),
-        }
-        loss = jnp.sum(example_losses * piece["weights"])
-        return loss, (updated.get("batch_stats", {}), sums)
-
-    differentiate = jax.grad(loss_of_piece, has_aux=True)
-    whole = {"images": batch["images"], "labels": batch["labels"], "weights": weights}
-    if task.accumulate_steps == 1:
-        gradients, (batch_stats, sums) = differentiate(
-            state.params, state.batch_stats, whole, key
-        )
-        return gradients, batch_stats, sums
-
-    def add_piece(carry, numbered_piece):
+    def add_piece(carry: Any, numbered_piece: Any) -> tuple[Any, None]:
         gradients, batch_stats, sums = carry
         number, piece = numbered_piece
+        piece_key = jax.random.fold_in(key, number)
         more, (batch_stats, piece_sums) = differentiate(
-            state.params, batch_stats, piece, jax.random.fold_in(key, number)
+            state.params, batch_stats, piece, piece_key, task, hyperparameters
         )
         gradients = jax.tree.map(jnp.add, gradients, more)
         return (gradients, batch_stats, metrics.add_sums(sums, piece_sums)), None
 
-    pieces = task.accumulate_steps
-    split = jax.tree.map(
-        lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), whole
-    )
-    nothing = jax.tree.map(jnp.zeros_like, state.params)
-    start = (nothing, state.batch_stats, create_train_sums())
-    end, _ = jax.lax.scan(add_piece, start, (jnp.arange(pieces), split))
-    return end
+    whole = {name: batch[name] for name in ("images", "labels")}
+    if task.accumulate_steps == 1:
+        gradients, (batch_stats, sums) = differentiate(
+            state.params, state.batch_stats, whole, key, task, hyperparameters
+        )
+    else:
+        pieces = task.accumulate_steps
+        split = jax.tree.map(
+            lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), whole
+        )
+        nothing = jax.tree.map(jnp.zeros_like, state.params)
+        start = (nothing, state.batch_stats, create_train_sums())
+        (gradients, batch_stats, sums), _ = jax.lax.scan(
+            add_piece, start, (jnp.arange(pieces), split)
+        )
+    scale = 1 / _sum_weights(task, batch["labels"])
+    return jax.tree.map(lambda x: x * scale, gradients), batch_stats, sums
 
 
 def _crop_centre(task: Task, images: jax.Array) -> jax.Array:
@@ -202,9 +228,9 @@ def _crop_centre(task: Task, images: jax.Array) -> jax.Array:
     return images[:, top : top + size, left : left + size]
 
 
-def _compute_example_weights(task: Task, labels: jax.Array) -> jax.Array:
-    """Weigh each example so that the batch's loss is a weighted mean; float32 [N]."""
+def _sum_weights(task: Task, labels: jax.Array) -> jax.Array:
+    """Sum the weights of a batch's examples, each that of its own class."""
     if not task.class_weights:
-        return jnp.full(labels.shape, 1 / labels.shape[0], jnp.float32)
+        return jnp.full((), labels.shape[0], jnp.float32)
     weights = jnp.asarray(task.class_weights, jnp.float32)[labels]
-    return weights / jnp.maximum(jnp.sum(weights), jnp.finfo(jnp.float32).tiny)
+    return jnp.maximum(jnp.sum(weights), jnp.finfo(jnp.float32).tiny)

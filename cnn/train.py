@@ -21,9 +21,12 @@ from cnn.interrupt import Interrupted, Stop, catch_signals
 from cnn.options import option
 from cnn.progress import MetricsLog, Terminal
 from cnn.run import Run
+from cnn.state import is_finite
 
 if TYPE_CHECKING:
     from cnn.config import Config
+
+_REMEDY = "Lower --learning_rate, or add --warmup_epochs=1 or --clip_norm=1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ class TrainOptions:
     """How long a run trains, and on what it selects."""
 
     epochs: int = option(
-        10, "passes over the training set", kind="traced", within="[1, inf)"
+        10, "passes over the training set", kind="traced", within="[1, 1000000]"
     )
     seed: int = option(
         0,
@@ -78,21 +81,28 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
         log = MetricsLog(directory, run.records.metrics_bytes, tensorboard)
         keep = config.checkpoint.keep_checkpoints
         writer = CheckpointWriter(directory / "checkpoints", keep)
-        terminal.start_bar(run.total_steps, run.step)
-        try:
-            with catch_signals(run.stop):
-                _loop(run, log, writer)
-                result = report.write_result(run)
-        except Interrupted:
-            _save(run, log, writer)
-            terminal.say(f"stopped at step {run.step}; the same command goes on")
-            raise
-        finally:
-            terminal.stop_bar()
-            writer.wait()
-            log.close()
+        with catch_signals(run.stop):
+            result = _run_to_the_end(run, log, writer)
         report.conclude(run, result)
         return result
+
+
+def _run_to_the_end(
+    run: Run, log: MetricsLog, writer: CheckpointWriter
+) -> dict[str, Any]:
+    """Train and write the result; when asked to stop, save and leave."""
+    run.terminal.start_bar(run.total_steps, run.step)
+    try:
+        _loop(run, log, writer)
+        return report.write_result(run)
+    except Interrupted:
+        _save(run, log, writer)
+        run.terminal.say(f"stopped at step {run.step}; the same command goes on")
+        raise
+    finally:
+        run.terminal.stop_bar()
+        log.close()
+        writer.wait()
 
 
 def _loop(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
@@ -143,8 +153,7 @@ def _check_and_log(
         raise UserError(
             f"The loss or its gradient is not finite at step "
             f"{before + int(np.argmax(bad)) + 1}. Training stops; checkpoints from "
-            "before it are whole. Lower --learning_rate, or add --warmup_epochs=1 or "
-            "--clip_norm=1"
+            f"before it are whole. {_REMEDY}"
         )
     every = run.config.progress.log_every_steps
     for i, step in enumerate(range(before + 1, run.step + 1)):
@@ -180,7 +189,7 @@ def _end_epoch(run: Run, log: MetricsLog) -> None:
         if not math.isfinite(found["loss"]):
             raise UserError(
                 f"The {run.eval_split} loss is not finite after step {run.step}; its "
-                "weights are not saved. Lower --learning_rate, or add --clip_norm=1"
+                f"weights are not saved. {_REMEDY}"
             )
         for name in ("loss", "accuracy", "balanced_accuracy", "top5"):
             line[f"{run.eval_split}_{name}"] = found[name]
@@ -211,6 +220,17 @@ def _note_best(run: Run, number: int, found: dict[str, Any]) -> None:
 
 
 def _save(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
+    """Start writing a checkpoint.
+
+    Raises:
+        UserError: the last update made a number of the state not finite, or the
+            disk does not take the checkpoint.
+    """
+    if not is_finite(run.state):
+        raise UserError(
+            f"The update of step {run.step} is not finite and is not saved; "
+            f"checkpoints from before it are whole. {_REMEDY}"
+        )
     run.records.metrics_bytes = log.sync()
     run.update_seconds()
     best = run.records.best_step

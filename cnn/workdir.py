@@ -4,15 +4,15 @@ import contextlib
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cnn.errors import UserError
 from cnn.options import format_value
 
 CONFIG_FILE = "config.json"
+_LOCK = ".lock"
 
 
 def name_workdir(preset: str, overrides: Mapping[str, Any]) -> Path:
@@ -40,12 +40,15 @@ def name_workdir(preset: str, overrides: Mapping[str, Any]) -> Path:
 def lock(workdir: Path) -> Iterator[None]:
     """Make the directory if need be and hold it against other processes.
 
+    A directory that was made in vain, for a mistake in the options, is removed.
+
     Raises:
         UserError: it cannot be written, or another process holds it.
     """
     try:
+        is_new = not workdir.exists()
         workdir.mkdir(parents=True, exist_ok=True)
-        file = open(workdir / ".lock", "a+")  # noqa: SIM115
+        file = open(workdir / _LOCK, "a+")  # noqa: SIM115
     except OSError as error:
         raise UserError(
             f"--workdir={workdir} cannot be written ({error.strerror}); "
@@ -61,10 +64,28 @@ def lock(workdir: Path) -> Iterator[None]:
                 f"--workdir={workdir} is in use by process {owner}; wait for it, or "
                 "choose another directory"
             ) from None
+        if not _is_at(file, workdir / _LOCK):
+            raise UserError(
+                f"--workdir={workdir} was removed by another process; try again"
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        try:
+            yield
+        except UserError:
+            if is_new and os.listdir(workdir) == [_LOCK]:
+                os.unlink(workdir / _LOCK)
+                workdir.rmdir()
+            raise
+
+
+def _is_at(file: IO, path: Path) -> bool:
+    """Return whether an open file is still the one of that path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -73,15 +94,16 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: the directory cannot be written.
     """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
-        with os.fdopen(descriptor, "w") as file:
+        with open(temporary, "w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written ({error.strerror})") from None
 
 
@@ -104,6 +126,24 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged: {error}") from None
 
 
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read the options of a run.
+
+    Raises:
+        UserError: the directory holds no run, or its options are damaged.
+    """
+    path = directory / CONFIG_FILE
+    if not path.exists():
+        raise UserError(
+            f"--workdir={directory} holds no run ({CONFIG_FILE} is missing); train it "
+            "first, or give the directory of a run"
+        )
+    stored = read_json(path)
+    if not isinstance(stored, dict):
+        raise UserError(f"{path} is damaged: it holds no options")
+    return stored
+
+
 def check_same_run(directory: Path, run_options: Mapping[str, Any]) -> None:
     """Refuse to go on with a run under options that would make it another.
 
@@ -115,10 +155,9 @@ def check_same_run(directory: Path, run_options: Mapping[str, Any]) -> None:
     Raises:
         UserError: naming the options that differ, with both values.
     """
-    path = directory / CONFIG_FILE
-    if not path.exists():
+    if not (directory / CONFIG_FILE).exists():
         return
-    stored = read_json(path)
+    stored = read_config(directory)
     different = [
         f"--{name}={_show(stored.get(name))} (now {_show(value)})"
         for name, value in run_options.items()

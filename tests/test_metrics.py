@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from cnn import metrics
 
 COUNT, CLASSES = 41, 7
+COMPUTE = jax.jit(metrics.compute_sums)
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def assert_equal(found, expected):
 
 
 def test_sums_equal_plain_loops(examples):
-    found = metrics.compute_sums(*map(jnp.asarray, examples))
+    found = COMPUTE(*map(jnp.asarray, examples))
     expected = count_plainly(*examples)
     assert_equal(found, expected)
     assert 0 < expected["correct"] < expected["top5"] < expected["count"] < COUNT
@@ -52,21 +54,21 @@ def test_any_split_adds_up(examples, size):
     total = metrics.create_sums(CLASSES)
     for start in range(0, COUNT, size):
         part = (jnp.asarray(x[start : start + size]) for x in examples)
-        total = metrics.add_sums(total, metrics.compute_sums(*part))
+        total = metrics.add_sums(total, COMPUTE(*part))
     assert_equal(total, count_plainly(*examples))
 
 
 def test_padding_counts_nowhere(examples):
     logits, labels, losses, mask = examples
     losses = np.where(mask, losses, np.inf)
-    found = metrics.compute_sums(*map(jnp.asarray, (logits, labels, losses, mask)))
+    found = COMPUTE(*map(jnp.asarray, (logits, labels, losses, mask)))
     kept = [x[mask] for x in examples]
     assert_equal(found, count_plainly(*kept))
 
 
 @pytest.mark.parametrize("label, inside", [(0, 1), (4, 1), (5, 0)])
 def test_equal_logits_rank_by_index(label, inside):
-    found = metrics.compute_sums(
+    found = COMPUTE(
         jnp.zeros((1, CLASSES)),
         jnp.int32([label]),
         jnp.ones(1),
@@ -77,13 +79,13 @@ def test_equal_logits_rank_by_index(label, inside):
 
 def test_up_to_five_classes_are_all_in_the_top_five():
     logits, labels = jnp.eye(3), jnp.int32([2, 0, 1])
-    found = metrics.compute_sums(logits, labels, jnp.ones(3), jnp.ones(3, bool))
+    found = COMPUTE(logits, labels, jnp.ones(3), jnp.ones(3, bool))
     assert found["top5"] == 3 and found["correct"] == 0
 
 
 def test_sums_start_at_zero_with_their_types(examples):
     start = metrics.create_sums(CLASSES)
-    some = metrics.compute_sums(*map(jnp.asarray, examples))
+    some = COMPUTE(*map(jnp.asarray, examples))
     assert {n: (x.shape, x.dtype) for n, x in start.items()} == {
         n: (x.shape, x.dtype) for n, x in some.items()
     }
@@ -92,7 +94,7 @@ def test_sums_start_at_zero_with_their_types(examples):
 
 def test_summary_equals_plain_numpy(examples):
     sums = count_plainly(*examples)
-    found = metrics.summarise(metrics.compute_sums(*map(jnp.asarray, examples)))
+    found = metrics.summarise(COMPUTE(*map(jnp.asarray, examples)))
     logits, labels, losses, mask = examples
     labels, right = labels[mask], (logits.argmax(axis=1) == labels)[mask]
     recalls = [right[labels == k].mean() for k in np.unique(labels)]

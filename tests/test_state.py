@@ -1,3 +1,4 @@
+import functools
 import hashlib
 
 import jax
@@ -70,9 +71,12 @@ def test_first_state(make_task, make_numbers, start):
     numbers = make_numbers(optimizer="adam", ema_decay=0.9, seed=3)
     found = start(task, numbers)
     assert found.step == 0 and found.step.dtype == jnp.int32
-    variables = state_module.create_variables(task.model, 3, (8, 8, 1))
-    jax.tree.map(np.testing.assert_array_equal, found.params, variables["params"])
-    jax.tree.map(np.testing.assert_array_equal, found.ema, variables)
+    create = functools.partial(state_module.create_variables, task.model)
+    variables = jax.jit(create, static_argnums=1)(3, (8, 8, 1))
+    assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
+    jax.tree.map(assert_close, found.params, variables["params"])
+    averaged = {"params": found.params, "batch_stats": found.batch_stats}
+    jax.tree.map(np.testing.assert_array_equal, found.ema, averaged)
     assert state_module.get_variables(found) is found.ema
     types = {leaf.dtype for leaf in jax.tree.leaves(found.params)}
     assert types == {jnp.dtype(jnp.float32)}
@@ -94,3 +98,9 @@ def test_parameters_are_counted(small):
     assert state_module.count_parameters(small.params) == 8
     shapes = jax.eval_shape(lambda: small.params)
     assert state_module.count_parameters(shapes) == 8
+
+
+@pytest.mark.parametrize("value, finite", [(1.0, True), (np.inf, False)])
+def test_finite_is_every_number(small, value, finite):
+    params = small.params | {"c": jnp.float32([0.0, value])}
+    assert state_module.is_finite(params) == finite

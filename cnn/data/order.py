@@ -39,7 +39,8 @@ def make_eval_order(
     positions = np.arange(steps * batch_size, dtype=np.int32)
     mask = positions < num_examples
     positions = np.where(mask, positions, 0)
-    return positions.reshape(steps, -1), mask.reshape(steps, -1)
+    shape = (steps, batch_size)
+    return positions.reshape(shape), mask.reshape(shape)
 
 
 @functools.partial(jax.jit, static_argnums=1)

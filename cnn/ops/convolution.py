@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnn.ops import convolution_rules, geometry
-from cnn.ops.geometry import Padding, Pairs
+from cnn.ops.geometry import Padding
 
 
 def conv2d(
@@ -137,32 +137,26 @@ def _convolve(x, kernel, stride, padding, dilation, groups) -> jax.Array:
     return _conv2d(x[:, None], kernel[None], *geometry.lift(static))[:, 0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
-def _conv2d(
-    x: jax.Array,
-    kernel: jax.Array,
-    stride: tuple[int, ...],
-    padding: Pairs,
-    dilation: tuple[int, ...],
-    groups: int,
-) -> jax.Array:
-    return _plain(x, kernel, stride, padding, dilation, groups)
-
-
-def _plain(x, kernel, stride, padding, dilation, groups) -> jax.Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=stride,
-        padding=padding,
-        rhs_dilation=dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
+def _choose(x, kernel, *static) -> jax.Array:
+    """Convolve in the formulation that is quick on the platform compiled for."""
+    plain, quick = (
+        functools.partial(_with_static, rule, static)
+        for rule in (convolution_rules.plain, convolution_rules.convolve)
     )
+    if not convolution_rules.is_product(x.shape, kernel.shape, static[-1]):
+        return plain(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=quick, default=plain)
+
+
+def _with_static(rule, static, x, kernel) -> jax.Array:
+    return rule(x, kernel, *static)
+
+
+_conv2d = jax.custom_vjp(_choose, nondiff_argnums=(2, 3, 4, 5))
 
 
 def _forward(x, kernel, *static):
-    return _plain(x, kernel, *static), (x, kernel)
+    return _choose(x, kernel, *static), (x, kernel)
 
 
 def _backward(stride, padding, dilation, groups, kept, gradient):
@@ -176,8 +170,8 @@ def _backward(stride, padding, dilation, groups, kept, gradient):
         )
 
     def derived(x, kernel, gradient):
-        _, pull = jax.vjp(lambda x, kernel: _plain(x, kernel, *static), x, kernel)
-        return pull(gradient)
+        rule = functools.partial(_with_static, convolution_rules.plain, static)
+        return jax.vjp(rule, x, kernel)[1](gradient)
 
     return lax.platform_dependent(*kept, gradient, cpu=on_cpu, default=derived)
 

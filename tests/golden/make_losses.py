@@ -20,6 +20,7 @@ def main():
         "plain": {},
         "smooth": {"label_smoothing": 0.1},
         "weighted": {"weight": torch.tensor(WEIGHTS)},
+        "both": {"weight": torch.tensor(WEIGHTS), "label_smoothing": 0.1},
     }
     for name, arguments in cases.items():
         logits = torch.tensor(LOGITS, requires_grad=True)

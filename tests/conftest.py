@@ -1,0 +1,100 @@
+"""Strict JAX for every test: two CPU devices, no rank promotion, no NaN."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from cnn import config as config_module
+from cnn import models, steps
+from cnn.data.images import from_array
+from cnn.state import create_state
+
+pytest_plugins = ["fixtures_runs"]
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_nans", True)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+NUM_CLASSES = 4
+
+
+def pytest_configure(config):
+    """Keep compiled programs from one run of the suite to the next."""
+    if hasattr(config, "cache"):
+        directory = config.cache.mkdir("jax")
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+
+
+@pytest.fixture
+def make_numbers():
+    """Return a function from changed options to the traced numbers."""
+
+    def make(**changes):
+        return config_module.make_config(changes).make_hyperparameters()
+
+    return make
+
+
+@pytest.fixture
+def make_task():
+    """Return a function from changed options to a task on 4 classes."""
+
+    def make(task=None, dtype=np.float32, **changes):
+        small = {"model": "mlp", "mlp_widths": (5,), "widths": (4, 6)}
+        static = config_module.make_config(small | changes).make_static()
+        return steps.Task(
+            model=models.create_model(static.model, NUM_CLASSES, dtype),
+            num_classes=NUM_CLASSES,
+            mean=(0.5,),
+            std=(0.25,),
+            steps_per_epoch=3,
+            optimizer=static.optimizer,
+            **(task or {}),
+        )
+
+    return make
+
+
+@pytest.fixture
+def start():
+    """Return a function from a task and its numbers to the first state."""
+
+    def begin(task, numbers, shape=(8, 8, 1)):
+        create = functools.partial(create_state, task.model, shape, task.optimizer)
+        return jax.jit(create)(numbers)
+
+    return begin
+
+
+@pytest.fixture
+def make_images():
+    """Return a function from a size to that many random images of 4 classes."""
+
+    def make(count, shape=(8, 8, 1)):
+        random = np.random.default_rng(7)
+        pixels = random.integers(0, 256, (count, *shape), dtype=np.uint8)
+        return from_array(pixels, random.integers(0, NUM_CLASSES, count))
+
+    return make
+
+
+@pytest.fixture
+def make_batch(make_images):
+    """Return a function from a size to a training batch."""
+
+    def make(count, shape=(8, 8, 1)):
+        images = make_images(count, shape)
+        positions = np.arange(count, dtype=np.int32)
+        labels = images.labels
+        return {
+            "images": images.read(positions),
+            "labels": labels,
+            "ids": positions,
+        }
+
+    return make

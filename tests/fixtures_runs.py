@@ -1,0 +1,99 @@
+"""Small training runs that several tests share, and how to make more of them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import main
+from cnn import config as config_module
+from cnn import progress, train
+
+ROOT = Path(main.__file__).parent
+TINY = {
+    "model": "simple_cnn",
+    "widths": (4,),
+    "dropout_rate": 0.2,
+    "ema_decay": 0.9,
+    "validation_fraction": 0.1,
+    "train_examples": 100,
+    "batch_size": 20,
+    "epochs": 3,
+    "learning_rate": 0.05,
+    "weight_decay": 5e-4,
+    "log_every_steps": 1,
+    "checkpoint_every_epochs": 0.3,
+}
+
+
+def make_flags(options):
+    """Return options as command-line flags."""
+    fields = config_module.list_fields()
+    for name in options:
+        assert name in fields or name in ("config", "mode", "workdir"), name
+    return [f"--{name}={_format(value)}" for name, value in options.items()]
+
+
+def _format(value):
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def train_run(directory, terminal=None, **changes):
+    """Train a tiny run in this process and return its result."""
+    config = config_module.make_config(TINY | changes)
+    return train.train(config, Path(directory), terminal or progress.Terminal())
+
+
+def read_lines(directory):
+    """Read metrics.jsonl without what measures time."""
+    lines = (Path(directory) / "metrics.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in lines]
+    timed = ("seconds", "images_per_second")
+    return [{k: v for k, v in line.items() if k not in timed} for line in lines]
+
+
+def run_main(*arguments):
+    """Call main with a command line; returns its exit code."""
+    flags.FLAGS.unparse_flags()
+    cache = jax.config.jax_compilation_cache_dir or "off"
+    command = ["main.py", f"--compilation_cache={cache}", *map(str, arguments)]
+    with flagsaver.flagsaver():
+        try:
+            return main.main(main.parse_flags(command))
+        except SystemExit as leaving:
+            return leaving.code
+
+
+def start_main(*arguments, devices=2):
+    """Start main.py as a process of its own, its output in pipes."""
+    cache = jax.config.jax_compilation_cache_dir or "off"
+    count = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, str(ROOT / "main.py"), f"--compilation_cache={cache}"]
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": count},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Return a tiny run of digits that has ended: its directory; not to be changed."""
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    train_run(directory)
+    return directory
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    """Let every call of a compiled chunk take one step."""
+    monkeypatch.setattr(progress.Pace, "SECONDS", 1e-9)

@@ -1,0 +1,100 @@
+"""The gradients as functions: against autodiff, and the lecture's formula."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from cnn.ops import convolution, gradients
+
+RULES = (
+    gradients.convolution_input_gradient,
+    gradients.convolution_kernel_gradient,
+)
+CASES = [
+    {"padding": "valid"},
+    {"padding": "same"},
+    {"padding": 1, "stride": 2},
+    {"padding": (1, 2), "dilation": 2, "groups": 2},
+]
+
+
+def make_arrays(axes, groups=1):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(5, *(7, 6)[:axes], 8))
+    kernel = generator.normal(size=(*(3, 2)[:axes], 8 // groups, 4))
+    return jnp.float32(x), jnp.float32(kernel)
+
+
+def plain(x, kernel, padding, stride=1, dilation=1, groups=1):
+    axes = x.ndim - 2
+    reach = [(size - 1) * dilation for size in kernel.shape[:axes]]
+    pairs = {
+        "valid": [(0, 0)] * axes,
+        "same": [(e // 2, e - e // 2) for e in reach],
+        1: [(1, 1)] * axes,
+        (1, 2): [(1, 2)] * axes,
+    }[padding]
+    letters = "HW"[:axes]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride,) * axes,
+        pairs,
+        rhs_dilation=(dilation,) * axes,
+        dimension_numbers=(f"N{letters}C", f"{letters}IO", f"N{letters}C"),
+        feature_group_count=groups,
+    )
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+@pytest.mark.parametrize("options", CASES)
+def test_equal_autodiff_of_the_plain_convolution(options, axes):
+    x, kernel = make_arrays(axes, options.get("groups", 1))
+    y, pull = jax.vjp(lambda x, kernel: plain(x, kernel, **options), x, kernel)
+    gradient = jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
+    to_x, to_kernel = pull(gradient)
+    shapes = {"input_shape": x.shape}, {"kernel_shape": kernel.shape}
+    of_input, of_kernel = (
+        jax.jit(functools.partial(rule, **shape, **options))
+        for rule, shape in zip(RULES, shapes, strict=True)
+    )
+    got = of_input(gradient, kernel)
+    np.testing.assert_allclose(got, to_x, atol=1e-5)
+    got = of_kernel(x, gradient)
+    np.testing.assert_allclose(got, to_kernel, atol=1e-4)
+
+
+def test_input_gradient_is_the_full_convolution_with_the_flipped_kernel():
+    x, kernel = make_arrays(2)
+    y = convolution.conv2d(x, kernel)
+    got = gradients.convolution_input_gradient(y, kernel, x.shape)
+    exchanged = kernel.swapaxes(2, 3)
+    expected = convolution.true_convolution2d(y, exchanged, padding="full")
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("images", [1, 7, 64])
+def test_kernel_gradient_sums_every_image_once(images, monkeypatch):
+    monkeypatch.setattr("cnn.ops.convolution_rules._CHUNK_BYTES", 60_000)
+    generator = np.random.default_rng(0)
+    x = jnp.float32(generator.normal(size=(images, 8, 8, 8)))
+    kernel = jnp.zeros((3, 3, 8, 8))
+    gradient = jnp.float32(generator.normal(size=x.shape))
+    pull = jax.vjp(lambda kernel: plain(x, kernel, "same"), kernel)[1]
+    got = gradients.convolution_kernel_gradient(
+        x, gradient, kernel.shape, padding="same"
+    )
+    np.testing.assert_allclose(got, pull(gradient)[0], atol=1e-3)
+
+
+def test_refuse_a_gradient_of_another_shape():
+    x, kernel = make_arrays(2)
+    wrong = jnp.ones((5, 7, 6, 4))
+    with pytest.raises(ValueError, match=r"give an output of \[5, 5, 5, 4\]"):
+        gradients.convolution_input_gradient(wrong, kernel, x.shape)
+    with pytest.raises(ValueError, match=r"gradient \[5, 7, 6, 4\]"):
+        gradients.convolution_kernel_gradient(x, wrong, kernel.shape)

@@ -1,0 +1,178 @@
+"""The rules of the house that a program can check, and that each check can fail.
+
+Every rule is a function of a file's name and its parsed code that yields what breaks
+it; below stands, for each, a few lines that do.
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import types
+from pathlib import Path
+
+import pytest
+from rules import RULES, list_imports, name_module
+
+import cnn
+from cnn import config as config_module
+
+ROOT = Path(cnn.__file__).parent.parent
+FILES = sorted(
+    [ROOT / "main.py", *ROOT.glob("cnn/**/*.py"), *ROOT.glob("configs/*.py")]
+)
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_code_keeps_the_rule(rule):
+    broken = []
+    for path in FILES:
+        name, text = str(path.relative_to(ROOT)), read(path)
+        broken += [f"{name}: {what}" for what in rule(name, text, ast.parse(text))]
+    assert not broken, "\n".join(broken)
+
+
+HEAD = '"""A module."""\n'
+LONG_BODY = "\n".join(f"    x = {i}" for i in range(60))
+BAD = {
+    "imports_go_down": [
+        ("cnn/losses.py", "from cnn import steps"),
+        ("cnn/ops/pooling.py", "from cnn.models import layers"),
+        ("cnn/state.py", "import cnn.checkpoint"),
+        ("cnn/steps.py", "def f():\n    from cnn import train"),
+        ("cnn/train.py", "from cnn.config import Config"),
+        ("cnn/new_thing.py", "from cnn import errors"),
+        ("cnn/data/npz.py", "from cnn.models import MODELS"),
+    ],
+    "heavy_modules_in_functions": [
+        ("cnn/checkpoint.py", "from orbax.checkpoint import v1"),
+        ("cnn/data/tfds.py", "import tensorflow_datasets"),
+        ("cnn/data/decode.py", "from PIL import Image"),
+        ("cnn/visualize/a.py", "try:\n    import matplotlib.pyplot\nexcept E: pass"),
+        ("cnn/steps.py", "def f():\n    from orbax.checkpoint import v1"),
+    ],
+    "pure_below_the_modes": [
+        ("cnn/losses.py", "def f():\n    print(1)"),
+        ("cnn/metrics.py", "import logging"),
+        ("cnn/steps.py", "import time"),
+        ("cnn/ops/pooling.py", "def f(x):\n    return open(x)"),
+        ("cnn/models/linear.py", "y = np.random.rand()"),
+        ("cnn/losses.py", "def f():\n    global x\n    x = 1"),
+    ],
+    "files_have_names": [("cnn/data/utils.py", ""), ("cnn/helpers/a.py", "")],
+    "public_names_are_described": [
+        ("cnn/losses.py", "def f(x):\n    return x"),
+        ("cnn/losses.py", "class A:\n    pass"),
+        ("cnn/losses.py", 'class A:\n    """A."""\n\n    def f(self):\n        x = 1'),
+    ],
+    "modules_are_described": [("cnn/losses.py", None)],
+    "key_comes_first": [("cnn/losses.py", "def f(images, key):\n    pass")],
+    "words_of_the_house": [("cnn/losses.py", "def f(rng):\n    pass")],
+    "functions_are_short": [("cnn/losses.py", f"def f():\n{LONG_BODY}")],
+    "files_are_short": [("cnn/losses.py", "x = 1\n" * 260)],
+    "nothing_is_left_undone": [("cnn/losses.py", "x = 1  # TO" + "DO: more")],
+    "options_are_declared": [
+        ("cnn/steps.py", "class AOptions:\n    size: int = 3"),
+        ("cnn/steps.py", "class AOptions:\n    size: int"),
+        ("cnn/steps.py", "class AOptions:\n    size: int = option(3, '')"),
+        ("cnn/steps.py", "class AOptions:\n    size: int = option(3)"),
+    ],
+    "no_pmap": [("cnn/steps.py", "f = jax.pmap(g)")],
+    "nothing_is_imported_by_name": [
+        ("cnn/steps.py", "m = importlib.import_module(name)"),
+        ("cnn/steps.py", "m = eval(name)"),
+    ],
+}
+
+
+def list_bad():
+    return [(rule, *case) for rule, cases in BAD.items() for case in cases]
+
+
+@pytest.mark.parametrize("rule, name, text", list_bad())
+def test_rule_fails_when_it_is_broken(rule, name, text):
+    text = "x = 1" if text is None else HEAD + text
+    assert list(RULES[rule](name, text, ast.parse(text))), "the rule saw nothing"
+
+
+def test_every_rule_has_a_case_that_breaks_it():
+    assert set(BAD) == set(RULES)
+
+
+def find_cycle(graph):
+    """Return modules that import each other in a circle; empty when none do."""
+    done, path = set(), []
+
+    def visit(name):
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return []
+        path.append(name)
+        for target in sorted(graph.get(name, ())):
+            if cycle := visit(target):
+                return cycle
+        path.pop()
+        done.add(name)
+        return []
+
+    return next((cycle for name in sorted(graph) if (cycle := visit(name))), [])
+
+
+def test_no_cycles():
+    modules = {name_module(str(p.relative_to(ROOT))): p for p in FILES}
+    graph = {}
+    for name, path in modules.items():
+        targets = list_imports(ast.parse(read(path)))
+        # A package stands for itself only where none of its modules is meant.
+        graph[name] = {target for target in targets if target in modules} - {name}
+    assert find_cycle(graph) == []
+    assert len(graph) > 30 and "cnn.errors" in graph["cnn.options"]
+
+
+def test_a_cycle_is_found():
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+
+
+def test_config_is_imported_by_main_alone():
+    importers = [
+        path.name
+        for path in FILES
+        if "cnn.config" in list_imports(ast.parse(read(path)))
+    ]
+    assert importers == ["main.py"]
+
+
+def test_every_option_is_read():
+    """An option that nothing reads is a promise that nobody keeps."""
+    texts = {path: read(path) for path in FILES}
+    unread = []
+    for name in config_module.list_fields():
+        pattern = re.compile(rf"\.{name}\b|[\"']{name}[\"']")
+        if not any(pattern.search(text) for text in texts.values()):
+            unread.append(name)
+    assert not unread
+
+
+def test_every_group_of_options_is_composed():
+    composed = {type(group) for group in vars(config_module.Config()).values()}
+    parents = {parent for group in composed for parent in group.__mro__}
+    for _, name, _ in pkgutil.walk_packages(cnn.__path__, "cnn."):
+        module = importlib.import_module(name)
+        for cls in vars(module).values():
+            if inspect.isclass(cls) and cls.__name__.endswith("Options"):
+                assert cls in parents, f"{name}: {cls.__name__} is not in Config"
+
+
+def test_nothing_heavy_is_imported_for_the_manual():
+    """What `--help` loads, as the module main sees it."""
+    import main
+
+    loaded = [v.__name__ for v in vars(main).values() if type(v) is types.ModuleType]
+    assert "cnn.train" in loaded
+    assert not {"orbax", "PIL", "matplotlib"} & {x.split(".")[0] for x in loaded}

@@ -1,0 +1,200 @@
+"""Checkpoints are whole or not there, checked when read, and kept as asked."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from fixtures_runs import read_lines, train_run
+
+from cnn import checkpoint, devices, manifest
+from cnn.errors import UserError
+from cnn.state import compute_state_sha256
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """Return a copy of the trained run that has lost its result."""
+    directory = shutil.copytree(trained, tmp_path / "run")
+    (directory / "result.json").unlink()
+    return directory
+
+
+@pytest.fixture
+def state(make_task, make_numbers, start):
+    """Return a state and sums on all devices."""
+    made = start(make_task(), make_numbers(ema_decay=0.5))
+    sums = {"loss": np.float32(2), "count": np.int32(3)}
+    return jax.device_put((made, sums), devices.replicated(devices.make_mesh()))
+
+
+def list_saved(directory):
+    return manifest.list_steps(directory / "checkpoints")
+
+
+def flip(path, position=-1):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def list_data(directory, step):
+    """List the files of a checkpoint that hold numbers, or tell how to read them."""
+    folder = directory / "checkpoints" / str(step)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return [path for path in files if path.stat().st_size]
+
+
+def test_flipped_byte_anywhere_is_found(copied):
+    step = list_saved(copied)[-1]
+    folder = copied / "checkpoints" / str(step)
+    assert manifest.find_damage(folder) == ""
+    for path in list_data(copied, step):
+        flip(path, path.stat().st_size // 2)
+        found = manifest.find_damage(folder)
+        assert found and (path.name in found or path.name == "manifest.json"), path
+        flip(path, path.stat().st_size // 2)
+    assert manifest.find_damage(folder) == ""
+
+
+@pytest.mark.parametrize("name", ["description.json", "manifest.json", "weights"])
+def test_damaged_newest_is_reported_and_the_one_before_used(
+    copied, trained, capsys, name
+):
+    before, newest = list_saved(copied)[-2:]
+    (path,) = [p for p in list_data(copied, newest) if _matches(p, name)][:1]
+    flip(path, path.stat().st_size // 2)
+    result = train_run(copied)
+    printed = capsys.readouterr().out
+    assert f"checkpoint {newest} is left out: The checkpoint is damaged" in printed
+    assert f"going on from step {before} " in printed
+    expected = json.loads((trained / "result.json").read_text())
+    assert result["state_sha256"] == expected["state_sha256"]
+    assert read_lines(copied) == read_lines(trained)
+    assert manifest.find_damage(copied / "checkpoints" / str(newest)) == ""
+
+
+def _matches(path, name):
+    return path.name == name or (name in path.parts and path.parent.name == "d")
+
+
+def test_missing_file_is_damage(copied):
+    newest = list_saved(copied)[-1]
+    (copied / "checkpoints" / str(newest) / "description.json").unlink()
+    found = manifest.find_damage(copied / "checkpoints" / str(newest))
+    assert "description.json is missing" in found
+
+
+def test_all_damaged_is_an_error(copied):
+    for step in list_saved(copied):
+        flip(copied / "checkpoints" / str(step) / "description.json")
+    with pytest.raises(UserError, match="Every checkpoint in .* is damaged"):
+        train_run(copied)
+
+
+def test_without_manifest_it_is_no_checkpoint(copied, capsys):
+    before, newest = list_saved(copied)[-2:]
+    (copied / "checkpoints" / str(newest) / "manifest.json").unlink()
+    assert list_saved(copied)[-1] == before
+    train_run(copied)
+    assert f"going on from step {before} " in capsys.readouterr().out
+
+
+def test_evaluation_of_a_damaged_checkpoint_is_refused(copied):
+    path = copied / "checkpoints" / str(list_saved(copied)[-1])
+    flip(path / "description.json")
+    with pytest.raises(manifest.DamagedCheckpoint, match="use another --checkpoint"):
+        manifest.read_description(path)
+    with pytest.raises(manifest.DamagedCheckpoint):
+        manifest.find_step(copied, "best")
+
+
+def test_other_trees_are_refused_by_name(tmp_path, state):
+    writer = checkpoint.CheckpointWriter(tmp_path, 2)
+    writer.save(*state, {}, -1)
+    writer.wait()
+    everywhere = devices.replicated(devices.make_mesh())
+    made, sums = checkpoint.abstract(state, everywhere)
+    head = made.params["head"]
+    other = jax.ShapeDtypeStruct((5, 9), np.float32, sharding=everywhere)
+    wrong = made.replace(params=made.params | {"head": head | {"kernel": other}})
+    with pytest.raises(UserError, match=r"head/kernel is float32 \(5, 4\), not .*9\)"):
+        checkpoint.load_state(tmp_path / "0", wrong, sums)
+    fewer = made.replace(params={"head": head})
+    with pytest.raises(UserError, match="params/dense1/bias is unexpected"):
+        checkpoint.load_state(tmp_path / "0", fewer, sums)
+    more = made.replace(params=made.params | {"extra": {"bias": other}})
+    with pytest.raises(UserError, match=r"\(1 leaves differ\).*extra/bias is missing"):
+        checkpoint.load_state(tmp_path / "0", more, sums)
+
+
+def test_saved_arrays_are_those_of_the_moment(tmp_path, state):
+    made, sums = state
+    expected = compute_state_sha256(made)
+    writer = checkpoint.CheckpointWriter(tmp_path, 2)
+    writer.save(made, sums, {"note": 1}, -1)
+    overwrite = jax.jit(
+        lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0
+    )
+    changed = overwrite(made)
+    writer.wait()
+    like = checkpoint.abstract((changed, sums), devices.replicated(devices.make_mesh()))
+    loaded, _, description = checkpoint.load_state(tmp_path / "0", *like)
+    assert compute_state_sha256(loaded) == expected != compute_state_sha256(changed)
+    assert description == {"note": 1}
+
+
+@pytest.mark.parametrize("keep, best, kept", [(1, 2, [2, 5]), (2, 5, [4, 5])])
+def test_newest_are_kept_and_the_best_besides(tmp_path, state, keep, best, kept):
+    made, sums = state
+    writer = checkpoint.CheckpointWriter(tmp_path, keep)
+    for step in range(1, 6):
+        now = made.replace(step=made.step + step)
+        writer.save(now, sums, {}, best if step >= best else -1)
+    writer.wait()
+    assert manifest.list_steps(tmp_path) == kept
+    assert sorted(p.name for p in tmp_path.iterdir()) == [str(step) for step in kept]
+
+
+def test_later_damaged_ones_never_push_out_the_one_just_written(tmp_path, state):
+    made, sums = state
+    writer = checkpoint.CheckpointWriter(tmp_path, 1)
+    shutil.copytree(_save(writer, state, tmp_path), tmp_path / "9")
+    writer.save(made.replace(step=made.step + 4), sums, {}, -1)
+    writer.wait()
+    assert manifest.list_steps(tmp_path) == [4]
+
+
+def _save(writer, state, directory):
+    writer.save(*state, {}, -1)
+    writer.wait()
+    return directory / "0"
+
+
+def test_writing_a_step_again_never_leaves_none(tmp_path, state, monkeypatch):
+    """The process may end between any two of the operations on the disk."""
+    writer = checkpoint.CheckpointWriter(tmp_path, 1)
+    _save(writer, state, tmp_path)
+
+    def die(path, *args, **kwargs):
+        raise OSError("the process ends here")
+
+    for module, name in ((manifest.shutil, "rmtree"), (manifest.Path, "rename")):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, die)
+            writer.save(*state, {"second": name}, -1)
+            with pytest.raises(UserError, match="could not be written"):
+                writer.wait()
+        found, _ = checkpoint.load_newest(
+            tmp_path, checkpoint.abstract(state, state[0].step.sharding)
+        )
+        assert found[2] == {"second": name}
+
+
+def test_full_disk_is_one_readable_error(tmp_path, state, monkeypatch):
+    (tmp_path / "file").write_text("")
+    writer = checkpoint.CheckpointWriter(tmp_path / "file" / "checkpoints", 1)
+    with pytest.raises(UserError, match="could not be written .*before it are whole"):
+        writer.save(*state, {}, -1)
+        writer.wait()

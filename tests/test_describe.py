@@ -1,0 +1,85 @@
+import json
+
+import pytest
+
+from cnn import config as config_module
+from cnn import describe, models
+from cnn.errors import UserError
+from cnn.models import ModelOptions
+from cnn.progress import Terminal
+
+
+def describe_model(shape=(9, 8, 2), **changes):
+    model = models.create_model(ModelOptions(**changes), 5)
+    return describe.describe_model(model, shape)
+
+
+def test_convolutions_are_counted_at_every_place_of_their_output():
+    found = describe_model(widths=(4, 6), kernel_size=3, batch_norm=False)
+    rows = {row["path"]: row for row in found["layers"]}
+    assert list(rows) == ["stage1_conv", "stage2_conv", "head"]
+    first, second, head = rows.values()
+    assert first["output_shape"] == [9, 8, 4] and first["type"] == "Conv"
+    assert first["macs"] == 9 * 8 * (3 * 3 * 2 * 4)
+    assert first["parameters"] == 3 * 3 * 2 * 4 + 4
+    assert second["output_shape"] == [4, 4, 6]
+    assert second["macs"] == 4 * 4 * (3 * 3 * 4 * 6)
+    assert head["macs"] == 6 * 5 and head["parameters"] == 6 * 5 + 5
+
+
+def test_totals_are_the_rows_sums():
+    found = describe_model(widths=(4, 6), dense_widths=(7,))
+    for total, name in (("num_parameters", "parameters"), ("macs", "macs")):
+        assert found[total] == sum(row[name] for row in found["layers"])
+    assert found["num_batch_stats"] == 2 * (4 + 6)
+    assert found["parameter_bytes"] == 4 * found["num_parameters"]
+    assert (found["input_shape"], found["output_shape"]) == ([9, 8, 2], [5])
+    norm = next(row for row in found["layers"] if row["path"] == "stage1_norm")
+    assert (norm["parameters"], norm["macs"]) == (8, 0)
+
+
+def test_dense_layers():
+    found = describe_model((4, 4, 1), model="mlp", mlp_widths=(3,))
+    assert [row["macs"] for row in found["layers"]] == [16 * 3, 3 * 5]
+
+
+def test_nothing_is_computed(monkeypatch):
+    """A model that would take terabytes is described at once."""
+    found = describe_model((8, 8, 2), widths=(10**6, 10**6))
+    assert found["num_parameters"] > 9 * 10**12
+
+
+def test_table_has_a_row_for_each_layer_and_one_for_all():
+    found = describe_model(widths=(4, 6))
+    table = describe.make_table(found)
+    assert table.row_count == len(found["layers"]) + 1
+    last = [list(column.cells)[-1] for column in table.columns]
+    assert last[0] == "all" and last[3] == f"{found['num_parameters']:,}"
+
+
+def test_long_tables_have_a_row_for_each_block():
+    row = {"type": "Conv", "output_shape": [1], "parameters": 2, "macs": 3}
+    layers = [row | {"path": f"block{i // 5}/conv{i}"} for i in range(50)]
+    found = {"layers": layers, "num_parameters": 100, "macs": 150}
+    table = describe.make_table(found)
+    names, _, _, parameters, macs = (list(column.cells) for column in table.columns)
+    assert names == [*(f"block{i}" for i in range(10)), "all"]
+    assert set(parameters[:-1]) == {"10"} and set(macs[:-1]) == {"15"}
+
+
+def test_describe_writes_what_it_returns(tmp_path, capsys):
+    flat = {"model": "mlp", "mlp_widths": (3,), "image_size": 4, "channels": 3}
+    config = config_module.make_config(flat | {"num_classes": 7})
+    directory = tmp_path / "new"
+    found = describe.describe(config, directory, Terminal())
+    assert json.loads((directory / "describe.json").read_text()) == found
+    assert found["model"] == "mlp" and found["output_shape"] == [7]
+    assert found["num_parameters"] == 48 * 3 + 3 + 3 * 7 + 7
+    assert f"{found['num_parameters']:,} parameters" in capsys.readouterr().out
+
+
+def test_too_small_image_is_refused(tmp_path):
+    config = config_module.make_config({"image_size": 2, "model": "simple_cnn"})
+    with pytest.raises(UserError, match="too small for this model: .*stage2"):
+        describe.describe(config, tmp_path, Terminal())
+    assert not (tmp_path / "describe.json").exists()

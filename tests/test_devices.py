@@ -1,0 +1,119 @@
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn import devices
+from cnn.devices import DeviceOptions
+from cnn.errors import UserError
+
+CACHE = (
+    "jax_enable_compilation_cache",
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
+
+@pytest.fixture
+def configure(monkeypatch):
+    """Return `configure`, whose settings are put back afterwards."""
+    before = {name: getattr(jax.config, name) for name in CACHE}
+    monkeypatch.setenv("XLA_FLAGS", "")
+    yield devices.configure
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.parametrize("version", ["0.4.38", "0.10.2", "0.11.1", "0.11"])
+def test_old_jax_is_refused_with_the_remedy(version):
+    with pytest.raises(UserError) as caught:
+        devices.check_jax_version(version)
+    message = str(caught.value)
+    assert f"jax {version} is too old" in message
+    assert "wrong sums" in message and "pip install -r requirements.txt" in message
+
+
+@pytest.mark.parametrize("version", ["0.11.2", "0.12.0", "0.12.0.1", "1.0.0"])
+def test_new_jax_is_taken(version):
+    devices.check_jax_version(version)
+
+
+def test_this_jax_is_taken():
+    devices.check_jax_version()
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_flags_of_the_user_are_kept(configure, monkeypatch, deterministic):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1  --xla_b=2")
+    configure(DeviceOptions(deterministic=deterministic, compilation_cache="off"))
+    flags = os.environ["XLA_FLAGS"].split()
+    assert flags[:2] == ["--xla_a=1", "--xla_b=2"]
+    assert ("--xla_gpu_deterministic_ops=true" in flags) == deterministic
+
+
+def test_cache_is_made_and_keeps_everything(configure, tmp_path):
+    directory = tmp_path / "deep" / "cache"
+    configure(DeviceOptions(compilation_cache=str(directory)))
+    assert directory.is_dir()
+    assert [getattr(jax.config, name) for name in CACHE] == [
+        True,
+        str(directory),
+        0.0,
+        -1,
+    ]
+
+
+def test_cache_may_be_off_and_on_again(configure, tmp_path):
+    configure(DeviceOptions(compilation_cache="off"))
+    assert not jax.config.jax_enable_compilation_cache
+    configure(DeviceOptions(compilation_cache=str(tmp_path)))
+    assert jax.config.jax_enable_compilation_cache
+
+
+def test_home_is_expanded(configure, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    configure(DeviceOptions(compilation_cache="~/cache"))
+    assert (tmp_path / "cache").is_dir()
+
+
+def test_cache_that_cannot_be_made_is_named(configure, tmp_path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "cache"
+    with pytest.raises(UserError, match=f"--compilation_cache={path} cannot be made"):
+        configure(DeviceOptions(compilation_cache=str(path)))
+
+
+@pytest.mark.parametrize(
+    "precision, dtype", [("float32", jnp.float32), ("bfloat16", jnp.bfloat16)]
+)
+def test_precision(precision, dtype):
+    assert devices.get_dtype(DeviceOptions(precision=precision)) == dtype
+
+
+def test_batches_are_split_over_the_devices():
+    mesh = devices.make_mesh()
+    assert dict(mesh.shape) == {"data": 2}
+    chunk = jax.device_put(np.arange(24).reshape(3, 4, 2), devices.split_batches(mesh))
+    shards = [np.asarray(shard.data) for shard in chunk.addressable_shards]
+    np.testing.assert_array_equal(np.concatenate(shards, axis=1), chunk)
+    assert [shard.shape for shard in shards] == [(3, 2, 2)] * 2
+    whole = jax.device_put(np.arange(3), devices.replicated(mesh))
+    assert [shard.data.shape for shard in whole.addressable_shards] == [(3,)] * 2
+
+
+@pytest.mark.parametrize("batch_size, near", [(7, "6 or 8"), (1, "2")])
+def test_batch_that_does_not_divide_is_refused(batch_size, near):
+    mesh = devices.make_mesh()
+    devices.check_batch_size(8, mesh)
+    with pytest.raises(UserError) as caught:
+        devices.check_batch_size(batch_size, mesh)
+    assert str(caught.value).endswith(
+        f"--batch_size={batch_size} does not divide over 2 devices; use {near}"
+    )
+
+
+def test_devices_in_words():
+    assert devices.describe_device() == "2 x cpu (cpu)"

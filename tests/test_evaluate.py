@@ -1,0 +1,180 @@
+"""Evaluation equals numpy for every batch size, and lies beside earlier ones."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from fixtures_runs import ROOT, TINY, run_main
+
+from cnn import config as config_module
+from cnn import devices, evaluate, predict, steps, workdir
+from cnn.data import load_dataset
+from cnn.errors import UserError
+from cnn.progress import Terminal
+
+
+@pytest.fixture(scope="module")
+def run(trained, tmp_path_factory):
+    """Return a copy of the trained run that evaluations may be written into."""
+    return shutil.copytree(trained, tmp_path_factory.mktemp("evaluate") / "run")
+
+
+def evaluate_run(directory, **changes):
+    stored = workdir.read_config(directory)
+    config = config_module.make_config(stored, changes)
+    return evaluate.evaluate(config, directory, Terminal())
+
+
+@pytest.fixture(scope="module")
+def expected(run):
+    """Compute the test set's metrics in numpy, float64, from the logits."""
+    found = predict.load_trained(run)
+    images = load_dataset(config_module.make_config(TINY).data).test
+    pixels = images.read(np.arange(len(images)))
+    logits = jax.jit(lambda v, x: steps.predict_step(found.task, v, x))(
+        found.variables, pixels
+    )
+    logits, labels = np.asarray(logits, np.float64), images.labels
+    shifted = logits - logits.max(1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    right = log_probabilities[np.arange(len(labels)), labels]
+    predicted = logits.argmax(1)
+    rank = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(1)
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (labels, predicted), 1)
+    return {
+        "loss": -right.mean(),
+        "correct": int((predicted == labels).sum()),
+        "count": len(labels),
+        "accuracy": float((predicted == labels).mean()),
+        "top5": float((rank < 5).mean()),
+        "confusion": confusion.tolist(),
+    }
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Let everything run on the first device alone, as odd batch sizes need."""
+    mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
+    monkeypatch.setattr(devices, "make_mesh", lambda: mesh)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_equals_numpy_for_odd_batch_sizes(run, expected, one_device, batch_size):
+    check_evaluation(run, expected, batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [64, 1000])
+def test_equals_numpy_on_two_devices(run, expected, batch_size):
+    check_evaluation(run, expected, batch_size)
+
+
+def check_evaluation(run, expected, batch_size):
+    found = evaluate_run(run, batch_size=batch_size)
+    assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+    for name in ("correct", "count", "accuracy", "top5", "confusion"):
+        assert found[name] == expected[name], name
+    assert json.loads((run / "evaluation.json").read_text()) == found
+    assert found["step"] == 15 and found["split"] == "test"
+
+
+def test_result_of_the_run_is_the_same(run, expected):
+    result = json.loads((run / "result.json").read_text())
+    assert result["test_correct"] == expected["correct"]
+    assert result["test_count"] == expected["count"] == 360
+    assert result["test_loss"] == pytest.approx(expected["loss"], abs=1e-5)
+
+
+def test_a_second_evaluation_lies_beside_the_first(run):
+    names = set()
+    for changes in (
+        {},
+        {"split": "validation"},
+        {"split": "train", "checkpoint": "best"},
+        {"image_size": 10},
+        {"dataset": f"npz:{run}/a/{'long/' * 60}x.npz"},
+    ):
+        config = config_module.make_config(workdir.read_config(run), changes)
+        stored = json.loads(json.dumps(config_module.make_config(TINY).to_flat()))
+        name = evaluate._name_file(config, stored)
+        assert "/" not in name and len(name) < 256
+        names.add(name)
+    assert len(names) == 5
+    assert "evaluation.json" in names
+    assert "evaluation,split=train,checkpoint=best.json" in names
+
+
+def test_other_split_and_checkpoint(run):
+    before = (run / "evaluation.json").read_text() if run else ""
+    steps_saved = [int(p.name) for p in (run / "checkpoints").iterdir()]
+    found = evaluate_run(run, split="validation", checkpoint=str(min(steps_saved)))
+    assert found["count"] == 144 and found["step"] == min(steps_saved)
+    assert (run / "evaluation.json").read_text() == before
+    name = f"evaluation,split=validation,checkpoint={min(steps_saved)}.json"
+    assert json.loads((run / name).read_text()) == found
+
+
+def test_best_checkpoint_has_the_best_validation_metric(run):
+    result = json.loads((run / "result.json").read_text())
+    found = evaluate_run(run, split="validation", checkpoint="best")
+    assert found["step"] == result["best_step"]
+    assert found["accuracy"] == result["best_validation"]
+
+
+def save_npz(path, count=30, shape=(8, 8), classes=10):
+    labels = np.arange(count) % classes
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
+    parts = {"x_train": pixels, "y_train": labels, "x_test": pixels, "y_test": labels}
+    np.savez(path, **parts)
+    return f"npz:{path}"
+
+
+def test_other_data_of_the_same_classes(run, tmp_path):
+    found = evaluate_run(
+        run, dataset=save_npz(tmp_path / "a.npz"), train_examples=0, batch_size=10
+    )
+    assert found["count"] == 30
+    for size in (8, 12):
+        found = evaluate_run(run, image_size=size)
+        assert found["count"] == 360
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        ({"classes": 4}, "knows the classes 0, 1, 2, 3, 4, … \\(10\\), but npz"),
+        ({"shape": (8, 8, 3)}, "trained on images of 8x8x1 and cannot take 8x8x3"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused(run, tmp_path, data, message):
+    dataset = save_npz(tmp_path / "a.npz", **data)
+    with pytest.raises(UserError, match=message):
+        evaluate_run(run, dataset=dataset, train_examples=0, validation_fraction=0.0)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--split=tset"], "--split=tset is unknown; did you mean test?"),
+        (["--checkpoint=7777"], "--checkpoint=7777 is not there"),
+        (["--checkpoint=newest"], "has latest, best and steps"),
+        (["--batch_size=7"], "does not divide over 2 devices; use 6 or 8"),
+        (["--workdir=/nowhere/run"], "--workdir=/nowhere/run holds no run"),
+        ([f"--workdir={ROOT}"], "holds no run (config.json is missing)"),
+    ],
+)
+def test_mistakes_are_told(run, capsys, flags, message):
+    before = sorted(path.name for path in run.iterdir())
+    code = run_main("--mode=evaluate", f"--workdir={run}", *flags)
+    assert code == 2 and message in capsys.readouterr().err
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_a_set_that_is_not_there(tmp_path, trained, capsys):
+    stored = workdir.read_config(trained) | {"validation_fraction": 0.0}
+    run = shutil.copytree(trained, tmp_path / "run")
+    workdir.write_json(run / "config.json", stored)
+    code = run_main("--mode=evaluate", f"--workdir={run}", "--split=validation")
+    assert code == 2 and "digits has no such set" in capsys.readouterr().err

@@ -1,0 +1,249 @@
+"""The command line: the manual, the modes, and one readable line for each mistake."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from fixtures_runs import ROOT, TINY, make_flags, run_main, train_run
+
+import main
+from cnn import config as config_module
+from cnn import run as run_module
+from cnn import workdir
+from cnn.options import format_value
+
+
+@pytest.fixture
+def nothing_compiles(monkeypatch):
+    """Fail where a run would begin to compute."""
+
+    def refuse(*args):
+        raise AssertionError("something was about to be compiled")
+
+    monkeypatch.setattr(run_module, "create_state", refuse)
+    monkeypatch.setattr(run_module.epoch, "make_train_chunk", refuse)
+
+
+def check_refused(capsys, tmp_path, flags, message):
+    """Check that a command ends with one message, before anything is done."""
+    before = sorted(tmp_path.rglob("*"))
+    directory = tmp_path / "run"
+    code = run_main(f"--workdir={directory}", *flags)
+    printed = capsys.readouterr()
+    assert code not in (0, None), printed
+    assert message in printed.err
+    assert "Traceback" not in printed.err + printed.out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+MISTAKES = [
+    (["--learning_rat=0.1"], "Did you mean: learning_rate"),
+    (["extra"], "extra is no flag; flags are --name=value"),
+    (["--learning_rate=fast"], "--learning_rate=fast: expected a number"),
+    (["--epochs=1.5"], "--epochs=1.5: expected a whole number"),
+    (["--widths=8,x"], "--widths=8,x: expected a whole number, or several"),
+    (["--batch_norm=maybe"], "batch_norm"),
+    (["--epochs=0"], "--epochs=0"),
+    (["--epochs=99999999999"], "--epochs=99999999999"),
+    (["--dropout_rate=1"], "--dropout_rate=1"),
+    (["--learning_rate=-1"], "--learning_rate=-1"),
+    (["--learning_rate=nan"], "--learning_rate=nan"),
+    (["--seed=-1"], "--seed=-1"),
+    (["--batch_size=0"], "--batch_size=0"),
+    (["--keep_checkpoints=0"], "--keep_checkpoints=0"),
+    (["--optimizer=sdg"], "--optimizer=sdg is unknown; did you mean sgd?"),
+    (["--mode=trian"], "--mode=trian is unknown; did you mean train?"),
+    (["--config=digit"], "--config=digit is unknown; did you mean digits?"),
+    (["--config=/nowhere/mine.py"], "--config=/nowhere/mine.py is unknown"),
+    (["--model=simple_cn"], "--model=simple_cn is unknown; did you mean simple_cnn?"),
+    (["--dataset=digts"], "--dataset=digts is unknown; did you mean digits?"),
+    (["--dataset=npz:/nowhere.npz"], "/nowhere.npz: there is no such file"),
+    (["--batch_size=5000"], "--batch_size=5000 is larger than the training set of"),
+    (["--batch_size=7"], "--batch_size=7 does not divide over 2 devices"),
+    (["--accumulate_steps=5"], "--accumulate_steps=5 does not divide --batch_size"),
+    (["--widths=8,8,8,8,8"], "The image is too small for this model"),
+    (["--validation_fraction=0", "--early_stop_epochs=3"], "--early_stop_epochs"),
+    (["--num_classes=3"], "label"),
+    (["--image_size=99999"], "--image_size=99999"),
+    (["--mode=predict"], "holds no run (config.json is missing)"),
+    (["--mode=evaluate"], "holds no run (config.json is missing)"),
+]
+
+
+@pytest.mark.parametrize("flags, message", MISTAKES, ids=lambda x: str(x)[:40])
+def test_mistake_is_one_message(capsys, tmp_path, nothing_compiles, flags, message):
+    check_refused(capsys, tmp_path, flags, message)
+
+
+def save_npz(path, **changes):
+    labels = np.arange(40) % 4
+    pixels = np.zeros((40, 8, 8), np.uint8)
+    parts = {"x_train": pixels, "y_train": labels, "x_test": pixels, "y_test": labels}
+    np.savez(path, **parts | changes)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"y_test": np.full(40, 9)}, "outside 0..3"),
+        ({"y_train": np.array([object()] * 40)}, "never unpickled"),
+    ],
+)
+def test_bad_data_is_one_message(capsys, tmp_path, nothing_compiles, changes, message):
+    save_npz(tmp_path / "data.npz", **changes)
+    check_refused(capsys, tmp_path, [f"--dataset=npz:{tmp_path}/data.npz"], message)
+
+
+def test_empty_class_folder_is_one_message(capsys, tmp_path, nothing_compiles):
+    for name in ("cats", "dogs"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+    check_refused(capsys, tmp_path, [f"--dataset=folder:{tmp_path}/photos"], "cats")
+
+
+def test_presets_of_the_user(capsys, tmp_path, nothing_compiles):
+    mine = tmp_path / "mine.py"
+    for text, message in (
+        ("options = {'epoch': 3}", "There is no option epoch; did you mean epochs?"),
+        ("options = {'epochs': '3'}", "--epochs=3: expected a whole number"),
+        ("epochs = 3", "must set options = {...}"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("options = {", "SyntaxError"),
+    ):
+        mine.write_text(text)
+        check_refused(capsys, tmp_path, [f"--config={mine}"], message)
+    mine.write_text("options = {'model': 'mlp', 'mlp_widths': [3]}")
+    directory = tmp_path / "run"
+    code = run_main("--mode=describe", f"--config={mine}", f"--workdir={directory}")
+    assert code == 0
+    described = json.loads((directory / "describe.json").read_text())
+    assert described["num_parameters"] == 64 * 3 + 3 + 3 * 10 + 10
+
+
+def test_workdir_of_another_run(capsys, trained, nothing_compiles):
+    before = sorted(trained.rglob("*"))
+    flags = make_flags(TINY | {"learning_rate": 0.5, "epochs": 4})
+    assert run_main(f"--workdir={trained}", *flags) == 2
+    told = capsys.readouterr().err
+    assert "--learning_rate=0.05 (now 0.5)" in told and "--epochs=3 (now 4)" in told
+    assert "another --workdir" in told and "batch_size" not in told
+    assert sorted(trained.rglob("*")) == before
+
+
+def test_workdir_in_use(capsys, tmp_path, nothing_compiles):
+    with workdir.lock(tmp_path / "run"):
+        flags = [f"is in use by process {os.getpid()}"]
+        check_refused(capsys, tmp_path, [], flags[0])
+
+
+def test_workdir_that_cannot_be_written(capsys, tmp_path, nothing_compiles):
+    (tmp_path / "run").write_text("a file is in the way")
+    for mode in ("train", "describe"):
+        check_refused(capsys, tmp_path, [f"--mode={mode}"], f"{tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "result.json", "config.json"])
+def test_file_that_cannot_be_written(capsys, tmp_path, name):
+    (tmp_path / "run" / name).mkdir(parents=True)
+    code = run_main(f"--workdir={tmp_path / 'run'}", *make_flags(TINY | {"epochs": 1}))
+    printed = capsys.readouterr().err
+    assert code == 2 and name in printed and "Traceback" not in printed
+
+
+def test_cache_that_cannot_be_written(capsys, tmp_path, nothing_compiles):
+    (tmp_path / "cache").write_text("")
+    flags = [f"--compilation_cache={tmp_path}/cache/deeper"]
+    check_refused(capsys, tmp_path, flags, "--compilation_cache")
+
+
+@pytest.mark.parametrize("flags", [["--learning_rat=0.1"], ["--model=mpl"]])
+def test_mistake_in_a_process_of_its_own(tmp_path, flags):
+    command = [sys.executable, ROOT / "main.py", f"--workdir={tmp_path}/run", *flags]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode not in (0, None)
+    assert "Traceback" not in ended.stderr and len(ended.stderr.split("\n")) < 8
+    assert "mean" in ended.stderr and not list(tmp_path.iterdir())
+
+
+def test_help_lists_every_flag(capsys):
+    assert run_main("--help") == 0
+    manual = capsys.readouterr().out
+    for name, field in config_module.list_fields().items():
+        start = manual.index(f"\n  --{name}={format_value(field.default)}\n")
+        entry = re.split(r"\n  --", manual[start + 3 :])[0]
+        entry = " ".join(entry.split())
+        assert " ".join(field.metadata["help"].split()) in entry
+        assert not field.metadata["within"] or field.metadata["within"] in entry
+        for choice in field.metadata["choices"]:
+            assert choice in entry
+    for mode in main.MODES:
+        assert f"\n  {mode} " in manual
+    assert max(map(len, manual.split("\n"))) <= 100
+
+
+def read_config(capsys, tmp_path, *flags):
+    with pytest.MonkeyPatch.context() as patched:
+        given = []
+        patched.setattr(main.train, "train", lambda *args: given.append(args))
+        patched.chdir(tmp_path)
+        assert run_main(*flags) == 0, capsys.readouterr().err
+    return given[0][0].to_flat(), given[0][1]
+
+
+def test_flags_win_over_the_preset(capsys, tmp_path):
+    preset = config_module.load_preset("digits")
+    plain, _ = read_config(capsys, tmp_path)
+    assert {name: plain[name] for name in preset} == preset
+    flags = ["--nobatch_norm", "--nesterov=false", "--decay_norms", "--widths=3,4"]
+    changed, _ = read_config(capsys, tmp_path, *flags, "--learning_rate=1e-3")
+    assert changed | {"compilation_cache": ""} == plain | {
+        "batch_norm": False,
+        "nesterov": False,
+        "decay_norms": True,
+        "widths": [3, 4],
+        "learning_rate": 1e-3,
+        "compilation_cache": "",
+    }
+
+
+def test_default_directory_is_named_after_the_command(capsys, tmp_path):
+    def name(*flags):
+        return str(read_config(capsys, tmp_path, *flags)[1])
+
+    assert name() == name("--resident=never", "--mode=train") == "runs/digits"
+    assert name("--epochs=3", "--nobatch_norm") == name("--nobatch_norm", "--epochs=3")
+    assert name("--epochs=3", "--widths=3,4") == "runs/digits,widths=3,4,epochs=3"
+    assert name("--learning_rate=0.10") == name("--learning_rate=.1")
+    assert name("--dataset=npz:/a/b.npz") == "runs/digits,dataset=npz:_a_b.npz"
+    assert name("--workdir=/x/y", "--epochs=3") == "/x/y"
+    names = [name(f"--seed={seed}") for seed in range(3)]
+    assert len(set(names)) == 3
+
+
+def test_name_that_is_too_long(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_main(f"--dataset=folder:{'x' * 300}") == 2
+    assert "--workdir=DIR" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_whole_way_from_the_command_line(capsys, tmp_path):
+    directory = tmp_path / "run"
+    flags = make_flags(TINY | {"epochs": 1})
+    assert run_main(f"--workdir={directory}", *flags) == 0
+    printed = capsys.readouterr().out
+    for word in ("device ", "dataset ", "model ", "epoch   1/1", "test accuracy"):
+        assert word in printed
+    result = json.loads((directory / "result.json").read_text())
+    needed = {"test_accuracy", "test_loss", "test_correct", "test_count", "seed"}
+    needed |= {"num_parameters", "steps", "seconds", "images_per_second", "device"}
+    assert needed | {"versions", "state_sha256"} <= set(result)
+    assert run_main("--mode=evaluate", f"--workdir={directory}") == 0
+    found = json.loads((directory / "evaluation.json").read_text())
+    assert found["correct"] == result["test_correct"]
+    again = train_run(directory, epochs=1)
+    assert again["state_sha256"] == result["state_sha256"]
+    assert f"--workdir={directory} --split=train" in capsys.readouterr().out

@@ -1,0 +1,134 @@
+import json
+import sys
+
+import pytest
+from rich.console import Console
+
+from cnn.errors import UserError
+from cnn.progress import MetricsLog, Pace, Terminal
+
+
+def read(directory):
+    text = (directory / "metrics.jsonl").read_text()
+    assert not text or text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_lines_begin_with_their_step(tmp_path):
+    log = MetricsLog(tmp_path, 0, False)
+    log.write(0, {"loss": 2.5})
+    log.write(3, {"loss": 0.1, "epoch": 1})
+    length = log.sync()
+    log.close()
+    text = (tmp_path / "metrics.jsonl").read_bytes()
+    assert text == b'{"step": 0, "loss": 2.5}\n{"step": 3, "loss": 0.1, "epoch": 1}\n'
+    assert length == len(text)
+
+
+def test_lines_are_there_before_the_log_is_closed(tmp_path):
+    log = MetricsLog(tmp_path, 0, False)
+    log.write(1, {})
+    assert read(tmp_path) == [{"step": 1}]
+    log.close()
+
+
+def test_numbers_come_back_exactly(tmp_path):
+    value = 0.1 + 0.2
+    log = MetricsLog(tmp_path, 0, False)
+    log.write(1, {"loss": value})
+    log.close()
+    assert read(tmp_path)[0]["loss"] == value
+
+
+def test_resuming_cuts_back_to_the_checkpoint(tmp_path):
+    log = MetricsLog(tmp_path, 0, False)
+    log.write(1, {"loss": 1.0})
+    length = log.sync()
+    log.write(2, {"loss": 9.0})
+    log.close()
+    log = MetricsLog(tmp_path, length, False)
+    assert read(tmp_path) == [{"step": 1, "loss": 1.0}]
+    log.write(2, {"loss": 0.5})
+    assert log.sync() > length
+    log.close()
+    assert [line["loss"] for line in read(tmp_path)] == [1.0, 0.5]
+
+
+def test_a_log_that_lost_lines_is_refused(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(UserError, match="metrics.jsonl is shorter than"):
+        MetricsLog(tmp_path, 100, False)
+    assert read(tmp_path) == [{"step": 1}], "nothing is destroyed"
+
+
+def test_tensorboard_takes_the_numbers(tmp_path, monkeypatch):
+    class Writer:
+        def __init__(self, directory):
+            self.directory, self.scalars, self.closed = directory, [], False
+            written.append(self)
+
+        def add_scalar(self, *scalar):
+            self.scalars.append(scalar)
+
+        def close(self):
+            self.closed = True
+
+    written = []
+    module = type(sys)("tensorboardX")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    log = MetricsLog(tmp_path, 0, True)
+    log.write(4, {"loss": 0.5, "hash": "ab", "epoch": 2})
+    log.close()
+    (writer,) = written
+    assert writer.directory == str(tmp_path / "tensorboard") and writer.closed
+    assert writer.scalars == [("loss", 0.5, 4), ("epoch", 2, 4)]
+
+
+def test_absent_tensorboard_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match="pip install tensorboardX"):
+        MetricsLog(tmp_path, 0, True)
+
+
+def test_terminal_prints_text_as_it_is(capsys):
+    terminal = Terminal()
+    text = "[bold]x[/bold] " + "long " * 60
+    terminal.say(text)
+    assert capsys.readouterr().out == text + "\n"
+
+
+def test_no_bar_where_there_is_no_terminal(capsys):
+    terminal = Terminal()
+    terminal.start_bar(10, 0)
+    terminal.update_bar(5, 1, 0.5, 0.9, 100)
+    terminal.stop_bar()
+    assert capsys.readouterr().out == ""
+
+
+def test_bar_of_a_terminal(tmp_path):
+    terminal = Terminal()
+    with open(tmp_path / "screen", "w+") as file:
+        terminal.console = Console(file=file, force_terminal=True, width=120)
+        terminal.start_bar(10, 0)
+        terminal.update_bar(5, 3, 0.5, 0.912, 1234.4)
+        terminal.say("one line")
+        terminal.stop_bar()
+        terminal.stop_bar()
+        file.seek(0)
+        screen = file.read()
+    for words in ("epoch 3", "50%", "loss 0.5000", "91.20%", "1,234 images/s"):
+        assert words in screen
+    assert "one line" in screen
+
+
+def test_pace_takes_one_step_then_as_many_as_fit():
+    pace = Pace()
+    assert pace.choose_steps(100) == 1
+    pace.note(0.25)
+    assert pace.choose_steps(100) == 8
+    assert pace.choose_steps(3) == 3
+    pace.note(50.0)
+    assert pace.choose_steps(100) == 1
+    pace.note(0.0)
+    assert pace.choose_steps(100) == 100

@@ -1,0 +1,164 @@
+"""The loop over epochs: selection, early stopping, what is kept, what is refused."""
+
+import json
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+from fixtures_runs import TINY, make_flags, read_lines, run_main, train_run
+
+from cnn import manifest, predict, train
+from cnn.errors import UserError
+from cnn.state import is_finite
+
+STEPS_PER_EPOCH = TINY["train_examples"] // TINY["batch_size"]
+
+
+@pytest.fixture
+def no_nan_check():
+    """Let numbers become NaN without an exception of JAX's own."""
+    with jax.debug_nans(False):
+        yield
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Return a function that sets the validation accuracy of each evaluation."""
+
+    def script(values):
+        compute, given = train.Run.evaluate, iter(values)
+
+        def evaluate(run, split):
+            found = compute(run, split)
+            if split == "validation":
+                found["accuracy"] = found["loss"] = next(given)
+            return found
+
+        monkeypatch.setattr(train.Run, "evaluate", evaluate)
+
+    return script
+
+
+def list_saved(directory):
+    return [step // STEPS_PER_EPOCH for step in manifest.list_steps(directory)]
+
+
+@pytest.mark.parametrize(
+    "values, changes, best, last, kept",
+    [
+        ([0.1, 0.5, 0.4, 0.3, 0.2], {"keep_checkpoints": 1}, 1, 4, [1, 4]),
+        ([0.1, 0.5, 0.4, 0.3, 0.2], {"keep_checkpoints": 2}, 1, 4, [1, 3, 4]),
+        ([0.1, 0.2, 0.3, 0.4, 0.5], {"keep_checkpoints": 2}, 4, 4, [3, 4]),
+        ([0.1, 0.5, 0.5, 0.4, 0.6], {"early_stop_epochs": 2}, 1, 3, [1, 2, 3]),
+        ([0.1, 0.5, 0.4, 0.6, 0.5], {"early_stop_epochs": 2}, 3, 4, [3, 4]),
+        ([0.5, 0.1, 0.4, 0.6, 0.7], {"select_by": "loss"}, 1, 4, [1, 3, 4]),
+        ([0.9, 0.5, 0.4, 0.3, 0.2], {"checkpoint_every_epochs": 2.0}, 0, 4, [0, 2, 4]),
+    ],
+)
+def test_best_and_newest_are_kept(
+    tmp_path, scripted, values, changes, best, last, kept
+):
+    scripted(values)
+    options = {"epochs": 4, "checkpoint_every_epochs": 1.0, "model": "mlp"}
+    result = train_run(tmp_path, **options | {"mlp_widths": (4,)} | changes)
+    assert result["epochs"] == last and result["stopped_early"] == (last < 4)
+    assert result["best_step"] == best * STEPS_PER_EPOCH
+    assert result["best_validation"] == values[best]
+    assert list_saved(tmp_path / "checkpoints") == kept
+    step = manifest.find_step(tmp_path, "best")
+    assert step == best * STEPS_PER_EPOCH
+    lines = [line for line in read_lines(tmp_path) if "epoch" in line]
+    assert [line["epoch"] for line in lines] == list(range(last + 1))
+
+
+def test_a_run_that_stopped_early_stays_so(tmp_path, scripted):
+    scripted([0.5] * 2)
+    options = {"model": "mlp", "mlp_widths": (4,), "early_stop_epochs": 1}
+    first = train_run(tmp_path, **options)
+    again = train_run(tmp_path, **options)
+    assert first["steps"] == again["steps"] == STEPS_PER_EPOCH
+    assert first["state_sha256"] == again["state_sha256"]
+
+
+def test_without_validation_nothing_is_selected(tmp_path):
+    result = train_run(
+        tmp_path, model="mlp", mlp_widths=(4,), validation_fraction=0.0, epochs=1
+    )
+    assert (result["best_step"], result["best_validation"]) == (-1, None)
+    assert "test_accuracy" in read_lines(tmp_path)[0]
+    with pytest.raises(UserError, match="no best checkpoint"):
+        manifest.find_step(tmp_path, "best")
+
+
+def test_evaluations_may_be_rarer(tmp_path):
+    train_run(tmp_path, model="mlp", mlp_widths=(4,), eval_every_epochs=2)
+    lines = [line for line in read_lines(tmp_path) if "epoch" in line]
+    assert ["validation_loss" in line for line in lines] == [True, False, True, True]
+    assert all("train_loss" in line for line in lines[1:])
+
+
+@pytest.mark.parametrize("every", [0.2, 1.0])
+def test_loss_that_is_not_finite(tmp_path, capsys, no_nan_check, every):
+    directory = tmp_path / "run"
+    changes = {"learning_rate": 1e30, "checkpoint_every_epochs": every}
+    flags = make_flags(TINY | changes)
+    for _ in range(2):
+        assert run_main(f"--workdir={directory}", *flags) == 2
+        told = capsys.readouterr().err
+        step = int(re.search(r"(?:at|update of) step (\d+)", told)[1])
+        assert "not finite" in told and step < 5
+        assert "Lower --learning_rate" in told and "Traceback" not in told
+    assert not (directory / "result.json").exists()
+    for path in (directory / "checkpoints").iterdir():
+        assert manifest.find_damage(path) == ""
+        variables = predict.load_trained(directory, path.name).variables
+        assert int(path.name) < step and is_finite(variables)
+
+
+def test_update_that_is_not_finite_is_never_saved(tmp_path, monkeypatch):
+    take = train.Run.take_steps
+
+    def spoil(run, *args):
+        records = take(run, *args)
+        spoiled = jax.tree.map(lambda x: x + jnp.inf, run.state.params)
+        run.state = run.state.replace(params=spoiled)
+        return records
+
+    monkeypatch.setattr(train.Run, "take_steps", spoil)
+    with pytest.raises(UserError, match="The update of step 1 is not finite"):
+        train_run(tmp_path, checkpoint_every_epochs=0.2)
+    assert manifest.list_steps(tmp_path / "checkpoints") == [0]
+
+
+def test_good_checkpoint_outlives_a_loss_that_is_not_finite(
+    trained, tmp_path, no_nan_check, monkeypatch
+):
+    directory = shutil.copytree(trained, tmp_path / "run")
+    newest = manifest.list_steps(directory / "checkpoints")[-1]
+    shutil.rmtree(directory / "checkpoints" / str(newest))
+    take = train.Run.take_steps
+
+    def spoil(run, *args):
+        records = take(run, *args)
+        records["loss"] = records["loss"] * float("nan")
+        return records
+
+    monkeypatch.setattr(train.Run, "take_steps", spoil)
+    before = manifest.list_steps(directory / "checkpoints")
+    with pytest.raises(UserError, match=f"not finite at step {before[-1] + 1}"):
+        train_run(directory)
+    assert manifest.list_steps(directory / "checkpoints") == before
+    monkeypatch.undo()
+    expected = json.loads((trained / "result.json").read_text())["state_sha256"]
+    assert train_run(directory)["state_sha256"] == expected
+
+
+def test_result_says_what_was_done(trained):
+    result = json.loads((trained / "result.json").read_text())
+    assert result["steps"] == 3 * STEPS_PER_EPOCH and result["epochs"] == 3
+    assert result["seed"] == 0 and result["seconds"] > 0
+    assert set(result["versions"]) >= {"python", "jax", "jaxlib", "flax", "numpy"}
+    assert result["test_accuracy"] == result["test_correct"] / result["test_count"]
+    assert len(result["state_sha256"]) == 64

@@ -1,0 +1,143 @@
+import json
+import multiprocessing
+import os
+import stat
+
+import pytest
+
+from cnn import workdir
+from cnn.errors import UserError
+
+
+def test_default_name_tells_what_differs():
+    overrides = {"learning_rate": 0.05, "widths": (8, 16), "batch_norm": False}
+    found = workdir.name_workdir("digits", overrides)
+    assert str(found) == "runs/digits,learning_rate=0.05,widths=8,16,batch_norm=false"
+    assert str(workdir.name_workdir("digits", {})) == "runs/digits"
+
+
+def test_default_name_is_one_directory():
+    found = workdir.name_workdir("digits", {"dataset": "npz:/data/x.npz"})
+    assert found.parent.name == "runs" and len(found.parts) == 2
+
+
+def test_too_long_a_name_is_refused():
+    with pytest.raises(UserError, match="--workdir=DIR"):
+        workdir.name_workdir("digits", {"dataset": "ä" * 120})
+
+
+def hold(directory, pipe):
+    with workdir.lock(directory):
+        pipe.send(os.getpid())
+        pipe.recv()
+
+
+def test_another_process_is_named_and_kept_out(tmp_path):
+    directory = tmp_path / "a" / "run"
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=hold, args=(directory, there)
+    )
+    process.start()
+    try:
+        assert here.poll(60)
+        owner = here.recv()
+        for _ in range(2):  # being refused leaves the owner's name
+            with pytest.raises(UserError, match=f"in use by process {owner};"):
+                with workdir.lock(directory):
+                    raise AssertionError("both hold it")
+        here.send("leave")
+        process.join(60)
+    finally:
+        process.kill()
+    with workdir.lock(directory):
+        assert (directory / ".lock").read_text() == str(os.getpid())
+
+
+def test_lock_is_released_after_a_mistake(tmp_path):
+    for _ in range(2):
+        with pytest.raises(UserError, match="mine"), workdir.lock(tmp_path):
+            raise UserError("mine")
+    assert tmp_path.is_dir()
+
+
+def test_directory_made_in_vain_is_removed(tmp_path):
+    with pytest.raises(UserError), workdir.lock(tmp_path / "new"):
+        raise UserError("a misspelt option")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UserError), workdir.lock(tmp_path / "new"):
+        (tmp_path / "new" / "result.json").touch()
+        raise UserError("later")
+    assert (tmp_path / "new" / "result.json").exists()
+
+
+@pytest.mark.parametrize("name", ["file", "file/run", "x" * 300])
+def test_directory_that_cannot_be_made_is_named(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--workdir=.* cannot be written"):
+        with workdir.lock(tmp_path / name):
+            pass
+
+
+def test_read_only_directory_is_named(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError, match=r"cannot be written \(Permission denied\)"):
+        with workdir.lock(tmp_path):
+            pass
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    workdir.write_text(path, "old\n")
+    monkeypatch.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(OSError(28)))
+    with pytest.raises(UserError, match="result.json cannot be written"):
+        workdir.write_text(path, "new\n")
+    assert path.read_text() == "old\n"
+
+
+def test_written_files_are_readable_by_others_and_leave_nothing(tmp_path):
+    path = tmp_path / "config.json"
+    workdir.write_json(path, {"widths": [1, 2], "name": "ä"})
+    workdir.write_json(path, {"widths": [1], "name": "ä"})
+    assert workdir.read_json(path) == {"widths": [1], "name": "ä"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_writing_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        workdir.write_text(tmp_path / "file" / "x", "")
+
+
+def test_absent_and_damaged_json_are_named(tmp_path):
+    path = tmp_path / "config.json"
+    with pytest.raises(UserError, match="config.json cannot be read"):
+        workdir.read_json(path)
+    path.write_text('{"a": ')
+    with pytest.raises(UserError, match="config.json is damaged"):
+        workdir.read_json(path)
+
+
+def test_resuming_with_another_option_is_refused(tmp_path):
+    stored = {"learning_rate": 0.1, "widths": [8, 16], "data_dir": "/a", "seed": 1}
+    workdir.check_same_run(tmp_path, {"seed": 2})
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    same = {"learning_rate": 0.1, "widths": [8, 16], "seed": 1}
+    workdir.check_same_run(tmp_path, same)
+    with pytest.raises(UserError) as caught:
+        workdir.check_same_run(tmp_path, same | {"seed": 2, "widths": [8]})
+    message = str(caught.value)
+    assert "--seed=1 (now 2)" in message and "--widths=8,16 (now 8)" in message
+    assert "learning_rate" not in message and "--workdir" in message
+
+
+def test_directory_without_a_run_is_named(tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        workdir.read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="damaged"):
+        workdir.read_config(tmp_path)

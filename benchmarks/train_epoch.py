@@ -165,7 +165,7 @@ def compare(name: str, rounds: int, python: str) -> dict:
     for number in range(rounds + 1):
         for contender, run_round in contenders.items():
             seconds = run_round()
-            if number:
+            if number:  # the first round warms up
                 speeds[contender].append(images / seconds)
     ours = speeds["ours"]
     rows = {}

@@ -19,6 +19,8 @@ ROOT = Path(main.__file__).parent
 TINY = {
     "model": "simple_cnn",
     "widths": (4,),
+    "downsampling": "max_pool",
+    "head": "global_average",
     "dropout_rate": 0.2,
     "ema_decay": 0.9,
     "validation_fraction": 0.1,
@@ -45,8 +47,9 @@ def _format(value):
 
 
 def train_run(directory, terminal=None, **changes):
-    """Train a tiny run in this process and return its result."""
-    config = config_module.make_config(TINY | changes)
+    """Train a tiny run of the default preset in this process; returns its result."""
+    preset = config_module.load_preset("digits")
+    config = config_module.make_config(preset, TINY, changes)
     return train.train(config, Path(directory), terminal or progress.Terminal())
 
 

@@ -66,11 +66,11 @@ BAD = {
     ],
     "files_have_names": [("cnn/data/utils.py", ""), ("cnn/helpers/a.py", "")],
     "public_names_are_described": [
+        ("cnn/losses.py", None),
         ("cnn/losses.py", "def f(x):\n    return x"),
         ("cnn/losses.py", "class A:\n    pass"),
         ("cnn/losses.py", 'class A:\n    """A."""\n\n    def f(self):\n        x = 1'),
     ],
-    "modules_are_described": [("cnn/losses.py", None)],
     "key_comes_first": [("cnn/losses.py", "def f(images, key):\n    pass")],
     "words_of_the_house": [("cnn/losses.py", "def f(rng):\n    pass")],
     "functions_are_short": [("cnn/losses.py", f"def f():\n{LONG_BODY}")],

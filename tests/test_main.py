@@ -194,7 +194,7 @@ def read_config(capsys, tmp_path, *flags):
 
 
 def test_flags_win_over_the_preset(capsys, tmp_path):
-    preset = config_module.load_preset("digits")
+    preset = json.loads(json.dumps(config_module.load_preset("digits")))
     plain, _ = read_config(capsys, tmp_path)
     assert {name: plain[name] for name in preset} == preset
     flags = ["--nobatch_norm", "--nesterov=false", "--decay_norms", "--widths=3,4"]

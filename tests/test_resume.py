@@ -127,5 +127,13 @@ def test_every_step_is_logged_with_its_examples(reference):
     assert all(list(line)[0] == "step" for line in reference[1])
 
 
+def test_loss_of_an_epoch_is_the_mean_of_its_steps(reference):
+    losses = [line["loss"] for line in reference[1] if "loss" in line]
+    epochs = [line for line in reference[1] if line.get("epoch")]
+    for number, line in enumerate(epochs):
+        own = losses[number * STEPS_PER_EPOCH : (number + 1) * STEPS_PER_EPOCH]
+        assert line["train_loss"] == pytest.approx(sum(own) / len(own), rel=1e-5)
+
+
 def test_tests_run_on_two_devices():
     assert jax.device_count() == 2

@@ -83,8 +83,13 @@ class CheckpointWriter:
         with self._explain_errors():
             if new.exists():
                 shutil.rmtree(new)
-            # The copy starts here: the next chunk of steps overwrites these arrays.
-            response = ocp.save_checkpointables_async(new, _split(state, sums))
+            # Created in the background, a directory that cannot be made leaves threads
+            # that wait for it and keep the process from ending.
+            context = ocp.Context()
+            context.async_options.create_directories_asynchronously = False
+            with context:
+                # The copy starts here: the next chunk of steps overwrites these arrays.
+                response = ocp.save_checkpointables_async(new, _split(state, sums))
 
         def finish() -> None:
             response.result()

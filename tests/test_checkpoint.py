@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -192,9 +193,29 @@ def test_writing_a_step_again_never_leaves_none(tmp_path, state, monkeypatch):
         assert found[2] == {"second": name}
 
 
-def test_full_disk_is_one_readable_error(tmp_path, state, monkeypatch):
+def test_folder_that_cannot_be_made_is_one_readable_error(tmp_path, state):
     (tmp_path / "file").write_text("")
     writer = checkpoint.CheckpointWriter(tmp_path / "file" / "checkpoints", 1)
     with pytest.raises(UserError, match="could not be written .*before it are whole"):
         writer.save(*state, {}, -1)
         writer.wait()
+    # Threads that wait for the folder would keep the process from ending.
+    waiting = [type(thread).__name__ for thread in threading.enumerate()]
+    assert "_SignalingThread" not in waiting
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), ValueError("quota")])
+def test_full_disk_is_one_readable_error(tmp_path, state, monkeypatch, error):
+    writer = checkpoint.CheckpointWriter(tmp_path, 1)
+    _save(writer, state, tmp_path)
+
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(checkpoint.manifest, "finish", fail)
+    made, sums = state
+    writer.save(made.replace(step=made.step + 1), sums, {}, -1)
+    with pytest.raises(UserError, match="could not be written .*(space|quota)"):
+        writer.wait()
+    assert manifest.list_steps(tmp_path) == [0]
+    assert manifest.find_damage(tmp_path / "0") == ""

@@ -110,7 +110,7 @@ class Run:
     @property
     def has_ended(self) -> bool:
         """Return whether no step is left to take."""
-        return self.step == self.total_steps or self.records.stopped_early
+        return self.step >= self.total_steps or self.records.stopped_early
 
     @property
     def checkpoint_interval(self) -> int:

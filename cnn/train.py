@@ -73,7 +73,8 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
         Interrupted: a signal arrived; a checkpoint was saved.
     """
     with workdir.lock(directory):
-        workdir.check_same_run(directory, config.select_run_options())
+        defaults = type(config)().to_flat()
+        workdir.check_same_run(directory, config.select_run_options(), defaults)
         run = Run(config, directory, terminal, Stop())
         report.announce(run)
         workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())

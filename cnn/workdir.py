@@ -144,24 +144,27 @@ def read_config(directory: Path) -> dict[str, Any]:
     return stored
 
 
-def check_same_run(directory: Path, run_options: Mapping[str, Any]) -> None:
+def check_same_run(
+    directory: Path, run_options: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> None:
     """Refuse to go on with a run under options that would make it another.
 
     Args:
         directory: the run's.
         run_options: this start's options of which a change makes another run, by
             name, as JSON has them.
+        defaults: what a run had of an option that did not exist when it began.
 
     Raises:
         UserError: naming the options that differ, with both values.
     """
     if not (directory / CONFIG_FILE).exists():
         return
-    stored = read_config(directory)
+    stored = {**defaults, **read_config(directory)}
     different = [
-        f"--{name}={_show(stored.get(name))} (now {_show(value)})"
+        f"--{name}={_show(stored[name])} (now {_show(value)})"
         for name, value in run_options.items()
-        if stored.get(name) != value
+        if stored[name] != value
     ]
     if different:
         raise UserError(

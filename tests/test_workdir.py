@@ -124,12 +124,15 @@ def test_absent_and_damaged_json_are_named(tmp_path):
 
 def test_resuming_with_another_option_is_refused(tmp_path):
     stored = {"learning_rate": 0.1, "widths": [8, 16], "data_dir": "/a", "seed": 1}
-    workdir.check_same_run(tmp_path, {"seed": 2})
+    workdir.check_same_run(tmp_path, {"seed": 2}, {})
     (tmp_path / "config.json").write_text(json.dumps(stored))
     same = {"learning_rate": 0.1, "widths": [8, 16], "seed": 1}
-    workdir.check_same_run(tmp_path, same)
+    workdir.check_same_run(tmp_path, same, {})
+    workdir.check_same_run(tmp_path, same | {"newer": 0}, {"newer": 0})
+    with pytest.raises(UserError, match="--newer=0 .now 1"):
+        workdir.check_same_run(tmp_path, same | {"newer": 1}, {"newer": 0})
     with pytest.raises(UserError) as caught:
-        workdir.check_same_run(tmp_path, same | {"seed": 2, "widths": [8]})
+        workdir.check_same_run(tmp_path, same | {"seed": 2, "widths": [8]}, {})
     message = str(caught.value)
     assert "--seed=1 (now 2)" in message and "--widths=8,16 (now 8)" in message
     assert "learning_rate" not in message and "--workdir" in message

@@ -226,7 +226,7 @@ def test_images_that_differ_in_size(tmp_path):
 def test_images_that_are_not_as_promised(tmp_path):
     prepare(tmp_path, "tfrecord", size=(7, 7, 3))
     with pytest.raises(UserError, match=r"split train, example 0: .*\(6, 5, 3\)"):
-        load(tmp_path)
+        load(tmp_path).train.in_memory()
 
 
 def test_no_image_feature(tmp_path):
@@ -267,7 +267,7 @@ def test_damaged_records(tmp_path, record):
     directory = prepare(tmp_path, "tfrecord")
     write_tfrecord(directory / "tiny-test.tfrecord-00000-of-00001", [record] * 7)
     with pytest.raises(UserError, match="test, example .*prepare the dataset again"):
-        load(tmp_path)
+        load(tmp_path).test.in_memory()
 
 
 def test_label_outside_the_classes(tmp_path):

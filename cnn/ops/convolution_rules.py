@@ -121,7 +121,7 @@ def kernel_gradient(
         product, columns = _crossed_shifts, width * depth + height * features
     else:
         product, columns = _patches, height * width * depth * groups + features
-    pixels = x.shape[1] * x.shape[2] // (stride[0] * stride[1])
+    pixels = -(-x.shape[1] * x.shape[2] // (stride[0] * stride[1]))
     fitting = max(2, _CHUNK_BYTES // (pixels * columns * x.dtype.itemsize))
     size = min(images, 1 << (fitting.bit_length() - 1))
     chunks, rest = divmod(images, size)

@@ -91,6 +91,17 @@ def test_kernel_gradient_sums_every_image_once(images, monkeypatch):
     np.testing.assert_allclose(got, pull(gradient)[0], atol=1e-3)
 
 
+def test_kernel_gradient_of_a_single_pixel_at_stride_2():
+    x, gradient = jnp.arange(16.0).reshape(2, 1, 1, 8), jnp.ones((2, 1, 1, 4))
+    shape, around = (3, 3, 8, 4), ((1, 1), (1, 1))
+    got = gradients.convolution_kernel_gradient(
+        x, gradient, shape, stride=2, padding=around
+    )
+    expected = np.zeros(shape)
+    expected[1, 1] = np.asarray(x).sum((0, 1, 2))[:, None]
+    np.testing.assert_allclose(got, expected)
+
+
 def test_refuse_a_gradient_of_another_shape():
     x, kernel = make_arrays(2)
     wrong = jnp.ones((5, 7, 6, 4))

@@ -164,6 +164,7 @@ def compute_loss(
         scaling.scale_images(images, task.mean, task.std),
         train=True,
         dropout_rate=hyperparameters["dropout_rate"],
+        stochastic_depth_rate=hyperparameters["stochastic_depth_rate"],
         rngs={"dropout": key},
         mutable=["batch_stats"],
     )

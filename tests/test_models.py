@@ -9,8 +9,24 @@ import pytest
 from cnn import models
 from cnn.errors import UserError
 from cnn.models import ModelOptions, layers
-from cnn.state import count_parameters, create_variables
+from cnn.state import count_parameters, create_variables, flatten_paths
 
+SMALL_MODELS = (
+    "logistic_regression",
+    "mlp",
+    "simple_cnn",
+    "sliding_regression",
+    "locally_connected",
+)
+FAST_MODELS = (*SMALL_MODELS, "resnet18", "resnet20", "wrn_10_1", "squeezenet1_1")
+EVERY_MODEL = [
+    *FAST_MODELS,
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in models.MODELS
+        if name not in FAST_MODELS and name != "wrn_D_K"
+    ),
+]
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 2)).astype(np.float32)
 CHOICES = {
     "kernel_size": (1, 2, 5),
@@ -38,38 +54,51 @@ def train(module, variables, rate=None, images=IMAGES):
     return jax.jit(apply)(variables, images, dropout_rate=rate)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+def make_images(name):
+    """Make four small images that a model's downsampling does not exhaust."""
+    family = name.split("_")[0].rstrip("0123456789")
+    size = {"alexnet": 63, "vgg": 32, "densenet": 32, "squeezenet": 33, "convnext": 32}
+    shape = (4, size.get(family, 8), size.get(family, 8), 2)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", EVERY_MODEL)
 def test_batch_stats_change_in_training_only(name):
-    module, variables = create(name)
-    logits, updated = module.apply(
-        variables, IMAGES, train=False, mutable=["batch_stats"]
-    )
+    images = make_images(name)
+    module, variables = create(name, shape=images.shape[1:])
+    apply = functools.partial(module.apply, train=False, mutable=["batch_stats"])
+    logits, updated = jax.jit(apply)(variables, images)
     jax.tree.map(
         np.testing.assert_array_equal,
         updated.get("batch_stats", {}),
         variables["batch_stats"],
     )
     assert logits.shape == (4, 4) and logits.dtype == jnp.float32
-    after = train(module, variables)[1].get("batch_stats", {})
+    after = train(module, variables, images=images)[1].get("batch_stats", {})
     for old, new in zip(
         jax.tree.leaves(variables["batch_stats"]), jax.tree.leaves(after), strict=True
     ):
-        assert np.all(old != new)
+        assert np.any(old != new)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
-def test_gradients_are_finite_and_reach_every_parameter(name):
-    module, variables = create(name, batch_norm=name == "simple_cnn")
+@pytest.mark.parametrize("name", EVERY_MODEL)
+def test_gradients_are_finite_and_reach_every_kernel(name):
+    images = make_images(name)
+    module, variables = create(
+        name, shape=images.shape[1:], batch_norm=name == "simple_cnn"
+    )
 
     def loss(params):
-        logits, _ = train(module, variables | {"params": params})
+        logits, _ = train(module, variables | {"params": params}, images=images)
         return jnp.sum(jax.nn.log_softmax(logits)[:, 0])
 
-    for gradient in jax.tree.leaves(jax.jit(jax.grad(loss))(variables["params"])):
-        assert np.all(np.isfinite(gradient)) and np.any(gradient != 0)
+    gradients = jax.jit(jax.grad(loss))(variables["params"])
+    for path, gradient in flatten_paths(gradients).items():
+        assert np.all(np.isfinite(gradient)), path
+        assert path.endswith("bias") or np.any(gradient != 0), path
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", SMALL_MODELS)
 def test_compiled_equals_not_compiled(name):
     module, variables = create(name)
     with jax.disable_jit():
@@ -81,13 +110,18 @@ def test_compiled_equals_not_compiled(name):
     )
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", SMALL_MODELS)
 def test_parameters_stay_float32_and_features_are_named(name):
     module, variables = create(name, jnp.bfloat16)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     logits, state = module.apply(variables, IMAGES, mutable=["features"])
     assert logits.dtype == jnp.bfloat16
-    expected = {"mlp": {"hidden1", "hidden2"}, "simple_cnn": {"stage1", "stage2"}}
+    expected = {
+        "mlp": {"dense1_out", "dense2_out"},
+        "simple_cnn": {"stage1_out", "stage2_out"},
+        "sliding_regression": {"alignments_out"},
+        "locally_connected": {"local1_out", "local2_out"},
+    }
     assert set(state.get("features", {})) == expected.get(name, set())
 
 

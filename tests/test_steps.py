@@ -53,7 +53,7 @@ class Table(nn.Module):
     """Logits that are parameters, so that the loss is PyTorch's on given logits."""
 
     @nn.compact
-    def __call__(self, x, train=False, dropout_rate=None):
+    def __call__(self, x, train=False, dropout_rate=None, **rates):
         """Return the table."""
         del x, train, dropout_rate
         table = self.param("table", lambda key: jnp.float32(GOLDEN["logits"]))
@@ -134,7 +134,7 @@ class Masked(nn.Module):
     """Logits 0 whose gradient is the dropout mask."""
 
     @nn.compact
-    def __call__(self, x, train=False, dropout_rate=None):
+    def __call__(self, x, train=False, dropout_rate=None, **rates):
         """Return zeros [N, 4]."""
         weights = self.param("weights", nn.initializers.zeros, (64,))
         rows = jnp.broadcast_to(weights, (x.shape[0], 64))

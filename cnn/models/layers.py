@@ -1,9 +1,10 @@
-"""Layers that model families share: convolution, normalisation, dropout, activations.
+"""Layers that families share: convolution, dense, normalisation, dropout.
 
 Activations are [N, H, W, C]. Parameters and running statistics are float32; `dtype`
 is what is computed in. Rates of dropout are traced numbers, or None where absent.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +25,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "sigmoid": nn.sigmoid,
 }
 
-kaiming_fan_in = nn.initializers.he_normal()
+kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Conv(nn.Module):
@@ -38,7 +40,8 @@ class Conv(nn.Module):
         padding: pixels added on each side, or `same` (S // 2) or `valid` (none).
         groups: into how many separate convolutions the channels are split.
         use_bias: whether a bias is added.
-        kernel_init: draws the kernel.
+        kernel_init: draws the kernel; with `torch_default` (uniform within
+            ±1 / sqrt(fan in)) the bias is drawn likewise, else it starts at 0.
         dtype: what is computed in.
     """
 
@@ -65,10 +68,35 @@ class Conv(nn.Module):
             groups=self.groups,
         )
         if self.use_bias:
-            zeros = nn.initializers.zeros_init()
-            bias = self.param("bias", zeros, (self.features,), jnp.float32)
+            init = _make_bias_init(self.kernel_init, kernel)
+            bias = self.param("bias", init, (self.features,), jnp.float32)
             x = x + jnp.expand_dims(bias.astype(self.dtype), (0, 1, 2))
         return x
+
+
+class Dense(nn.Module):
+    """Dense layer with `kernel` [I, O] and `bias` [O], initialised as `Conv` is.
+
+    Attributes:
+        features: O.
+        kernel_init: draws the kernel, and the bias with `torch_default`.
+        dtype: what is computed in.
+    """
+
+    features: int
+    kernel_init: Callable[..., jax.Array] = torch_default
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [..., I] to [..., O]."""
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        init = _make_bias_init(self.kernel_init, kernel)
+        bias = self.param("bias", init, (self.features,), jnp.float32)
+        x = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        leading = tuple(range(x.ndim - 1))
+        return x + jnp.expand_dims(bias.astype(self.dtype), leading)
 
 
 class BatchNorm(nn.Module):
@@ -128,6 +156,60 @@ class Dropout(nn.Module):
             return x
         keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, x.shape)
         return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+class StochasticDepth(nn.Module):
+    """Drop the residual branch of whole images, at a rate that may be traced.
+
+    Attributes:
+        share: this block's rate over the last block's, in [0, 1].
+
+    Source: Huang et al. 2016, https://arxiv.org/abs/1603.09382
+    """
+
+    share: float
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, rate: jax.Array | float | None, train: bool
+    ) -> jax.Array:
+        """Zero each image's `x` with probability share · rate, scale the others."""
+        if rate is None or not train or not self.share:
+            return x
+        rate = rate * self.share
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, shape)
+        return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+def make_layers(
+    options: Any, dtype: Any
+) -> tuple[Callable[..., Conv], Callable[..., BatchNorm], Callable[..., Dense]]:
+    """Configure convolution, normalisation and dense layers once for a whole model.
+
+    Args:
+        options: `bn_variance` says which running variance is kept.
+        dtype: what is computed in.
+
+    Returns:
+        `Conv`, `BatchNorm` and `Dense` with these settings.
+    """
+    norm = functools.partial(
+        BatchNorm, unbiased=options.bn_variance == "unbiased", dtype=dtype
+    )
+    conv = functools.partial(Conv, dtype=dtype)
+    return conv, norm, functools.partial(Dense, dtype=dtype)
+
+
+def _make_bias_init(
+    kernel_init: Callable[..., jax.Array], kernel: jax.Array
+) -> Callable[..., jax.Array]:
+    if kernel_init is not torch_default:
+        return nn.initializers.zeros_init()
+    bound = (kernel.size // kernel.shape[-1]) ** -0.5
+    return lambda key, shape, dtype: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
 
 
 def check_size(x: jax.Array, smallest: int, where: str) -> None:

@@ -31,7 +31,11 @@ class LogisticRegression(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, train: bool = False, dropout_rate: jax.Array | None = None
+        self,
+        x: jax.Array,
+        train: bool = False,
+        dropout_rate: jax.Array | None = None,
+        stochastic_depth_rate: jax.Array | None = None,
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
         x = x.reshape(x.shape[0], -1)
@@ -48,7 +52,11 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, train: bool = False, dropout_rate: jax.Array | None = None
+        self,
+        x: jax.Array,
+        train: bool = False,
+        dropout_rate: jax.Array | None = None,
+        stochastic_depth_rate: jax.Array | None = None,
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
         x = x.reshape(x.shape[0], -1)
@@ -61,7 +69,7 @@ class Mlp(nn.Module):
                 name=name,
             )
             x = layers.ACTIVATIONS[self.activation](dense(x))
-            self.sow("features", f"hidden{number}", x)
+            self.sow("features", f"{name}_out", x)
             x = layers.Dropout(name=f"dropout{number}")(x, dropout_rate, train)
         return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x)
 

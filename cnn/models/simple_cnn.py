@@ -61,7 +61,11 @@ class SimpleCnn(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, train: bool = False, dropout_rate: jax.Array | None = None
+        self,
+        x: jax.Array,
+        train: bool = False,
+        dropout_rate: jax.Array | None = None,
+        stochastic_depth_rate: jax.Array | None = None,
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
         options, activate = self.options, layers.ACTIVATIONS[self.activation]
@@ -103,7 +107,7 @@ class SimpleCnn(nn.Module):
             )
             x = norm(x, train)
         x = layers.ACTIVATIONS[self.activation](x)
-        self.sow("features", stage, x)
+        self.sow("features", f"{stage}_out", x)
         if options.downsampling in ("max_pool", "avg_pool", "space_to_depth"):
             layers.check_size(x, 2, f"the downsampling of {stage}")
         if options.downsampling == "max_pool":

@@ -1,0 +1,216 @@
+"""ResNet, ResNeXt and wide ResNet for ImageNet, and ResNet with pre-activation.
+
+ResNet is the form called v1.5: the 3x3 convolution of a bottleneck strides. In the
+`v2` family normalisation and ReLU precede each convolution, and a last pair of them
+follows the stages.
+
+Source: He et al. 2016, https://arxiv.org/abs/1512.03385; Xie et al. 2017 (ResNeXt),
+    https://arxiv.org/abs/1611.05431; Zagoruyko and Komodakis 2016 (wide),
+    https://arxiv.org/abs/1605.07146; He et al. 2016 (v2),
+    https://arxiv.org/abs/1603.05027
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from cnn.models import layers
+from cnn.ops import pooling
+from cnn.options import option
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetOptions:
+    """What all residual networks can choose."""
+
+    zero_init_residual: bool = option(
+        False,
+        "start the last normalisation scale of each residual block at 0 "
+        "(https://arxiv.org/abs/1706.02677)",
+    )
+
+
+class Block(nn.Module):
+    """A residual block: basic (two 3x3) or bottleneck (1x1, 3x3, 1x1).
+
+    Attributes:
+        width: channels of the 3x3 convolutions.
+        features: channels of the result; a bottleneck when they are given.
+        stride: of the first 3x3 convolution and of the shortcut.
+        groups: of a bottleneck's 3x3 convolution.
+        preactivated: whether normalisation and ReLU precede the convolutions.
+        last_init: draws the last normalisation's scale.
+        conv: makes convolutions.
+        norm: makes batch normalisation.
+    """
+
+    width: int
+    features: int
+    stride: int
+    groups: int
+    is_bottleneck: bool
+    preactivated: bool
+    last_init: Callable[..., jax.Array]
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Map [N, H, W, C] to [N, H / stride, W / stride, features]."""
+        residual = x
+        if self.preactivated:
+            x = nn.relu(self.norm(name="norm1")(x, train))
+        if residual.shape[-1] != self.features or self.stride > 1:
+            source = x if self.preactivated else residual
+            residual = self._conv(self.features, 1, self.stride, "shortcut_conv")(
+                source
+            )
+            if not self.preactivated:
+                residual = self.norm(name="shortcut_norm")(residual, train)
+        shapes = self._list_convolutions()
+        for number, (features, size, stride, groups) in enumerate(shapes, start=1):
+            is_last = number == len(shapes)
+            if self.preactivated and number > 1:
+                x = nn.relu(self.norm(name=f"norm{number}")(x, train))
+            x = self._conv(features, size, stride, f"conv{number}", groups)(x)
+            if not self.preactivated:
+                init = self.last_init if is_last else nn.initializers.ones_init()
+                x = self.norm(name=f"norm{number}", scale_init=init)(x, train)
+                x = x if is_last else nn.relu(x)
+        x = x + residual
+        return x if self.preactivated else nn.relu(x)
+
+    def _conv(
+        self, features: int, size: int, stride: int, name: str, groups: int = 1
+    ) -> nn.Module:
+        return self.conv(
+            features,
+            size,
+            stride=stride,
+            padding=size // 2,
+            groups=groups,
+            use_bias=False,
+            name=name,
+        )
+
+    def _list_convolutions(self) -> list[tuple[int, int, int, int]]:
+        if not self.is_bottleneck:
+            return [(self.width, 3, self.stride, 1), (self.features, 3, 1, 1)]
+        return [
+            (self.width, 1, 1, 1),
+            (self.width, 3, self.stride, self.groups),
+            (self.features, 1, 1, 1),
+        ]
+
+
+class ResNet(nn.Module):
+    """A 7x7 stem, four stages of residual blocks, global average, dense.
+
+    Attributes:
+        num_classes: K.
+        depths: blocks of each stage.
+        is_bottleneck: basic blocks, or bottlenecks of four times the channels.
+        groups: of each bottleneck's 3x3 convolution.
+        group_width: channels of each group in the first stage.
+        preactivated: the v2 form.
+        zero_init_residual: whether blocks start as their shortcut.
+        conv: makes convolutions.
+        norm: makes batch normalisation.
+        dense: makes dense layers.
+    """
+
+    num_classes: int
+    depths: tuple[int, ...]
+    is_bottleneck: bool
+    groups: int
+    group_width: int
+    preactivated: bool
+    zero_init_residual: bool
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    dense: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool = False,
+        dropout_rate: jax.Array | None = None,
+        stochastic_depth_rate: jax.Array | None = None,
+    ) -> jax.Array:
+        """Map images [N, H, W, C] to logits [N, K]."""
+        stem = self.conv(64, 7, stride=2, padding=3, use_bias=False, name="stem")
+        x = stem(x)
+        if not self.preactivated:
+            x = nn.relu(self.norm(name="stem_norm")(x, train))
+        self.sow("features", "stem_out", x)
+        x = pooling.max_pool2d(x, 3, 2, padding=1)
+        init = nn.initializers
+        last_init = init.zeros_init() if self.zero_init_residual else init.ones_init()
+        for stage, depth in enumerate(self.depths, start=1):
+            planes = 64 * 2 ** (stage - 1)
+            width = planes * self.groups * self.group_width // 64
+            for number in range(1, depth + 1):
+                x = Block(
+                    width,
+                    planes * 4 if self.is_bottleneck else planes,
+                    stride=2 if number == 1 and stage > 1 else 1,
+                    groups=self.groups,
+                    is_bottleneck=self.is_bottleneck,
+                    preactivated=self.preactivated,
+                    last_init=last_init,
+                    conv=self.conv,
+                    norm=self.norm,
+                    name=f"stage{stage}_block{number}",
+                )(x, train)
+            self.sow("features", f"stage{stage}_out", x)
+        if self.preactivated:
+            x = nn.relu(self.norm(name="norm")(x, train))
+        x = pooling.global_avg_pool(x)
+        x = layers.Dropout(name="dropout")(x, dropout_rate, train)
+        return self.dense(self.num_classes, name="head")(x)
+
+
+def make_resnet(
+    depths: tuple[int, ...],
+    is_bottleneck: bool,
+    groups: int = 1,
+    group_width: int = 64,
+    preactivated: bool = False,
+) -> Callable[[Any, int, Any], nn.Module]:
+    """Make the function that creates one member of the family; see `ResNet`."""
+
+    def create(options: Any, num_classes: int, dtype: Any) -> nn.Module:
+        conv, norm, dense = layers.make_layers(options, dtype)
+        return ResNet(
+            num_classes,
+            depths,
+            is_bottleneck,
+            groups,
+            group_width,
+            preactivated,
+            options.zero_init_residual,
+            conv,
+            norm,
+            dense,
+        )
+
+    return create
+
+
+resnet18 = make_resnet((2, 2, 2, 2), False)
+resnet34 = make_resnet((3, 4, 6, 3), False)
+resnet50 = make_resnet((3, 4, 6, 3), True)
+resnet101 = make_resnet((3, 4, 23, 3), True)
+resnet152 = make_resnet((3, 8, 36, 3), True)
+resnext50_32x4d = make_resnet((3, 4, 6, 3), True, 32, 4)
+resnext101_32x8d = make_resnet((3, 4, 23, 3), True, 32, 8)
+resnext101_64x4d = make_resnet((3, 4, 23, 3), True, 64, 4)
+wide_resnet50_2 = make_resnet((3, 4, 6, 3), True, 1, 128)
+wide_resnet101_2 = make_resnet((3, 4, 23, 3), True, 1, 128)
+resnet50v2 = make_resnet((3, 4, 6, 3), True, preactivated=True)
+resnet101v2 = make_resnet((3, 4, 23, 3), True, preactivated=True)
+resnet152v2 = make_resnet((3, 8, 36, 3), True, preactivated=True)

@@ -6,6 +6,7 @@
   python main.py --mode=evaluate --workdir=DIR     evaluate a trained run
   python main.py --mode=predict --workdir=DIR --predict_images='*.png'
   python main.py --mode=describe --model=mlp       parameters and operations
+  python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
 
 The same command goes on where it was stopped. Options win in this order: command
 line, then the run's own (outside training), then the preset, then the default.
@@ -26,7 +27,7 @@ if __name__ == "__main__":
 from absl import app, flags, logging
 
 from cnn import config as config_module
-from cnn import describe, devices, evaluate, predict, train, workdir
+from cnn import convert, describe, devices, evaluate, export, predict, train, workdir
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.options import format_value, parse
@@ -36,6 +37,8 @@ MODES = {
     "train": "train, or go on with a run that was stopped",
     "evaluate": "write evaluation.json: loss, accuracy, confusion",
     "predict": "write predictions.csv for --predict_images",
+    "convert": "turn PyTorch's weights (--source, --model) into a run",
+    "export": "write a run for PyTorch or as StableHLO (--export_format)",
     "describe": "write describe.json: parameters, operations, shapes; trains nothing",
 }
 USAGE_ERROR = 2
@@ -57,10 +60,7 @@ def main(arguments: list[str]) -> int:
         if len(arguments) > 1:
             raise UserError(f"{arguments[1]} is no flag; flags are --name=value")
         run_mode(FLAGS.mode, Terminal())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except OSError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
     except interrupt.Interrupted as stopped:
@@ -77,7 +77,7 @@ def run_mode(mode: str, terminal: Terminal) -> None:
     given = _read_flags()
     directory = Path(FLAGS.workdir or workdir.name_workdir(*_name_parts(given)))
     layers = [config_module.load_preset(FLAGS.config), given]
-    if mode in ("evaluate", "predict"):
+    if mode in ("evaluate", "predict", "export"):
         layers = [workdir.read_config(directory), given]
     config = config_module.make_config(*layers)
     devices.configure(config.device)
@@ -88,6 +88,10 @@ def run_mode(mode: str, terminal: Terminal) -> None:
     elif mode == "predict":
         path = predict.predict(config, directory)
         terminal.say(f"written to {path}")
+    elif mode == "convert":
+        convert.convert(config, directory, terminal)
+    elif mode == "export":
+        export.export(config, directory, terminal)
     else:
         describe.describe(config, directory, terminal)
 

@@ -15,10 +15,12 @@ import numpy as np
 
 from cnn import options
 from cnn.checkpoint import CheckpointOptions
+from cnn.convert import ConvertOptions
 from cnn.data import DataOptions
 from cnn.devices import DeviceOptions
 from cnn.errors import UserError, suggest
 from cnn.evaluate import EvaluateOptions
+from cnn.export import ExportOptions
 from cnn.losses import LossOptions
 from cnn.models import ModelOptions
 from cnn.optimizer import OptimizerOptions
@@ -45,6 +47,8 @@ class Config:
     device: DeviceOptions = DeviceOptions()
     evaluate: EvaluateOptions = EvaluateOptions()
     predict: PredictOptions = PredictOptions()
+    convert: ConvertOptions = ConvertOptions()
+    export: ExportOptions = ExportOptions()
 
     def to_flat(self) -> dict[str, Any]:
         """Return every option's value by flag name, as JSON has it."""

@@ -102,7 +102,7 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
     trained = predict.load_trained(directory, config.checkpoint.checkpoint)
     dataset = load_dataset(config.data)
     images, size = get_split(dataset, config.evaluate.split), config.data.image_size
-    _check_classes(trained.class_names, dataset)
+    _check_classes(trained, dataset)
     seen = (size, size, images.shape[2]) if size else images.shape
     predict.check_image_shape(trained, seen)
     task = dataclasses.replace(trained.task, image_size=size)
@@ -121,7 +121,7 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
         "split": config.evaluate.split,
         "checkpoint": config.checkpoint.checkpoint,
         "step": trained.step,
-        "class_names": list(trained.class_names),
+        "class_names": list(dataset.class_names),
     }
     result = about | result
     path = directory / _name_file(config, trained.options)
@@ -150,12 +150,14 @@ def get_split(dataset: Dataset, split: str) -> Any:
     return images
 
 
-def _check_classes(class_names: tuple[str, ...], dataset: Dataset) -> None:
-    if dataset.class_names != class_names:
+def _check_classes(trained: predict.Trained, dataset: Dataset) -> None:
+    there, here = trained.class_names, dataset.class_names
+    if not trained.classes_are_named and len(there) == len(here):
+        return
+    if there != here:
         raise UserError(
-            f"The run knows the classes {_shorten(class_names)}, but {dataset.name} "
-            f"has {_shorten(dataset.class_names)}; evaluate needs the same, in the "
-            "same order"
+            f"The run knows the classes {_shorten(there)}, but {dataset.name} has "
+            f"{_shorten(here)}; evaluate needs the same, in the same order"
         )
 
 
@@ -175,8 +177,9 @@ def _name_file(config: "Config", stored: dict[str, Any]) -> str:
     if config.checkpoint.checkpoint != "latest":
         parts.append(f"checkpoint={config.checkpoint.checkpoint}")
     plain = json.loads(json.dumps(dataclasses.asdict(config.data)))
-    for name, value in plain.items():
-        if name != "resident" and stored.get(name) != value:
+    for field in dataclasses.fields(config.data):
+        name, value = field.name, plain[field.name]
+        if field.metadata["changes_run"] and stored.get(name) != value:
             text = ",".join(map(str, value)) if isinstance(value, list) else value
             parts.append(f"{name}={format_value(text)}")
     name = ",".join(parts).replace("/", "_")

@@ -52,6 +52,7 @@ class Trained:
         task: the model, its scaling and its number of classes.
         variables: `params` and `batch_stats`, replicated on all devices.
         class_names: K names.
+        classes_are_named: False when they are mere numbers, as converted weights have.
         image_shape: (H, W, C) of the images it was trained on.
         options: every option of the run, by flag name.
         step: how many steps it was trained for.
@@ -60,6 +61,7 @@ class Trained:
     task: Task
     variables: dict[str, Any]
     class_names: tuple[str, ...]
+    classes_are_named: bool
     image_shape: tuple[int, int, int]
     options: dict[str, Any]
     step: int
@@ -98,6 +100,7 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
         task=task,
         variables=checkpoint.load_variables(path, like, averaged),
         class_names=tuple(description["class_names"]),
+        classes_are_named=description.get("classes_are_named", True),
         image_shape=image_shape,
         options=stored,
         step=step,

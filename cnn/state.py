@@ -68,6 +68,21 @@ def create_state(
         hyperparameters: the numbers, `seed` among them.
     """
     variables = create_variables(model, hyperparameters["seed"], image_shape)
+    return make_state(variables, options, hyperparameters)
+
+
+def make_state(
+    variables: dict[str, Any],
+    options: OptimizerOptions,
+    hyperparameters: Hyperparameters,
+) -> TrainState:
+    """Make the state before the first step from given variables.
+
+    Args:
+        variables: `params` and `batch_stats`.
+        options: the optimizer's structure.
+        hyperparameters: the numbers.
+    """
     rate = hyperparameters["learning_rate"]
     chain = optimizer.make_optimizer(options, rate, hyperparameters)
     averaged = hyperparameters["ema_decay"] is not None

@@ -1,0 +1,122 @@
+"""A state dict turned into a model's variables and back, every tensor accounted for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from cnn.errors import UserError
+from cnn.state import flatten_paths
+from cnn.weights import names, safetensors_file, torch_file
+
+_READABLE = (np.float32, np.float16, ml_dtypes.bfloat16)
+_SHOWN = 8
+
+
+def load_file(path: Path) -> dict[str, np.ndarray]:
+    """Load a state dict from a PyTorch or safetensors file.
+
+    Raises:
+        UserError: the file is absent, damaged, or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"--source={path} is no file; give a .pth, .th, .pt or .safetensors file"
+        )
+    if path.suffix == ".safetensors":
+        return safetensors_file.load_safetensors(path)
+    return torch_file.load_torch_file(path)
+
+
+def choose_spelling(
+    model: str, shapes: Mapping[str, Any], state_dict: Mapping[str, np.ndarray]
+) -> list[names.Entry]:
+    """Choose the spelling of which the most names are in a state dict."""
+    spellings = names.list_spellings(model, shapes)
+    return max(
+        spellings, key=lambda entries: sum(e.name in state_dict for e in entries)
+    )
+
+
+def import_state_dict(
+    model: str, shapes: Any, state_dict: Mapping[str, np.ndarray], source: str
+) -> dict[str, Any]:
+    """Turn a state dict into variables.
+
+    Args:
+        model: its name.
+        shapes: its `params` and `batch_stats`, as arrays or shapes.
+        state_dict: tensors by PyTorch's names; half precision is widened.
+        source: what the file is called in messages.
+
+    Returns:
+        `params` and `batch_stats`, float32 numpy.
+
+    Raises:
+        UserError: tensors are missing, unexpected, of another shape or no
+            floating-point numbers: each kind listed separately.
+    """
+    flat = flatten_paths(shapes)
+    entries = choose_spelling(model, flat, state_dict)
+    problems = _find_problems(entries, state_dict)
+    if problems:
+        lists = "".join(f"\n  {kind}: {_shorten(x)}" for kind, x in problems.items())
+        raise UserError(
+            f"{source} does not fit --model={model}; nothing was written. Give the "
+            f"model that it was saved from, or --num_classes.{lists}"
+        )
+    variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    for entry in entries:
+        array = state_dict[entry.name].astype(np.float32)
+        *parents, leaf = entry.path.split("/")
+        place = variables
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = entry.layout.from_torch(array, entry.shape)
+    return variables
+
+
+def export_state_dict(
+    model: str, variables: Any, num_batches: int
+) -> dict[str, np.ndarray]:
+    """Turn variables into a state dict, in torchvision's names where it has the model.
+
+    Args:
+        model: its name.
+        variables: `params` and `batch_stats`.
+        num_batches: what each normalisation's `num_batches_tracked` says.
+    """
+    flat = flatten_paths(variables)
+    entries = names.list_spellings(model, flat)[0]
+    found = {e.name: e.layout.to_torch(np.asarray(flat[e.path])) for e in entries}
+    counter = np.asarray(num_batches, np.int64)
+    return found | {name: counter for name in names.list_counters(entries)}
+
+
+def _find_problems(
+    entries: list[names.Entry], state_dict: Mapping[str, np.ndarray]
+) -> dict[str, list[str]]:
+    wanted = {entry.name: entry for entry in entries}
+    ignored = set(names.list_counters(entries))
+    problems = {
+        "missing": sorted(wanted.keys() - state_dict.keys()),
+        "unexpected": sorted(state_dict.keys() - wanted.keys() - ignored),
+        "differently shaped": [],
+        "of another dtype": [],
+    }
+    for name in sorted(wanted.keys() & state_dict.keys()):
+        array, shape = state_dict[name], wanted[name].torch_shape
+        if array.shape != shape:
+            text = f"{name} is {list(array.shape)}, not {list(shape)}"
+            problems["differently shaped"].append(text)
+        if array.dtype not in _READABLE:
+            text = f"{name} is {array.dtype}, not float32, float16 or bfloat16"
+            problems["of another dtype"].append(text)
+    return {kind: found for kind, found in problems.items() if found}
+
+
+def _shorten(found: list[str]) -> str:
+    more = f", … ({len(found)} in all)" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more

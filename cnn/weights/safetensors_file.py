@@ -1,0 +1,123 @@
+"""Safetensors files: the header is checked before anything is taken at its word.
+
+A file is 8 bytes with the header's length, the header (JSON: name → dtype, shape,
+offsets) and the numbers, without gaps or overlaps.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from cnn.errors import UserError
+
+_MAX_HEADER = 100_000_000
+_METADATA = "__metadata__"
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
+def load_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Load every tensor of a file.
+
+    Returns:
+        Arrays by name, bfloat16 as `ml_dtypes.bfloat16`.
+
+    Raises:
+        UserError: the file is truncated, or its header lies.
+    """
+    problem = find_problem(path)
+    if problem:
+        raise UserError(f"{path} is truncated or no safetensors file: {problem}")
+    import safetensors
+
+    arrays = {}
+    for name, found in safetensors.deserialize(path.read_bytes()):
+        dtype = np.dtype(_DTYPES[found["dtype"]])
+        arrays[name] = np.frombuffer(found["data"], dtype).reshape(found["shape"])
+    return arrays
+
+
+def save_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Save arrays by name; the file appears whole or not at all."""
+    from safetensors.numpy import save_file
+
+    temporary = path.with_name(f".{path.name}.partial")
+    save_file(arrays, temporary, {"format": "pt"})
+    temporary.replace(path)
+
+
+def find_problem(path: Path) -> str:
+    """Compare a file's header with the file; empty when nothing is wrong."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            return f"its header claims {length:,} bytes of a file of {size:,}"
+        if length > _MAX_HEADER:
+            return f"its header claims {length:,} bytes; {_MAX_HEADER:,} are allowed"
+        text = file.read(length)
+    try:
+        header = json.loads(text, object_pairs_hook=_refuse_twice)
+    except (ValueError, RecursionError) as error:
+        return f"its header is no JSON ({error})"
+    if not isinstance(header, dict):
+        return "its header is no JSON object"
+    header.pop(_METADATA, None)
+    spans = []
+    for name, entry in header.items():
+        problem = _find_entry_problem(entry)
+        if problem:
+            return f"{name}: {problem}"
+        spans.append((*entry["data_offsets"], name))
+    end = 0
+    for first, last, name in sorted(spans):
+        if first != end:
+            return f"{name} begins at byte {first}, where {end} is due"
+        end = last
+    if end != size - 8 - length:
+        return f"its tensors end at byte {end} of {size - 8 - length}"
+    return ""
+
+
+def _find_entry_problem(entry: Any) -> str:
+    if not isinstance(entry, dict) or {"dtype", "shape", "data_offsets"} - set(entry):
+        return "dtype, shape or data_offsets is missing"
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if entry["dtype"] not in _DTYPES:
+        return f"its dtype {entry['dtype']} is unknown"
+    for numbers in (shape, offsets):
+        is_list = isinstance(numbers, list) and len(numbers) <= 16
+        if not is_list or any(type(n) is not int or n < 0 for n in numbers):
+            return f"{numbers} are no sizes"
+    if len(offsets) != 2:
+        return f"{offsets} are no two offsets"
+    count = 1
+    for side in shape:
+        count *= side
+    length = count * np.dtype(_DTYPES[entry["dtype"]]).itemsize
+    if offsets[1] - offsets[0] != length:
+        return f"shape {shape} takes {length} bytes, its offsets {offsets} are others"
+    return ""
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return found

@@ -1,0 +1,78 @@
+"""Numbers from a closed-form integer hash, the same wherever they are computed.
+
+Weights, images and labels of the parity files come from here on PyTorch's side and
+on ours, so that none of them is stored. Only numpy is used.
+"""
+
+import zlib
+
+import numpy as np
+
+NUM_CLASSES = 10
+# Found in the names of deep nets alone: ResNets from 34 layers, MobileNet.
+_DEEP = ("layer3.5.", "conv.0.1.")
+EVAL_IMAGES, BATCH_SIZE, STEPS = 2, 8, 20
+
+
+def make_uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Make float32 numbers in [0, 1), exact multiples of 2 ** -24."""
+    index = np.arange(int(np.prod(shape)), dtype=np.uint32)
+    with np.errstate(over="ignore"):
+        index *= np.uint32(0x9E3779B1)
+        index += np.uint32(zlib.crc32(name.encode()))
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+            index ^= index >> np.uint32(shift)
+            index *= np.uint32(factor)
+    return ((index >> np.uint32(8)).astype(np.float32) / 2**24).reshape(shape)
+
+
+def make_state_dict(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Make the tensors of a PyTorch state dict, from their shapes by name.
+
+    Activations stay near 1 in evaluation. Where there is batch normalisation, kernels
+    are ten times as large, which it undoes, and the head's small: 20 steps then move
+    them less, and two programs that round differently stay together. For the same
+    reason normalised activations of deep nets lie away from the ReLU's kink.
+    """
+    normalised = any(name.endswith("running_var") for name in shapes)
+    deep = any(part in name for name in shapes for part in _DEEP)
+    return {name: _make(name, shapes[name], normalised, deep) for name in shapes}
+
+
+def _make(
+    name: str, shape: tuple[int, ...], normalised: bool, deep: bool
+) -> np.ndarray:
+    if name.endswith("num_batches_tracked"):
+        return np.zeros((), np.int64)
+    u = make_uniform(name, shape)
+    if name.endswith("running_var"):
+        return np.float32(8) + np.float32(16) * u
+    if deep and len(shape) == 1 and name.endswith("weight"):
+        return np.float32(0.1) + np.float32(0.2) * u
+    if deep and name.endswith("bias") and shape[0] != NUM_CLASSES:
+        return np.float32(0.1) + np.float32(0.2) * u
+    if name.endswith(("running_mean", "bias")):
+        return np.float32(0.2) * u - np.float32(0.1)
+    if name.endswith("layer_scale"):
+        return np.float32(0.2) + np.float32(0.2) * u
+    if len(shape) == 1:
+        return np.float32(0.2) + np.float32(0.4) * u
+    if len(shape) == 2 or shape[0] == NUM_CLASSES:
+        gain = 0.05 if normalised else 0.1
+    elif ".fc" in name:
+        gain = 6  # squeeze and excitation: not normalised
+    else:
+        gain = 600 if normalised else 6
+    bound = np.float32((gain / np.prod(shape[1:])) ** 0.5)
+    return (2 * u - 1) * bound
+
+
+def make_images(name: str, count: int, size: int) -> np.ndarray:
+    """Make float32 images [N, C, H, W] of unit variance."""
+    u = make_uniform(name, (count, 3, size, size))
+    return (2 * u - 1) * np.float32(3**0.5)
+
+
+def make_labels(name: str, count: int) -> np.ndarray:
+    """Make int64 labels [N]."""
+    return (make_uniform(name, (count,)) * NUM_CLASSES).astype(np.int64)

@@ -1,0 +1,153 @@
+"""PyTorch's models by our names; runs under PyTorch only.
+
+torchvision's where it has them; the CIFAR ResNet with its shortcuts and the wide
+ResNet as their authors coded them.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# Where torchvision's compiled operators do not load, its models still do.
+_LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
+for _name in ("nms", "qnms"):
+    try:
+        _LIBRARY.define(f"{_name}(Tensor a, Tensor b, float c) -> Tensor")
+    except RuntimeError:
+        pass
+from torchvision import models  # noqa: E402
+from torchvision.ops import StochasticDepth  # noqa: E402
+
+TORCHVISION = (
+    "alexnet vgg11 vgg13 vgg16 vgg19 vgg11_bn vgg13_bn vgg16_bn vgg19_bn resnet18 "
+    "resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d "
+    "resnext101_64x4d wide_resnet50_2 wide_resnet101_2 densenet121 densenet169 "
+    "densenet201 densenet161 squeezenet1_1 mobilenet_v2 efficientnet_b0 convnext_tiny"
+).split()
+OTHERS = ["resnet20", "resnet20_project", "resnet32", "resnet56", "wrn_16_2"]
+OTHERS += ["wrn_16_4", "wrn_28_10"]
+
+
+class CifarBlock(nn.Module):
+    """Two 3x3 convolutions, as in github.com/akamaster/pytorch_resnet_cifar10."""
+
+    def __init__(self, channels, planes, stride, project):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.shortcut = nn.Sequential()
+        if channels != planes and project:
+            conv = nn.Conv2d(channels, planes, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(planes))
+        elif channels != planes:
+            self.shortcut = Pad(planes // 4)
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.shortcut(x))
+
+
+class Pad(nn.Module):
+    """Option A: every second pixel, channels padded with zeros."""
+
+    def __init__(self, sides):
+        super().__init__()
+        self.sides = sides
+
+    def forward(self, x):
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.sides, self.sides))
+
+
+class CifarResNet(nn.Module):
+    """6n + 2 layers."""
+
+    def __init__(self, blocks, project, num_classes):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        channels = 16
+        for stage, planes in enumerate((16, 32, 64), 1):
+            layer = []
+            for number in range(blocks):
+                stride = 2 if number == 0 and stage > 1 else 1
+                layer.append(CifarBlock(channels, planes, stride, project))
+                channels = planes
+            setattr(self, f"layer{stage}", nn.Sequential(*layer))
+        self.linear = nn.Linear(64, num_classes)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean((2, 3)))
+
+
+class WideBlock(nn.Module):
+    """Pre-activated; the shortcut convolves the activated input where widths differ."""
+
+    def __init__(self, channels, planes, stride):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, planes, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        if channels != planes:
+            self.convShortcut = nn.Conv2d(channels, planes, 1, stride, bias=False)
+
+    def forward(self, x):
+        activated = F.relu(self.bn1(x))
+        y = self.conv2(F.relu(self.bn2(self.conv1(activated))))
+        differs = hasattr(self, "convShortcut")
+        return y + (self.convShortcut(activated) if differs else x)
+
+
+class WideStage(nn.Module):
+    """Blocks under the name `layer`."""
+
+    def __init__(self, blocks, channels, planes, stride):
+        super().__init__()
+        self.layer = nn.Sequential(
+            *(
+                WideBlock(planes if i else channels, planes, 1 if i else stride)
+                for i in range(blocks)
+            )
+        )
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class WideResNet(nn.Module):
+    """6n + 4 layers, as in github.com/szagoruyko/wide-residual-networks.
+
+    The names are those of github.com/xternalz/WideResNet-pytorch.
+    """
+
+    def __init__(self, blocks, width, num_classes):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.block1 = WideStage(blocks, 16, 16 * width, 1)
+        self.block2 = WideStage(blocks, 16 * width, 32 * width, 2)
+        self.block3 = WideStage(blocks, 32 * width, 64 * width, 2)
+        self.bn1 = nn.BatchNorm2d(64 * width)
+        self.fc = nn.Linear(64 * width, num_classes)
+
+    def forward(self, x):
+        x = self.block3(self.block2(self.block1(self.conv1(x))))
+        return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
+
+
+def create(name, num_classes):
+    """Create a model with dropout and stochastic depth off."""
+    if name.startswith("wrn_"):
+        depth, width = map(int, name.split("_")[1:])
+        return WideResNet((depth - 4) // 6, width, num_classes)
+    if name in OTHERS:
+        depth = int(name.split("_")[0].removeprefix("resnet"))
+        return CifarResNet((depth - 2) // 6, "project" in name, num_classes)
+    model = getattr(models, name)(num_classes=num_classes)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout | StochasticDepth):
+            module.p = 0.0
+    return model

@@ -262,7 +262,10 @@ def test_damaged_array_record(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("record", [b"\xff\xff", b"", make_example(b"", 1)])
+RECORDS = {"nonsense": b"\xff\xff", "empty": b"", "no image": make_example(b"", 1)}
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
 def test_damaged_records(tmp_path, record):
     directory = prepare(tmp_path, "tfrecord")
     write_tfrecord(directory / "tiny-test.tfrecord-00000-of-00001", [record] * 7)

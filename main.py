@@ -5,6 +5,7 @@
   python main.py --config=NAME                     train configs/NAME.py
   python main.py --mode=evaluate --workdir=DIR     evaluate a trained run
   python main.py --mode=predict --workdir=DIR --predict_images='*.png'
+  python main.py --mode=visualize                  pictures of what augmentation does
   python main.py --mode=describe --model=mlp       parameters and operations
   python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
 
@@ -27,7 +28,17 @@ if __name__ == "__main__":
 from absl import app, flags, logging
 
 from cnn import config as config_module
-from cnn import convert, describe, devices, evaluate, export, predict, train, workdir
+from cnn import (
+    convert,
+    describe,
+    devices,
+    evaluate,
+    export,
+    predict,
+    train,
+    visualize,
+    workdir,
+)
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.options import format_value, parse
@@ -39,6 +50,7 @@ MODES = {
     "predict": "write predictions.csv for --predict_images",
     "convert": "turn PyTorch's weights (--source, --model) into a run",
     "export": "write a run for PyTorch or as StableHLO (--export_format)",
+    "visualize": "draw --pictures into pictures/",
     "describe": "write describe.json: parameters, operations, shapes; trains nothing",
 }
 USAGE_ERROR = 2
@@ -92,6 +104,8 @@ def run_mode(mode: str, terminal: Terminal) -> None:
         convert.convert(config, directory, terminal)
     elif mode == "export":
         export.export(config, directory, terminal)
+    elif mode == "visualize":
+        visualize.visualize(config, directory, terminal)
     else:
         describe.describe(config, directory, terminal)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cnn import options
+from cnn.augment import AugmentOptions
 from cnn.checkpoint import CheckpointOptions
 from cnn.convert import ConvertOptions
 from cnn.data import DataOptions
@@ -28,6 +29,7 @@ from cnn.predict import PredictOptions
 from cnn.progress import ProgressOptions
 from cnn.steps import StepOptions
 from cnn.train import TrainOptions
+from cnn.visualize import VisualizeOptions
 
 PRESETS = Path(__file__).parent.parent / "configs"
 
@@ -37,6 +39,7 @@ class Config:
     """All options of a run."""
 
     data: DataOptions = DataOptions()
+    augment: AugmentOptions = AugmentOptions()
     model: ModelOptions = ModelOptions()
     loss: LossOptions = LossOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
@@ -49,6 +52,7 @@ class Config:
     predict: PredictOptions = PredictOptions()
     convert: ConvertOptions = ConvertOptions()
     export: ExportOptions = ExportOptions()
+    visualize: VisualizeOptions = VisualizeOptions()
 
     def to_flat(self) -> dict[str, Any]:
         """Return every option's value by flag name, as JSON has it."""

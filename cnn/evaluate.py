@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cnn import devices, epoch, metrics, predict, workdir
+from cnn import augment, devices, epoch, metrics, predict, workdir
 from cnn.data import load_dataset
 from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
 from cnn.data.images import Dataset
@@ -105,7 +105,9 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
     _check_classes(trained, dataset)
     seen = (size, size, images.shape[2]) if size else images.shape
     predict.check_image_shape(trained, seen)
-    task = dataclasses.replace(trained.task, image_size=size)
+    views = config.make_static().augment
+    augment.check_views(views.tta, images.shape, size)
+    task = dataclasses.replace(trained.task, image_size=size, augment=views)
     loader = Loader(images, config.data, mesh)
     with catch_signals(stop):
         result = compute_metrics(
@@ -176,6 +178,8 @@ def _name_file(config: "Config", stored: dict[str, Any]) -> str:
         parts.append(f"split={config.evaluate.split}")
     if config.checkpoint.checkpoint != "latest":
         parts.append(f"checkpoint={config.checkpoint.checkpoint}")
+    if config.augment.tta != stored.get("tta", "none"):
+        parts.append(f"tta={config.augment.tta}")
     plain = json.loads(json.dumps(dataclasses.asdict(config.data)))
     for field in dataclasses.fields(config.data):
         name, value = field.name, plain[field.name]

@@ -18,7 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn import checkpoint, devices, manifest, models, options, steps, workdir
+from cnn import (
+    augment,
+    checkpoint,
+    devices,
+    manifest,
+    models,
+    options,
+    steps,
+    workdir,
+)
 from cnn.data.files import decode_files
 from cnn.devices import DeviceOptions
 from cnn.errors import UserError
@@ -193,9 +202,10 @@ def predict(config: "Config", directory: Path) -> Path:
     trained = load_trained(directory, config.checkpoint.checkpoint)
     size = config.data.stored_size or trained.image_shape[0]
     shape, batch_size = (size, size, trained.image_shape[2]), config.step.batch_size
-    seen = config.data.image_size or size
+    seen, views = config.data.image_size or size, config.make_static().augment
     check_image_shape(trained, (seen, seen, shape[2]))
-    task = dataclasses.replace(trained.task, image_size=seen)
+    augment.check_views(views.tta, shape, seen)
+    task = dataclasses.replace(trained.task, image_size=seen, augment=views)
     classify = make_classifier(dataclasses.replace(trained, task=task))
     shown = min(5, trained.task.num_classes)
     text = io.StringIO()

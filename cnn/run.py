@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cnn import checkpoint, describe, devices, epoch, losses, models, steps
+from cnn import augment, checkpoint, describe, devices, epoch, losses, models, steps
 from cnn.data import load_dataset
 from cnn.data.chunks import Loader, choose_chunk_steps
 from cnn.data.images import Dataset
@@ -223,6 +223,7 @@ def make_task(config: "Config", dataset: Dataset) -> steps.Task:
             "it out of train with --validation_fraction=0.1"
         )
     data = config.data
+    augment.check(config.augment, dataset.train.shape, data.image_size)
     mean, std = compute_scaling(data.scaling, data.mean, data.std, dataset.train)
     return steps.Task(
         model=models.create_model(
@@ -238,4 +239,5 @@ def make_task(config: "Config", dataset: Dataset) -> steps.Task:
         ),
         optimizer=static.optimizer,
         accumulate_steps=pieces,
+        augment=static.augment,
     )

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cnn import keys, losses, metrics, optimizer
+from cnn import augment, keys, losses, metrics, optimizer
+from cnn.augment import AugmentOptions
 from cnn.ops import scaling
 from cnn.optimizer import Hyperparameters, OptimizerOptions
 from cnn.options import option
@@ -48,12 +49,14 @@ class Task:
         num_classes: K.
         mean: what is subtracted from each channel of [0, 1] images.
         std: what each channel is then divided by.
-        image_size: height and width in pixels of what the model sees, cut from the
-            centre of stored images; 0 takes them whole.
+        image_size: height and width in pixels of what the model sees, cut from stored
+            images: in training at a random place, in evaluation from the centre; 0
+            takes them whole.
         steps_per_epoch: the length of an epoch.
         class_weights: K weights of the loss; empty when all are 1.
         optimizer: the structure of the update.
         accumulate_steps: pieces a batch is computed in.
+        augment: the structure of augmentation.
     """
 
     model: nn.Module
@@ -65,6 +68,7 @@ class Task:
     class_weights: tuple[float, ...] = ()
     optimizer: OptimizerOptions = OptimizerOptions()
     accumulate_steps: int = 1
+    augment: AugmentOptions = AugmentOptions()
 
 
 def train_step(
@@ -82,8 +86,21 @@ def train_step(
         The state after it; the batch's metric sums (`loss`, `correct`, `count`);
         a record of `loss`, `learning_rate` and `gradient_norm`, float32 [].
     """
+    epoch = state.step // task.steps_per_epoch
+    batch = augment.repeat_examples(task.augment, batch)
+    images = augment.augment_images(
+        task.augment, hyperparameters, epoch, batch, task.image_size
+    )
+    images = scaling.scale_images(images, task.mean, task.std)
+    targets = losses.make_targets(
+        batch["labels"], task.num_classes, hyperparameters["label_smoothing"]
+    )
+    images, targets = augment.mix_batch(
+        task.augment, hyperparameters, epoch, batch, images, targets
+    )
+    prepared = {"images": images, "targets": targets, "labels": batch["labels"]}
     gradients, batch_stats, sums = _compute_gradients(
-        task, state, batch, hyperparameters
+        task, state, prepared, hyperparameters
     )
     rate = optimizer.compute_learning_rate(
         task.optimizer, state.step, task.steps_per_epoch, hyperparameters
@@ -109,8 +126,13 @@ def predict_step(
     task: Task, variables: Mapping[str, Any], images: jax.Array
 ) -> jax.Array:
     """Compute logits, float32 [N, K], of uint8 images [N, H, W, C]."""
-    images = scaling.scale_images(_crop_centre(task, images), task.mean, task.std)
-    return task.model.apply(variables, images, train=False).astype(jnp.float32)
+
+    def predict(images: jax.Array) -> jax.Array:
+        images = scaling.scale_images(images, task.mean, task.std)
+        return task.model.apply(variables, images, train=False).astype(jnp.float32)
+
+    tta, size = task.augment.tta, task.image_size
+    return augment.average_views(predict, images, tta, size)
 
 
 def eval_step(task: Task, variables: Mapping[str, Any], batch: Batch) -> Sums:
@@ -149,7 +171,7 @@ def compute_loss(
     Args:
         params: what is differentiated.
         batch_stats: running statistics before.
-        piece: `images` and `labels`.
+        piece: `images` float32, scaled; `targets` [N, K]; `labels`.
         key: what dropout is drawn from.
         task: the static part.
         hyperparameters: the numbers.
@@ -158,19 +180,15 @@ def compute_loss(
         The sum of the examples' losses, weighted by class; the running statistics
         after; the metric sums, whose `loss` is not weighted.
     """
-    images = _crop_centre(task, piece["images"])
+    labels, targets = piece["labels"], piece["targets"]
     logits, updated = task.model.apply(
         {"params": params, "batch_stats": batch_stats},
-        scaling.scale_images(images, task.mean, task.std),
+        piece["images"],
         train=True,
         dropout_rate=hyperparameters["dropout_rate"],
         stochastic_depth_rate=hyperparameters["stochastic_depth_rate"],
         rngs={"dropout": key},
         mutable=["batch_stats"],
-    )
-    labels = piece["labels"]
-    targets = losses.make_targets(
-        labels, task.num_classes, hyperparameters["label_smoothing"]
     )
     example_losses = losses.cross_entropy(logits, targets)
     sums = {
@@ -202,15 +220,14 @@ def _compute_gradients(
         gradients = jax.tree.map(jnp.add, gradients, more)
         return (gradients, batch_stats, metrics.add_sums(sums, piece_sums)), None
 
-    whole = {name: batch[name] for name in ("images", "labels")}
     if task.accumulate_steps == 1:
         gradients, (batch_stats, sums) = differentiate(
-            state.params, state.batch_stats, whole, key, task, hyperparameters
+            state.params, state.batch_stats, batch, key, task, hyperparameters
         )
     else:
         pieces = task.accumulate_steps
         split = jax.tree.map(
-            lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), whole
+            lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), batch
         )
         nothing = jax.tree.map(jnp.zeros_like, state.params)
         start = (nothing, state.batch_stats, create_train_sums())
@@ -219,14 +236,6 @@ def _compute_gradients(
         )
     scale = 1 / _sum_weights(task, batch["labels"])
     return jax.tree.map(lambda x: x * scale, gradients), batch_stats, sums
-
-
-def _crop_centre(task: Task, images: jax.Array) -> jax.Array:
-    size = task.image_size
-    if not size or images.shape[1:3] == (size, size):
-        return images
-    top, left = ((side - size) // 2 for side in images.shape[1:3])
-    return images[:, top : top + size, left : left + size]
 
 
 def _sum_weights(task: Task, labels: jax.Array) -> jax.Array:

@@ -1,0 +1,105 @@
+"""Where an image's pixels come from: all geometry that flags ask for, in one lookup."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from cnn.augment import crops, geometry, resize
+from cnn.augment.options import AugmentOptions
+
+Hyperparameters = Mapping[str, jax.Array | None]
+Draw = Callable[..., jax.Array]
+
+
+def place(
+    options: AugmentOptions,
+    hyperparameters: Hyperparameters,
+    draw: Draw,
+    epoch: jax.Array | int,
+    images: jax.Array,
+    size: tuple[int, int],
+) -> jax.Array:
+    """Crop, flip and transform, so that a pixel is interpolated at most once.
+
+    Args:
+        options: the static part.
+        hyperparameters: every number; None where absent.
+        draw: returns an operation's keys [N].
+        epoch: int32 [].
+        images: uint8 [N, H, W, C].
+        size: (height, width) of the output.
+
+    Returns:
+        uint8 [N, height, width, C]. Rotation and the like see what the crop leaves
+        out of the image; what lies outside of that is filled, or reflected.
+    """
+    count, shape = images.shape[0], images.shape[1:3]
+    area, padding = (
+        hyperparameters["random_resized_crop_min_area"],
+        hyperparameters["crop_padding"],
+    )
+    flips = _draw_flips(options, hyperparameters, draw, epoch, count)
+    matrix = _draw_matrix(hyperparameters, draw, size)
+    if matrix is None and area is None and padding is None and size == shape:
+        return images if flips is None else crops.flip_each(images, *flips)
+    no = jnp.zeros(count, bool)
+    flips = flips or (no, no)
+    mode, fill = options.crop_mode, jnp.round(255 * hyperparameters["geometry_fill"])
+    if area is not None:
+        most = hyperparameters["random_resized_crop_max_area"]
+        aspect = hyperparameters["random_resized_crop_aspect"]
+        window = resize.draw_windows(draw("crop"), shape, area, most, aspect)
+        if matrix is None:
+            return resize.resize_windows(images, window, size, *flips)
+        images = resize.soften(images, window, size)
+    else:
+        corner = (no.astype(jnp.int32),) * 2
+        if padding is not None or size != shape:
+            pixels = 0 if padding is None else padding
+            corner = crops.draw_corners(draw("crop"), shape, size, pixels)
+        if matrix is None:
+            return crops.copy_windows(images, *corner, *flips, size, mode, fill)
+        window = (*corner, jnp.float32(size[0]), jnp.float32(size[1]))
+    shown = geometry.window_matrix(*window, *flips, shape, size)
+    matrix = geometry.compose(shown, matrix)
+    return geometry.transform(images, matrix, size, options.interpolation, mode, fill)
+
+
+def _draw_flips(
+    options: AugmentOptions,
+    hyperparameters: Hyperparameters,
+    draw: Draw,
+    epoch: jax.Array | int,
+    count: int,
+) -> tuple[jax.Array, jax.Array] | None:
+    """Draw which images are mirrored and which turned upside down, or None."""
+    across = hyperparameters["flip_probability"]
+    down = hyperparameters["vertical_flip_probability"]
+    if across is None and down is None and not options.alternating_flip:
+        return None
+    mirrored = upside_down = jnp.zeros(count, bool)
+    if options.alternating_flip:
+        mirrored = crops.alternate_flips(
+            draw("alternating_flip", every_epoch=False), epoch
+        )
+    elif across is not None:
+        mirrored = crops.draw_flips(draw("flip"), across)
+    if down is not None:
+        upside_down = crops.draw_flips(draw("vertical_flip"), down)
+    return mirrored, upside_down
+
+
+def _draw_matrix(
+    hyperparameters: Hyperparameters, draw: Draw, size: tuple[int, int]
+) -> jax.Array | None:
+    """Draw the matrices of rotation, shift, scale and shear; None without any."""
+    numbers = {
+        "rotation_degrees": hyperparameters["rotation_degrees"],
+        "shift": hyperparameters["shift"],
+        "scale_min": hyperparameters["scale_min"],
+        "scale_max": hyperparameters["scale_max"],
+        "shear_degrees": hyperparameters["shear_degrees"],
+    }
+    given = {name: number for name, number in numbers.items() if number is not None}
+    return geometry.make_matrix(draw("affine"), size, **given) if given else None

@@ -1,0 +1,210 @@
+"""Policies: published ways to choose transformations and their strengths.
+
+`images` are uint8 [N, H, W, C]; uint8 comes back. `key` is [N] typed keys. Every
+operation is applied for itself, as published; geometric ones copy the nearest pixel
+and fill with black. Ranges and signs are torchvision's.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn.augment import colour, geometry
+from cnn.augment.crops import map_images
+from cnn.augment.tables import AUTOAUGMENT, OPERATIONS, SPACES
+
+_ENHANCED = ("brightness", "contrast", "saturation", "posterize", "solarize")
+_PLAIN = ("invert", "autocontrast")
+_MOVED = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+_KINDS = ("identity", "point", "move", "sharpness", "equalize")
+
+
+def randaugment(
+    key: jax.Array, images: jax.Array, magnitude: jax.Array | float, layers: int = 2
+) -> jax.Array:
+    """Apply `layers` operations, each uniform among 14, at one strength in 0..30.
+
+    Source: Cubuk et al. 2019, https://arxiv.org/abs/1909.13719
+    """
+    names = tuple(SPACES["randaugment"])
+    for layer in range(layers):
+        index, sign, _ = _draw(key, layer, len(names))
+        share = jnp.broadcast_to(magnitude, index.shape) / 30
+        images = _apply_named("randaugment", images, index, share, sign)
+    return images
+
+
+def trivialaugment(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Apply one operation, uniform among 14, at one of 31 strengths, uniform too.
+
+    Source: Müller and Hutter 2021, https://arxiv.org/abs/2103.10158
+    """
+    index, sign, u = _draw(key, 0, len(SPACES["trivialaugment"]))
+    share = jnp.minimum(jnp.floor(u * 31), 30) / 30
+    return _apply_named("trivialaugment", images, index, share, sign)
+
+
+def autoaugment(key: jax.Array, images: jax.Array, dataset: str) -> jax.Array:
+    """Apply one of 25 learnt pairs of operations; each has its own probability.
+
+    Args:
+        key: [N] typed keys.
+        images: uint8 [N, H, W, C].
+        dataset: `cifar` or `imagenet`, what it was learnt on.
+
+    Source: Cubuk et al. 2018, https://arxiv.org/abs/1805.09501
+    """
+    names = list(SPACES["autoaugment"])
+    table = AUTOAUGMENT[dataset]
+    pair, _, _ = _draw(key, 2, len(table))
+    for half in (0, 1):
+        chosen = [row[half] for row in table]
+        index = jnp.asarray([names.index(name) for name, _, _ in chosen])[pair]
+        chance = jnp.asarray([chance for _, chance, _ in chosen])[pair]
+        share = jnp.asarray([level / 9 for _, _, level in chosen])[pair]
+        _, sign, u = _draw(key, half, 1)
+        index = jnp.where(u < chance, index, names.index("identity"))
+        images = _apply_named("autoaugment", images, index, share, sign)
+    return images
+
+
+def augmix(
+    key: jax.Array, images: jax.Array, severity: jax.Array | float = 3.0
+) -> jax.Array:
+    """Mix each image with three chains of one to three operations on it.
+
+    Weights are Dirichlet(1, 1, 1) for the chains, Beta(1, 1) between their mix and
+    the image. (The paper's consistency loss is another matter and is not here.)
+
+    Args:
+        key: [N] typed keys.
+        images: uint8 [N, H, W, C].
+        severity: 1 to 10; an operation's strength is uniform among the first
+            `severity` of ten.
+
+    Source: Hendrycks et al. 2019, https://arxiv.org/abs/1912.02781
+    """
+    count = len(SPACES["augmix"]) - 1
+    draw = jax.vmap(lambda one: jax.random.uniform(jax.random.fold_in(one, 99), (7,)))
+    u = draw(key)
+    weights = -jnp.log(jnp.maximum(u[:, :3], 1e-7))
+    weights = weights / jnp.sum(weights, axis=1, keepdims=True) * u[:, 3:4]
+    depths = jnp.floor(u[:, 4:7] * 3) + 1
+    mixed = (1 - u[:, 3]).reshape(-1, 1, 1, 1) * images.astype(jnp.float32)
+    for chain in range(3):
+        varied = images
+        for link in range(3):
+            index, sign, level = _draw(key, 3 * chain + link, count)
+            share = jnp.floor(level * jnp.maximum(severity, 1.0)) / 9
+            index = jnp.where(link < depths[:, chain], index, count)
+            varied = _apply_named("augmix", varied, index, share, sign)
+        mixed = mixed + weights[:, chain].reshape(-1, 1, 1, 1) * varied
+    return geometry.round_like(mixed, images)
+
+
+def apply(
+    images: jax.Array, operation: jax.Array, value: jax.Array | float
+) -> jax.Array:
+    """Apply to each image the operation of its own.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        operation: int32 [N], positions in `OPERATIONS`.
+        value: float32 [N]: slope for shears, pixels for translations, degrees, factor
+            for brightness, contrast, saturation and sharpness, bits, threshold.
+    """
+    value = jnp.broadcast_to(jnp.asarray(value, jnp.float32), operation.shape)
+    kinds = jnp.asarray([_KINDS.index(_find_kind(name)) for name in OPERATIONS])
+    branches = (
+        lambda image, operation, value: image,
+        _apply_point,
+        _apply_move,
+        lambda image, operation, value: _alone(colour.adjust_sharpness, image, value),
+        lambda image, operation, value: _alone(colour.equalize, image),
+    )
+
+    def change(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax.Array:
+        return jax.lax.switch(kinds[operation], branches, image, operation, value)
+
+    return map_images(change, images, operation, value)
+
+
+def _find_kind(name: str) -> str:
+    if name in _ENHANCED or name in _PLAIN:
+        return "point"
+    return "move" if name in _MOVED else name
+
+
+def _apply_point(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax.Array:
+    """Compute all operations on single pixels, in one pass, and choose."""
+    functions = {
+        "brightness": colour.adjust_brightness,
+        "contrast": colour.adjust_contrast,
+        "saturation": colour.adjust_saturation,
+        "posterize": colour.posterize,
+        "solarize": colour.solarize,
+        "invert": colour.invert,
+        "autocontrast": colour.autocontrast,
+    }
+    result = image
+    for name, function in functions.items():
+        values = (value,) if name in _ENHANCED else ()
+        is_it = operation == OPERATIONS.index(name)
+        result = jnp.where(is_it, _alone(function, image, *values), result)
+    return result
+
+
+def _apply_move(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax.Array:
+    """Shear about the upper left corner, translate, or turn, by the nearest pixel."""
+    height, width = image.shape[:2]
+
+    def given(name: str) -> jax.Array:
+        return jnp.where(operation == OPERATIONS.index(name), value, 0.0)
+
+    slope_x, slope_y = given("shear_x"), given("shear_y")
+    x, y = jnp.trunc(given("translate_x")), jnp.trunc(given("translate_y"))
+    angle = jnp.deg2rad(given("rotate"))
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    # A corner shear is one about the centre, and a shift of the rest.
+    x, y = x - slope_x * height / 2, y - slope_y * width / 2
+    rows = [[cos, slope_x - sin, -x], [sin + slope_y, cos, -y]]
+    matrix = jnp.stack([jnp.stack(row) for row in rows])
+    places = geometry.find_places(matrix, (height, width), (height, width))
+    return geometry.sample_nearest(image, *places, jnp.zeros((), image.dtype))
+
+
+def _alone(function: Any, image: jax.Array, *values: jax.Array) -> jax.Array:
+    return function(image[None], *values)[0]
+
+
+def _draw(
+    key: jax.Array, layer: int, count: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Draw for each image a position below `count`, a sign, and a number in [0, 1)."""
+
+    def draw(one: jax.Array) -> jax.Array:
+        return jax.random.uniform(jax.random.fold_in(one, layer), (3,))
+
+    u = jax.vmap(draw)(key)
+    index = jnp.minimum(jnp.floor(u[:, 0] * count), count - 1).astype(jnp.int32)
+    return index, jnp.where(u[:, 1] < 0.5, -1.0, 1.0), u[:, 2]
+
+
+def _apply_named(
+    space: str, images: jax.Array, index: jax.Array, share: jax.Array, sign: jax.Array
+) -> jax.Array:
+    """Apply each image's operation of a space at a share in 0..1 of its range."""
+    sides: Sequence[int] = images.shape[1:3]
+    rows = SPACES[space]
+    operations = np.int32([OPERATIONS.index(name) for name in rows])
+    ends = np.float32([row.scale_ends(*sides) for row in rows.values()])
+    low, high = jnp.asarray(ends[:, 0])[index], jnp.asarray(ends[:, 1])[index]
+    extent = (high - low) * share
+    signed = jnp.asarray([row.signed for row in rows.values()])[index]
+    whole = jnp.asarray([row.whole for row in rows.values()])[index]
+    value = low + jnp.where(signed, sign, 1.0) * extent
+    value = jnp.where(whole, jnp.round(value), value)
+    return apply(images, jnp.asarray(operations)[index], value)

@@ -1,0 +1,196 @@
+"""The augmentation sheet: training images, varied as flags say, and by each flag alone.
+
+Above, the originals and eight varied versions of each, as the model sees them (scaled
+back); below, one row for each transformation, at a small and at a large strength.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn import augment
+from cnn.augment import views
+from cnn.data import load_dataset
+from cnn.data.statistics import compute_scaling
+from cnn.errors import UserError
+from cnn.ops import scaling
+
+if TYPE_CHECKING:
+    from cnn.config import Config
+
+_EXAMPLES, _VERSIONS, _EACH = 8, 8, 4
+STRENGTHS: dict[str, tuple[float, float]] = {
+    "random_resized_crop_min_area": (0.9, 0.08),
+    "crop_padding": (1, 4),
+    "flip_probability": (0.5, 1.0),
+    "vertical_flip_probability": (0.5, 1.0),
+    "rotation_degrees": (5.0, 45.0),
+    "shift": (0.05, 0.3),
+    "scale_min": (0.95, 0.5),
+    "scale_max": (1.05, 2.0),
+    "shear_degrees": (5.0, 40.0),
+    "brightness": (0.1, 0.8),
+    "contrast": (0.1, 0.8),
+    "saturation": (0.1, 1.0),
+    "hue": (0.02, 0.5),
+    "gamma": (0.1, 2.0),
+    "greyscale_probability": (0.5, 1.0),
+    "invert_probability": (0.5, 1.0),
+    "posterize_bits": (2, 7),
+    "solarize": (0.1, 1.0),
+    "autocontrast_probability": (0.5, 1.0),
+    "equalize_probability": (0.5, 1.0),
+    "sharpness": (0.5, 5.0),
+    "blur_sigma": (0.5, 2.0),
+    "noise_std": (0.02, 0.2),
+    "channel_shift": (0.05, 0.4),
+    "lighting_std": (0.1, 1.0),
+    "cutout_size": (4, 16),
+    "erasing_probability": (0.5, 1.0),
+    "mixup_alpha": (0.2, 4.0),
+    "cutmix_alpha": (0.2, 4.0),
+}
+POLICIES = (
+    {"policy": "randaugment", "policy_magnitude": 5.0},
+    {"policy": "randaugment", "policy_magnitude": 25.0},
+    {"policy": "trivialaugment"},
+    {"policy": "autoaugment_cifar"},
+    {"policy": "autoaugment_imagenet"},
+    {"policy": "augmix", "policy_magnitude": 3.0},
+    {"policy": "augmix", "policy_magnitude": 10.0},
+)
+
+
+def draw(config: "Config", folder: Path) -> Path:
+    """Draw `augmentation.png`.
+
+    Args:
+        config: the options; those of augmentation and data matter.
+        folder: where the file goes.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: the options do not fit the images, or matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("--mode=visualize needs: pip install matplotlib") from None
+    dataset = load_dataset(config.data)
+    size = config.data.image_size
+    augment.check(config.augment, dataset.train.shape, size)
+    count = min(_EXAMPLES, len(dataset.train))
+    ids = _choose_examples(dataset.train.labels, count)
+    images = dataset.train.read(ids)
+    data = config.data
+    scale = compute_scaling(data.scaling, data.mean, data.std, dataset.train)
+    above = [("original", views.make_views(jnp.asarray(images), "none", size)[0])]
+    for epoch in range(_VERSIONS):
+        shown = _vary(config, {}, images, ids, scale, epoch)
+        above.append((f"epoch {epoch}", shown))
+    below = list(_vary_each(config, images[:_EACH], ids[:_EACH], scale))
+    half = (len(below) + 1) // 2
+    figure = Figure(figsize=(17, 0.42 * half), layout="constrained")
+    left, middle, right = figure.subplots(
+        1, 3, width_ratios=(len(images), _EACH, _EACH)
+    )
+    _show_rows(left, above, "training images as the flags vary them")
+    _show_rows(middle, below[:half], "each transformation alone, weak and strong")
+    _show_rows(right, below[half:], "")
+    path = folder / "augmentation.png"
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _choose_examples(labels: np.ndarray, count: int) -> np.ndarray:
+    """Choose examples of as many classes as there are, in the order of the set."""
+    _, first = np.unique(labels, return_index=True)
+    rest = np.setdiff1d(np.arange(len(labels)), first)
+    return np.concatenate([np.sort(first), rest])[:count].astype(np.int32)
+
+
+def _vary_each(config: "Config", images: np.ndarray, ids: np.ndarray, scale: Any):
+    """Yield (label, images) for each transformation at two strengths."""
+    channels = images.shape[-1]
+    for name, strengths in STRENGTHS.items():
+        for strength in strengths:
+            changes = {name: strength}
+            try:
+                _check_alone(config, changes, images.shape[1:])
+            except UserError:
+                shown = np.zeros_like(images)
+                yield f"{name}\nneeds 3 channels, has {channels}", shown
+                continue
+            shown = _vary(config, changes, images, ids, scale, 0)
+            yield f"{name}\n{strength:g}", shown
+    for changes in POLICIES:
+        shown = _vary(config, changes, images, ids, scale, 0)
+        values = [str(changes["policy"]), f"{changes.get('policy_magnitude', 0):g}"]
+        yield "\n".join(values if "policy_magnitude" in changes else values[:1]), shown
+
+
+def _check_alone(config: "Config", changes: dict, shape: tuple) -> None:
+    augment.check(augment.AugmentOptions(**changes), shape)
+
+
+def _vary(
+    config: "Config",
+    changes: dict[str, Any],
+    images: np.ndarray,
+    ids: np.ndarray,
+    scale: tuple,
+    epoch: int,
+) -> np.ndarray:
+    """Vary images as the step does, by the flags or by one change alone."""
+    options = augment.AugmentOptions(**changes) if changes else config.augment
+    chosen = dataclasses.replace(config, augment=options)
+    numbers = chosen.make_hyperparameters()
+    static = chosen.make_static().augment
+    batch = {"images": jnp.asarray(images), "ids": jnp.asarray(ids)}
+    size = config.data.image_size
+    return np.asarray(_vary_batch(static, size, scale, numbers, epoch, batch))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _vary_batch(
+    options: augment.AugmentOptions,
+    size: int,
+    scale: tuple,
+    numbers: dict,
+    epoch: jax.Array,
+    batch: dict,
+) -> jax.Array:
+    mean, std = scale
+    shown = augment.augment_images(options, numbers, epoch, batch, size)
+    floats = scaling.scale_images(shown, mean, std)
+    targets = jnp.zeros((len(shown), 1))
+    floats, _ = augment.mix_batch(options, numbers, epoch, batch, floats, targets)
+    mean, std = (jnp.asarray(x).reshape(1, 1, 1, -1) for x in (mean, std))
+    return jnp.clip(floats * std + mean, 0, 1)
+
+
+def _show_rows(ax: Any, rows: list, title: str) -> None:
+    """Show rows of images as one mosaic, each row with its label."""
+    lines = []
+    for _, images in rows:
+        images = np.asarray(images)
+        images = images / 255 if images.dtype == np.uint8 else images
+        images = np.broadcast_to(images, (*images.shape[:3], 3))
+        gap = max(1, images.shape[1] // 16)
+        sides = ((0, 0), (0, gap), (0, gap), (0, 0))
+        lines.append(np.concatenate(np.pad(images, sides, constant_values=1), axis=1))
+    height = lines[0].shape[0]
+    ax.imshow(np.concatenate(lines), interpolation="nearest")
+    ax.set_yticks([height * (i + 0.5) for i in range(len(rows))])
+    ax.set_yticklabels([label for label, _ in rows], fontsize=7)
+    ax.set_xticks([])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_title(title, fontsize=9)

@@ -31,7 +31,7 @@ FILE = Path(__file__).parent / "parity.npz"
 
 def measure(name, trains=True):
     """Measure one architecture; arrays by what they are."""
-    torch.manual_seed(0)
+    torch.set_flush_denormal(True)  # as XLA does; VGG is ten times as fast
     sizes = (32, 32) if name in OTHERS else (224, 64)
     model = create(name, NUM_CLASSES)
     shapes = {key: tuple(x.shape) for key, x in model.state_dict().items()}
@@ -81,6 +81,7 @@ def main():
     for name in names or [*OTHERS, *TORCHVISION]:
         started = time.perf_counter()
         found = measure(name, trains)
+        known = {k: x for k, x in known.items() if not k.startswith(f"{name}/")}
         known |= {f"{name}/{key}": value for key, value in found.items()}
         np.savez_compressed(FILE, **dict(sorted(known.items())))
         seconds = time.perf_counter() - started

@@ -1,0 +1,19 @@
+"""ResNet-20 on CIFAR-10, ten epochs: a short recipe for comparisons.
+
+    python main.py --config=cifar10_resnet20 --data_dir=~/tensorflow_datasets
+"""
+
+options = {
+    "dataset": "tfds:cifar10",
+    "mean": (0.491373, 0.482353, 0.446667),
+    "std": (0.247059, 0.243529, 0.261569),
+    "flip_probability": 0.5,
+    "crop_padding": 4,
+    "crop_mode": "reflect",
+    "model": "resnet20",
+    "epochs": 10,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "warmup_epochs": 1.0,
+    "weight_decay": 5e-4,
+}

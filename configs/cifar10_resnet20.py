@@ -1,6 +1,6 @@
 """ResNet-20 on CIFAR-10, ten epochs: a short recipe for comparisons.
 
-    python main.py --config=cifar10_resnet20 --data_dir=~/tensorflow_datasets
+python main.py --config=cifar10_resnet20 --data_dir=~/tensorflow_datasets
 """
 
 options = {

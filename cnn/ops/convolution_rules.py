@@ -1,4 +1,4 @@
-"""The gradients of a 2-D convolution, in formulations that are quick on CPU.
+"""A 2-D convolution and its gradients, in formulations that are quick on CPU.
 
 Arrays: x [N, H, W, C], kernel [Sh, Sw, C / groups, O], gradient [N, H', W', O];
 `stride`, `padding`, `dilation` as `geometry.resolve_convolution` returns them.
@@ -11,11 +11,11 @@ products over chunks of images that fit the cache.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from cnn.ops import geometry
+from cnn.ops import geometry, grouped_rules
 from cnn.ops.geometry import Pairs
+from cnn.ops.taps import list_taps, sum_dtype
 
 _CHUNK_BYTES = 1_200_000  # a core's L2 cache is 1–2 MB
 
@@ -40,18 +40,18 @@ def plain(
     )
 
 
-def is_product(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], groups) -> bool:
-    """Say whether a matrix product beats XLA's convolution on CPU.
+def is_plain(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], groups) -> bool:
+    """Say whether XLA's own convolution is the quickest on CPU.
 
     A kernel with more taps than the image has pixels on an axis falls out of the
-    quick convolution (3×3 on 2×2 pixels, 64 channels: 1.7 ms against 0.17 ms), and
-    a 1×1 kernel is a product anyway (3.2 against 2.0 ms, at stride 2 1.4 against
-    0.6 ms). Everything else is slower as patches, by 1.5 to 4 times.
+    quick convolution (3×3 on 2×2 pixels, 64 channels: 1.7 ms against 0.17 ms as a
+    matrix product), and a 1×1 kernel is a product anyway (3.2 against 2.0 ms, at
+    stride 2 1.4 against 0.6 ms). Everything else without groups is slower as
+    patches, by 1.5 to 4 times. `grouped_rules` has those with groups.
     """
     sides = zip(x_shape[1:3], kernel_shape, strict=False)
-    return groups == 1 and (
-        kernel_shape[:2] == (1, 1) or any(pixels < taps for pixels, taps in sides)
-    )
+    small = kernel_shape[:2] == (1, 1) or any(pixels < taps for pixels, taps in sides)
+    return groups == 1 and not small
 
 
 def convolve(
@@ -62,12 +62,19 @@ def convolve(
     dilation: tuple[int, ...],
     groups: int,
 ) -> jax.Array:
-    """Compute the convolution, as one matrix product where that is quicker."""
+    """Compute the convolution: plain, as a matrix product, or by blocks of groups."""
     static = (stride, padding, dilation, groups)
-    if not is_product(x.shape, kernel.shape, groups):
+    if is_plain(x.shape, kernel.shape, groups):
         return plain(x, kernel, *static)
     shape = geometry.convolution_shape(x.shape, kernel.shape, static)
-    taps = _taps(x, shape, kernel.shape, *static[:3])
+    if grouped_rules.is_depthwise(kernel.shape, groups):
+        return grouped_rules.convolve_depthwise(x, kernel, shape, *static[:3])
+    if groups > 1:
+        blocks = grouped_rules.count_blocks(x.shape[-1], groups)
+        kernels = grouped_rules.merge_groups(kernel, groups, blocks)
+        parts = zip(jnp.split(x, blocks, -1), kernels, strict=True)
+        return jnp.concatenate([convolve(*part, *static[:3], 1) for part in parts], -1)
+    taps = jnp.stack(list_taps(x, shape, kernel.shape, *static[:3]), axis=3)
     product = taps.reshape(-1, kernel[..., 0].size) @ kernel.reshape(-1, shape[-1])
     return product.reshape(shape)
 
@@ -117,7 +124,16 @@ def kernel_gradient(
     images = x.shape[0]
     if depth * groups == 0 or x.size == 0 or gradient.size == 0:
         return jnp.zeros(shape, x.dtype)
-    if stride == (1, 1) and groups == 1 and height * width > 1 and depth >= 8:
+    static = (stride, padding, dilation)
+    if grouped_rules.is_depthwise(shape, groups):
+        return grouped_rules.depthwise_kernel_gradient(x, gradient, shape, *static)
+    if groups > 1 and stride == (1, 1):
+        blocks = grouped_rules.count_blocks(x.shape[-1], groups)
+        own = (height, width, x.shape[-1] // blocks, features // blocks)
+        parts = [jnp.split(a, blocks, -1) for a in (x, gradient)]
+        found = [kernel_gradient(*p, own, *static, 1) for p in zip(*parts, strict=True)]
+        return grouped_rules.take_groups(found, shape, groups)
+    if stride == (1, 1) and height * width > 1 and depth >= 8:
         product, columns = _crossed_shifts, width * depth + height * features
     else:
         product, columns = _patches, height * width * depth * groups + features
@@ -136,7 +152,7 @@ def kernel_gradient(
     x, gradient = (
         a[: images - rest].reshape(size, chunks, *a.shape[1:]) for a in (x, gradient)
     )
-    start = jnp.zeros(shape, _sum_dtype(x)) + total
+    start = jnp.zeros(shape, sum_dtype(x)) + total
     total = lax.fori_loop(
         0, chunks, lambda i, total: total + of(x[:, i], gradient[:, i]), start
     )
@@ -164,7 +180,7 @@ def _crossed_shifts(x, gradient, shape, stride, padding, dilation, groups):
         moved.append(lax.pad(gradient, zero, around))
     x = jnp.concatenate(x, -1).reshape(-1, width * depth)
     moved = jnp.concatenate(moved, -1).reshape(-1, height * features)
-    product = jnp.matmul(x.T, moved, preferred_element_type=_sum_dtype(x))
+    product = jnp.matmul(x.T, moved, preferred_element_type=sum_dtype(x))
     product = product.reshape(width, depth, height, features)
     return product.transpose(2, 0, 1, 3)
 
@@ -172,8 +188,9 @@ def _crossed_shifts(x, gradient, shape, stride, padding, dilation, groups):
 def _patches(x, gradient, shape, stride, padding, dilation, groups):
     """Multiply the gradient with the patches of x that its pixels saw."""
     height, width, depth, features = shape
-    taps = _taps(x, gradient.shape, shape, stride, padding, dilation)
-    kind = _sum_dtype(x)
+    taps = list_taps(x, gradient.shape, shape, stride, padding, dilation)
+    taps = jnp.stack(taps, axis=3)
+    kind = sum_dtype(x)
     if groups == 1:
         taps = taps.reshape(-1, height * width * depth)
         pixels = gradient.reshape(-1, features)
@@ -185,28 +202,9 @@ def _patches(x, gradient, shape, stride, padding, dilation, groups):
     return product.reshape(shape)
 
 
-def _sum_dtype(x: jax.Array) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
 def _exchange_channels(kernel: jax.Array, groups: int) -> jax.Array:
     """Turn [Sh, Sw, C / groups, O] into [Sh, Sw, O / groups, C]."""
     height, width, depth, features = kernel.shape
     split = kernel.reshape(height, width, depth, groups, features // groups)
     split = split.transpose(0, 1, 4, 3, 2)
     return split.reshape(height, width, features // groups, groups * depth)
-
-
-def _taps(x, shape, kernel_shape, stride, padding, dilation) -> jax.Array:
-    """Return the pixels that every tap of the kernel meets: [N, H', W', taps, C]."""
-    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    taps = []
-    for offset in np.ndindex(*kernel_shape[:2]):
-        low = [o * d for o, d in zip(offset, dilation, strict=True)]
-        high = [
-            lo + geometry.extent(n, s)
-            for lo, n, s in zip(low, shape[1:3], stride, strict=True)
-        ]
-        limits = (x.shape[0], *high, x.shape[-1])
-        taps.append(lax.slice(padded, (0, *low, 0), limits, (1, *stride, 1)))
-    return jnp.stack(taps, axis=3)

@@ -39,6 +39,10 @@ CASES = {
     "wide padding": (4, 5, 8, (3, 3), 4, 1, 4, 1, 1),
     "full dilated": (5, 4, 8, (3, 2), 4, 1, "full", 2, 1),
     "depthwise": (5, 5, 4, (3, 3), 4, 1, "same", 1, 4),
+    "depthwise, more": (7, 6, 4, (3, 2), 8, (2, 1), ((1, 0), (0, 2)), (1, 2), 4),
+    "depthwise, small": (2, 2, 6, (7, 7), 6, 1, "same", 1, 6),
+    "blocks of groups": (5, 6, 32, (3, 3), 64, 1, "same", 1, 8),
+    "blocks, stride": (7, 6, 24, (3, 3), 12, 2, 1, 1, 6),
 }
 
 

@@ -1,0 +1,50 @@
+"""What each tap of a sliding kernel meets: strided slices of the padded image."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cnn.ops import geometry
+from cnn.ops.geometry import Pairs
+
+
+def list_taps(
+    x: jax.Array,
+    output_shape: Sequence[int],
+    kernel_shape: Sequence[int],
+    stride: tuple[int, ...],
+    padding: Pairs,
+    dilation: tuple[int, ...],
+) -> list[jax.Array]:
+    """List, for every tap (a, b) in row order, the pixels that it meets.
+
+    Args:
+        x: [N, H, W, C].
+        output_shape: of the convolution, [N, H', W', O].
+        kernel_shape: its first two axes are those of the taps.
+        stride: pixels between windows, (rows, columns).
+        padding: zeros around x, ((top, bottom), (left, right)).
+        dilation: pixels between taps, (rows, columns).
+
+    Returns:
+        Sh · Sw arrays [N, H', W', C]: x[:, i·s + a·d − low, j·s + b·d − low].
+    """
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    taps = []
+    for offset in np.ndindex(*kernel_shape[:2]):
+        low = [o * d for o, d in zip(offset, dilation, strict=True)]
+        high = [
+            lo + geometry.extent(n, s)
+            for lo, n, s in zip(low, output_shape[1:3], stride, strict=True)
+        ]
+        limits = (x.shape[0], *high, x.shape[-1])
+        taps.append(lax.slice(padded, (0, *low, 0), limits, (1, *stride, 1)))
+    return taps
+
+
+def sum_dtype(x: jax.Array) -> jnp.dtype:
+    """Return the type in which products of x are summed: float32 at least."""
+    return jnp.promote_types(x.dtype, jnp.float32)

@@ -8,6 +8,7 @@ All take turns, the best of five turns counts; ratios are ours over theirs.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -66,14 +67,18 @@ def make_own(case, batch, images, labels):
 
     config = make_config(CASES[case])
     options, numbers = config.make_static().augment, config.make_hyperparameters()
+    # In training all numbers reach the program once for a whole chunk of steps.
+    used = [field.name for field in dataclasses.fields(options)]
+    absent = dict.fromkeys(numbers)
+    numbers = {name: numbers[name] for name in numbers if name in (*used, "seed")}
+    mixes = {"mixup_alpha", "cutmix_alpha"} & CASES[case].keys()
 
     @jax.jit
     def run(images, labels, numbers, epoch):
-        ids = jnp.arange(batch)
-        whole = {"images": images, "ids": ids}
+        numbers, whole = absent | numbers, {"images": images, "ids": jnp.arange(batch)}
         varied = augment.augment_images(options, numbers, epoch, whole)
         scaled = scaling.scale_images(varied, (0.5,), (0.25,))
-        targets = jax.nn.one_hot(labels, 10)
+        targets = jax.nn.one_hot(labels, 10) if mixes else labels
         return augment.mix_batch(options, numbers, epoch, whole, scaled, targets)
 
     counter = iter(range(10**9))

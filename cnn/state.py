@@ -1,5 +1,6 @@
 """The state of a training run: arrays alone, nothing callable inside."""
 
+import bisect
 import hashlib
 from typing import Any
 
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn import keys, optimizer
+from cnn.errors import UserError
+from cnn.models.layers import ImageTooSmall
 from cnn.optimizer import Hyperparameters, OptimizerOptions
 
 
@@ -44,13 +47,42 @@ def create_variables(
 
     Returns:
         `params` and, maybe empty, `batch_stats`.
+
+    Raises:
+        UserError: the image is too small for the model; names the smallest.
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
-    variables = model.init(keys.initialisation_key(seed), images, train=False)
+    try:
+        variables = model.init(keys.initialisation_key(seed), images, train=False)
+    except ImageTooSmall as error:
+        size = _find_smallest_size(model, image_shape)
+        raise UserError(
+            f"{error}. The smallest image it takes is {size}x{size}: give a larger "
+            "--image_size, or a model with less downsampling"
+        ) from None
     return {
         "params": variables["params"],
         "batch_stats": variables.get("batch_stats", {}),
     }
+
+
+def _find_smallest_size(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Find the least side of square images that a model takes, by shapes alone."""
+
+    def is_taken(size: int) -> bool:
+        images = jax.ShapeDtypeStruct((1, size, size, image_shape[2]), jnp.float32)
+        try:
+            jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+        except ImageTooSmall:
+            return False
+        return True
+
+    low = min(image_shape[:2])
+    high = 2 * low
+    while not is_taken(high):
+        low, high = high, 2 * high
+    sizes = range(low, high + 1)
+    return sizes[bisect.bisect_left(sizes, True, key=is_taken)]
 
 
 def create_state(

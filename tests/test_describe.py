@@ -83,3 +83,11 @@ def test_too_small_image_is_refused(tmp_path):
     with pytest.raises(UserError, match="too small for this model: .*stage2"):
         describe.describe(config, tmp_path, Terminal())
     assert not (tmp_path / "describe.json").exists()
+
+
+@pytest.mark.parametrize("model, smallest", [("alexnet", 63), ("vgg11", 32)])
+def test_the_smallest_image_is_named(model, smallest):
+    module = models.create_model(ModelOptions(model=model), 10)
+    with pytest.raises(UserError, match=f"smallest image .* {smallest}x{smallest}:"):
+        describe.describe_model(module, (smallest - 1, 300, 3))
+    describe.describe_model(module, (smallest, smallest, 3))

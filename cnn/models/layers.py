@@ -212,6 +212,10 @@ def _make_bias_init(
     )
 
 
+class ImageTooSmall(UserError):
+    """An image shrinks to nothing inside a model."""
+
+
 def check_size(x: jax.Array, smallest: int, where: str) -> None:
     """Refuse an activation that is too small for the next layer.
 
@@ -221,12 +225,11 @@ def check_size(x: jax.Array, smallest: int, where: str) -> None:
         where: the layer's name, for the message.
 
     Raises:
-        UserError: H or W is smaller.
+        ImageTooSmall: H or W is smaller.
     """
     height, width = x.shape[1:3]
     if min(height, width) < smallest:
-        raise UserError(
+        raise ImageTooSmall(
             f"The image is too small for this model: {where} receives "
-            f"{height}x{width} pixels and needs {smallest}x{smallest}. Give a larger "
-            "--image_size, or a model with less downsampling."
+            f"{height}x{width} pixels and needs {smallest}x{smallest}"
         )

@@ -1,0 +1,93 @@
+"""What share of a resnet20 training step augmentation takes, batch 128 at 32x32.
+
+    python benchmarks/augment_share.py [--rounds=9]
+
+For each recipe of augment.py at this size: the median over rounds of a training step
+with it over one without it, taken in turns; and, finer than that noise, the seconds
+that augmentation takes alone over those of the step.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from augment import CASES, make_own, measure  # noqa: E402
+
+from cnn import devices, epoch, models, steps  # noqa: E402
+from cnn.config import make_config  # noqa: E402
+from cnn.state import create_state  # noqa: E402
+
+BATCH, STEPS = 128, 3
+RECIPES = {"none": {}} | {n: CASES[n] for n in ("cifar_standard", "cifar_strong")}
+
+
+def make_data():
+    """Make uint8 images [STEPS, B, 32, 32, 3] and labels; values do not matter."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (STEPS, BATCH, 32, 32, 3), dtype=np.uint8)
+    return images, random.integers(0, 10, (STEPS, BATCH), dtype=np.int32)
+
+
+def make_round(recipe):
+    """Make a function that takes some training steps and returns seconds a step."""
+    config = make_config({"model": "resnet20", "momentum": 0.9}, recipe)
+    static, numbers = config.make_static(), config.make_hyperparameters()
+    model = models.create_model(static.model, 10)
+    task = steps.Task(
+        model,
+        num_classes=10,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        optimizer=static.optimizer,
+        augment=static.augment,
+    )
+    state = create_state(model, (32, 32, 3), task.optimizer, numbers)
+    ids = np.arange(STEPS * BATCH, dtype=np.int32).reshape(STEPS, BATCH)
+    images, labels = make_data()
+    chunk = jax.device_put({"images": images, "labels": labels, "ids": ids})
+    program, kept = epoch.make_train_chunk(task), [state, steps.create_train_sums()]
+
+    def run():
+        started = time.perf_counter()
+        kept[0], kept[1], records = program(
+            *kept, chunk, numbers, np.int32(0), np.int32(STEPS)
+        )
+        np.asarray(records["loss"])
+        return (time.perf_counter() - started) / STEPS
+
+    return run
+
+
+def main():
+    """Measure and print a line a recipe."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args().rounds
+    devices.configure(devices.DeviceOptions(compilation_cache="off"))
+    print(f"{devices.describe_device()}, jax {jax.__version__}, n = {rounds}")
+    runs = {name: make_round(recipe) for name, recipe in RECIPES.items()}
+    seconds = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            taken = run()
+            if number:  # the first round compiles
+                seconds[name].append(taken)
+    step = statistics.median(seconds["none"])
+    print(f"step without: {1000 * step:.1f} ms ({BATCH / step:,.0f} images/s)")
+    images, labels = (x[0] for x in make_data())
+    for name in ("cifar_standard", "cifar_strong"):
+        pairs = zip(seconds[name], seconds["none"], strict=True)
+        ratio = statistics.median(a / b for a, b in pairs)
+        alone = min(measure(make_own(name, BATCH, images, labels)) for _ in range(5))
+        print(f"{name}: step {ratio:.3f} times, alone {alone / step:.2%} of it")
+
+
+if __name__ == "__main__":
+    main()

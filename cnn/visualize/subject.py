@@ -7,55 +7,22 @@ import dataclasses
 import functools
 import glob
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from cnn import evaluate, predict, steps
+from cnn import evaluate, predict
 from cnn.data import load_dataset
 from cnn.data.files import decode_files
 from cnn.data.images import Dataset, Images
 from cnn.errors import UserError
-from cnn.ops import scaling
-from cnn.predict import Trained
+from cnn.visualize.named_run import NamedRun, load_runs
 
 if TYPE_CHECKING:
     from cnn.config import Config
 
-_MOST_CHOSEN, _BATCH_SIZE = 10, 250
-
-
-@dataclasses.dataclass(frozen=True)
-class NamedRun:
-    """A trained run under a name that tells it from the others.
-
-    Attributes:
-        name: its directory's.
-        directory: where it lies.
-        trained: its model and weights.
-    """
-
-    name: str
-    directory: Path
-    trained: Trained
-
-    def scale(self, images: np.ndarray) -> jax.Array:
-        """Scale uint8 images [N, H, W, C] to what the model sees, float32."""
-        return scaling.scale_images(
-            jnp.asarray(images), self.trained.task.mean, self.trained.task.std
-        )
-
-    def unscale(self, images: np.ndarray) -> np.ndarray:
-        """Bring what the model sees back to floats in 0..1, clipped."""
-        mean, std = (
-            np.reshape(x, (1, 1, 1, -1))
-            for x in (self.trained.task.mean, self.trained.task.std)
-        )
-        return np.clip(np.asarray(images) * std + mean, 0, 1)
+_MOST_CHOSEN, _READ_AT_ONCE = 10, 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +66,7 @@ class Subject:
         Raises:
             UserError: a directory holds no whole checkpoint.
         """
-        which = self.config.checkpoint.checkpoint
-        names = _shorten([str(directory) for directory in self.directories])
-        return tuple(
-            NamedRun(name, directory, predict.load_trained(directory, which))
-            for name, directory in zip(names, self.directories, strict=True)
-        )
+        return load_runs(self.directories, self.config.checkpoint.checkpoint)
 
     @property
     def fitting_runs(self) -> tuple[NamedRun, ...]:
@@ -203,21 +165,12 @@ class Subject:
                 "cannot be compared with the labels"
             )
 
-    def make_predict(self, run: NamedRun) -> Callable[[np.ndarray], np.ndarray]:
-        """Make the function from uint8 images [N, H, W, C] to logits [N, K]."""
-        variables = run.trained.variables
-        return lambda images: map_batches(
-            functools.partial(_predict, run.trained.task, variables), images
-        )
-
     def compute_logits(self, run: NamedRun) -> np.ndarray:
         """Return a run's logits of the whole split, float32 [N, K]; computed once."""
         if run.name not in self._logits:
-            predicted = self.make_predict(run)
-            pieces = np.array_split(
-                np.arange(len(self.split)), -(-len(self.split) // 2000)
-            )
-            logits = [predicted(self.read(piece)) for piece in pieces]
+            count = -(-len(self.split) // _READ_AT_ONCE)
+            pieces = np.array_split(np.arange(len(self.split)), count)
+            logits = [run.predict(self.read(piece)) for piece in pieces]
             self._logits[run.name] = np.concatenate(logits)
         return self._logits[run.name]
 
@@ -235,37 +188,3 @@ class Subject:
         )
         names = tuple(Path(file).name for file in files)
         return Chosen(images, np.full(len(files), -1, np.int32), names)
-
-
-def map_batches(function: Callable[..., Any], *arrays: np.ndarray) -> Any:
-    """Apply a function to arrays batch by batch, with one shape for all batches.
-
-    Args:
-        function: of arrays [n, …], compiled; returns a tree of arrays [n, …].
-        *arrays: [N, …], N at least 1.
-
-    Returns:
-        The tree of arrays [N, …], in numpy.
-    """
-    total = len(arrays[0])
-    size = min(_BATCH_SIZE, total)
-    results = []
-    for start in range(0, total, size):
-        batch = [np.asarray(array[start : start + size]) for array in arrays]
-        missing = size - len(batch[0])
-        padded = [
-            np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) for x in batch
-        ]
-        results.append(function(*(jnp.asarray(x) for x in padded)))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:total], *results)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(task: steps.Task, variables: Any, images: jax.Array) -> jax.Array:
-    return steps.predict_step(task, variables, images)
-
-
-def _shorten(paths: list[str]) -> list[str]:
-    """Name directories by their last part, by all of it where that is not enough."""
-    names = [Path(path).resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else paths

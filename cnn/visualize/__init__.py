@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cnn.errors import UserError, suggest
 from cnn.options import option
-from cnn.visualize import augmentation, picture, report
+from cnn.visualize import augmentation, draw_demonstrations, picture, report
 from cnn.visualize.picture import Section
 from cnn.visualize.subject import Subject
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 # section's title. They stand in the order of the report.
 PICTURES: dict[str, ModuleType] = {
     "augmentation": augmentation,
+    "demonstrations": draw_demonstrations,
 }
-NEED_NO_RUN = ("augmentation",)
+NEED_NO_RUN = ("augmentation", "demonstrations")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,10 +42,8 @@ def convolve(
         _column(x), _column(kernel)[0, :, :, None], stride=stride, padding=padding
     )
     values = np.asarray(values)[0, :, 0]
-    title = (
-        f"{padding} convolution, {_describe(len(x), len(kernel), padding, stride)} = "
-        f"{len(values)} outputs"
-    )
+    counted = _count_outputs(len(x), len(kernel), padding, stride)
+    title = f"{padding} convolution, stride {stride}: {counted} = {len(values)} outputs"
     (padding_pair,) = geometry.resolve_padding(padding, (len(kernel),), (1,))
     window = _Window(len(kernel), stride, kernel)
     return _draw(title, x, padding_pair, window, values)
@@ -74,25 +72,19 @@ def differentiate(
     weights = _column(kernel)[0, :, :, None]
     _, pull = jax.vjp(lambda x: convolution.conv1d(x, weights), _column(x))
     values = np.asarray(pull(_column(gradient))[0])[0, :, 0]
-    title = (
-        "derivative of the valid convolution: full convolution of ∂loss/∂y with the "
-        "flipped kernel"
-    )
+    title = "derivative of a valid convolution: full, with the flipped kernel"
     rim = len(kernel) - 1
     names = ("∂loss/∂y", "flipped kernel", "∂loss/∂x")
     flipped = _Window(len(kernel), 1, kernel[::-1])
     return _draw(title, gradient, (rim, rim), flipped, values, names)
 
 
-def _describe(length: int, size: int, padding: str, stride: int) -> str:
-    lengths = {
-        "valid": f"{length} − ({size} − 1)",
-        "same": f"{length}",
-        "full": f"{length} + ({size} − 1)",
-    }
-    if stride == 1:
-        return lengths[padding]
-    return f"stride {stride}: ({length} − {size}) / {stride} + 1"
+def _count_outputs(length: int, size: int, padding: str, stride: int) -> str:
+    """Write the formula of how many windows fit."""
+    if padding == "same":
+        return f"{length} inputs"
+    rim = f"{length} {'+' if padding == 'full' else '−'} ({size} − 1)"
+    return rim if stride == 1 else f"⌈({rim}) / {stride}⌉"
 
 
 def _column(values: Sequence[float]) -> jax.Array:
@@ -122,10 +114,11 @@ def _draw(
         middle, left = start + (size - 1) / 2, _LEFT + start * _CELL
         now, later = range(step, step + 1), range(step, len(values))
         inside = padded[start : start + size]
-        formula = format_maximum(inside, value)
         if window.taps is not None:
             _put(drawing, start, _KERNEL, window.taps, "kernel", now)
             formula = format_products(inside, np.asarray(window.taps), value)
+        else:
+            formula = format_maximum(inside, value)
         _put(drawing, middle, _OUTPUT, [np.nan], "empty")
         _put(drawing, middle, _OUTPUT, [value], "output", later)
         drawing.rectangle(left, _INPUT, size * _CELL, _CELL, "window", now)

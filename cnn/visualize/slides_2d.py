@@ -18,7 +18,6 @@ from cnn.visualize.svg import (
 )
 
 _CELL, _SMALL, _EDGE, _TOP, _GAP = 42, 34, 16, 64, 44
-_SHADES = 4
 
 
 def convolve(
@@ -39,7 +38,9 @@ def convolve(
     )
     values = np.asarray(values)[0, :, :, 0]
     title = f"valid convolution, stride {stride}: {_size(image)} → {_size(values)}"
-    drawing, left = _draw_windows(title, image, values, taps.shape, stride, len(taps[0]))
+    drawing, left = _draw_windows(
+        title, image, values, taps.shape, stride, len(taps[0])
+    )
     drawing.text(left, _TOP - 14, "kernel", "left small")
     drawing.cells(left, _TOP, taps, "kernel", _CELL)
     for step, (i, j) in enumerate(np.ndindex(values.shape)):
@@ -88,7 +89,7 @@ def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
     values = convolution.conv2d(image, taps[..., None])[0, :, :, 0]
     parts, values = np.asarray(parts), np.asarray(values)
     title = f"{channels} channels, a kernel for each, one sum: {_size(values)}"
-    pitch = height * _SMALL + 20
+    pitch = height * _SMALL + 34
     middle = _EDGE + width * _SMALL + _GAP
     right = middle + window[1] * _SMALL + _GAP
     last = right + 60 + _GAP
@@ -137,11 +138,14 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
     kind = "depth to space" if inverse else "pixel shuffle, space to depth"
     title = f"{kind}: {names[0]} → {names[1]}"
     right = _EDGE + flat.shape[1] * _CELL + 2 * _GAP
-    pitch = columns * _CELL + 20
-    width, height = right + 2 * pitch + _EDGE, _TOP + 2 * (rows * _CELL + 34)
+    pitches = (columns * _CELL + 20, rows * _CELL + 34)
+    width, height = right + 2 * pitches[0] + _EDGE, _TOP + 2 * pitches[1]
     drawing = Drawing(max(width, 520), height, title, rows * columns)
     drawing.text(_EDGE, 24, title, "title")
-    spots = [(right + c % 2 * pitch, _TOP + c // 2 * (rows * _CELL + 34)) for c in range(4)]
+    spots = [
+        (right + c % 2 * pitches[0], _TOP + c // 2 * pitches[1])
+        for c in range(channels)
+    ]
     for c, (left, top) in enumerate(spots):
         drawing.text(left, top - 10, f"channel {c}", "left small")
         drawing.cells(left, top, np.full((rows, columns), np.nan), "empty", _CELL)
@@ -152,7 +156,7 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
             a, b = divmod(c, 2)
             there = (left + j * _CELL, top + i * _CELL)
             here = (_EDGE + (2 * j + b) * _CELL, _TOP + (2 * i + a) * _CELL)
-            style = f"shade{c % _SHADES}"
+            style = f"shade{c}"
             seen = (later, None) if inverse else (None, later)
             drawing.cells(*here, [[flat[2 * i + a, 2 * j + b]]], style, _CELL, seen[0])
             drawing.cells(*there, [[deep[i, j, c]]], style, _CELL, seen[1])

@@ -15,7 +15,7 @@ SECONDS_PER_STEP = 1.2
 _RESTING_STEPS = 3
 _STYLE = """
 svg{font-family:Arial,"Liberation Sans","DejaVu Sans",sans-serif}
-text{fill:#111;text-anchor:middle;dominant-baseline:central;font-size:18px}
+text{fill:#111;text-anchor:middle;dominant-baseline:central;font-size:16px}
 .left{text-anchor:start}
 .small{font-size:14px}
 .tap{font-size:11px;fill:#a33c00;text-anchor:end}
@@ -37,6 +37,9 @@ text{fill:#111;text-anchor:middle;dominant-baseline:central;font-size:18px}
 .weight1{stroke:#d55e00;stroke-width:2.6;stroke-dasharray:9 4}
 .weight2{stroke:#009e73;stroke-width:2.6;stroke-dasharray:2 4}
 """
+_STANDING_STILL = (
+    "@media (prefers-reduced-motion:reduce),print{*{animation:none!important}}"
+)
 
 
 @dataclasses.dataclass
@@ -82,7 +85,12 @@ class Drawing:
         self._add("rect", numbers, style, during)
 
     def text(
-        self, x: float, y: float, text: str, style: str = "", during: range | None = None
+        self,
+        x: float,
+        y: float,
+        text: str,
+        style: str = "",
+        during: range | None = None,
     ) -> None:
         """Write one line of text, centred at (x, y) unless the style says otherwise."""
         self._add("text", {"x": x, "y": y}, style, during, text)
@@ -145,7 +153,9 @@ class Drawing:
                 rules[animated] = self._animate(animated, during)
             if step is None or step in during:
                 lines.append(element.to_svg(animated))
-        still = "@media (prefers-reduced-motion:reduce),print{*{animation:none!important}}"
+        still = (
+            "@media (prefers-reduced-motion:reduce),print{*{animation:none!important}}"
+        )
         moving = [*rules.values(), still] if rules else []
         lines.insert(2, f"<style>{_STYLE}{''.join(moving)}</style>")
         return "\n".join([*lines, "</svg>\n"])

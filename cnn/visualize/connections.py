@@ -15,7 +15,7 @@ import numpy as np
 from cnn.ops import convolution, local
 from cnn.visualize.svg import Drawing
 
-_WIDTH, _PITCH, _TOP, _BOTTOM, _HEIGHT, _RADIUS = 520, 70, 70, 250, 334, 15
+_WIDTH, _PITCH, _TOP, _BOTTOM, _HEIGHT, _RADIUS = 560, 70, 70, 250, 334, 15
 _MOST_COLOURS = 3
 
 

@@ -172,14 +172,19 @@ def _draw_shrunk(image: np.ndarray, path: Path) -> Picture:
     picture.show_image(axes[0, 0], image)
     axes[0, 0].set_title(f"original, {len(image)}×{len(image[0])} pixels")
     for ax, (name, answer) in zip(axes.flat[1:], shrunk.items(), strict=True):
+        height, width, depth = answer.shape
+        title = f"{name}, {height}×{width} pixels"
+        if depth > 3:
+            planes = answer.reshape(height, width, -1, 3).transpose(2, 0, 1, 3)
+            answer = picture.tile(planes, factor, gap=2)
+            title += f", {depth} channels"
         picture.show_image(ax, np.clip(answer, 0, 1))
-        ax.set_title(f"{name}, {len(answer)}×{len(answer[0])} pixels")
-    axes[1, 2].set_xlabel(f"the first 3 of {factor**2 * image.shape[2]} channels")
+        ax.set_title(title)
     return picture.save(
         figure,
         path,
         f"Ways to shrink an image by {factor}",
         "A stride alone takes single pixels, so that fine patterns turn into false "
         "ones; averages keep the brightness, maxima the brightest detail, and "
-        "space_to_depth moves all pixels into channels.",
+        "space_to_depth keeps every pixel in one of its many channels.",
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from cnn.ops import convolution, kernels, pooling, rearrange
 
-CREDIT = "photograph: danielbuechele, CC BY 2.0, from scikit-learn"
+CREDIT = "by danielbuechele, CC BY 2.0,\nin scikit-learn"
 _TOP, _LEFT, _SIDE = 0, 130, 320
 FILTERS: dict[str, np.ndarray] = {
     "box blur 3×3": kernels.box_blur(3),
@@ -62,12 +62,12 @@ def shrink(image: np.ndarray, factor: int = 8) -> dict[str, np.ndarray]:
         factor: pixels of the input by pixel of the output, on each axis.
 
     Returns:
-        By name, float32 [H / factor, W / factor, C]; of `space_to_depth`, which keeps
-        every pixel, the first three of its factor² · C channels.
+        By name, float32 [H / factor, W / factor, C]; `space_to_depth`, which keeps
+        every pixel, has factor² · C channels.
     """
     x = jnp.asarray(image)[None]
     channels = image.shape[-1]
-    # Weights of one grey pixel each: a convolution that merely skips pixels.
+    # A convolution of one pixel that leaves channels alone, so that it only skips.
     first = jnp.eye(channels)[None, None]
     blurred = _filter(x, kernels.gaussian(2 * factor + 1, factor / 2))
     shrunk = {
@@ -75,7 +75,7 @@ def shrink(image: np.ndarray, factor: int = 8) -> dict[str, np.ndarray]:
         "max_pool": pooling.max_pool2d(x, factor),
         "avg_pool": pooling.avg_pool2d(x, factor),
         "blur, then stride": convolution.conv2d(blurred, first, stride=factor),
-        "space_to_depth": rearrange.space_to_depth(x, factor)[..., :channels],
+        "space_to_depth": rearrange.space_to_depth(x, factor),
     }
     return {name: np.asarray(y)[0] for name, y in shrunk.items()}
 

@@ -118,6 +118,8 @@ def _draw(
             _put(drawing, start, _KERNEL, window.taps, "kernel", now)
             formula = format_products(inside, np.asarray(window.taps), value)
         else:
+            x1 = left + size * _CELL / 2
+            drawing.text(x1, _KERNEL + _CELL / 2, "maximum", "", now)
             formula = format_maximum(inside, value)
         _put(drawing, middle, _OUTPUT, [np.nan], "empty")
         _put(drawing, middle, _OUTPUT, [value], "output", later)

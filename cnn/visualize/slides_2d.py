@@ -15,6 +15,7 @@ from cnn.visualize.svg import (
     format_maximum,
     format_number,
     format_products,
+    format_sum,
 )
 
 _CELL, _SMALL, _EDGE, _TOP, _GAP = 42, 34, 16, 64, 44
@@ -115,8 +116,7 @@ def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
         place = (last + j * _CELL, down + i * _CELL)
         drawing.cells(*place, [[values[i, j]]], "output", _CELL, later)
         drawing.rectangle(*place, _CELL, _CELL, "new", now)
-        terms = " + ".join(f"({format_number(part)})" for part in parts[i, j])
-        formula = f"{terms} = {format_number(values[i, j])}"
+        formula = format_sum(parts[i, j], values[i, j])
         drawing.text(_EDGE, drawing.height - 16, formula, "left", now)
     return drawing
 

@@ -217,6 +217,11 @@ def format_products(values: np.ndarray, taps: np.ndarray, total: float) -> str:
     return f"{' + '.join(terms)} = {format_number(total)}"
 
 
+def format_sum(values: np.ndarray, total: float) -> str:
+    """Write `(−10) + 6 + 7 = 3`."""
+    return f"{' + '.join(map(_enclose, values))} = {format_number(total)}"
+
+
 def format_maximum(values: np.ndarray, largest: float) -> str:
     """Write `max(1, 4, 7) = 7`."""
     inside = ", ".join(map(format_number, np.ravel(values)))

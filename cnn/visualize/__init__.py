@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from cnn.errors import UserError, suggest
 from cnn.options import option
-from cnn.visualize import augmentation, draw_demonstrations, picture, report
+from cnn.visualize import (
+    augmentation,
+    draw_curves,
+    draw_demonstrations,
+    draw_mistakes,
+    picture,
+    report,
+)
 from cnn.visualize.picture import Section
 from cnn.visualize.subject import Subject
 
@@ -23,6 +30,8 @@ if TYPE_CHECKING:
 # Each has `draw(subject, folder) -> list[Picture]`; its docstring's first line is the
 # section's title. They stand in the order of the report.
 PICTURES: dict[str, ModuleType] = {
+    "mistakes": draw_mistakes,
+    "curves": draw_curves,
     "augmentation": augmentation,
     "demonstrations": draw_demonstrations,
 }

@@ -62,13 +62,18 @@ def load_runs(directories: Sequence[Path], which: str) -> tuple[NamedRun, ...]:
     Raises:
         UserError: a directory holds no whole checkpoint.
     """
-    names = [directory.resolve().name for directory in directories]
-    if len(set(names)) < len(names):
-        names = [str(directory) for directory in directories]
     return tuple(
         NamedRun(name, directory, predict.load_trained(directory, which))
-        for name, directory in zip(names, directories, strict=True)
+        for name, directory in zip(name_runs(directories), directories, strict=True)
     )
+
+
+def name_runs(directories: Sequence[Path]) -> list[str]:
+    """Name runs after their directories, by the whole path where the last part
+    does not tell them apart."""
+    names = [directory.resolve().name for directory in directories]
+    is_clear = len(set(names)) == len(names)
+    return names if is_clear else [str(directory) for directory in directories]
 
 
 def map_batches(function: Callable[..., Any], *arrays: np.ndarray) -> Any:

@@ -56,15 +56,15 @@ def find_layers(length: int = 6, size: int = 3) -> list[Layer]:
     """
     outputs = length - (size - 1)
     return [
-        _find("dense layer", lambda x, w: x[..., 0] @ w, (length, outputs), length),
+        _find("Dense layer", lambda x, w: x[..., 0] @ w, (length, outputs), length),
         _find(
-            "locally connected layer",
+            "Locally connected layer",
             lambda x, w: local.locally_connected1d(x, w)[..., 0],
             (outputs, size, 1, 1),
             length,
         ),
         _find(
-            "convolutional layer",
+            "Convolutional layer",
             lambda x, w: convolution.conv1d(x, w)[..., 0],
             (size, 1, 1),
             length,

@@ -1,4 +1,4 @@
-"""The lecture's demonstrations, computed by the operators of this code.
+"""Demonstrations: the lecture's slides, computed by the operators of this code.
 
 No run is needed. The slides are animated SVG with the numbers in the cells.
 """
@@ -102,7 +102,9 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     for name, (make, caption) in SLIDES.items():
         pictures.append(_write(make(), folder / f"{name}.svg", caption))
     for layer in connections.find_layers():
-        name = f"connections_{layer.name.removesuffix(' layer').replace(' ', '_')}"
+        name = (
+            f"connections_{layer.name.removesuffix(' layer').lower().replace(' ', '_')}"
+        )
         caption = (
             "Each line is a product of an input and a weight; an output is the sum of "
             "the lines that reach it."

@@ -191,8 +191,11 @@ def _draw_classes(confusion: np.ndarray, names: tuple[str, ...]) -> Any:
     low = np.fmin(precision, recall)[order]
     high = np.fmax(precision, recall)[order]
     ax.hlines(places, low, high, color="#999999", zorder=1)
-    ax.scatter(precision[order], places, marker="D", label="precision", zorder=2)
-    ax.scatter(recall[order], places, marker="o", label="recall", zorder=2)
+    ring = {"s": 70, "facecolors": "none", "edgecolors": picture.COLOURS[0]}
+    ax.scatter(precision[order], places, label="precision", zorder=2, **ring)
+    ax.scatter(
+        recall[order], places, 18, color=picture.COLOURS[1], label="recall", zorder=3
+    )
     totals = confusion.sum(axis=1)
     ax.set_yticks(places, [f"{names[k]} ({totals[k]})" for k in order])
     ax.invert_yaxis()
@@ -217,7 +220,11 @@ def _draw_reliability(
     above.bar(found.edges[:-1], np.nan_to_num(found.accuracy), **style)
     above.plot([0, 1], [0, 1], "--", color="black", label="confidence = accuracy")
     above.plot(
-        found.confidence, found.accuracy, "o", color=picture.COLOURS[1], label="mean of a bin"
+        found.confidence,
+        found.accuracy,
+        "o",
+        color=picture.COLOURS[1],
+        label="mean of a bin",
     )
     above.set_ylabel("accuracy (share of the bin)")
     above.set_ylim(0, 1.02)

@@ -43,7 +43,7 @@ def convolve(
     )
     values = np.asarray(values)[0, :, 0]
     counted = _count_outputs(len(x), len(kernel), padding, stride)
-    title = f"{padding} convolution, stride {stride}: {counted} = {len(values)} outputs"
+    title = f"{padding.title()} convolution, stride {stride}: {counted} = {len(values)} outputs"
     (padding_pair,) = geometry.resolve_padding(padding, (len(kernel),), (1,))
     window = _Window(len(kernel), stride, kernel)
     return _draw(title, x, padding_pair, window, values)
@@ -52,7 +52,7 @@ def convolve(
 def max_pool(x: Sequence[float], window: int, stride: int) -> Drawing:
     """Draw a maximum that slides along a sequence, as `pooling.max_pool1d` takes it."""
     values = np.asarray(pooling.max_pool1d(_column(x), window, stride))[0, :, 0]
-    title = f"max-pooling, window {window}, stride {stride}: {len(values)} outputs"
+    title = f"Max-pooling, window {window}, stride {stride}: {len(values)} outputs"
     return _draw(title, x, (0, 0), _Window(window, stride), values)
 
 
@@ -72,7 +72,7 @@ def differentiate(
     weights = _column(kernel)[0, :, :, None]
     _, pull = jax.vjp(lambda x: convolution.conv1d(x, weights), _column(x))
     values = np.asarray(pull(_column(gradient))[0])[0, :, 0]
-    title = "derivative of a valid convolution: full, with the flipped kernel"
+    title = "Derivative of a valid convolution: full, with the flipped kernel"
     rim = len(kernel) - 1
     names = ("∂loss/∂y", "flipped kernel", "∂loss/∂x")
     flipped = _Window(len(kernel), 1, kernel[::-1])

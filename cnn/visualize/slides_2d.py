@@ -38,7 +38,7 @@ def convolve(
         stride=stride,
     )
     values = np.asarray(values)[0, :, :, 0]
-    title = f"valid convolution, stride {stride}: {_size(image)} → {_size(values)}"
+    title = f"Valid convolution, stride {stride}: {_size(image)} → {_size(values)}"
     drawing, left = _draw_windows(
         title, image, values, taps.shape, stride, len(taps[0])
     )
@@ -62,7 +62,7 @@ def max_pool(x: Sequence[Sequence[float]], window: int, stride: int) -> Drawing:
     values = pooling.max_pool2d(jnp.asarray(image)[None, :, :, None], window, stride)
     values = np.asarray(values)[0, :, :, 0]
     title = (
-        f"max-pooling, window {window}×{window}, stride {stride}: "
+        f"Max-pooling, window {window}×{window}, stride {stride}: "
         f"{_size(image)} → {_size(values)}"
     )
     shape = (window, window)
@@ -89,7 +89,7 @@ def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
     parts = convolution.conv2d(image, taps[:, :, None, :], groups=channels)[0]
     values = convolution.conv2d(image, taps[..., None])[0, :, :, 0]
     parts, values = np.asarray(parts), np.asarray(values)
-    title = f"{channels} channels, a kernel for each, one sum: {_size(values)}"
+    title = f"Convolution of {channels} channels: a kernel for each, one sum: {_size(values)}"
     pitch = height * _SMALL + 34
     middle = _EDGE + width * _SMALL + _GAP
     right = middle + window[1] * _SMALL + _GAP
@@ -135,7 +135,7 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
     rows, columns, channels = deep.shape
     names = [f"{_size(image)}×1", f"{rows}×{columns}×{channels}"]
     names = names[::-1] if inverse else names
-    kind = "depth to space" if inverse else "pixel shuffle, space to depth"
+    kind = "Depth to space" if inverse else "Pixel shuffle, space to depth"
     title = f"{kind}: {names[0]} → {names[1]}"
     right = _EDGE + flat.shape[1] * _CELL + 2 * _GAP
     pitches = (columns * _CELL + 20, rows * _CELL + 34)

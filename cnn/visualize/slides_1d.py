@@ -43,7 +43,10 @@ def convolve(
     )
     values = np.asarray(values)[0, :, 0]
     counted = _count_outputs(len(x), len(kernel), padding, stride)
-    title = f"{padding.title()} convolution, stride {stride}: {counted} = {len(values)} outputs"
+    title = (
+        f"{padding.title()} convolution, stride {stride}: "
+        f"{counted} = {len(values)} outputs"
+    )
     (padding_pair,) = geometry.resolve_padding(padding, (len(kernel),), (1,))
     window = _Window(len(kernel), stride, kernel)
     return _draw(title, x, padding_pair, window, values)

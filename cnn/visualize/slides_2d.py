@@ -89,7 +89,7 @@ def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
     parts = convolution.conv2d(image, taps[:, :, None, :], groups=channels)[0]
     values = convolution.conv2d(image, taps[..., None])[0, :, :, 0]
     parts, values = np.asarray(parts), np.asarray(values)
-    title = f"Convolution of {channels} channels: a kernel for each, one sum: {_size(values)}"
+    title = f"Convolution of {channels} channels: a kernel for each, one sum"
     pitch = height * _SMALL + 34
     middle = _EDGE + width * _SMALL + _GAP
     right = middle + window[1] * _SMALL + _GAP

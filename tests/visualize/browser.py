@@ -38,6 +38,8 @@ class Browser:
         }
         always = {"capabilities": {"alwaysMatch": capabilities}}
         self._session = self._call("POST", "/session", always)["sessionId"]
+        self._post("url", url="about:blank")  # away from the browser's own first page
+        self.read_log("browser"), self.read_log("performance")
 
     def quit(self):
         self._call("DELETE", f"/session/{self._session}")

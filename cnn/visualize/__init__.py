@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 
 from cnn.errors import UserError, suggest
 from cnn.options import option
-from cnn.visualize import augmentation, picture, report
+from cnn.visualize import (
+    augmentation,
+    draw_features,
+    draw_invariance,
+    draw_kernels,
+    draw_maximisation,
+    draw_patches,
+    draw_saliency,
+    picture,
+    report,
+)
 from cnn.visualize.picture import Section
 from cnn.visualize.subject import Subject
 
@@ -23,6 +33,12 @@ if TYPE_CHECKING:
 # Each has `draw(subject, folder) -> list[Picture]`; its docstring's first line is the
 # section's title. They stand in the order of the report.
 PICTURES: dict[str, ModuleType] = {
+    "kernels": draw_kernels,
+    "features": draw_features,
+    "patches": draw_patches,
+    "maximisation": draw_maximisation,
+    "saliency": draw_saliency,
+    "invariance": draw_invariance,
     "augmentation": augmentation,
 }
 NEED_NO_RUN = ("augmentation",)
@@ -53,6 +69,30 @@ class VisualizeOptions:
     picture_files: str = option(
         "",
         "pattern of image files to look into instead, such as 'photos/*.jpg'",
+        changes_run=False,
+    )
+    picture_layers: tuple[str, ...] = option(
+        (),
+        "stages and layers to look into, such as stage2 or stage2_conv; empty: every "
+        "stage, and kernels of some layers",
+        changes_run=False,
+    )
+    picture_classes: tuple[str, ...] = option(
+        (),
+        "classes whose logit saliency explains; empty: the predicted one of each image",
+        changes_run=False,
+    )
+    picture_channels: int = option(
+        8,
+        "channels of each stage that are shown, evenly spread over all",
+        within="[1, 64]",
+        changes_run=False,
+    )
+    picture_sample: int = option(
+        1000,
+        "images of --split, evenly spread, that top patches are searched in and "
+        "invariance is measured on",
+        within="[1, inf)",
         changes_run=False,
     )
 

@@ -16,7 +16,13 @@ from cnn.visualize import (
     augmentation,
     draw_curves,
     draw_demonstrations,
+    draw_features,
+    draw_invariance,
+    draw_kernels,
+    draw_maximisation,
     draw_mistakes,
+    draw_patches,
+    draw_saliency,
     picture,
     report,
 )
@@ -30,8 +36,14 @@ if TYPE_CHECKING:
 # Each has `draw(subject, folder) -> list[Picture]`; its docstring's first line is the
 # section's title. They stand in the order of the report.
 PICTURES: dict[str, ModuleType] = {
-    "mistakes": draw_mistakes,
     "curves": draw_curves,
+    "mistakes": draw_mistakes,
+    "kernels": draw_kernels,
+    "features": draw_features,
+    "patches": draw_patches,
+    "maximisation": draw_maximisation,
+    "saliency": draw_saliency,
+    "invariance": draw_invariance,
     "augmentation": augmentation,
     "demonstrations": draw_demonstrations,
 }
@@ -63,6 +75,30 @@ class VisualizeOptions:
     picture_files: str = option(
         "",
         "pattern of image files to look into instead, such as 'photos/*.jpg'",
+        changes_run=False,
+    )
+    picture_layers: tuple[str, ...] = option(
+        (),
+        "stages and layers to look into, such as stage2 or stage2_conv; empty: every "
+        "stage, and kernels of some layers",
+        changes_run=False,
+    )
+    picture_classes: tuple[str, ...] = option(
+        (),
+        "classes whose logit saliency explains; empty: the predicted one of each image",
+        changes_run=False,
+    )
+    picture_channels: int = option(
+        8,
+        "channels of each stage that are shown, evenly spread over all",
+        within="[1, 64]",
+        changes_run=False,
+    )
+    picture_sample: int = option(
+        1000,
+        "images of --split, evenly spread, that top patches are searched in and "
+        "invariance is measured on",
+        within="[1, inf)",
         changes_run=False,
     )
 

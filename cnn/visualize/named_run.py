@@ -6,15 +6,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from cnn import predict, steps
 from cnn.ops import scaling
 from cnn.predict import Trained
+from cnn.visualize import features, kernels
+from cnn.visualize.batches import map_batches
 
-_BATCH_SIZE = 250
+
+@dataclasses.dataclass(frozen=True)
+class _Forward:
+    """A model as a function of variables and scaled images, equal to its equals."""
+
+    model: nn.Module
+
+    def __call__(self, variables: Any, images: jax.Array) -> Any:
+        logits, updated = self.model.apply(variables, images, mutable=["features"])
+        found = traverse_util.flatten_dict(dict(updated.get("features", {})), sep="/")
+        stages = {name.removesuffix("_out"): x[0] for name, x in found.items()}
+        return logits.astype(jnp.float32), stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +45,30 @@ class NamedRun:
     name: str
     directory: Path
     trained: Trained
+
+    @functools.cached_property
+    def function(self) -> Callable[[jax.Array], tuple[jax.Array, dict]]:
+        """Return the model as a function that compiled functions take as an argument.
+
+        It maps scaled images float32 [N, H, W, C] to logits float32 [N, K] and the
+        features by stage.
+        """
+        forward = _Forward(self.trained.task.model)
+        return jax.tree_util.Partial(forward, self.trained.variables)
+
+    @functools.cached_property
+    def stage_names(self) -> tuple[str, ...]:
+        """Return the names of the model's stages, in the order of computation."""
+        stages = features.list_stages(self.function, self.trained.image_shape)
+        return tuple(stage.name for stage in stages)
+
+    @functools.cached_property
+    def kernels(self) -> dict[str, np.ndarray]:
+        """Return the model's kernels; see `kernels.list_kernels`."""
+        trained = self.trained
+        return kernels.list_kernels(
+            trained.task.model, trained.variables, trained.image_shape
+        )
 
     def scale(self, images: np.ndarray) -> jax.Array:
         """Scale uint8 images [N, H, W, C] to what the model sees, float32."""
@@ -49,7 +88,12 @@ class NamedRun:
         """Compute logits, float32 [N, K], of uint8 images [N, H, W, C]."""
         trained = self.trained
         function = functools.partial(_predict, trained.task, trained.variables)
-        return map_batches(function, images)
+        return map_batches(function, images, pixels=images[0, :, :, 0].size)
+
+
+def load_run(directory: str | Path, which: str = "latest") -> NamedRun:
+    """Load one run; see `load_runs`."""
+    return load_runs([Path(directory)], which)[0]
 
 
 def load_runs(directories: Sequence[Path], which: str) -> tuple[NamedRun, ...]:
@@ -74,30 +118,6 @@ def name_runs(directories: Sequence[Path]) -> list[str]:
     names = [directory.resolve().name for directory in directories]
     is_clear = len(set(names)) == len(names)
     return names if is_clear else [str(directory) for directory in directories]
-
-
-def map_batches(function: Callable[..., Any], *arrays: np.ndarray) -> Any:
-    """Apply a function to arrays batch by batch, with one shape for all batches.
-
-    Args:
-        function: of arrays [n, …], compiled; returns a tree of arrays [n, …].
-        *arrays: [N, …], N at least 1.
-
-    Returns:
-        The tree of arrays [N, …], in numpy.
-    """
-    total = len(arrays[0])
-    size = min(_BATCH_SIZE, total)
-    results = []
-    for start in range(0, total, size):
-        batch = [np.asarray(array[start : start + size]) for array in arrays]
-        missing = size - len(batch[0])
-        padded = [
-            np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) for x in batch
-        ]
-        result = function(*(jnp.asarray(x) for x in padded))
-        results.append(jax.tree.map(np.asarray, result))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:total], *results)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import glob
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,10 @@ from cnn import evaluate, predict
 from cnn.data import load_dataset
 from cnn.data.files import decode_files
 from cnn.data.images import Dataset, Images
-from cnn.errors import UserError
+from cnn.errors import UserError, suggest
+from cnn.visualize.features import Stage, list_stages
 from cnn.visualize.named_run import NamedRun, load_runs
+from cnn.visualize.picture import Picture
 
 if TYPE_CHECKING:
     from cnn.config import Config
@@ -48,6 +51,7 @@ class Subject:
         self.config, self.directories = config, directories
         self._notes: list[str] = []
         self._logits: dict[str, np.ndarray] = {}
+        self._stages: dict[str, tuple[Stage, ...]] = {}
 
     def note(self, text: str) -> None:
         """Say, in one sentence, what is not drawn and why."""
@@ -87,6 +91,49 @@ class Subject:
         for error in errors:
             self.note(error)
         return tuple(fitting)
+
+    def draw_runs(
+        self, draw: Callable[[NamedRun], list[Picture]], runs: Sequence[NamedRun]
+    ) -> list[Picture]:
+        """Draw pictures of each run; what prevents those of one is noted."""
+        pictures = []
+        for run in runs:
+            try:
+                pictures += draw(run)
+            except UserError as error:
+                self.note(f"{run.name}: {error}")
+        return pictures
+
+    def name_file(self, folder: Path, run: NamedRun, *parts: str) -> Path:
+        """Name a run's PNG, after the run too when there are several."""
+        names = [run.name, *parts] if len(self.directories) > 1 else list(parts)
+        return folder / ("_".join(names).replace("/", ".") + ".png")
+
+    def get_stages(self, run: NamedRun) -> tuple[Stage, ...]:
+        """Return a run's stages for the images that are looked at."""
+        if run.name not in self._stages:
+            self._stages[run.name] = list_stages(run.function, self.image_shape)
+        return self._stages[run.name]
+
+    def choose_layers(self, run: NamedRun, known: Sequence[str]) -> list[str]:
+        """Return those of a run's layers or stages that --picture_layers names.
+
+        Args:
+            run: the run.
+            known: the names to choose from; all are chosen without the flag.
+
+        Raises:
+            UserError: the run has no stage and no kernel of a name.
+        """
+        asked = self.config.visualize.picture_layers
+        names = [*run.stage_names, *run.kernels] if asked else []
+        for name in asked:
+            if name not in names:
+                raise UserError(
+                    f"--picture_layers={name} is no stage or kernel of this "
+                    f"model{suggest(name, names)}"
+                )
+        return [name for name in known if not asked or name in asked]
 
     @functools.cached_property
     def dataset(self) -> Dataset:

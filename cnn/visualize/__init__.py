@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from cnn import progress
 from cnn.errors import UserError, suggest
 from cnn.options import option
 from cnn.visualize import (
@@ -145,6 +146,8 @@ def visualize(
             directory.rmdir()
         notes = [note for section in sections for note in section.notes]
         raise UserError("Nothing could be drawn: " + "; ".join(dict.fromkeys(notes)))
+    if config.progress.tensorboard:
+        progress.write_images(directory, picture.read_pictures(sections))
     runs = directories if needs_run(names) else []
     terminal.say(f"written to {report.write_report(directory, runs, sections)}")
     return sections

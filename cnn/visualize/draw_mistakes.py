@@ -16,6 +16,37 @@ from cnn.visualize.subject import Subject
 
 _SHEET, _COLUMNS = 24, 8
 _MOST_NUMBERED, _MOST_NAMED, _MOST_LISTED = 20, 40, 30
+_LINE_ART = ("classes", "reliability")
+_SHEETS = {
+    "confident_errors": mistakes.find_confident_errors,
+    "doubtful_hits": mistakes.find_doubtful_hits,
+}
+_TEXTS = {
+    "confusion": (
+        "Confusion matrix",
+        "Row: the true class; column: the predicted one; whatever lies off the "
+        "diagonal is a mistake.",
+    ),
+    "classes": (
+        "Precision and recall by class",
+        "Precision is the share of a class's predictions that is right, recall the "
+        "share of its images that is found; worst recall first.",
+    ),
+    "reliability": (
+        "Reliability",
+        "Bars below the diagonal are predictions surer than they are right; ECE is "
+        "the mean distance from it over all images.",
+    ),
+    "confident_errors": (
+        "The surest errors",
+        "True class → predicted class, with the predicted one's probability; the "
+        "surest first.",
+    ),
+    "doubtful_hits": (
+        "The least sure hits",
+        "Right predictions with their probability; the least sure first.",
+    ),
+}
 
 
 def draw(subject: Subject, folder: Path) -> list[Picture]:
@@ -51,64 +82,34 @@ def _draw_run(
     labels = np.asarray(subject.split.labels)
     log_probabilities = mistakes.compute_log_probabilities(subject.compute_logits(run))
     probabilities = np.exp(log_probabilities)
-    predictions = probabilities.argmax(axis=1)
     names = subject.get_class_names(run)
+    predictions = probabilities.argmax(axis=1)
     confusion = mistakes.count_confusion(labels, predictions, len(names))
-
-    def save(figure: Any, name: str, title: str, caption: str, **options) -> Picture:
-        path = folder / f"{name}{ending}.png"
-        return picture.save(figure, path, title + of_run, caption, **options)
-
-    pictures = [
-        save(
-            _draw_confusion(confusion, names),
-            "confusion",
-            "Confusion matrix",
-            "Row: the true class; column: the predicted one; whatever lies off the "
-            "diagonal is a mistake.",
-        ),
-        save(
-            _draw_classes(confusion, names),
-            "classes",
-            "Precision and recall by class",
-            "Precision is the share of a class's predictions that is right, recall the "
-            "share of its images that is found; worst recall first.",
-            is_line_art=True,
-        ),
-        save(
-            _draw_reliability(probabilities, log_probabilities, labels),
-            "reliability",
-            "Reliability",
-            "Bars below the diagonal are predictions surer than they are right; ECE is "
-            "the mean distance from it over all images.",
-            is_line_art=True,
-        ),
-    ]
-    sheets = {
-        "confident_errors": (
-            mistakes.find_confident_errors,
-            "The surest errors",
-            "True class → predicted class, with the predicted one's probability; the "
-            "surest first.",
-        ),
-        "doubtful_hits": (
-            mistakes.find_doubtful_hits,
-            "The least sure hits",
-            "Right predictions with their probability; the least sure first.",
-        ),
+    figures = {
+        "confusion": _draw_confusion(confusion, names),
+        "classes": _draw_classes(confusion, names),
+        "reliability": _draw_reliability(probabilities, log_probabilities, labels),
     }
-    for name, (find, title, caption) in sheets.items():
+    for name, find in _SHEETS.items():
         positions = find(probabilities, labels, _SHEET)
-        if not len(positions):
-            subject.note(f"{title.lower()}{of_run}: there are none")
-            continue
         texts = [
             _describe(names, labels[i], predictions[i], probabilities[i].max(), i)
             for i in positions
         ]
-        sheet = _draw_sheet(subject.read(positions), texts)
-        pictures.append(save(sheet, name, title, caption))
-    return pictures
+        if texts:
+            figures[name] = _draw_sheet(subject.read(positions), texts)
+        else:
+            subject.note(f"{_TEXTS[name][0].lower()}{of_run}: there are none")
+    return [
+        picture.save(
+            figure,
+            folder / f"{name}{ending}.png",
+            _TEXTS[name][0] + of_run,
+            _TEXTS[name][1],
+            is_line_art=name in _LINE_ART,
+        )
+        for name, figure in figures.items()
+    ]
 
 
 def _describe(

@@ -9,7 +9,7 @@ Source: Okabe and Ito 2008, Color Universal Design, https://jfly.uni-koeln.de/co
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,20 @@ def save(
     if is_line_art:
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     return Picture(path, title, caption)
+
+
+def read_pictures(sections: Sequence[Section]) -> dict[str, np.ndarray]:
+    """Read every PNG: uint8 [H, W, 3] by `section/title`."""
+    from PIL import Image
+
+    images = {}
+    for section in sections:
+        for drawn in section.pictures:
+            if drawn.path.suffix == ".png":
+                with Image.open(drawn.path) as image:
+                    name = f"{section.name}/{drawn.title}"
+                    images[name] = np.asarray(image.convert("RGB"))
+    return images
 
 
 def show_image(ax: Any, image: np.ndarray, **options: Any) -> Any:

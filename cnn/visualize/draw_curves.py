@@ -36,11 +36,15 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     axes = dict(zip(("loss", "accuracy", "rate", "speed"), panels, strict=True))
     is_alone = len(histories) == 1
     for place, (name, (directory, history)) in enumerate(histories.items()):
-        colour = None if is_alone else picture.COLOURS[place % len(picture.COLOURS)]
+        colour = picture.COLOURS[place % len(picture.COLOURS)]
+        style = {
+            "color": colour,
+            "marker": picture.MARKERS[place % len(picture.MARKERS)],
+            "markersize": 4,
+        }
         label = "" if is_alone else f"{name}, "
-        _draw_splits(axes, history, label, colour)
-        speed = _to_epochs(history, "images_per_second")
-        axes["speed"].plot(*speed, marker=".", color=colour or picture.COLOURS[0])
+        _draw_splits(axes, history, label, style)
+        axes["speed"].plot(*_to_epochs(history, "images_per_second"), **style)
         _draw_rates(axes["rate"], subject, directory, history, colour)
     _label(axes, {h.steps_per_epoch > 0 for _, h in histories.values()})
     handles, labels = axes["loss"].get_legend_handles_labels()
@@ -84,28 +88,27 @@ def _to_epochs(history: History, name: str) -> tuple[np.ndarray, np.ndarray]:
     return steps / max(history.steps_per_epoch, 1), values
 
 
-def _draw_splits(axes: dict[str, Any], history: History, label: str, colour: Any):
-    """Draw loss and accuracy, a line for each split and thinly that of each step."""
+def _draw_splits(
+    axes: dict[str, Any], history: History, label: str, style: dict[str, Any]
+) -> None:
+    """Draw loss and accuracy, a line for each split and thinly that of each step.
+
+    Without a label the run is alone, and its splits have colours of their own.
+    """
     if "loss" in history.series:
-        shade = colour or picture.COLOURS[0]
         points = _to_epochs(history, "loss")
-        axes["loss"].plot(*points, color=shade, linewidth=0.6, alpha=0.4)
+        axes["loss"].plot(*points, color=style["color"], linewidth=0.6, alpha=0.4)
     for place, (split, line) in enumerate(_SPLITS.items()):
+        if not label:
+            style = {**style, "color": picture.COLOURS[place]}
         for metric in ("loss", "accuracy"):
             x, y = _to_epochs(history, f"{split}_{metric}")
             if len(x):
-                axes[metric].plot(
-                    x,
-                    y,
-                    line,
-                    marker=".",
-                    color=colour or picture.COLOURS[place],
-                    label=f"{label}{split}",
-                )
+                axes[metric].plot(x, y, line, label=f"{label}{split}", **style)
 
 
 def _draw_rates(
-    ax: Any, subject: Subject, directory: Path, history: History, colour: Any
+    ax: Any, subject: Subject, directory: Path, history: History, colour: str
 ) -> None:
     """Draw the learning rate that the run's options give for the steps it took."""
     if not history.steps_per_epoch:
@@ -118,7 +121,7 @@ def _draw_rates(
     except UserError as error:
         subject.note(f"no learning rate: {error}")
         return
-    ax.plot(steps / history.steps_per_epoch, rates, color=colour or picture.COLOURS[0])
+    ax.plot(steps / history.steps_per_epoch, rates, color=colour)
 
 
 def _label(axes: dict[str, Any], counted: set[bool]) -> None:

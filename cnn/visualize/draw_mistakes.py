@@ -59,7 +59,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     Raises:
         UserError: no run takes the images and knows their classes.
     """
-    runs, errors, pictures = subject.fitting_runs, [], []
+    runs, errors, drawn = subject.fitting_runs, [], []
     for place, run in enumerate(runs):
         try:
             subject.check_classes(run)
@@ -68,17 +68,18 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
             continue
         ending = "" if len(runs) == 1 else f"_{place + 1}"
         of_run = "" if len(runs) == 1 else f", {run.name}"
-        pictures += _draw_run(subject, run, folder, ending, of_run)
-    if not pictures:
+        drawn.append(_draw_run(subject, run, folder, ending, of_run))
+    if not drawn:
         raise UserError("; ".join(errors))
     for error in errors:
         subject.note(error)
-    return pictures
+    # The same picture of all runs together, so that they can be compared.
+    return [pictures[name] for name in _TEXTS for pictures in drawn if name in pictures]
 
 
 def _draw_run(
     subject: Subject, run: NamedRun, folder: Path, ending: str, of_run: str
-) -> list[Picture]:
+) -> dict[str, Picture]:
     labels = np.asarray(subject.split.labels)
     log_probabilities = mistakes.compute_log_probabilities(subject.compute_logits(run))
     probabilities = np.exp(log_probabilities)
@@ -100,8 +101,8 @@ def _draw_run(
             figures[name] = _draw_sheet(subject.read(positions), texts)
         else:
             subject.note(f"{_TEXTS[name][0].lower()}{of_run}: there are none")
-    return [
-        picture.save(
+    return {
+        name: picture.save(
             figure,
             folder / f"{name}{ending}.png",
             _TEXTS[name][0] + of_run,
@@ -109,7 +110,7 @@ def _draw_run(
             is_line_art=name in _LINE_ART,
         )
         for name, figure in figures.items()
-    ]
+    }
 
 
 def _describe(

@@ -22,6 +22,16 @@ def draw(subject, folder):
         return draw_mistakes.draw(subject, folder)
 
 
+@pytest.fixture
+def unwritten(monkeypatch):
+    """Draw without writing files, which takes most of the time."""
+
+    def save(figure, path, title, caption, **options):
+        return picture.Picture(path, title, caption)
+
+    monkeypatch.setattr(picture, "save", save)
+
+
 def make_subject(*directories, **changes):
     config = make_config(workdir.read_config(directories[0]), changes)
     return Subject(config, list(directories))
@@ -39,7 +49,7 @@ def test_every_picture_of_a_run(trained, tmp_path):
     assert (tmp_path / "reliability.svg").exists()
 
 
-def test_confusion_is_that_of_evaluation(trained, tmp_path, monkeypatch):
+def test_confusion_is_that_of_evaluation(trained, tmp_path, monkeypatch, unwritten):
     """The pictures' predictions are the ones that evaluation counts."""
     seen = []
     plain = draw_mistakes._draw_confusion
@@ -57,11 +67,11 @@ def test_confusion_is_that_of_evaluation(trained, tmp_path, monkeypatch):
     assert np.trace(confusion) == result["test_correct"]
 
 
-def test_several_runs_have_pictures_of_their_own(trained, tmp_path):
+def test_several_runs_have_pictures_of_their_own(trained, tmp_path, unwritten):
     subject = make_subject(trained, trained)
     pictures = draw(subject, tmp_path)
     assert [drawn.path.stem for drawn in pictures] == [
-        f"{name}_{place}" for place in (1, 2) for name in NAMES
+        f"{name}_{place}" for name in NAMES for place in (1, 2)
     ]
     assert all(str(trained) in drawn.title for drawn in pictures)
 
@@ -75,7 +85,9 @@ def change_trained(monkeypatch, **changes):
     monkeypatch.setattr(predict, "load_trained", load)
 
 
-def test_numbered_classes_take_the_names_of_the_data(trained, tmp_path, monkeypatch):
+def test_numbered_classes_take_the_names_of_the_data(
+    trained, tmp_path, monkeypatch, unwritten
+):
     numbers = tuple(f"class {k}" for k in range(10))
     change_trained(monkeypatch, class_names=numbers, classes_are_named=False)
     assert len(draw(make_subject(trained), tmp_path)) == len(NAMES)
@@ -90,7 +102,7 @@ def test_other_classes_are_refused(trained, tmp_path, monkeypatch):
 
 
 def test_without_errors_their_sheet_is_left_out_and_told(
-    trained, tmp_path, monkeypatch
+    trained, tmp_path, monkeypatch, unwritten
 ):
     def know(self, run):
         return 9 * np.eye(10, dtype=np.float32)[self.split.labels]

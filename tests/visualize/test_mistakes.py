@@ -91,6 +91,11 @@ def test_a_certain_prediction_is_in_the_last_bin():
     assert found.calibration_error == pytest.approx(1 / 3)
 
 
+def test_a_confidence_on_an_edge_is_in_the_lower_bin():
+    found = mistakes.compute_reliability(np.array([[0.5, 0.5]]), np.array([0]), 2)
+    assert found.counts.tolist() == [1, 0]
+
+
 def test_surest_errors_and_least_sure_hits():
     probabilities = np.array(
         [[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.3, 0.7]]

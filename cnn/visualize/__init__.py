@@ -146,10 +146,10 @@ def visualize(
             directory.rmdir()
         notes = [note for section in sections for note in section.notes]
         raise UserError("Nothing could be drawn: " + "; ".join(dict.fromkeys(notes)))
-    if config.progress.tensorboard:
-        progress.write_images(directory, picture.read_pictures(sections))
     runs = directories if needs_run(names) else []
     terminal.say(f"written to {report.write_report(directory, runs, sections)}")
+    if config.progress.tensorboard:
+        progress.write_images(directory, picture.read_pictures(sections))
     return sections
 
 

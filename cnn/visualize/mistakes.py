@@ -101,14 +101,13 @@ def compute_brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
     Source: Brier, Verification of forecasts expressed in terms of probability (1950),
         https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2
     """
-    truth = np.eye(probabilities.shape[1])[labels]
-    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
+    own = _take_own(probabilities, labels)
+    return float(((probabilities**2).sum(axis=1) - 2 * own + 1).mean())
 
 
 def compute_nll(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Compute the mean negative log-probability of the true class, in nats."""
-    own = np.take_along_axis(log_probabilities, np.asarray(labels)[:, None], axis=1)
-    return float(-own.mean())
+    return float(-_take_own(log_probabilities, labels).mean())
 
 
 def find_confident_errors(
@@ -127,6 +126,11 @@ def find_doubtful_hits(
     confidence = probabilities.max(axis=1)
     (right,) = np.nonzero(probabilities.argmax(axis=1) == labels)
     return right[np.argsort(confidence[right], kind="stable")][:count]
+
+
+def _take_own(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return what each row of [N, K] holds of its own class: [N]."""
+    return np.take_along_axis(values, np.asarray(labels)[:, None], axis=1)[:, 0]
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

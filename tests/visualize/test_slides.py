@@ -6,6 +6,7 @@ import scipy.signal
 
 from cnn.visualize import connections, draw_demonstrations, slides_1d, slides_2d
 from cnn.visualize.draw_demonstrations import IMAGE, KERNEL, KERNEL_1D, SEQUENCE
+from cnn.visualize.svg import format_sum
 
 VALID = [
     [-10, -11, -15, -20, -17],
@@ -17,11 +18,15 @@ VALID = [
 
 
 def read_results(drawing):
-    """Return the right side of the formula of every step."""
-    formulas = [drawing.list_texts(step) for step in range(drawing.steps)]
-    ends = [[t.split(" = ")[1] for t in texts[1:] if " = " in t] for texts in formulas]
-    assert all(len(end) == 1 for end in ends), "one formula a step"
-    return [float(end[0].replace("−", "-")) for end in ends]
+    """Return the right side of the formula of every step; the left side equals it."""
+    results = []
+    for step in range(drawing.steps):
+        formulas = [t for t in drawing.list_texts(step)[1:] if " = " in t]
+        assert len(formulas) == 1, "one formula a step"
+        left, right = formulas[0].replace("−", "-").replace("·", "*").split(" = ")
+        assert eval(left) == float(right), formulas[0]
+        results.append(float(right))
+    return results
 
 
 def test_lecture_window_of_one_dimension():
@@ -94,8 +99,6 @@ def test_channels_are_summed():
     )
     drawing = slides_2d.convolve_channels(x, kernel)
     assert read_results(drawing) == parts.sum(axis=0).ravel().tolist()
-    from cnn.visualize.svg import format_sum
-
     assert format_sum(parts[:, 0, 1], parts.sum(axis=0)[0, 1]) in drawing.list_texts(1)
 
 
@@ -110,6 +113,16 @@ def test_shuffling_moves_every_number_once():
     inverse = slides_2d.shuffle(x, inverse=True)
     first = inverse.list_texts(0)
     assert [n for n in range(16) if first.count(str(n)) == 2] == [0, 1, 4, 5]
+    for slide in (drawing, inverse):
+        places = {
+            (e.text, e.numbers["x"], e.numbers["y"])
+            for e in slide._elements
+            if e.tag == "text"
+        }
+        for (row, column), number in np.ndenumerate(x):
+            spot = (slides_2d._EDGE + (column + 0.5) * slides_2d._CELL,)
+            spot += (slides_2d._TOP + (row + 0.5) * slides_2d._CELL,)
+            assert (str(number), *spot) in places
     assert "4×4×1 → 2×2×4" in drawing.title and "2×2×4 → 4×4×1" in inverse.title
 
 

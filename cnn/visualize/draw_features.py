@@ -63,13 +63,12 @@ def _draw_maps(
     count = min(subject.config.visualize.picture_channels, total)
     channels = np.arange(count) * total // count
     most = max(float(np.abs(values[..., channels]).max()), 1e-12)
-    figure, axes = _make_grid(subject, count)
-    for row, ax in zip(values, axes[:, 1:], strict=True):
-        for one, channel in zip(ax, channels, strict=True):
-            options = {"cmap": picture.SIGNED, "vmin": -most, "vmax": most}
-            shown = picture.show_image(one, row[..., channel], **options)
-    for ax, channel in zip(axes[0, 1:], channels, strict=True):
-        ax.set_title(f"{channel}")
+    grid = [
+        [image, *np.moveaxis(row[..., channels], -1, 0)]
+        for image, row in zip(subject.chosen.images, values, strict=True)
+    ]
+    columns = ["image", *map(str, channels)]
+    figure, ax, shown = _show(subject, grid, columns, most)
     label = "response"
     caption = "Each row is an image, each column a channel of the stage"
     if stage.is_thresholded:
@@ -77,7 +76,7 @@ def _draw_maps(
         caption += ": the ReLU lets red pass and makes everything blue 0."
     else:
         caption += ": red is positive, blue negative; no ReLU ends this stage."
-    figure.colorbar(shown, ax=axes, label=label, shrink=0.7)
+    figure.colorbar(shown, ax=ax, label=label, shrink=0.7)
     figure.suptitle(f"{run.name}, {stage.describe()}")
     title = f"{run.name}: features of {stage.name}"
     return picture.save(figure, path, title, caption)
@@ -112,42 +111,42 @@ def _draw_alignments(
     """Draw, for each class, how well its weights match at each alignment."""
     count = min(10, values.shape[-1])
     names = subject.get_class_names(run)
-    most = float(np.abs(values).max())
-    figure, axes = _make_grid(subject, count)
     height, width = values.shape[1:3]
-    left, top = -((width - 1) // 2) - 0.5, -((height - 1) // 2) - 0.5
-    extent = (left, left + width, top + height, top)
-    for row, ax in zip(values, axes[:, 1:], strict=True):
-        best = int(np.argmax(row.max(axis=(0, 1))))
-        for label, one in enumerate(ax):
-            options = {"cmap": picture.SIGNED, "vmin": -most, "vmax": most}
-            shown = picture.show_image(one, row[..., label], extent=extent, **options)
-            y, x = np.unravel_index(np.argmax(row[..., label]), row.shape[:2])
-            one.plot(x + left + 0.5, y + top + 0.5, "kx", markersize=6)
-            one.set_xlabel(f"{x + left + 0.5:+.0f}, {y + top + 0.5:+.0f}", fontsize=7)
-            for spine in one.spines.values():
-                spine.set_linewidth(2.0 if label == best else 0.5)
-    for ax, name in zip(axes[0, 1:], names, strict=False):
-        ax.set_title(name)
-    label = "image · weights at this alignment"
-    figure.colorbar(shown, ax=axes, label=label, shrink=0.7)
+    centre = np.array([(height - 1) // 2, (width - 1) // 2])
+    grid = [
+        [image, *np.moveaxis(row[..., :count], -1, 0)]
+        for image, row in zip(subject.chosen.images, values, strict=True)
+    ]
+    most = float(np.abs(values).max())
+    figure, ax, shown = _show(subject, grid, ["image", *names[:count]], most)
+    for row, scores in enumerate(values):
+        winner = int(np.argmax(scores.max(axis=(0, 1))))
+        for label in range(count):
+            best = np.argmax(scores[..., label])
+            place = np.array(np.unravel_index(best, (height, width)))
+            y, x = row + (place[0] + 0.5) / height, 1 + label + (place[1] + 0.5) / width
+            ax.plot(x, y, "kx", markersize=6)
+            down, right = place - centre
+            weight = "bold" if label == winner else "normal"
+            at = {"fontsize": 7, "ha": "center", "va": "bottom", "weight": weight}
+            ax.text(1.5 + label, row + 0.97, f"{right:+d}, {down:+d}", **at)
+    figure.colorbar(shown, ax=ax, label="image · weights at this alignment", shrink=0.7)
     figure.suptitle(f"{run.name}: where the image and each class's weights match")
     title = f"{run.name}: alignments of each class"
     caption = (
         "Each map shows, for one class, the match at each shift of the weights; the "
-        "cross and the numbers below (pixels to the right, pixels down) are the best "
-        "one, and the heavy frame is the class that wins."
+        "cross and the numbers (pixels to the right, pixels down) are the best one; "
+        "bold is the class that wins."
     )
     return picture.save(figure, path, title, caption)
 
 
-def _make_grid(subject: Subject, columns: int) -> tuple[Any, Any]:
-    """Make a figure of one row an image, which stands at its left with its name."""
-    chosen = subject.chosen
-    rows = len(chosen.images)
-    figure = picture.make_figure(0.95 * (columns + 1) + 2, 1.0 * rows + 1)
-    axes = figure.subplots(rows, columns + 1, squeeze=False)
-    for ax, image, name in zip(axes[:, 0], chosen.images, chosen.names, strict=True):
-        picture.show_image(ax, image)
-        picture.label_left(ax, name)
-    return figure, axes
+def _show(
+    subject: Subject, grid: list[list[np.ndarray]], columns: list[str], most: float
+) -> tuple[Any, Any, Any]:
+    """Show rows of an image and maps of it; returns figure, axes, colours."""
+    figure = picture.make_figure(0.95 * len(columns) + 2, 0.95 * len(grid) + 0.8)
+    ax = figure.subplots()
+    options = {"cmap": picture.SIGNED, "vmin": -most, "vmax": most}
+    shown = picture.show_grid(ax, grid, columns, subject.chosen.names, **options)
+    return figure, ax, shown

@@ -204,6 +204,7 @@ def _show_sheet(ax: Any, images: np.ndarray, most: float, columns: int) -> Any:
     if images.shape[-1] == 3:
         return _show(ax, picture.tile(images, columns, fill=most), most)
     sheet = picture.tile(images.mean(-1), columns, fill=np.nan)
+    ax.set_facecolor("0.8")
     return _show(ax, sheet[..., None], most)
 
 

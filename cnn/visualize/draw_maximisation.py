@@ -39,18 +39,14 @@ def _draw_run(subject: Subject, run: NamedRun, folder: Path) -> Picture:
     rows["logits"] = np.arange(min(_MOST_CLASSES, len(names)))
     images = _maximise(subject, run, rows, stages | {"logits": len(names)})
     columns = max(len(row) for row in rows.values())
-    figure = picture.make_figure(1.05 * columns + 1, 1.2 * len(rows) + 0.6)
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    start = 0
-    for row, (name, channels) in zip(axes, rows.items(), strict=True):
-        for ax, channel in zip(row, channels, strict=False):
-            ax.set_axis_on()
-            picture.show_image(ax, images[start])
-            ax.set_title(names[channel] if name == "logits" else f"{channel}", pad=3)
-            start += 1
-        picture.label_left(row[0], "classes" if name == "logits" else name)
+    figure = picture.make_figure(1.05 * columns + 1, 1.25 * len(rows) + 0.6)
+    axes, start = figure.subplots(len(rows), squeeze=False)[:, 0], 0
+    for ax, (name, channels) in zip(axes, rows.items(), strict=True):
+        row = images[start : start + len(channels)]
+        start += len(channels)
+        labels = [names[k] if name == "logits" else str(k) for k in channels]
+        picture.show_grid(ax, [row], labels, ["classes" if name == "logits" else name])
+        ax.set(xlim=(0, columns), facecolor="white")
     title = f"{run.name}: images that excite channels and classes"
     figure.suptitle(title)
     caption = (

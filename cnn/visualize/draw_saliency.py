@@ -1,7 +1,6 @@
 """Saliency: which pixels an answer rests on."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -58,23 +57,20 @@ def _draw_classes(
 ) -> Picture:
     chosen = subject.chosen
     maps, note = _compute_maps(subject, run, classes)
-    rows = len(chosen.images)
-    figure = picture.make_figure(1.25 * (1 + len(maps)) + 1.6, 1.2 * rows + 1.3)
-    axes = figure.subplots(rows, 1 + len(maps), squeeze=False)
+    grid = [
+        [image, *maps_of_it]
+        for image, *maps_of_it in zip(chosen.images, *maps.values(), strict=True)
+    ]
     names = subject.get_class_names(run)
-    for ax, image, name, label in zip(
-        axes[:, 0], chosen.images, chosen.names, classes, strict=True
-    ):
-        picture.show_image(ax, image)
-        picture.label_left(ax, f"{name}\n→ {names[label]}")
-    for column, (name, values) in enumerate(maps.items(), start=1):
-        axes[0, column].set_title(name)
-        for ax, one in zip(axes[:, column], values, strict=True):
-            shown = _show_map(ax, one, chosen.images.shape[1:3])
-        label = "share of the largest"
-        figure.colorbar(
-            shown, ax=axes[:, column], label=label, location="bottom", ticks=[-1, 0, 1]
-        )
+    rows = [
+        f"{name}\n→ {names[label]}"
+        for name, label in zip(chosen.names, classes, strict=True)
+    ]
+    figure = picture.make_figure(1.3 * (1 + len(maps)) + 2.2, 1.3 * len(rows) + 1.2)
+    ax = figure.subplots()
+    options = {"cmap": picture.SIGNED, "vmin": -1, "vmax": 1}
+    shown = picture.show_grid(ax, grid, ["image", *maps], rows, **options)
+    figure.colorbar(shown, ax=ax, label="share of the map's largest value", shrink=0.5)
     title = f"{run.name}: what each answer rests on"
     figure.suptitle(f"{title}\n{note}")
     return picture.save(figure, path, title, _CAPTION)
@@ -100,17 +96,32 @@ def _compute_maps(
         )
     size = max(1, min(images.shape[1:3]) // 4)
     stride = max(1, size // 4)
-    maps[f"occlusion\n{size}×{size} pixels"] = saliency.occlusion(
-        run.function, np.asarray(images), classes, size, stride
-    )
+    falls = saliency.occlusion(run.function, np.asarray(images), classes, size, stride)
+    name = f"occlusion\n{size}×{size} pixels"
+    maps[name] = _spread(falls, size, stride, images.shape[1:3])
+    maps = {name: _normalise(values) for name, values in maps.items()}
     note = f"integrated gradients add up to the logit's rise within {error.max():.1%}"
     return maps, note
 
 
-def _show_map(ax: Any, values: np.ndarray, size: tuple[int, int]) -> Any:
-    """Show a map over the extent of its image, its largest value being 1."""
-    most = np.abs(values).max()
-    values = values / most if most > 0 else values
-    extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
-    options = {"cmap": picture.SIGNED, "vmin": -1, "vmax": 1, "extent": extent}
-    return picture.show_image(ax, values, **options)
+def _normalise(maps: np.ndarray) -> np.ndarray:
+    """Scale each map [N, h, w] so that its largest value is 1 or -1."""
+    most = np.abs(maps).max(axis=(1, 2), keepdims=True)
+    return maps / np.maximum(most, np.finfo(np.float32).tiny)
+
+
+def _spread(falls: np.ndarray, size: int, stride: int, shape: tuple) -> np.ndarray:
+    """Lay falls [N, rows, columns] over their images: a pixel shows the nearest square.
+
+    Args:
+        falls: of the squares whose corners are `stride` pixels apart.
+        size: the squares' side.
+        stride: pixels from one square to the next.
+        shape: (H, W) of the images.
+    """
+    nearest = [
+        np.clip(np.rint((np.arange(n) - (size - 1) / 2) / stride), 0, count - 1)
+        for n, count in zip(shape, falls.shape[1:], strict=True)
+    ]
+    rows, columns = (places.astype(int) for places in nearest)
+    return falls[:, rows[:, None], columns]

@@ -29,7 +29,7 @@ COLOURS = (
 )
 MARKERS = "osD^vPX*"
 SIGNED, AMOUNT = "RdBu_r", "viridis"
-_DOTS_PER_INCH = 110
+_DOTS_PER_INCH, _GAP = 110, 0.03
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -95,7 +95,7 @@ def make_figure(width: float, height: float) -> Any:
     """Make an empty figure of a size in inches; see `matplotlib.figure.Figure`."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="compressed")
 
 
 def save(
@@ -144,16 +144,47 @@ def show_image(ax: Any, image: np.ndarray, **options: Any) -> Any:
     """
     if image.ndim == 3 and image.shape[2] == 1:
         top = 255 if image.dtype == np.uint8 else 1
-        image, options = image[..., 0], {"cmap": "gray", "vmin": 0, "vmax": top}
+        image = image[..., 0]
+        options = options | {"cmap": "gray", "vmin": 0, "vmax": top}
     shown = ax.imshow(image, **options)
     ax.set_xticks([])
     ax.set_yticks([])
     return shown
 
 
-def label_left(ax: Any, text: str, size: float = 8) -> None:
-    """Write a horizontal label to the left of axes without ticks."""
-    ax.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=size)
+def show_grid(
+    ax: Any,
+    grid: Sequence[Sequence[np.ndarray]],
+    columns: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    **options: Any,
+) -> Any:
+    """Show rows of images of one shape on one pair of axes, which has units of cells.
+
+    Args:
+        ax: the axes.
+        grid: rows of images, each as `show_image` takes it, of any number of pixels.
+        columns: labels above the columns.
+        rows: labels to the left of the rows.
+        **options: of `Axes.imshow`, for images [H, W].
+
+    Returns:
+        What a colour bar of the images [H, W] is made of; None where there is none.
+    """
+    mappable, width = None, max(len(row) for row in grid)
+    for top, row in enumerate(grid):
+        for left, image in enumerate(row):
+            edges = (left + _GAP, left + 1 - _GAP, top + 1 - _GAP, top + _GAP)
+            shown = show_image(ax, image, extent=edges, **options)
+            mappable = shown if image.ndim == 2 else mappable
+    height, across = grid[0][0].shape[:2]
+    ax.set(xlim=(0, width), ylim=(len(grid), 0), aspect=height / across)
+    ax.set_facecolor("0.85")
+    ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
+    ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    ax.spines[:].set_visible(False)
+    return mappable
 
 
 def tile(images: np.ndarray, columns: int, gap: int = 1, fill: float = 1) -> np.ndarray:

@@ -92,24 +92,17 @@ class NamedRun:
 
 
 def load_run(directory: str | Path, which: str = "latest") -> NamedRun:
-    """Load one run; see `load_runs`."""
-    return load_runs([Path(directory)], which)[0]
-
-
-def load_runs(directories: Sequence[Path], which: str) -> tuple[NamedRun, ...]:
-    """Load runs and name them after their directories.
+    """Load a run, named after its directory.
 
     Args:
-        directories: of the runs.
+        directory: of the run.
         which: `latest`, `best` or a step.
 
     Raises:
-        UserError: a directory holds no whole checkpoint.
+        UserError: the directory holds no whole checkpoint.
     """
-    return tuple(
-        NamedRun(name, directory, predict.load_trained(directory, which))
-        for name, directory in zip(name_runs(directories), directories, strict=True)
-    )
+    (name,) = name_runs([Path(directory)])
+    return NamedRun(name, Path(directory), predict.load_trained(directory, which))
 
 
 def name_runs(directories: Sequence[Path]) -> list[str]:

@@ -38,7 +38,7 @@ def convolve(
         stride=stride,
     )
     values = np.asarray(values)[0, :, :, 0]
-    title = f"Valid convolution, stride {stride}: {_size(image)} → {_size(values)}"
+    title = f"Convolution of an image, stride {stride}: {_size(image)} → {_size(values)}"
     drawing, left = _draw_windows(
         title, image, values, taps.shape, stride, len(taps[0])
     )
@@ -62,7 +62,7 @@ def max_pool(x: Sequence[Sequence[float]], window: int, stride: int) -> Drawing:
     values = pooling.max_pool2d(jnp.asarray(image)[None, :, :, None], window, stride)
     values = np.asarray(values)[0, :, :, 0]
     title = (
-        f"Max-pooling, window {window}×{window}, stride {stride}: "
+        f"Max-pooling of an image, window {window}×{window}, stride {stride}: "
         f"{_size(image)} → {_size(values)}"
     )
     shape = (window, window)

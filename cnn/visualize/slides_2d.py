@@ -38,7 +38,8 @@ def convolve(
         stride=stride,
     )
     values = np.asarray(values)[0, :, :, 0]
-    title = f"Convolution of an image, stride {stride}: {_size(image)} → {_size(values)}"
+    sizes = f"{_size(image)} → {_size(values)}"
+    title = f"Convolution of an image, stride {stride}: {sizes}"
     drawing, left = _draw_windows(
         title, image, values, taps.shape, stride, len(taps[0])
     )

@@ -19,6 +19,7 @@ from cnn.visualize.svg import (
 )
 
 _CELL, _SMALL, _EDGE, _TOP, _GAP = 42, 34, 16, 64, 44
+_LEAST = 560  # room for a title
 
 
 def convolve(
@@ -63,7 +64,7 @@ def max_pool(x: Sequence[Sequence[float]], window: int, stride: int) -> Drawing:
     values = pooling.max_pool2d(jnp.asarray(image)[None, :, :, None], window, stride)
     values = np.asarray(values)[0, :, :, 0]
     title = (
-        f"Max-pooling of an image, window {window}×{window}, stride {stride}: "
+        f"Max-pooling of {window}×{window} pixels, stride {stride}: "
         f"{_size(image)} → {_size(values)}"
     )
     shape = (window, window)
@@ -96,7 +97,7 @@ def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
     right = middle + window[1] * _SMALL + _GAP
     last = right + 60 + _GAP
     size = (last + values.shape[1] * _CELL + _EDGE, _TOP + channels * pitch + 24)
-    drawing = Drawing(max(size[0], 520), size[1], title, values.size)
+    drawing = Drawing(max(size[0], _LEAST), size[1], title, values.size)
     drawing.text(_EDGE, 24, title, "title")
     for c in range(channels):
         top = _TOP + c * pitch
@@ -141,7 +142,7 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
     right = _EDGE + flat.shape[1] * _CELL + 2 * _GAP
     pitches = (columns * _CELL + 20, rows * _CELL + 34)
     width, height = right + 2 * pitches[0] + _EDGE, _TOP + 2 * pitches[1]
-    drawing = Drawing(max(width, 520), height, title, rows * columns)
+    drawing = Drawing(max(width, _LEAST), height, title, rows * columns)
     drawing.text(_EDGE, 24, title, "title")
     spots = [
         (right + c % 2 * pitches[0], _TOP + c // 2 * pitches[1])
@@ -181,7 +182,7 @@ def _draw_windows(
     """
     free = _EDGE + image.shape[1] * _CELL + _GAP
     right = free + (middle * _CELL + _GAP if middle else 0)
-    width = max(right + values.shape[1] * _CELL + _EDGE, 560)
+    width = max(right + values.shape[1] * _CELL + _EDGE, _LEAST)
     height = _TOP + image.shape[0] * _CELL + 44
     drawing = Drawing(width, height, title, values.size)
     drawing.text(_EDGE, 24, title, "title")

@@ -156,6 +156,7 @@ def test_every_demonstration_can_be_drawn_within_its_edges():
     for name, (make, caption) in draw_demonstrations.SLIDES.items():
         drawing = make()
         assert caption.endswith("."), name
+        assert 16 + 10 * len(drawing.title) <= drawing.width, "bold, 17 px"
         for element in drawing._elements:
             numbers = element.numbers
             if element.tag == "rect":

@@ -19,7 +19,7 @@ LEVELS = [
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 HEAVY = {"orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "PIL", "optuna"}
-HEAVY |= {"sklearn", "tensorboardX", "safetensors", "torch"}
+HEAVY |= {"jinja2", "sklearn", "tensorboardX", "safetensors", "torch"}
 PURE = r"cnn/(ops|models|augment)/.*|cnn/(losses|metrics|steps)\.py"
 MOST_LINES = {"cnn/optimizer.py": 300}
 # Parameters come before the key in what jax.grad differentiates by its first argument.

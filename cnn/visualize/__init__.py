@@ -10,14 +10,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from cnn import progress
 from cnn.errors import UserError, suggest
 from cnn.options import option
 from cnn.visualize import (
     augmentation,
+    draw_curves,
+    draw_demonstrations,
     draw_features,
     draw_invariance,
     draw_kernels,
     draw_maximisation,
+    draw_mistakes,
     draw_patches,
     draw_saliency,
     picture,
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 # Each has `draw(subject, folder) -> list[Picture]`; its docstring's first line is the
 # section's title. They stand in the order of the report.
 PICTURES: dict[str, ModuleType] = {
+    "curves": draw_curves,
+    "mistakes": draw_mistakes,
     "kernels": draw_kernels,
     "features": draw_features,
     "patches": draw_patches,
@@ -40,8 +46,9 @@ PICTURES: dict[str, ModuleType] = {
     "saliency": draw_saliency,
     "invariance": draw_invariance,
     "augmentation": augmentation,
+    "demonstrations": draw_demonstrations,
 }
-NEED_NO_RUN = ("augmentation",)
+NEED_NO_RUN = ("augmentation", "demonstrations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +148,8 @@ def visualize(
         raise UserError("Nothing could be drawn: " + "; ".join(dict.fromkeys(notes)))
     runs = directories if needs_run(names) else []
     terminal.say(f"written to {report.write_report(directory, runs, sections)}")
+    if config.progress.tensorboard:
+        progress.write_images(directory, picture.read_pictures(sections))
     return sections
 
 

@@ -92,27 +92,25 @@ class NamedRun:
 
 
 def load_run(directory: str | Path, which: str = "latest") -> NamedRun:
-    """Load one run; see `load_runs`."""
-    return load_runs([Path(directory)], which)[0]
-
-
-def load_runs(directories: Sequence[Path], which: str) -> tuple[NamedRun, ...]:
-    """Load runs and name them after their directories.
+    """Load a run, named after its directory.
 
     Args:
-        directories: of the runs.
+        directory: of the run.
         which: `latest`, `best` or a step.
 
     Raises:
-        UserError: a directory holds no whole checkpoint.
+        UserError: the directory holds no whole checkpoint.
     """
+    (name,) = name_runs([Path(directory)])
+    return NamedRun(name, Path(directory), predict.load_trained(directory, which))
+
+
+def name_runs(directories: Sequence[Path]) -> list[str]:
+    """Name runs after their directories, by the whole path where the last part
+    does not tell them apart."""
     names = [directory.resolve().name for directory in directories]
-    if len(set(names)) < len(names):
-        names = [str(directory) for directory in directories]
-    return tuple(
-        NamedRun(name, directory, predict.load_trained(directory, which))
-        for name, directory in zip(names, directories, strict=True)
-    )
+    is_clear = len(set(names)) == len(names)
+    return names if is_clear else [str(directory) for directory in directories]
 
 
 @functools.partial(jax.jit, static_argnums=0)

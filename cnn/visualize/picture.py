@@ -116,6 +116,20 @@ def save(
     return Picture(path, title, caption)
 
 
+def read_pictures(sections: Sequence[Section]) -> dict[str, np.ndarray]:
+    """Read every PNG: uint8 [H, W, 3] by `section/title`."""
+    from PIL import Image
+
+    images = {}
+    for section in sections:
+        for drawn in section.pictures:
+            if drawn.path.suffix == ".png":
+                with Image.open(drawn.path) as image:
+                    name = f"{section.name}/{drawn.title}"
+                    images[name] = np.asarray(image.convert("RGB"))
+    return images
+
+
 def show_image(ax: Any, image: np.ndarray, **options: Any) -> Any:
     """Show an image, grey or RGB, without ticks.
 

@@ -19,7 +19,7 @@ from cnn.data.files import decode_files
 from cnn.data.images import Dataset, Images
 from cnn.errors import UserError, suggest
 from cnn.visualize.features import Stage, list_stages
-from cnn.visualize.named_run import NamedRun, load_runs
+from cnn.visualize.named_run import NamedRun, load_run, name_runs
 from cnn.visualize.picture import Picture
 
 if TYPE_CHECKING:
@@ -65,12 +65,25 @@ class Subject:
 
     @functools.cached_property
     def runs(self) -> tuple[NamedRun, ...]:
-        """Return the trained runs, whatever images they take.
+        """Return the trained runs, whatever images they take; the others are noted.
 
         Raises:
-            UserError: a directory holds no whole checkpoint.
+            UserError: no directory holds a whole checkpoint.
         """
-        return load_runs(self.directories, self.config.checkpoint.checkpoint)
+        loaded, errors = [], []
+        names, which = name_runs(self.directories), self.config.checkpoint.checkpoint
+        for name, directory in zip(names, self.directories, strict=True):
+            try:
+                run = load_run(directory, which)
+            except UserError as error:
+                errors.append(str(error))
+                continue
+            loaded.append(dataclasses.replace(run, name=name))
+        if not loaded:
+            raise UserError("; ".join(errors))
+        for error in errors:
+            self.note(error)
+        return tuple(loaded)
 
     @property
     def fitting_runs(self) -> tuple[NamedRun, ...]:

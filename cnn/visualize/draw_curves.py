@@ -16,7 +16,7 @@ from cnn.visualize.named_run import name_runs
 from cnn.visualize.picture import Picture
 from cnn.visualize.subject import Subject
 
-_SPLITS = {"train": "--", "validation": "-", "test": "-."}
+_SPLITS = {"train": "--", "validation": "-", "test": "-"}
 _RATE_POINTS = 200
 
 
@@ -48,7 +48,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
         _draw_rates(axes["rate"], subject, directory, history, colour)
     _label(axes, {h.steps_per_epoch > 0 for _, h in histories.values()})
     handles, labels = axes["loss"].get_legend_handles_labels()
-    columns = min(3, len(labels))
+    columns = 2 if is_alone else min(3, len(histories))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     caption = (
         "Where the validation or test line leaves the training line, the run learns "
@@ -125,6 +125,8 @@ def _draw_rates(
 
 
 def _label(axes: dict[str, Any], counted: set[bool]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     names = {
         "loss": "loss (nats)",
         "accuracy": "accuracy (share of images)",
@@ -139,6 +141,9 @@ def _label(axes: dict[str, Any], counted: set[bool]) -> None:
         ax.set_axisbelow(True)
     if axes["loss"].lines and axes["loss"].dataLim.y0 > 0:
         axes["loss"].set_yscale("log")
+        axes["loss"].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes["loss"].yaxis.set_major_formatter("{x:g}")
+        axes["loss"].yaxis.set_minor_locator(NullLocator())
     for name in ("rate", "speed"):
         axes[name].set_ylim(0, 1.06 * axes[name].get_ylim()[1])
     axes["speed"].yaxis.set_major_formatter("{x:,.0f}")

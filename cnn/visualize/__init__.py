@@ -96,9 +96,15 @@ class VisualizeOptions:
         changes_run=False,
     )
     picture_sample: int = option(
-        1000,
-        "images of --split, evenly spread, that top patches are searched in and "
-        "invariance is measured on",
+        2000,
+        "images of --split, evenly spread, that top patches are searched in",
+        within="[1, inf)",
+        changes_run=False,
+    )
+    invariance_images: int = option(
+        500,
+        "images of --split, evenly spread, that invariance is measured on, about fifty "
+        "times",
         within="[1, inf)",
         changes_run=False,
     )

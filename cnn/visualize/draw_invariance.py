@@ -21,13 +21,13 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     """Draw accuracy and agreement under each change, and write `invariance.json`.
 
     Args:
-        subject: the runs and the images; `picture_sample` of them are changed.
+        subject: the runs and the images; `invariance_images` of them are changed.
         folder: where the files go; the JSON goes beside it.
 
     Raises:
         UserError: no run takes the images, or their classes are others.
     """
-    positions = subject.sample(subject.config.visualize.picture_sample)
+    positions = subject.sample(subject.config.visualize.invariance_images)
     images, labels = subject.read(positions), subject.split.labels[positions]
     strengths = {
         name: invariance.choose_strengths(name, subject.image_shape)

@@ -87,8 +87,7 @@ def _draw_pixel_weights(subject: Subject, run: NamedRun, folder: Path) -> list[P
     for ax, number, label in zip(all_axes, order, labels, strict=False):
         shown = _show(ax, images[number], most)
         ax.set_title(label)
-    if images.shape[-1] == 1:
-        figure.colorbar(shown, ax=all_axes, label="weight")
+    figure.colorbar(shown, ax=all_axes, label="weight", shrink=0.8)
     of = "class" if of_classes else "hidden unit"
     title = f"{run.name}: the weights of each {of}"
     figure.suptitle(title)
@@ -111,13 +110,11 @@ def _draw_first(subject: Subject, run: NamedRun, name: str, folder: Path) -> Pic
     own, common = figure.subplots(1, 2)
     shown = _show_sheet(own, kernels.scale_each(images), 1.0, columns)
     own.set_title("each on its own scale")
-    if images.shape[-1] != 3:
-        label = "weight / its kernel's largest"
-        figure.colorbar(shown, ax=own, label=label, shrink=0.8)
+    label = "weight / its kernel's largest"
+    figure.colorbar(shown, ax=own, label=label, shrink=0.8)
     shown = _show_sheet(common, images, most, columns)
     common.set_title("all on one scale")
-    if images.shape[-1] != 3:
-        figure.colorbar(shown, ax=common, label="weight", shrink=0.8)
+    figure.colorbar(shown, ax=common, label="weight", shrink=0.8)
     size = "×".join(map(str, images.shape[1:3]))
     title = f"{run.name}: the {len(images)} kernels of {name}, {size}"
     figure.suptitle(title)
@@ -146,7 +143,7 @@ def _draw_deeper(subject: Subject, run: NamedRun, name: str, folder: Path) -> Pi
     ax.set_yticks([step * (i + 0.5) - 1 for i in range(inputs)], range(inputs))
     ax.tick_params(labelsize=7, length=0)
     ax.set(xlabel="kernel, largest norm first", ylabel="channel that comes in")
-    figure.colorbar(shown, ax=ax, label="weight")
+    figure.colorbar(shown, ax=ax, label="weight", shrink=0.8)
     title = f"{run.name}: {name}, {inputs} of {kernel.shape[2]} channels × " + (
         f"{len(order)} of {kernel.shape[3]} kernels"
     )
@@ -187,8 +184,7 @@ def _draw_growth(
     ax.set_xticks([across * (i + 0.5) - 1 for i in range(len(order))], order)
     ax.tick_params(length=0)
     ax.set(xlabel="kernel, largest norm at the end first", ylabel="training step")
-    if final.shape[-1] != 3:
-        figure.colorbar(shown, ax=ax, label="weight")
+    figure.colorbar(shown, ax=ax, label="weight", shrink=0.8)
     title = f"{run.name}: {name} over training"
     ax.set_title(title)
     caption = (
@@ -209,9 +205,11 @@ def _show_sheet(ax: Any, images: np.ndarray, most: float, columns: int) -> Any:
 
 
 def _show(ax: Any, image: np.ndarray, most: float) -> Any:
-    """Show weights [H, W, C] between -most and most."""
+    """Show weights [H, W, C] between -most and most; returns what tells the scale."""
     if image.shape[-1] == 3:
-        return picture.show_image(ax, np.clip(0.5 + 0.5 * image / most, 0, 1))
+        picture.show_image(ax, np.clip(0.5 + 0.5 * image / most, 0, 1))
+        # Each colour has its weight; grey stands for the scale of all three.
+        return picture.make_scale(-most, most, "gray")
     options = {"cmap": picture.SIGNED, "vmin": -most, "vmax": most}
     return picture.show_image(ax, image[..., 0], **options)
 

@@ -71,8 +71,7 @@ def _maximise(
         targets[name] = weights
         start += len(channels)
     task = run.trained.task
-    scaling = (np.float32(task.mean), np.float32(task.std))
-    key = jax.random.key(0)
+    scaling, key = (task.mean, task.std), jax.random.key(0)
     images, _ = maximisation.maximise(
         key, run.function, targets, scaling, subject.image_shape
     )

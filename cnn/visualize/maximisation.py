@@ -5,7 +5,7 @@ Source: Olah, Mordvintsev and Schubert 2017, Feature visualization,
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ def maximise(
     key: jax.Array,
     function: Any,
     targets: Mapping[str, jax.Array],
-    scaling: tuple[jax.Array, jax.Array],
+    scaling: tuple[Sequence[float], Sequence[float]],
     image_shape: tuple[int, int, int],
     steps: int = 160,
 ) -> tuple[jax.Array, jax.Array]:
@@ -40,14 +40,15 @@ def maximise(
             (logits, features by stage).
         targets: for stages, and for `logits`, float32 [N, channels or K]: the weight
             of each channel or class in what image n is to maximise.
-        scaling: mean and standard deviation that scale images in 0..1, each [C].
+        scaling: mean and standard deviation of each channel, that scale images in
+            0..1; of one number for all.
         image_shape: (H, W, C).
         steps: how many steps.
 
     Returns:
         The images, float32 in 0..1, [N, H, W, C]; what each of them scores, [N].
     """
-    mean, std = (jnp.reshape(x, (1, 1, 1, -1)) for x in scaling)
+    mean, std = (jnp.stack(x).reshape(1, 1, 1, -1) for x in scaling)
     exposed, count = tracing.expose(function), next(iter(targets.values())).shape[0]
 
     def score(images: jax.Array) -> jax.Array:

@@ -187,6 +187,14 @@ def show_grid(
     return mappable
 
 
+def make_scale(low: float, high: float, colours: str) -> Any:
+    """Make what a colour bar is made of, for what was not drawn by a colour map."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    return ScalarMappable(Normalize(low, high), colours)
+
+
 def tile(images: np.ndarray, columns: int, gap: int = 1, fill: float = 1) -> np.ndarray:
     """Lay images out as one, row by row.
 

@@ -6,7 +6,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from cnn.visualize import patches
-from cnn.visualize.receptive_field import Reach
+from cnn.visualize.reach import Reach
 
 RANDOM = np.random.default_rng(2)
 KERNEL = RANDOM.normal(size=(3, 3, 1, 4)).astype(np.float32)

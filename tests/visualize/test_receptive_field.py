@@ -13,7 +13,8 @@ from cnn import config as config_module
 from cnn import models
 from cnn.state import create_variables
 from cnn.visualize import features
-from cnn.visualize.receptive_field import Reach, compute_fields
+from cnn.visualize.reach import Reach
+from cnn.visualize.receptive_field import compute_fields
 
 C3 = (3, 1)
 

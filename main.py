@@ -5,7 +5,7 @@
   python main.py --config=NAME                     train configs/NAME.py
   python main.py --mode=evaluate --workdir=DIR     evaluate a trained run
   python main.py --mode=predict --workdir=DIR --predict_images='*.png'
-  python main.py --mode=visualize                  pictures of what augmentation does
+  python main.py --mode=visualize --workdir=DIR    pictures of what a run has learnt
   python main.py --mode=describe --model=mlp       parameters and operations
   python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
 
@@ -50,7 +50,7 @@ MODES = {
     "predict": "write predictions.csv for --predict_images",
     "convert": "turn PyTorch's weights (--source, --model) into a run",
     "export": "write a run for PyTorch or as StableHLO (--export_format)",
-    "visualize": "draw --pictures into pictures/",
+    "visualize": "draw --pictures and report.html of a run, or of --workdir=A,B",
     "describe": "write describe.json: parameters, operations, shapes; trains nothing",
 }
 USAGE_ERROR = 2
@@ -88,10 +88,10 @@ def run_mode(mode: str, terminal: Terminal) -> None:
         raise UserError(f"--mode={mode} is unknown{config_module.suggest(mode, MODES)}")
     given = _read_flags()
     directory = Path(FLAGS.workdir or workdir.name_workdir(*_name_parts(given)))
-    layers = [config_module.load_preset(FLAGS.config), given]
-    if mode in ("evaluate", "predict", "export"):
-        layers = [workdir.read_config(directory), given]
-    config = config_module.make_config(*layers)
+    directories = [directory]
+    if mode == "visualize" and FLAGS.workdir:
+        directories = workdir.split_directories(FLAGS.workdir)
+    config = config_module.make_config(_read_base(mode, directories[0], given), given)
     devices.configure(config.device)
     if mode == "train":
         train.train(config, directory, terminal)
@@ -105,9 +105,21 @@ def run_mode(mode: str, terminal: Terminal) -> None:
     elif mode == "export":
         export.export(config, directory, terminal)
     elif mode == "visualize":
-        visualize.visualize(config, directory, terminal)
+        visualize.visualize(config, directories, terminal)
     else:
         describe.describe(config, directory, terminal)
+
+
+def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that the command line changes: a run's, or the preset's."""
+    if mode in ("evaluate", "predict", "export"):
+        return workdir.read_config(directory)
+    default = visualize.VisualizeOptions().pictures
+    if mode == "visualize" and visualize.needs_run(given.get("pictures", default)):
+        names = {field.name for field in dataclasses.fields(visualize.VisualizeOptions)}
+        stored = workdir.read_config(directory)
+        return {name: x for name, x in stored.items() if name not in names}
+    return config_module.load_preset(FLAGS.config)
 
 
 def _read_flags() -> dict[str, Any]:

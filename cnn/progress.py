@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -26,7 +27,8 @@ class ProgressOptions:
     )
     tensorboard: bool = option(
         False,
-        "write scalars for TensorBoard too (needs the extra: pip install tensorboardX)",
+        "write scalars, options with the result (HParams), and the pictures of "
+        "visualize for TensorBoard too (needs the extra: pip install tensorboardX)",
         changes_run=False,
     )
 
@@ -109,8 +111,22 @@ class MetricsLog:
         self._file.flush()
         if self._writer is not None:
             for name, value in values.items():
-                if isinstance(value, int | float):
+                if _is_number(value):
                     self._writer.add_scalar(name, value, step)
+
+    def write_result(
+        self, options: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> None:
+        """Show TensorBoard's HParams the options with the numbers of the result.
+
+        Args:
+            options: of the run, by flag name, as JSON has them.
+            result: as in `result.json`; what is no number is left out.
+        """
+        if self._writer is not None:
+            shown = {name: _show_option(value) for name, value in options.items()}
+            numbers = {n: float(v) for n, v in result.items() if _is_number(v)}
+            self._writer.add_hparams(shown, numbers, name="result")
 
     def sync(self) -> int:
         """Put all lines on disk and return their bytes."""
@@ -122,6 +138,22 @@ class MetricsLog:
         self._file.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def write_images(workdir: Path, images: Mapping[str, np.ndarray]) -> None:
+    """Write images for TensorBoard.
+
+    Args:
+        workdir: whose `tensorboard/` they go to.
+        images: uint8 [H, W, 3] by name.
+
+    Raises:
+        UserError: tensorboardX is not installed.
+    """
+    writer = _open_tensorboard(workdir)
+    for name, image in images.items():
+        writer.add_image(name, image, 0, dataformats="HWC")
+    writer.close()
 
 
 class Pace:
@@ -140,6 +172,15 @@ class Pace:
     def note(self, seconds_per_step: float) -> None:
         """Remember how long a step took."""
         self._seconds_per_step = max(seconds_per_step, 1e-9)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _show_option(value: Any) -> Any:
+    """Return a number or truth as it is, and anything else as text."""
+    return value if isinstance(value, int | float) else str(value)
 
 
 def _open_tensorboard(workdir: Path) -> Any:

@@ -95,7 +95,9 @@ def _run_to_the_end(
     run.terminal.start_bar(run.total_steps, run.step)
     try:
         _loop(run, log, writer)
-        return report.write_result(run)
+        result = report.write_result(run)
+        log.write_result(run.config.select_run_options(), result)
+        return result
     except Interrupted:
         _save(run, log, writer)
         run.terminal.say(f"stopped at step {run.step}; the same command goes on")

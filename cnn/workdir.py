@@ -36,6 +36,26 @@ def name_workdir(preset: str, overrides: Mapping[str, Any]) -> Path:
     return Path("runs") / name
 
 
+def split_directories(text: str) -> list[Path]:
+    """Read `A,B,C` as directories, whose own names may hold commas.
+
+    Args:
+        text: of `--workdir`.
+
+    Returns:
+        The directories; a comma separates two where joining them names none.
+    """
+    parts, directories = text.split(","), []
+    while parts:
+        count = next(
+            (n for n in range(len(parts), 1, -1) if Path(",".join(parts[:n])).is_dir()),
+            1,
+        )
+        directories.append(Path(",".join(parts[:count])))
+        parts = parts[count:]
+    return directories
+
+
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
     """Make the directory if need be and hold it against other processes.

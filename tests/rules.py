@@ -19,7 +19,7 @@ LEVELS = [
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 HEAVY = {"orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "PIL", "optuna"}
-HEAVY |= {"sklearn", "tensorboardX", "safetensors", "torch"}
+HEAVY |= {"jinja2", "sklearn", "tensorboardX", "safetensors", "torch"}
 PURE = r"cnn/(ops|models|augment)/.*|cnn/(losses|metrics|steps)\.py"
 MOST_LINES = {"cnn/optimizer.py": 300}
 # Parameters come before the key in what jax.grad differentiates by its first argument.
@@ -60,7 +60,7 @@ def _find_typing_only(tree):
 
 def _are_modules(node):
     # `from cnn.data import decode` means cnn.data.decode, not what the package makes.
-    inside = ("cnn.data", "cnn.ops", "cnn.models", "cnn.augment")
+    inside = ("cnn.data", "cnn.ops", "cnn.models", "cnn.augment", "cnn.visualize")
     return node.module in inside and all(a.name.islower() for a in node.names)
 
 

@@ -1,11 +1,12 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from cnn.errors import UserError
-from cnn.progress import MetricsLog, Pace, Terminal
+from cnn.progress import MetricsLog, Pace, Terminal, write_images
 
 
 def read(directory):
@@ -61,28 +62,62 @@ def test_a_log_that_lost_lines_is_refused(tmp_path):
     assert read(tmp_path) == [{"step": 1}], "nothing is destroyed"
 
 
-def test_tensorboard_takes_the_numbers(tmp_path, monkeypatch):
+@pytest.fixture
+def writers(monkeypatch):
+    """Put a writer that only remembers in tensorboardX's place; returns all made."""
+
     class Writer:
         def __init__(self, directory):
-            self.directory, self.scalars, self.closed = directory, [], False
-            written.append(self)
+            self.directory, self.calls, self.closed = directory, [], False
+            made.append(self)
 
         def add_scalar(self, *scalar):
-            self.scalars.append(scalar)
+            self.calls.append(scalar)
+
+        def add_hparams(self, *options, name):
+            self.calls.append((*options, name))
+
+        def add_image(self, name, image, step, dataformats):
+            self.calls.append((name, image.tolist(), step, dataformats))
 
         def close(self):
             self.closed = True
 
-    written = []
+    made = []
     module = type(sys)("tensorboardX")
     module.SummaryWriter = Writer
     monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    return made
+
+
+def test_tensorboard_takes_the_numbers(tmp_path, writers):
     log = MetricsLog(tmp_path, 0, True)
     log.write(4, {"loss": 0.5, "hash": "ab", "epoch": 2})
     log.close()
-    (writer,) = written
+    (writer,) = writers
     assert writer.directory == str(tmp_path / "tensorboard") and writer.closed
-    assert writer.scalars == [("loss", 0.5, 4), ("epoch", 2, 4)]
+    assert writer.calls == [("loss", 0.5, 4), ("epoch", 2, 4)]
+
+
+def test_tensorboard_takes_options_with_the_result(tmp_path, writers):
+    options = {"model": "mlp", "widths": [1, 2], "batch_norm": True, "epochs": 3}
+    result = {"test_accuracy": 0.5, "steps": 7, "device": "cpu", "stopped": True}
+    log = MetricsLog(tmp_path, 0, True)
+    log.write_result(options, result | {"best": None})
+    shown = options | {"widths": "[1, 2]"}
+    numbers = {"test_accuracy": 0.5, "steps": 7.0}
+    assert writers[0].calls == [(shown, numbers, "result")]
+    log.close()
+    MetricsLog(tmp_path, 0, False).write_result(options, result)
+    assert len(writers) == 1, "without the flag nothing is written"
+
+
+def test_tensorboard_takes_images(tmp_path, writers):
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    write_images(tmp_path, {"kernels/First": image})
+    (writer,) = writers
+    assert writer.directory == str(tmp_path / "tensorboard") and writer.closed
+    assert writer.calls == [("kernels/First", image.tolist(), 0, "HWC")]
 
 
 def test_absent_tensorboard_says_what_to_install(tmp_path, monkeypatch):

@@ -162,3 +162,13 @@ def test_result_says_what_was_done(trained):
     assert set(result["versions"]) >= {"python", "jax", "jaxlib", "flax", "numpy"}
     assert result["test_accuracy"] == result["test_correct"] / result["test_count"]
     assert len(result["state_sha256"]) == 64
+
+
+def test_tensorboard_gets_the_options_with_the_result(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        train.MetricsLog, "write_result", lambda log, *given: seen.append(given)
+    )
+    result = train_run(tmp_path / "run", epochs=1)
+    ((options, numbers),) = seen
+    assert numbers == result and options["epochs"] == 1 and "tensorboard" not in options

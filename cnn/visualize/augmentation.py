@@ -15,10 +15,12 @@ import numpy as np
 
 from cnn import augment
 from cnn.augment import views
-from cnn.data import load_dataset
 from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
 from cnn.ops import scaling
+from cnn.visualize import picture
+from cnn.visualize.picture import Picture
+from cnn.visualize.subject import Subject
 
 if TYPE_CHECKING:
     from cnn.config import Config
@@ -66,24 +68,17 @@ POLICIES = (
 )
 
 
-def draw(config: "Config", folder: Path) -> Path:
+def draw(subject: Subject, folder: Path) -> list[Picture]:
     """Draw `augmentation.png`.
 
     Args:
-        config: the options; those of augmentation and data matter.
+        subject: its options and its dataset matter, no run is needed.
         folder: where the file goes.
 
-    Returns:
-        The file.
-
     Raises:
-        UserError: the options do not fit the images, or matplotlib is not installed.
+        UserError: the options do not fit the images.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("--mode=visualize needs: pip install matplotlib") from None
-    dataset = load_dataset(config.data)
+    config, dataset = subject.config, subject.dataset
     size = config.data.image_size
     augment.check(config.augment, dataset.train.shape, size)
     count = min(_EXAMPLES, len(dataset.train))
@@ -97,16 +92,19 @@ def draw(config: "Config", folder: Path) -> Path:
         above.append((f"epoch {epoch}", shown))
     below = list(_vary_each(config, images[:_EACH], ids[:_EACH], scale))
     half = (len(below) + 1) // 2
-    figure = Figure(figsize=(17, 0.42 * half), layout="constrained")
+    figure = picture.make_figure(17, 0.42 * half)
     left, middle, right = figure.subplots(
         1, 3, width_ratios=(len(images), _EACH, _EACH)
     )
     _show_rows(left, above, "training images as the flags vary them")
     _show_rows(middle, below[:half], "each transformation alone, weak and strong")
     _show_rows(right, below[half:], "")
+    caption = (
+        "Left, each row is another epoch's version of the images in the first row; "
+        "right, each row is one transformation alone at the strength beside it."
+    )
     path = folder / "augmentation.png"
-    figure.savefig(path, dpi=110)
-    return path
+    return [picture.save(figure, path, "Augmentation", caption)]
 
 
 def _choose_examples(labels: np.ndarray, count: int) -> np.ndarray:

@@ -1,0 +1,152 @@
+"""Features: what each stage makes of an image, channel by channel.
+
+Where a stage ends in a ReLU, what enters it is shown: red passes, blue is stopped at
+the threshold, which is white.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn.errors import UserError
+from cnn.visualize import features, picture
+from cnn.visualize.features import Stage
+from cnn.visualize.named_run import NamedRun
+from cnn.visualize.picture import Picture
+from cnn.visualize.subject import Subject
+
+
+def draw(subject: Subject, folder: Path) -> list[Picture]:
+    """Draw the responses of the chosen images, a picture a stage.
+
+    Args:
+        subject: the runs and the images.
+        folder: where the files go.
+
+    Raises:
+        UserError: no run takes the images.
+    """
+    return subject.draw_runs(
+        lambda run: _draw_run(subject, run, folder), subject.fitting_runs
+    )
+
+
+def _draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
+    stages = {stage.name: stage for stage in subject.get_stages(run)}
+    names = subject.choose_layers(run, list(stages))
+    if not stages:
+        model = run.trained.options["model"]
+        raise UserError(f"{model} goes from pixels to logits, it has no stages")
+    chosen = subject.chosen
+    scaled = run.scale(chosen.images)
+    responses = features.compute_responses(run.function, scaled)
+    pictures = []
+    for name in names:
+        path = subject.name_file(folder, run, "features", name)
+        values, stage = np.asarray(responses[name], np.float32), stages[name]
+        if name == "alignments":
+            picture_of = _draw_alignments(subject, run, stage, values, path)
+        elif stage.is_map:
+            picture_of = _draw_maps(subject, run, stage, values, path)
+        else:
+            picture_of = _draw_units(subject, run, stage, values, path)
+        pictures.append(picture_of)
+    return pictures
+
+
+def _draw_maps(
+    subject: Subject, run: NamedRun, stage: Stage, values: np.ndarray, path: Path
+) -> Picture:
+    """Draw one row an image, one column a channel."""
+    total = values.shape[-1]
+    count = min(subject.config.visualize.picture_channels, total)
+    channels = np.arange(count) * total // count
+    most = max(float(np.abs(values[..., channels]).max()), 1e-12)
+    grid = [
+        [image, *np.moveaxis(row[..., channels], -1, 0)]
+        for image, row in zip(subject.chosen.images, values, strict=True)
+    ]
+    columns = ["image", *map(str, channels)]
+    figure, ax, shown = _show(subject, grid, columns, most)
+    label = "response"
+    caption = "Each row is an image, each column a channel of the stage"
+    if stage.is_thresholded:
+        label = "what enters the ReLU (it stops what is below 0)"
+        caption += ": the ReLU lets red pass and makes everything blue 0."
+    else:
+        caption += ": red is positive, blue negative; no ReLU ends this stage."
+    figure.colorbar(shown, ax=ax, label=label, shrink=0.7)
+    figure.suptitle(f"{run.name}, {stage.describe()}")
+    title = f"{run.name}: features of {stage.name}"
+    return picture.save(figure, path, title, caption)
+
+
+def _draw_units(
+    subject: Subject, run: NamedRun, stage: Stage, values: np.ndarray, path: Path
+) -> Picture:
+    """Draw the units of a dense layer, which have no places: one row an image."""
+    most = max(float(np.abs(values).max()), 1e-12)
+    figure = picture.make_figure(9, 0.35 * len(values) + 1.4)
+    ax = figure.subplots()
+    options = {"cmap": picture.SIGNED, "vmin": -most, "vmax": most, "aspect": "auto"}
+    shown = ax.imshow(values, **options)
+    names = [name.replace("\n", " ") for name in subject.chosen.names]
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="unit")
+    label = "enters the ReLU" if stage.is_thresholded else "response"
+    figure.colorbar(shown, ax=ax, label=label)
+    figure.suptitle(f"{run.name}, {stage.describe()}")
+    title = f"{run.name}: features of {stage.name}"
+    caption = (
+        "Each row is an image, each column a unit of the layer: red is positive, blue "
+        "negative, and a ReLU makes everything blue 0."
+    )
+    return picture.save(figure, path, title, caption)
+
+
+def _draw_alignments(
+    subject: Subject, run: NamedRun, stage: Stage, values: np.ndarray, path: Path
+) -> Picture:
+    """Draw, for each class, how well its weights match at each alignment."""
+    count = min(10, values.shape[-1])
+    names = subject.get_class_names(run)
+    height, width = values.shape[1:3]
+    centre = np.array([(height - 1) // 2, (width - 1) // 2])
+    grid = [
+        [image, *np.moveaxis(row[..., :count], -1, 0)]
+        for image, row in zip(subject.chosen.images, values, strict=True)
+    ]
+    most = float(np.abs(values).max())
+    figure, ax, shown = _show(subject, grid, ["image", *names[:count]], most)
+    for row, scores in enumerate(values):
+        winner = int(np.argmax(scores.max(axis=(0, 1))))
+        for label in range(count):
+            best = np.argmax(scores[..., label])
+            place = np.array(np.unravel_index(best, (height, width)))
+            y, x = row + (place[0] + 0.5) / height, 1 + label + (place[1] + 0.5) / width
+            ax.plot(x, y, "kx", markersize=6)
+            down, right = place - centre
+            weight = "bold" if label == winner else "normal"
+            at = {"fontsize": 7, "ha": "center", "va": "bottom", "weight": weight}
+            ax.text(1.5 + label, row + 0.97, f"{right:+d}, {down:+d}", **at)
+    figure.colorbar(shown, ax=ax, label="image · weights at this alignment", shrink=0.7)
+    figure.suptitle(f"{run.name}: where the image and each class's weights match")
+    title = f"{run.name}: alignments of each class"
+    caption = (
+        "Each map shows, for one class, the match at each shift of the weights; the "
+        "cross and the numbers (pixels to the right, pixels down) are the best one; "
+        "bold is the class that wins."
+    )
+    return picture.save(figure, path, title, caption)
+
+
+def _show(
+    subject: Subject, grid: list[list[np.ndarray]], columns: list[str], most: float
+) -> tuple[Any, Any, Any]:
+    """Show rows of an image and maps of it; returns figure, axes, colours."""
+    figure = picture.make_figure(0.95 * len(columns) + 2, 0.95 * len(grid) + 0.8)
+    ax = figure.subplots()
+    options = {"cmap": picture.SIGNED, "vmin": -most, "vmax": most}
+    shown = picture.show_grid(ax, grid, columns, subject.chosen.names, **options)
+    return figure, ax, shown

@@ -1,0 +1,89 @@
+"""Invariance: which changes of an image leave the prediction alone."""
+
+from pathlib import Path
+from typing import Any
+
+from cnn import workdir
+from cnn.visualize import invariance, picture
+from cnn.visualize.picture import COLOURS, MARKERS, Picture
+from cnn.visualize.subject import Subject
+
+_COLUMNS = 4
+_CAPTIONS = {
+    "accuracy": "Each line is a model's share of right predictions as the images "
+    "change more and more; the dotted line is the strength that changes nothing.",
+    "agreement": "Each line is the share of a model's predictions that stay what they "
+    "were on the unchanged images.",
+}
+
+
+def draw(subject: Subject, folder: Path) -> list[Picture]:
+    """Draw accuracy and agreement under each change, and write `invariance.json`.
+
+    Args:
+        subject: the runs and the images; `invariance_images` of them are changed.
+        folder: where the files go; the JSON goes beside it.
+
+    Raises:
+        UserError: no run takes the images, or their classes are others.
+    """
+    positions = subject.sample(subject.config.visualize.invariance_images)
+    images, labels = subject.read(positions), subject.split.labels[positions]
+    strengths = {
+        name: invariance.choose_strengths(name, subject.image_shape)
+        for name in invariance.CHANGES
+    }
+    strengths = {name: values for name, values in strengths.items() if values}
+    options = subject.config.augment
+    outside = {"mode": options.crop_mode, "fill": options.geometry_fill}
+    results: dict[str, Any] = {}
+    for run in subject.fitting_runs:
+        subject.check_classes(run)
+        results[run.name] = invariance.measure(
+            run.predict, images, labels, strengths, **outside
+        )
+    about = {
+        "dataset": subject.dataset.name,
+        "split": subject.config.evaluate.split,
+        "images": len(images),
+        "outside": options.crop_mode,
+        "units": {name: invariance.CHANGES[name].unit for name in strengths},
+    }
+    workdir.write_json(folder.parent / "invariance.json", about | {"runs": results})
+    return [
+        _draw_curves(results, what, len(images), folder)
+        for what in ("accuracy", "agreement")
+    ]
+
+
+def _draw_curves(results: dict, what: str, count: int, folder: Path) -> Picture:
+    """Draw a panel a change, with one line a run."""
+    changes = list(next(iter(results.values())))
+    columns = min(_COLUMNS, len(changes))
+    rows = -(-len(changes) // columns)
+    figure = picture.make_figure(2.9 * columns, 2.5 * rows + 0.7)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for ax in axes[len(changes) :]:
+        ax.set_axis_off()
+    for ax, name in zip(axes, changes, strict=False):
+        change = invariance.CHANGES[name]
+        for number, (run, found) in enumerate(results.items()):
+            ax.plot(
+                found[name]["strength"],
+                [100 * share for share in found[name][what]],
+                color=COLOURS[number % len(COLOURS)],
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=4,
+                label=run,
+            )
+        ax.axvline(change.nothing, color="grey", linestyle=":", linewidth=1)
+        ax.set(title=name, xlabel=change.unit, ylim=(0, 102))
+        ax.grid(alpha=0.3)
+    for ax in axes[::columns]:
+        ax.set_ylabel(f"{what}, %")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    title = f"{what.capitalize()} under changes of the image"
+    figure.suptitle(f"{title}, {count} images")
+    path = folder / f"invariance_{what}.png"
+    return picture.save(figure, path, title, _CAPTIONS[what], is_line_art=True)

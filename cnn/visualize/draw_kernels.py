@@ -1,0 +1,220 @@
+"""Kernels: what the first layers look for, and how it came about.
+
+Weights are shown from blue (negative) through white (nothing) to red (positive);
+kernels over RGB as colours, on which grey is nothing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn import manifest
+from cnn.errors import UserError
+from cnn.visualize import kernels, picture
+from cnn.visualize.draw_shift import draw_shift
+from cnn.visualize.named_run import NamedRun, load_run
+from cnn.visualize.picture import Picture
+from cnn.visualize.subject import Subject
+
+_MOST_KERNELS, _COLUMNS, _DEEPER, _SIDE, _MOST_STEPS = 64, 8, 3, 16, 10
+
+
+def draw(subject: Subject, folder: Path) -> list[Picture]:
+    """Draw class weights, kernels of the first and of deeper layers, their growth.
+
+    Args:
+        subject: the runs; the images matter for the shifted one alone.
+        folder: where the files go.
+
+    Raises:
+        UserError: no run can be loaded.
+    """
+    pictures = subject.draw_runs(
+        lambda run: _draw_run(subject, run, folder), subject.runs
+    )
+    try:
+        pictures += draw_shift(subject, folder)
+    except UserError as error:
+        subject.note(str(error))
+    return pictures
+
+
+def _draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
+    chosen = subject.choose_layers(run, list(run.kernels))
+    pictures = _draw_pixel_weights(subject, run, folder)
+    if not run.kernels:
+        model = run.trained.options["model"]
+        subject.note(f"{run.name}: {model} has no convolution, hence no kernels")
+        return pictures
+    if not chosen:
+        raise UserError("no kernel is among --picture_layers")
+    first = next(iter(run.kernels))
+    is_sliding = run.kernels[first].shape[:2] == run.trained.image_shape[:2]
+    if first in chosen and not is_sliding:
+        pictures.append(_draw_first(subject, run, first, folder))
+    deeper = [name for name in chosen if name != first]
+    if not subject.config.visualize.picture_layers:
+        deeper = [name for name in deeper if run.kernels[name].shape[0] > 1] or deeper
+        deeper = [deeper[i] for i in _spread(len(deeper), _DEEPER)]
+    pictures += [_draw_deeper(subject, run, name, folder) for name in deeper]
+    growth = _draw_growth(subject, run, first, folder)
+    return pictures + ([growth] if growth else [])
+
+
+def _draw_pixel_weights(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
+    """Draw the weights that each class, or hidden unit, has for each pixel."""
+    found = kernels.find_pixel_weights(
+        run.trained.variables["params"], run.trained.image_shape
+    )
+    if not found:
+        return []
+    ((name, images),) = found.items()
+    of_classes = name != "dense1"
+    order = range(len(images)) if of_classes else kernels.sort_by_size(images)
+    order = list(order)[:_MOST_KERNELS]
+    labels = [str(unit) for unit in order]
+    if of_classes:
+        names = run.trained.class_names
+        labels = [names[k] for k in order]
+    columns = 5 if len(order) <= 20 else 8
+    rows = -(-len(order) // columns)
+    figure = picture.make_figure(1.3 * columns + 0.8, 1.5 * rows + 0.5)
+    all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    most = np.abs(images).max()
+    for ax in all_axes:
+        ax.set_axis_off()
+    for ax, number, label in zip(all_axes, order, labels, strict=False):
+        shown = _show(ax, images[number], most)
+        ax.set_title(label)
+    figure.colorbar(shown, ax=all_axes, label="weight", shrink=0.8)
+    of = "class" if of_classes else "hidden unit"
+    title = f"{run.name}: the weights of each {of}"
+    figure.suptitle(title)
+    caption = (
+        f"Each image holds one {of}'s weight for each pixel, all on one scale: red "
+        "(for RGB: bright) pixels speak for it, blue (dark) ones against it."
+    )
+    path = subject.name_file(folder, run, "kernels", "pixel_weights")
+    return [picture.save(figure, path, title, caption)]
+
+
+def _draw_first(subject: Subject, run: NamedRun, name: str, folder: Path) -> Picture:
+    """Draw the first layer's kernels, on scales of their own and on one."""
+    images = kernels.as_images(run.kernels[name])
+    images = images[kernels.sort_by_size(images)][:_MOST_KERNELS]
+    most = np.abs(images).max()
+    columns = min(_COLUMNS, len(images))
+    rows = -(-len(images) // columns)
+    figure = picture.make_figure(2 * 0.5 * columns + 2, 0.5 * rows + 1.3)
+    own, common = figure.subplots(1, 2)
+    shown = _show_sheet(own, kernels.scale_each(images), 1.0, columns)
+    own.set_title("each on its own scale")
+    label = "weight / its kernel's largest"
+    figure.colorbar(shown, ax=own, label=label, shrink=0.8)
+    shown = _show_sheet(common, images, most, columns)
+    common.set_title("all on one scale")
+    figure.colorbar(shown, ax=common, label="weight", shrink=0.8)
+    size = "×".join(map(str, images.shape[1:3]))
+    title = f"{run.name}: the {len(images)} kernels of {name}, {size}"
+    figure.suptitle(title)
+    caption = (
+        "Each small image is one kernel, largest norm first: the image patch that "
+        "excites it most looks like it; on the common scale weak kernels fade."
+    )
+    path = subject.name_file(folder, run, "kernels", "first")
+    return picture.save(figure, path, title, caption)
+
+
+def _draw_deeper(subject: Subject, run: NamedRun, name: str, folder: Path) -> Picture:
+    """Draw a deeper layer: one row a channel that comes in, one column a kernel."""
+    kernel = run.kernels[name]
+    order = kernels.sort_by_size(kernels.as_images(kernel))[:_SIDE]
+    inputs = min(_SIDE, kernel.shape[2])
+    slices = np.moveaxis(kernel[:, :, :inputs, order], (2, 3), (0, 1))
+    sheet = slices.reshape(-1, *kernel.shape[:2])
+    most = np.abs(sheet).max()
+    width = max(4.5, 0.34 * len(order) + 1.8)
+    figure = picture.make_figure(width, max(2.6, 0.34 * inputs + 1.3))
+    ax = figure.subplots()
+    shown = _show_sheet(ax, sheet[..., None], most, len(order))
+    step = kernel.shape[0] + 1
+    ax.set_xticks([step * (i + 0.5) - 1 for i in range(len(order))], order)
+    ax.set_yticks([step * (i + 0.5) - 1 for i in range(inputs)], range(inputs))
+    ax.tick_params(labelsize=7, length=0)
+    ax.set(xlabel="kernel, largest norm first", ylabel="channel that comes in")
+    figure.colorbar(shown, ax=ax, label="weight", shrink=0.8)
+    title = f"{run.name}: {name}, {inputs} of {kernel.shape[2]} channels × " + (
+        f"{len(order)} of {kernel.shape[3]} kernels"
+    )
+    ax.set_title(title)
+    caption = (
+        "A column is one kernel: what it adds up from each channel that comes in, red "
+        "for what excites it and blue for what holds it down."
+    )
+    path = subject.name_file(folder, run, "kernels", name)
+    return picture.save(figure, path, title, caption)
+
+
+def _draw_growth(
+    subject: Subject, run: NamedRun, name: str, folder: Path
+) -> Picture | None:
+    """Draw a layer's kernels at each checkpoint of the run."""
+    steps = manifest.list_steps(run.directory / "checkpoints")
+    steps = [steps[i] for i in _spread(len(steps), _MOST_STEPS)]
+    if len(steps) < 2:
+        subject.note(
+            f"{run.name}: one checkpoint shows no change over training; keep more with "
+            "--keep_checkpoints=10"
+        )
+        return None
+    final = kernels.as_images(run.kernels[name])
+    order = kernels.sort_by_size(final)[:_SIDE]
+    sheets = []
+    for step in steps:
+        loaded = load_run(run.directory, str(step)).kernels[name]
+        sheets.append(kernels.as_images(loaded)[order])
+    most = np.abs(sheets).max()
+    width = max(4.5, 0.45 * len(order) + 1.8)
+    figure = picture.make_figure(width, max(2.2, 0.5 * len(steps) + 1.2))
+    ax = figure.subplots()
+    shown = _show_sheet(ax, np.concatenate(sheets), most, len(order))
+    height, across = final.shape[1] + 1, final.shape[2] + 1
+    ax.set_yticks([height * (i + 0.5) - 1 for i in range(len(steps))], steps)
+    ax.set_xticks([across * (i + 0.5) - 1 for i in range(len(order))], order)
+    ax.tick_params(length=0)
+    ax.set(xlabel="kernel, largest norm at the end first", ylabel="training step")
+    figure.colorbar(shown, ax=ax, label="weight", shrink=0.8)
+    title = f"{run.name}: {name} over training"
+    ax.set_title(title)
+    caption = (
+        "Each column is one kernel at the checkpoints of the run, from top to bottom, "
+        "all on one scale."
+    )
+    path = subject.name_file(folder, run, "kernels", "over_training")
+    return picture.save(figure, path, title, caption)
+
+
+def _show_sheet(ax: Any, images: np.ndarray, most: float, columns: int) -> Any:
+    """Show kernels [O, H, W, C] as one sheet; RGB as colours, others by their mean."""
+    if images.shape[-1] == 3:
+        return _show(ax, picture.tile(images, columns, fill=most), most)
+    sheet = picture.tile(images.mean(-1), columns, fill=np.nan)
+    ax.set_facecolor("0.8")
+    return _show(ax, sheet[..., None], most)
+
+
+def _show(ax: Any, image: np.ndarray, most: float) -> Any:
+    """Show weights [H, W, C] between -most and most; returns what tells the scale."""
+    if image.shape[-1] == 3:
+        picture.show_image(ax, np.clip(0.5 + 0.5 * image / most, 0, 1))
+        # Each colour has its weight; grey stands for the scale of all three.
+        return picture.make_scale(-most, most, "gray")
+    options = {"cmap": picture.SIGNED, "vmin": -most, "vmax": most}
+    return picture.show_image(ax, image[..., 0], **options)
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """Return `count` positions of `total`, or all, evenly spread, both ends among."""
+    count = min(count, total)
+    return [round(i * (total - 1) / max(1, count - 1)) for i in range(count)]

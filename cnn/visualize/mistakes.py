@@ -1,0 +1,141 @@
+"""Where a classifier errs, and whether its confidence can be believed.
+
+Probabilities are float64 [N, K], rows of sum 1; labels whole numbers [N] in 0..K-1.
+A prediction is the class of the largest probability, its confidence that probability.
+"""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Reliability:
+    """Accuracy by confidence, in bins of equal width.
+
+    Attributes:
+        edges: [B + 1], from 0 to 1.
+        counts: int [B], predictions whose confidence lies in (low, high].
+        confidence: [B], their mean confidence; NaN for an empty bin.
+        accuracy: [B], the share that is right; NaN for an empty bin.
+    """
+
+    edges: np.ndarray
+    counts: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def calibration_error(self) -> float:
+        """Return the mean distance of accuracy and confidence over predictions."""
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float(np.nansum(gaps * self.counts) / self.counts.sum())
+
+
+def compute_log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Normalise logits [N, K] to log-probabilities, float64 [N, K]."""
+    logits = np.asarray(logits, np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def count_confusion(
+    labels: np.ndarray, predictions: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Count examples by true class (row) and predicted class (column): int [K, K]."""
+    pairs = np.asarray(labels, np.int64) * num_classes + predictions
+    counts = np.bincount(pairs, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def compute_rates(confusion: np.ndarray) -> np.ndarray:
+    """Divide each row of a confusion matrix by its sum; rows of no example are NaN."""
+    return _divide(confusion, confusion.sum(axis=1, keepdims=True))
+
+
+def compute_precision(confusion: np.ndarray) -> np.ndarray:
+    """Compute, by class, the share of its predictions that is right: [K].
+
+    A class that is never predicted has NaN.
+    """
+    return _divide(confusion.diagonal(), confusion.sum(axis=0))
+
+
+def compute_recall(confusion: np.ndarray) -> np.ndarray:
+    """Compute, by class, the share of its examples that is found: [K].
+
+    A class without examples has NaN.
+    """
+    return _divide(confusion.diagonal(), confusion.sum(axis=1))
+
+
+def compute_reliability(
+    probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15
+) -> Reliability:
+    """Compare confidence with accuracy.
+
+    Args:
+        probabilities: [N, K].
+        labels: [N].
+        num_bins: B, of equal width.
+
+    Source: Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks
+        (2017), section 2, https://arxiv.org/abs/1706.04599
+    """
+    confidence = probabilities.max(axis=1)
+    hits = probabilities.argmax(axis=1) == labels
+    edges = np.linspace(0, 1, num_bins + 1)
+    bins = np.clip(np.searchsorted(edges, confidence, "left") - 1, 0, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    return Reliability(
+        edges=edges,
+        counts=counts,
+        confidence=_divide(np.bincount(bins, confidence, num_bins), counts),
+        accuracy=_divide(np.bincount(bins, hits, num_bins), counts),
+    )
+
+
+def compute_brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Compute the mean squared distance of probabilities from the truth, 0 to 2.
+
+    Source: Brier, Verification of forecasts expressed in terms of probability (1950),
+        https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2
+    """
+    own = _take_own(probabilities, labels)
+    return float(((probabilities**2).sum(axis=1) - 2 * own + 1).mean())
+
+
+def compute_nll(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Compute the mean negative log-probability of the true class, in nats."""
+    return float(-_take_own(log_probabilities, labels).mean())
+
+
+def find_confident_errors(
+    probabilities: np.ndarray, labels: np.ndarray, count: int
+) -> np.ndarray:
+    """Find the wrong predictions of highest confidence: positions, highest first."""
+    confidence = probabilities.max(axis=1)
+    (wrong,) = np.nonzero(probabilities.argmax(axis=1) != labels)
+    return wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+
+
+def find_doubtful_hits(
+    probabilities: np.ndarray, labels: np.ndarray, count: int
+) -> np.ndarray:
+    """Find the right predictions of lowest confidence: positions, lowest first."""
+    confidence = probabilities.max(axis=1)
+    (right,) = np.nonzero(probabilities.argmax(axis=1) == labels)
+    return right[np.argsort(confidence[right], kind="stable")][:count]
+
+
+def _take_own(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return what each row of [N, K] holds of its own class: [N]."""
+    return np.take_along_axis(values, np.asarray(labels)[:, None], axis=1)[:, 0]
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divide; NaN where the denominator is 0."""
+    numerator = np.asarray(numerator, np.float64)
+    some = np.broadcast_to(denominator, numerator.shape)
+    nothing = np.full(numerator.shape, np.nan)
+    return np.divide(numerator, some, out=nothing, where=some > 0)

@@ -1,0 +1,222 @@
+"""The lecture's slides of two dimensions: windows over images, channels, shuffling.
+
+The numbers in the cells are computed by the operators of `cnn.ops`; each function
+returns a flip-book with a step for each output, row by row.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from cnn.ops import convolution, pooling, rearrange
+from cnn.visualize.svg import (
+    Drawing,
+    format_maximum,
+    format_number,
+    format_products,
+    format_sum,
+)
+
+_CELL, _SMALL, _EDGE, _TOP, _GAP = 42, 34, 16, 64, 44
+_LEAST = 560  # room for a title
+
+
+def convolve(
+    x: Sequence[Sequence[float]], kernel: Sequence[Sequence[float]], stride: int = 1
+) -> Drawing:
+    """Draw a kernel that slides over an image, as `convolution.conv2d` computes it.
+
+    Args:
+        x: [H, W].
+        kernel: [Sh, Sw]; its taps stand small in the window's cells.
+        stride: pixels between windows.
+    """
+    image, taps = np.asarray(x, np.float32), np.asarray(kernel, np.float32)
+    values = convolution.conv2d(
+        jnp.asarray(image)[None, :, :, None],
+        jnp.asarray(taps)[:, :, None, None],
+        stride=stride,
+    )
+    values = np.asarray(values)[0, :, :, 0]
+    sizes = f"{_size(image)} → {_size(values)}"
+    title = f"Convolution of an image, stride {stride}: {sizes}"
+    drawing, left = _draw_windows(
+        title, image, values, taps.shape, stride, len(taps[0])
+    )
+    drawing.text(left, _TOP - 14, "kernel", "left small")
+    drawing.cells(left, _TOP, taps, "kernel", _CELL)
+    for step, (i, j) in enumerate(np.ndindex(values.shape)):
+        now = range(step, step + 1)
+        window = _cut(image, i * stride, j * stride, taps.shape)
+        for (a, b), tap in np.ndenumerate(taps):
+            x1 = _EDGE + (j * stride + b + 1) * _CELL - 3
+            y1 = _TOP + (i * stride + a + 1) * _CELL - 8
+            drawing.text(x1, y1, f"×{format_number(tap)}", "tap", now)
+        formula = format_products(window, taps, values[i, j])
+        drawing.text(_EDGE, drawing.height - 20, formula, "left small", now)
+    return drawing
+
+
+def max_pool(x: Sequence[Sequence[float]], window: int, stride: int) -> Drawing:
+    """Draw a maximum that slides over an image, as `pooling.max_pool2d` takes it."""
+    image = np.asarray(x, np.float32)
+    values = pooling.max_pool2d(jnp.asarray(image)[None, :, :, None], window, stride)
+    values = np.asarray(values)[0, :, :, 0]
+    title = (
+        f"Max-pooling of {window}×{window} pixels, stride {stride}: "
+        f"{_size(image)} → {_size(values)}"
+    )
+    shape = (window, window)
+    drawing, _ = _draw_windows(title, image, values, shape, stride, 0)
+    for step, (i, j) in enumerate(np.ndindex(values.shape)):
+        inside = _cut(image, i * stride, j * stride, shape)
+        formula = format_maximum(inside, values[i, j])
+        now = range(step, step + 1)
+        drawing.text(_EDGE, drawing.height - 20, formula, "left small", now)
+    return drawing
+
+
+def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
+    """Draw how a convolution sums over channels.
+
+    Args:
+        x: [H, W, C].
+        kernel: [Sh, Sw, C], the kernel of one output channel.
+    """
+    image = jnp.asarray(x, jnp.float32)[None]
+    taps = jnp.asarray(kernel, jnp.float32)
+    (height, width, channels), window = x.shape, kernel.shape[:2]
+    # With a group a channel, nothing is summed over channels yet.
+    parts = convolution.conv2d(image, taps[:, :, None, :], groups=channels)[0]
+    values = convolution.conv2d(image, taps[..., None])[0, :, :, 0]
+    parts, values = np.asarray(parts), np.asarray(values)
+    title = f"Convolution of {channels} channels: a kernel for each, one sum"
+    pitch = height * _SMALL + 34
+    middle = _EDGE + width * _SMALL + _GAP
+    right = middle + window[1] * _SMALL + _GAP
+    last = right + 60 + _GAP
+    size = (last + values.shape[1] * _CELL + _EDGE, _TOP + channels * pitch + 24)
+    drawing = Drawing(max(size[0], _LEAST), size[1], title, values.size)
+    drawing.text(_EDGE, 24, title, "title")
+    for c in range(channels):
+        top = _TOP + c * pitch
+        drawing.text(_EDGE, top - 10, f"x, channel {c}", "left small")
+        drawing.cells(_EDGE, top, x[..., c], f"shade{c}", _SMALL)
+        drawing.text(middle, top - 10, f"kernel, channel {c}", "left small")
+        drawing.cells(middle, top, kernel[..., c], f"shade{c}", _SMALL)
+    down = _TOP + (channels * pitch - values.shape[0] * _CELL) / 2
+    drawing.text(last, down - 14, "y", "left small")
+    drawing.cells(last, down, np.full(values.shape, np.nan), "empty", _CELL)
+    for step, (i, j) in enumerate(np.ndindex(values.shape)):
+        now, later = range(step, step + 1), range(step, values.size)
+        for c in range(channels):
+            top = _TOP + c * pitch
+            _frame(drawing, _EDGE, top, (i, j), window, _SMALL, now)
+            place = (right, top + _SMALL / 2)
+            drawing.cells(*place, [[parts[i, j, c]]], f"shade{c}", 46, now)
+        place = (last + j * _CELL, down + i * _CELL)
+        drawing.cells(*place, [[values[i, j]]], "output", _CELL, later)
+        drawing.rectangle(*place, _CELL, _CELL, "new", now)
+        formula = format_sum(parts[i, j], values[i, j])
+        drawing.text(_EDGE, drawing.height - 16, formula, "left", now)
+    return drawing
+
+
+def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
+    """Draw how blocks of 2×2 pixels become four channels, or the way back.
+
+    Args:
+        x: [H, W], both even.
+        inverse: draw `rearrange.depth_to_space` in place of `space_to_depth`.
+    """
+    image = np.asarray(x, np.float32)
+    deep = rearrange.space_to_depth(jnp.asarray(image)[None, :, :, None], 2)
+    flat = np.asarray(rearrange.depth_to_space(deep, 2))[0, :, :, 0]
+    deep = np.asarray(deep)[0]
+    rows, columns, channels = deep.shape
+    names = [f"{_size(image)}×1", f"{rows}×{columns}×{channels}"]
+    names = names[::-1] if inverse else names
+    kind = "Depth to space" if inverse else "Pixel shuffle, space to depth"
+    title = f"{kind}: {names[0]} → {names[1]}"
+    right = _EDGE + flat.shape[1] * _CELL + 2 * _GAP
+    pitches = (columns * _CELL + 20, rows * _CELL + 34)
+    width, height = right + 2 * pitches[0] + _EDGE, _TOP + 2 * pitches[1]
+    drawing = Drawing(max(width, _LEAST), height, title, rows * columns)
+    drawing.text(_EDGE, 24, title, "title")
+    spots = [
+        (right + c % 2 * pitches[0], _TOP + c // 2 * pitches[1])
+        for c in range(channels)
+    ]
+    for c, (left, top) in enumerate(spots):
+        drawing.text(left, top - 10, f"channel {c}", "left small")
+        drawing.cells(left, top, np.full((rows, columns), np.nan), "empty", _CELL)
+    drawing.cells(_EDGE, _TOP, np.full(flat.shape, np.nan), "empty", _CELL)
+    for step, (i, j) in enumerate(np.ndindex(rows, columns)):
+        now, later = range(step, step + 1), range(step, rows * columns)
+        for c, (left, top) in enumerate(spots):
+            a, b = divmod(c, 2)
+            there = (left + j * _CELL, top + i * _CELL)
+            here = (_EDGE + (2 * j + b) * _CELL, _TOP + (2 * i + a) * _CELL)
+            style = f"shade{c}"
+            seen = (later, None) if inverse else (None, later)
+            drawing.cells(*here, [[flat[2 * i + a, 2 * j + b]]], style, _CELL, seen[0])
+            drawing.cells(*there, [[deep[i, j, c]]], style, _CELL, seen[1])
+            drawing.rectangle(*there, _CELL, _CELL, "new", now)
+        _frame(drawing, _EDGE, _TOP, (2 * i, 2 * j), (2, 2), _CELL, now)
+    return drawing
+
+
+def _draw_windows(
+    title: str,
+    image: np.ndarray,
+    values: np.ndarray,
+    window: tuple[int, int],
+    stride: int,
+    middle: int,
+) -> tuple[Drawing, float]:
+    """Draw input and output with the window's frames; `middle` cells stay free.
+
+    Returns:
+        The drawing, and the left side of what stays free.
+    """
+    free = _EDGE + image.shape[1] * _CELL + _GAP
+    right = free + (middle * _CELL + _GAP if middle else 0)
+    width = max(right + values.shape[1] * _CELL + _EDGE, _LEAST)
+    height = _TOP + image.shape[0] * _CELL + 44
+    drawing = Drawing(width, height, title, values.size)
+    drawing.text(_EDGE, 24, title, "title")
+    drawing.text(_EDGE, _TOP - 14, "x", "left small")
+    drawing.text(right, _TOP - 14, "y", "left small")
+    drawing.cells(_EDGE, _TOP, image, "input", _CELL)
+    drawing.cells(right, _TOP, np.full(values.shape, np.nan), "empty", _CELL)
+    for step, (i, j) in enumerate(np.ndindex(values.shape)):
+        now, later = range(step, step + 1), range(step, values.size)
+        place = (i * stride, j * stride)
+        _frame(drawing, _EDGE, _TOP, place, window, _CELL, now)
+        spot = (right + j * _CELL, _TOP + i * _CELL)
+        drawing.cells(*spot, [[values[i, j]]], "output", _CELL, later)
+        drawing.rectangle(*spot, _CELL, _CELL, "new", now)
+    return drawing, free
+
+
+def _frame(
+    drawing: Drawing,
+    left: float,
+    top: float,
+    place: tuple[int, int],
+    window: tuple[int, int],
+    cell: float,
+    during: range,
+) -> None:
+    """Frame a window at (row, column) of a table."""
+    x, y = left + place[1] * cell, top + place[0] * cell
+    drawing.rectangle(x, y, window[1] * cell, window[0] * cell, "window", during)
+
+
+def _cut(image: np.ndarray, row: int, column: int, shape: tuple) -> np.ndarray:
+    return image[row : row + shape[0], column : column + shape[1]]
+
+
+def _size(values: np.ndarray) -> str:
+    return "×".join(map(str, values.shape))

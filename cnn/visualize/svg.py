@@ -1,0 +1,233 @@
+"""Line art as SVG, still or animated, written without any library.
+
+Positions and lengths are pixels, y downwards. An animated drawing is a flip-book: it
+goes through its steps, each element is seen `during` some of them, and after the last
+step it rests, then starts again. Where motion is unwanted (`prefers-reduced-motion`,
+print) or unknown, the last step is seen. Nothing carries an id or needs a script.
+"""
+
+import dataclasses
+from html import escape
+
+import numpy as np
+
+SECONDS_PER_STEP = 1.2
+_RESTING_STEPS = 3
+_STYLE = """
+svg{font-family:Arial,"Liberation Sans","DejaVu Sans",sans-serif}
+text{fill:#111;text-anchor:middle;dominant-baseline:central;font-size:16px}
+.left{text-anchor:start}
+.small{font-size:14px}
+.tap{font-size:11px;fill:#a33c00;text-anchor:end}
+.title{font-size:17px;font-weight:bold;text-anchor:start}
+.input{fill:#dcebf7;stroke:#444}
+.padding{fill:#f1f1f1;stroke:#888;stroke-dasharray:4 3}
+.kernel{fill:#fbe3c0;stroke:#444}
+.output{fill:#cfeadf;stroke:#444}
+.empty{fill:none;stroke:#888;stroke-dasharray:2 3}
+.window{fill:none;stroke:#d55e00;stroke-width:4}
+.new{fill:none;stroke:#00704f;stroke-width:4}
+.unit{fill:#fff;stroke:#222;stroke-width:1.5}
+.own{stroke:#555;stroke-width:1.3}
+.shade0{fill:#bfe0f5;stroke:#444}
+.shade1{fill:#fbe0a8;stroke:#444}
+.shade2{fill:#b9e3d2;stroke:#444}
+.shade3{fill:#f0cde0;stroke:#444}
+.weight0{stroke:#0072b2;stroke-width:2.6}
+.weight1{stroke:#d55e00;stroke-width:2.6;stroke-dasharray:9 4}
+.weight2{stroke:#009e73;stroke-width:2.6;stroke-dasharray:2 4}
+"""
+_STANDING_STILL = (
+    "@media (prefers-reduced-motion:reduce),print{*{animation:none!important}}"
+)
+
+
+@dataclasses.dataclass
+class Drawing:
+    """A drawing that grows by its methods and is written by `to_svg`.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        title: one line, read by screen readers.
+        steps: how many steps it goes through; 1 stands still.
+    """
+
+    width: float
+    height: float
+    title: str
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        """Start with nothing drawn."""
+        self._elements: list[_Element] = []
+
+    def rectangle(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        style: str,
+        during: range | None = None,
+    ) -> None:
+        """Draw a rectangle.
+
+        Args:
+            x: of its left side.
+            y: of its top.
+            width: in pixels.
+            height: in pixels.
+            style: a class of the style sheet, such as `input` or `window`.
+            during: the steps in which it is seen; all when None.
+        """
+        numbers = {"x": x, "y": y, "width": width, "height": height}
+        self._add("rect", numbers, style, during)
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        style: str = "",
+        during: range | None = None,
+    ) -> None:
+        """Write one line of text, centred at (x, y) unless the style says otherwise."""
+        self._add("text", {"x": x, "y": y}, style, during, text)
+
+    def cells(
+        self,
+        x: float,
+        y: float,
+        values: np.ndarray,
+        style: str,
+        size: float,
+        during: range | None = None,
+    ) -> None:
+        """Draw a table of numbers in square cells.
+
+        Args:
+            x: of its left side.
+            y: of its top.
+            values: [rows, columns]; NaN leaves a cell without a number.
+            style: the cells' class.
+            size: a cell's side, in pixels.
+            during: the steps in which it is seen; all when None.
+        """
+        for (row, column), value in np.ndenumerate(values):
+            left, top = x + column * size, y + row * size
+            self.rectangle(left, top, size, size, style, during)
+            if not np.isnan(value):
+                number = format_number(value)
+                self.text(left + size / 2, top + size / 2, number, "", during)
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, style: str) -> None:
+        """Draw a straight line from (x1, y1) to (x2, y2)."""
+        self._add("line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2}, style)
+
+    def circle(self, x: float, y: float, radius: float, style: str) -> None:
+        """Draw a circle around (x, y)."""
+        self._add("circle", {"cx": x, "cy": y, "r": radius}, style)
+
+    def list_texts(self, step: int) -> list[str]:
+        """List what is written at a step, in the order in which it was drawn."""
+        return [e.text for e in self._elements if e.tag == "text" and step in e.during]
+
+    def to_svg(self, step: int | None = None) -> str:
+        """Write the file's text.
+
+        Args:
+            step: this step alone, standing still; the whole flip-book when None.
+        """
+        rules: dict[str, str] = {}
+        lines = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width:g}" '
+            f'height="{self.height:g}" viewBox="0 0 {self.width:g} {self.height:g}">',
+            f"<title>{escape(self.title)}</title>",
+            '<rect width="100%" height="100%" fill="#fff"/>',
+        ]
+        for element in self._elements:
+            animated, during = "", element.during
+            if step is None and len(during) < self.steps:
+                animated = f"from{during.start}to{during.stop}"
+                rules[animated] = self._animate(animated, during)
+            if step is None or step in during:
+                lines.append(element.to_svg(animated))
+        still = (
+            "@media (prefers-reduced-motion:reduce),print{*{animation:none!important}}"
+        )
+        moving = [*rules.values(), still] if rules else []
+        lines.insert(2, f"<style>{_STYLE}{''.join(moving)}</style>")
+        return "\n".join([*lines, "</svg>\n"])
+
+    def _add(
+        self,
+        tag: str,
+        numbers: dict[str, float],
+        style: str,
+        during: range | None = None,
+        text: str = "",
+    ) -> None:
+        seen = range(self.steps) if during is None else during
+        self._elements.append(_Element(tag, numbers, style, seen, text))
+
+    def _animate(self, name: str, during: range) -> str:
+        """Write the style of what is seen during some steps only."""
+        total = self.steps + _RESTING_STEPS
+        begin, end = (100 * step / total for step in (during.start, during.stop))
+        at_last = int(during.stop >= self.steps)
+        frames = f"0%{{opacity:{int(during.start == 0)}}}{begin:.3f}%{{opacity:1}}"
+        frames += "" if at_last else f"{end:.3f}%{{opacity:0}}"
+        frames += f"100%{{opacity:{at_last}}}"
+        seconds = total * SECONDS_PER_STEP
+        return (
+            f"@keyframes {name}{{{frames}}}\n.{name}{{opacity:{at_last};"
+            f"animation:{name} {seconds:g}s step-end infinite}}\n"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Element:
+    tag: str
+    numbers: dict[str, float]
+    style: str
+    during: range
+    text: str
+
+    def to_svg(self, animated: str) -> str:
+        inside = [f'{name}="{value:g}"' for name, value in self.numbers.items()]
+        if classes := f"{self.style} {animated}".strip():
+            inside.append(f'class="{classes}"')
+        return f"<{self.tag} {' '.join(inside)}>{escape(self.text)}</{self.tag}>"
+
+
+def format_number(value: float) -> str:
+    """Write a number with at most two decimals and a true minus sign."""
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text.replace("-", "\N{MINUS SIGN}")
+
+
+def format_products(values: np.ndarray, taps: np.ndarray, total: float) -> str:
+    """Write `5·(−1) + 7·3 = 16`, leaving out taps of 0."""
+    terms = [
+        f"{_enclose(value)}·{_enclose(tap)}"
+        for value, tap in zip(np.ravel(values), np.ravel(taps), strict=True)
+        if tap
+    ]
+    return f"{' + '.join(terms)} = {format_number(total)}"
+
+
+def format_sum(values: np.ndarray, total: float) -> str:
+    """Write `(−10) + 6 + 7 = 3`."""
+    return f"{' + '.join(map(_enclose, values))} = {format_number(total)}"
+
+
+def format_maximum(values: np.ndarray, largest: float) -> str:
+    """Write `max(1, 4, 7) = 7`."""
+    inside = ", ".join(map(format_number, np.ravel(values)))
+    return f"max({inside}) = {format_number(largest)}"
+
+
+def _enclose(value: float) -> str:
+    text = format_number(value)
+    return f"({text})" if value < 0 else text

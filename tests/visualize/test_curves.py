@@ -1,0 +1,128 @@
+"""Curves: metrics.jsonl in, series out; damage is told and the rest is drawn."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn import workdir
+from cnn.config import make_config
+from cnn.errors import UserError
+from cnn.visualize import curves, draw_curves, picture
+from cnn.visualize.subject import Subject
+
+
+def draw(folder, *directories):
+    """Draw the curves; returns the pictures and the notes."""
+    folder.mkdir(exist_ok=True)
+    subject = Subject(make_config(), list(directories))
+    with picture.use_style():
+        pictures = draw_curves.draw(subject, folder)
+    return pictures, subject.take_notes()
+
+
+def copy_run(trained, directory, text=None):
+    """Copy a run without its checkpoints, with another metrics.jsonl if given."""
+    directory.mkdir()
+    shutil.copy(trained / "config.json", directory)
+    if text is None:
+        text = (trained / "metrics.jsonl").read_text()
+    (directory / "metrics.jsonl").write_text(text)
+    return directory
+
+
+def test_series_are_what_was_written(trained):
+    history = curves.read_history(trained)
+    lines = [
+        json.loads(x) for x in (trained / "metrics.jsonl").read_text().splitlines()
+    ]
+    for name in ("train_loss", "validation_accuracy", "images_per_second", "loss"):
+        written = [(x["step"], x[name]) for x in lines if name in x]
+        steps, values = history.series[name]
+        assert list(zip(steps.tolist(), values.tolist(), strict=True)) == written
+    assert history.num_damaged == 0
+    last = [line for line in lines if "epoch" in line][-1]
+    assert history.steps_per_epoch * last["epoch"] == last["step"] > 0
+    assert "example_ids_hash" not in history.series
+
+
+def test_learning_rates_are_those_of_the_run(trained):
+    """The run logged each step's rate: the schedule must give the same."""
+    history = curves.read_history(trained)
+    steps, logged = history.series["learning_rate"]
+    assert len(steps) > 5 and len(set(logged)) > 5
+    stored = workdir.read_config(trained)
+    # A line's step counts the step just taken, the schedule from 0.
+    found = curves.compute_learning_rates(stored, history.steps_per_epoch, steps - 1)
+    np.testing.assert_allclose(found, logged, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"schedule": "constant"}, [0.1, 0.1, 0.1]),
+        ({"schedule": "linear"}, [0.1, 0.075, 0.05]),
+        ({"schedule": "constant", "warmup_epochs": 1.0}, [0.02, 0.1, 0.1]),
+        ({"schedule": "step", "milestones": (1.0, 2.0)}, [0.1, 0.01, 0.001]),
+    ],
+)
+def test_schedules(changes, expected):
+    stored = make_config({"epochs": 4, "learning_rate": 0.1}, changes).to_flat()
+    found = curves.compute_learning_rates(stored, 5, np.array([0, 5, 10]))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_damaged_lines_are_left_out_and_told(trained, tmp_path):
+    whole = (trained / "metrics.jsonl").read_text()
+    damaged = '{"step": 1, "lo\n[1, 2]\n{"loss": 3}\n' + whole + '{"step": 7, "trai'
+    run = copy_run(trained, tmp_path / "run", damaged)
+    history = curves.read_history(run)
+    assert history.num_damaged == 4
+    expected = curves.read_history(trained).series
+    assert set(history.series) == set(expected)
+    pictures, notes = draw(tmp_path / "pictures", run)
+    assert len(pictures) == 1
+    assert "4 damaged lines are left out" in notes[0]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "no metrics\n", "\x00\xff\n"])
+def test_a_file_without_metrics_is_refused(trained, tmp_path, text):
+    run = copy_run(trained, tmp_path / "run", text)
+    with pytest.raises(UserError, match="holds no line of metrics; train the run"):
+        draw(tmp_path / "pictures", run)
+
+
+def test_absent_metrics_are_told_and_the_other_run_is_drawn(trained, tmp_path):
+    absent = tmp_path / "converted"
+    with pytest.raises(UserError, match=r"metrics.jsonl cannot be read"):
+        draw(tmp_path / "pictures", absent)
+    pictures, notes = draw(tmp_path / "pictures", absent, trained)
+    assert len(pictures) == 1 and len(notes) == 1
+    assert "converted/metrics.jsonl cannot be read" in notes[0]
+
+
+def test_a_damaged_config_costs_the_learning_rate_alone(trained, tmp_path):
+    run = copy_run(trained, tmp_path / "run")
+    (run / "config.json").write_text("{")
+    pictures, notes = draw(tmp_path / "pictures", run)
+    assert len(pictures) == 1 and "no learning rate" in notes[0]
+
+
+def test_a_run_of_one_evaluation_can_be_drawn(trained, tmp_path):
+    first = (trained / "metrics.jsonl").read_text().splitlines()[0]
+    run = copy_run(trained, tmp_path / "run", first + "\n")
+    pictures, notes = draw(tmp_path / "pictures", run)
+    assert len(pictures) == 1 and not notes
+
+
+def test_picture_is_written_as_png_and_svg_without_a_display(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setenv("MPLBACKEND", "TkAgg")
+    (drawn,), _ = draw(tmp_path, trained)
+    with Image.open(drawn.path) as image:
+        assert image.width > 800 and len(image.convert("RGB").getcolors(10**6)) > 20
+    assert drawn.path.with_suffix(".svg").read_text().startswith("<?xml")

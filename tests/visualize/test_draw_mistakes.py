@@ -1,0 +1,128 @@
+"""Pictures of a run's mistakes: what is drawn, what is told, and what is refused."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn import predict, workdir
+from cnn.config import make_config
+from cnn.errors import UserError
+from cnn.visualize import draw_mistakes, picture
+from cnn.visualize.subject import Subject
+
+NAMES = ["confusion", "classes", "reliability", "confident_errors", "doubtful_hits"]
+
+
+def draw(subject, folder):
+    folder.mkdir(exist_ok=True)
+    with picture.use_style():
+        return draw_mistakes.draw(subject, folder)
+
+
+@pytest.fixture
+def unwritten(monkeypatch):
+    """Draw without writing files, which takes most of the time."""
+
+    def save(figure, path, title, caption, **options):
+        return picture.Picture(path, title, caption)
+
+    monkeypatch.setattr(picture, "save", save)
+
+
+def make_subject(*directories, **changes):
+    config = make_config(workdir.read_config(directories[0]), changes)
+    return Subject(config, list(directories))
+
+
+def test_every_picture_of_a_run(trained, tmp_path):
+    subject = make_subject(trained)
+    pictures = draw(subject, tmp_path)
+    assert [drawn.path.stem for drawn in pictures] == NAMES
+    for drawn in pictures:
+        assert drawn.caption.endswith(".")
+        with Image.open(drawn.path) as image:
+            assert len(image.convert("RGB").getcolors(10**6)) > 20, drawn.path.name
+    assert subject.take_notes() == ()
+    assert (tmp_path / "reliability.svg").exists()
+
+
+def test_confusion_is_that_of_evaluation(trained, tmp_path, monkeypatch, unwritten):
+    """The pictures' predictions are the ones that evaluation counts."""
+    seen = []
+    plain = draw_mistakes._draw_confusion
+    monkeypatch.setattr(
+        draw_mistakes, "_draw_confusion", lambda *x: (seen.append(x), plain(*x))[1]
+    )
+    subject = make_subject(trained)
+    draw(subject, tmp_path)
+    (confusion, names), result = (
+        seen[0],
+        json.loads((trained / "result.json").read_text()),
+    )
+    assert names == tuple("0123456789")
+    assert confusion.sum() == result["test_count"]
+    assert np.trace(confusion) == result["test_correct"]
+
+
+def test_several_runs_have_pictures_of_their_own(trained, tmp_path, unwritten):
+    subject = make_subject(trained, trained)
+    pictures = draw(subject, tmp_path)
+    assert [drawn.path.stem for drawn in pictures] == [
+        f"{name}_{place}" for name in NAMES for place in (1, 2)
+    ]
+    assert all(str(trained) in drawn.title for drawn in pictures)
+
+
+def change_trained(monkeypatch, **changes):
+    plain = predict.load_trained
+
+    def load(directory, which):
+        return dataclasses.replace(plain(directory, which), **changes)
+
+    monkeypatch.setattr(predict, "load_trained", load)
+
+
+def test_numbered_classes_take_the_names_of_the_data(
+    trained, tmp_path, monkeypatch, unwritten
+):
+    numbers = tuple(f"class {k}" for k in range(10))
+    change_trained(monkeypatch, class_names=numbers, classes_are_named=False)
+    assert len(draw(make_subject(trained), tmp_path)) == len(NAMES)
+
+
+def test_other_classes_are_refused(trained, tmp_path, monkeypatch):
+    change_trained(monkeypatch, class_names=tuple("abcdefghij"))
+    with pytest.raises(
+        UserError, match=r"knows 10 classes \(a, …\).*cannot be compared"
+    ):
+        draw(make_subject(trained), tmp_path)
+
+
+def test_without_errors_their_sheet_is_left_out_and_told(
+    trained, tmp_path, monkeypatch, unwritten
+):
+    def know(self, run):
+        return 9 * np.eye(10, dtype=np.float32)[self.split.labels]
+
+    monkeypatch.setattr(Subject, "compute_logits", know)
+    subject = make_subject(trained)
+    pictures = draw(subject, tmp_path)
+    assert [x.path.stem for x in pictures] == [n for n in NAMES if "errors" not in n]
+    assert subject.take_notes() == ("the surest errors: there are none",)
+
+
+@pytest.mark.parametrize("count", [2, 41, 300])
+def test_any_number_of_classes_can_be_drawn(tmp_path, count):
+    """With some classes that never occur and some that are never predicted."""
+    labels = np.arange(500) % max(count - 1, 1)
+    predictions = np.where(np.arange(500) % 3, labels, 0)
+    confusion = draw_mistakes.mistakes.count_confusion(labels, predictions, count)
+    names = tuple(f"class number {k}" for k in range(count))
+    with picture.use_style():
+        for place, make in enumerate(
+            (draw_mistakes._draw_confusion, draw_mistakes._draw_classes)
+        ):
+            make(confusion, names).savefig(tmp_path / f"{place}.png")

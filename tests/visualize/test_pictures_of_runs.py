@@ -1,0 +1,164 @@
+"""Pictures of trained runs: what is drawn, and what is said where it cannot be."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from fixtures_runs import run_main, train_run
+from PIL import Image
+
+from cnn import workdir
+from cnn.config import make_config
+from cnn.errors import UserError
+from cnn.visualize.subject import Subject
+
+
+def draw(directory, output, pictures, *flags):
+    """Call the mode; returns its exit code."""
+    flags = (f"--pictures={pictures}", f"--workdir={directory}", *flags)
+    sizes = ("--picture_sample=30", "--invariance_images=30", "--picture_channels=3")
+    return run_main("--mode=visualize", f"--output={output}", *sizes, *flags)
+
+
+def list_pictures(output):
+    return sorted(path.name for path in (output / "pictures").iterdir())
+
+
+@pytest.fixture(scope="module")
+def regression(tmp_path_factory):
+    """Return a run of logistic regression."""
+    directory = tmp_path_factory.mktemp("regression") / "regression"
+    train_run(directory, model="logistic_regression", epochs=1, ema_decay=0.0)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def sliding(tmp_path_factory):
+    """Return a run of the sliding regression."""
+    directory = tmp_path_factory.mktemp("sliding") / "sliding"
+    train_run(directory, model="sliding_regression", epochs=1, ema_decay=0.0)
+    return directory
+
+
+def test_everything_of_a_cnn_is_drawn(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    names = "kernels,features,patches,maximisation,saliency"
+    assert draw(trained, tmp_path, names, "--picture_examples=5,0") == 0
+    expected = {"kernels_first.png", "kernels_over_training.png", "saliency.png"}
+    expected |= {"features_stage1.png", "patches_stage1.png", "maximisation.png"}
+    assert set(list_pictures(tmp_path)) == expected
+    for name in expected:
+        with Image.open(tmp_path / "pictures" / name) as image:
+            assert min(image.size) > 150
+            assert len(np.unique(np.asarray(image))) > 20, "something is drawn"
+    assert "needs a run of --model=logistic_regression" in capsys.readouterr().out
+
+
+def test_invariance_of_two_runs(trained, regression, tmp_path):
+    assert draw(f"{trained},{regression}", tmp_path, "invariance") == 0
+    found = json.loads((tmp_path / "invariance.json").read_text())
+    assert list(found["runs"]) == [trained.name, "regression"]
+    assert found["images"] == 30 and "hue" not in found["units"]
+    for changes in found["runs"].values():
+        for name, numbers in changes.items():
+            assert found["units"][name]
+            assert len(numbers["accuracy"]) == len(numbers["strength"]) > 3
+            nothing = numbers["strength"].index(
+                1 if name in ("scale", "brightness") else 0
+            )
+            assert numbers["agreement"][nothing] == 1.0
+    assert {"invariance_accuracy.png", "invariance_accuracy.svg"} <= set(
+        list_pictures(tmp_path)
+    )
+
+
+def test_the_shifted_image_is_drawn_for_both_regressions(regression, sliding, tmp_path):
+    flags = ("--picture_examples=1",)
+    both = f"{regression},{sliding}"
+    assert draw(both, tmp_path, "kernels,features", *flags) == 0
+    assert list_pictures(tmp_path) == [
+        "kernels_shift.png",
+        "regression_kernels_pixel_weights.png",
+        "sliding_features_alignments.png",
+        "sliding_kernels_over_training.png",
+        "sliding_kernels_pixel_weights.png",
+    ]
+
+
+def test_what_a_model_lacks_is_said(regression, tmp_path, capsys):
+    names = "kernels,features,patches,saliency"
+    assert draw(regression, tmp_path, names, "--picture_examples=1") == 0
+    told = capsys.readouterr().out
+    assert "logistic_regression has no convolution, hence no kernels" in told
+    assert "it has no stages" in told
+    assert "has no channels with places" in told
+    assert "Grad-CAM needs a stage with places" in told
+    assert list_pictures(tmp_path) == [
+        "kernels_pixel_weights.png",
+        "kernels_shift.png",
+        "saliency.png",
+    ]
+
+
+MISTAKES = [
+    ("features", "--picture_layers=stage7", "did you mean stage1?"),
+    ("kernels", "--picture_layers=stage1_con", "did you mean stage1_conv?"),
+    ("saliency", "--picture_classes=seven", "--picture_classes=seven is unknown"),
+    ("features", "--picture_files=/nowhere/*.png", "matches no file"),
+    ("features", "--picture_examples=360", "examples 0 to 359"),
+    ("features", "--channels=3", "set --image_size and --channels to what"),
+]
+
+
+@pytest.mark.parametrize("pictures, flag, message", MISTAKES)
+def test_a_mistake_is_said_and_the_rest_is_drawn(
+    trained, tmp_path, capsys, pictures, flag, message
+):
+    assert draw(trained, tmp_path, f"{pictures},curves", flag) == 0
+    assert message in capsys.readouterr().out
+    assert "curves.png" in list_pictures(tmp_path)
+
+
+def test_a_mistake_alone_is_an_error(trained, tmp_path, capsys):
+    assert draw(trained, tmp_path / "new", "features", "--picture_layers=x") == 2
+    assert "--picture_layers=x is no stage or kernel" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_files_are_looked_into(trained, tmp_path):
+    for number in range(2):
+        image = np.full((8, 8), 40 + 100 * number, np.uint8)
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    flag = f"--picture_files={tmp_path}/*.png"
+    assert draw(trained, tmp_path / "new", "features", flag) == 0
+    assert list_pictures(tmp_path / "new") == ["features_stage1.png"]
+
+
+def rename_classes(run, names):
+    """Return a run that knows its classes by number, as converted weights do."""
+    loaded = dataclasses.replace(
+        run.trained, class_names=names, classes_are_named=False
+    )
+    return dataclasses.replace(run, trained=loaded)
+
+
+def test_classes_without_names_take_the_datasets(trained):
+    subject = Subject(make_config(workdir.read_config(trained)), [trained])
+    (run,) = subject.runs
+    unnamed = rename_classes(run, tuple(f"number {k}" for k in range(10)))
+    assert subject.get_class_names(unnamed) == subject.dataset.class_names
+    subject.check_classes(unnamed)
+    fewer = rename_classes(run, ("0", "1", "2"))
+    assert subject.get_class_names(fewer) == ("0", "1", "2")
+    with pytest.raises(UserError, match="knows 3 classes"):
+        subject.check_classes(fewer)
+
+
+def test_names_with_commas_are_told_apart(tmp_path):
+    one, other = tmp_path / "a,b=1", tmp_path / "c"
+    one.mkdir()
+    other.mkdir()
+    assert workdir.split_directories(f"{one},{other}") == [one, other]
+    assert workdir.split_directories(f"{one}") == [one]
+    assert [str(x) for x in workdir.split_directories("x,y")] == ["x", "y"]

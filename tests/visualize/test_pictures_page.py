@@ -1,0 +1,45 @@
+"""What docs/pictures.md tells a reader to type works."""
+
+import shlex
+
+import numpy as np
+import pytest
+from fixtures_runs import ROOT, run_main
+from test_readme import list_blocks
+
+from cnn import visualize
+
+PAGE = (ROOT / "docs" / "pictures.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("code", list_blocks(PAGE, "python"))
+def test_python_blocks_are_three_lines_that_run(code, trained, tmp_path, monkeypatch):
+    lines = [x for x in code.splitlines() if x and not x.startswith(("from", "import"))]
+    assert len(lines) <= 3
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits").symlink_to(trained)
+    (tmp_path / "notes").mkdir()
+    random = np.random.default_rng(0)
+    names = {
+        "np": np,
+        "images": random.integers(0, 256, (10, 8, 8, 1), dtype=np.uint8),
+        "labels": np.arange(10),
+        "logits": random.normal(size=(10, 10)).astype(np.float32),
+    }
+    exec(compile(code, "docs/pictures.md", "exec"), names)
+
+
+@pytest.mark.parametrize("line", "".join(list_blocks(PAGE, "bash")).splitlines())
+def test_commands_are_understood(line, monkeypatch):
+    called = []
+    monkeypatch.setattr(visualize, "visualize", lambda *given: called.append(given))
+    monkeypatch.setattr("cnn.workdir.read_config", lambda directory: {})
+    words = shlex.split(line, comments=True)
+    assert words[:2] == ["python", "main.py"]
+    assert run_main(*words[2:]) == 0 and len(called) == 1
+
+
+def test_every_picture_has_its_place():
+    for name in visualize.PICTURES:
+        assert f"--pictures={name}" in PAGE or f"`{name}`" in PAGE, name

@@ -1,0 +1,161 @@
+"""The report's content; how it looks is for `test_report_in_browser.py`."""
+
+import base64
+import json
+import re
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from cnn.errors import UserError
+from cnn.visualize import report
+from cnn.visualize.picture import Picture, Section
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20"></svg>'
+
+
+class Page(HTMLParser):
+    """The elements of a page, and the text of its table rows."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.rows, self.notes = [], [], []
+        self._tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self._tags.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_endtag(self, tag):
+        while self._tags and self._tags.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        tag, attributes = self._tags[-1] if self._tags else ("", {})
+        if tag == "td":
+            self.rows[-1].append(data)
+        if attributes.get("class") == "note":
+            self.notes.append(data)
+
+    def find(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return a function that writes a report of runs and sections and reads it."""
+
+    def write(runs=(), sections=()):
+        path = report.write_report(tmp_path, list(runs), list(sections))
+        assert path == tmp_path / "report.html"
+        return Page(path.read_text())
+
+    return write
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Return a PNG and an SVG picture."""
+    Image.new("RGB", (30, 12), "red").save(tmp_path / "a.png")
+    (tmp_path / "b.svg").write_text(SVG)
+    return (
+        Picture(tmp_path / "a.png", "Red <b>", 'One "sentence".'),
+        Picture(tmp_path / "b.svg", "Drawn", "Another."),
+    )
+
+
+def make_run(directory, options, result):
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(options))
+    if result is not None:
+        (directory / "result.json").write_text(json.dumps(result))
+    return directory
+
+
+def test_images_are_part_of_the_page(write, pictures):
+    page = write(sections=[Section("kernels", "Kernels: what", pictures)])
+    first, second, _ = page.find("img")
+    assert first["alt"] == "Red <b>", "escaped, hence read back as it was"
+    assert (first["width"], first["height"]) == ("30", "12")
+    kind, content = first["src"].split(",")
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(content) == pictures[0].path.read_bytes()
+    assert (second["width"], second["height"]) == ("40", "20")
+    assert base64.b64decode(second["src"].split(",")[1]).decode() == SVG
+    figures = [figure["id"] for figure in page.find("figure")]
+    links = [link["href"] for link in page.find("a")]
+    assert figures == ["kernels-1", "kernels-2"]
+    assert links == ["#kernels", "#kernels-1", "#kernels-2"]
+
+
+def test_line_art_is_taken_where_it_lies_beside_the_png(write, pictures, tmp_path):
+    (tmp_path / "a.svg").write_text(SVG)
+    page = write(sections=[Section("kernels", "Kernels", pictures[:1])])
+    assert page.find("img")[0]["src"].startswith("data:image/svg+xml;base64,")
+
+
+def test_page_names_no_other_place(write, pictures, tmp_path):
+    write(sections=[Section("kernels", "Kernels", pictures)])
+    text = (tmp_path / "report.html").read_text()
+    assert "default-src 'none'" in text
+    assert not re.findall(r"(?:https?:)?//[a-z]", text)
+    for word in ("src", "href"):
+        for value in re.findall(rf'{word}="([^"]*)"', text):
+            assert value.startswith(("#", "data:")), value
+
+
+def test_notes_of_a_section_are_shown(write):
+    page = write(sections=[Section("kernels", "Kernels", (), ("not <drawn>: none",))])
+    assert page.notes == ["not <drawn>: none"]
+
+
+def test_result_and_options_of_runs(write, tmp_path):
+    result = {"test_accuracy": 0.5, "num_parameters": 12345, "best_validation": None}
+    runs = [
+        make_run(tmp_path / "a", {"model": "mlp", "widths": [1, 2]}, result),
+        make_run(
+            tmp_path / "b", {"model": "<cnn>", "widths": [1, 2]}, {"versions": {}}
+        ),
+    ]
+    page = write(runs)
+    assert ["a", "50.00%", "–", "12,345"] in page.rows
+    assert ["test_accuracy", "0.5", "–"] in page.rows
+    assert page.rows.count(["model", "mlp", "<cnn>"]) == 2, "all, and what differs"
+    assert page.rows.count(["widths", "1,2", "1,2"]) == 1
+    assert [row.get("class") for row in page.find("tr")].count("differs") > 1
+    values = [cell["data-value"] for cell in page.find("td")]
+    assert "0.5" in values and "12345" in values
+
+
+def test_versions_are_listed_by_name(write, tmp_path):
+    result = {"versions": {"jax": "1.2"}}
+    page = write([make_run(tmp_path / "a", {}, result)])
+    assert ["versions.jax", "1.2"] in page.rows
+
+
+@pytest.mark.parametrize(
+    "text, note",
+    [
+        (None, "does not exist: the run was not trained here to its end"),
+        ("{", "is damaged"),
+        ("[]", "is damaged: it holds no object"),
+    ],
+)
+def test_what_cannot_be_read_is_told(write, pictures, tmp_path, text, note):
+    run = make_run(tmp_path / "a", {"model": "mlp"}, None)
+    if text is not None:
+        (run / "result.json").write_text(text)
+    page = write([run], [Section("kernels", "Kernels", pictures)])
+    assert any("result.json" in x and note in x for x in page.notes)
+    assert ["model", "mlp"] in page.rows and len(page.find("figure")) == 2
+
+
+def test_absent_jinja_says_what_to_install(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(UserError, match="pip install jinja2"):
+        write()

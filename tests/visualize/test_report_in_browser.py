@@ -1,0 +1,157 @@
+"""The report in headless Chromium: it decodes, asks for nothing, fits and works."""
+
+import json
+
+import browser
+import pytest
+from PIL import Image
+
+from cnn.visualize import report, slides_2d
+from cnn.visualize.picture import Picture, Section
+
+pytestmark = pytest.mark.skipif(
+    not (browser.DRIVER and browser.BINARY), reason="chromium and its driver are absent"
+)
+SIZES = [(360, 740), (1400, 900)]
+WIDTHS = "return [document.documentElement.scrollWidth, window.innerWidth]"
+BROKEN = (
+    "return [...document.querySelectorAll('figure img')]"
+    ".filter(image => !image.naturalWidth).map(image => image.alt)"
+)
+COLUMN = (
+    "const table = document.querySelector(`table[aria-label='${arguments[0]}']`);"
+    "return [...table.tBodies[0].rows].map(row => row.cells[arguments[1]].innerText)"
+)
+SORT = (
+    "document.querySelectorAll(`table[aria-label='${arguments[0]}'] th button`)"
+    "[arguments[1]].click()"
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Return a browser, and a report of three runs with every kind of picture."""
+    directory = tmp_path_factory.mktemp("report")
+    runs = []
+    for name, accuracy in (("first", 0.5), ("second", 0.25), ("third", 0.125)):
+        runs.append(directory / f"{name}{',option=value' * 6}")
+        runs[-1].mkdir()
+        result = {"test_accuracy": accuracy, "test_loss": 9 + 1 / accuracy}
+        (runs[-1] / "result.json").write_text(json.dumps(result))
+        options = {f"option_{n}": "long value " * 9 for n in range(30)}
+        options["epochs"] = int(1 / accuracy)
+        (runs[-1] / "config.json").write_text(json.dumps(options))
+    Image.new("RGB", (1500, 700), "red").save(directory / "wide.png")
+    Image.new("P", (50, 50), 3).save(directory / "moving.gif")
+    (directory / "slide.svg").write_text(
+        slides_2d.max_pool([[1, 2, 3], [4, 5, 6], [7, 8, 9]], 2, 1).to_svg()
+    )
+    pictures = [
+        Picture(directory / name, f"Picture {name}", "A sentence. " * 20)
+        for name in ("wide.png", "moving.gif", "slide.svg")
+    ]
+    sections = [
+        Section(
+            f"section{n}", f"Section {n}: its pictures", tuple(pictures), ("A note",)
+        )
+        for n in range(3)
+    ]
+    path = report.write_report(directory, runs, sections)
+    with browser.start_browser(directory) as opened:
+        yield opened, path
+
+
+def open_page(page, **options):
+    opened, path = page
+    opened.open(path, **options)
+    return opened
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width, height", SIZES)
+def test_everything_decodes_and_nothing_is_asked_for(page, width, height, scheme):
+    opened = open_page(page, width=width, height=height, scheme=scheme)
+    scroll, window = opened.run(WIDTHS)
+    assert scroll <= window == width
+    assert opened.run("return document.querySelectorAll('figure img').length") == 9
+    assert opened.run(BROKEN) == []
+    requests = [x for x in opened.list_requests() if not x.startswith("data:")]
+    assert requests == [page[1].as_uri()]
+    assert opened.read_log("browser") == []
+
+
+def test_dark_is_dark(page):
+    colours = []
+    for scheme in ("light", "dark"):
+        opened = open_page(page, scheme=scheme)
+        colours.append(
+            opened.run("return getComputedStyle(document.body).backgroundColor")
+        )
+    assert colours == ["rgb(255, 255, 255)", "rgb(23, 25, 28)"]
+
+
+@pytest.mark.parametrize("width, height", SIZES)
+def test_contents_lead_to_every_section(page, width, height):
+    opened = open_page(page, width=width, height=height)
+    opened.run("document.documentElement.style.scrollBehavior = 'auto'")
+    names = opened.run(
+        "return [...document.querySelectorAll('nav > ul > li > a')].map(a => a.hash)"
+    )
+    assert names == ["#result", "#options", "#section0", "#section1", "#section2"]
+    every = "return [...document.querySelectorAll('nav a')].every("
+    assert opened.run(every + "a => document.getElementById(a.hash.slice(1)))")
+    tops = opened.run(
+        "return [...document.querySelectorAll('nav > ul > li > a')].map(a => {"
+        "a.click();"
+        "return document.getElementById(a.hash.slice(1)).getBoundingClientRect().top})"
+    )
+    assert all(0 <= top < height - 20 for top in tops), tops
+    assert opened.run("return location.hash") == "#section2"
+
+
+def test_tables_are_sorted_by_number(page):
+    opened = open_page(page)
+    read = (COLUMN, "Result", 1)
+    assert opened.run(*read) == ["50.00%", "25.00%", "12.50%"]
+    opened.run(SORT, "Result", 1)
+    assert opened.run(*read) == ["12.50%", "25.00%", "50.00%"]
+    opened.run(SORT, "Result", 1)
+    assert opened.run(*read) == ["50.00%", "25.00%", "12.50%"]
+    opened.run(SORT, "Result", 2)
+    assert opened.run(COLUMN, "Result", 2) == ["11.0000", "13.0000", "17.0000"]
+    assert opened.run(COLUMN, "Options that differ", 0) == ["epochs"]
+
+
+def test_pictures_can_be_enlarged(page):
+    opened = open_page(page, width=360, height=740)
+    shown = "return document.querySelector('dialog').open"
+    assert not opened.run(shown)
+    opened.run("document.querySelector('#section0-1 button').click()")
+    assert opened.run(shown)
+    large = opened.run("return document.querySelector('dialog img').clientWidth")
+    small = opened.run("return document.querySelector('#section0-1 img').clientWidth")
+    assert large == 1500 and small < 360
+    opened.run("document.querySelector('dialog').click()")
+    assert not opened.run(shown)
+
+
+def test_print_opens_what_is_folded(page):
+    opened = open_page(page)
+    count = "return document.querySelectorAll('details:not([open])').length"
+    assert opened.run(count) == 2
+    opened.run("dispatchEvent(new Event('beforeprint'))")
+    assert opened.run(count) == 0
+
+
+def test_slides_move_unless_motion_is_unwanted(page):
+    """Screenshots of a slide alone, two steps apart."""
+    opened, path = page
+    step = path.with_name("slide.svg")
+    seen = {}
+    for motion in ("no-preference", "reduce"):
+        opened.open(step, 600, 300)
+        feature = {"name": "prefers-reduced-motion", "value": motion}
+        opened.command("Emulation.setEmulatedMedia", features=[feature])
+        moving = opened.run("return document.getAnimations().length")
+        seen[motion] = moving
+    assert seen["no-preference"] > 0 and seen["reduce"] == 0

@@ -1,0 +1,92 @@
+"""The mode as a whole: what is drawn goes into the report, what is not is told."""
+
+import shutil
+import sys
+
+import pytest
+from fixtures_runs import run_main
+
+from cnn import visualize
+
+
+def draw(*flags):
+    """Call the mode on the command line; returns its exit code."""
+    return run_main("--mode=visualize", *flags)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Draw only the least sure hits of `mistakes`: enough to see what was loaded."""
+    module, make = visualize.draw_mistakes, visualize.picture.make_figure
+    for name in ("_draw_confusion", "_draw_classes", "_draw_reliability"):
+        monkeypatch.setattr(module, name, lambda *given: make(1, 1))
+
+
+def test_demonstrations_need_no_run(tmp_path, monkeypatch, capsys):
+    slides = visualize.draw_demonstrations.SLIDES
+    monkeypatch.setattr(
+        visualize.draw_demonstrations, "SLIDES", dict(list(slides.items())[:2])
+    )
+    assert draw("--pictures=demonstrations", f"--output={tmp_path}") == 0
+    names = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert {"convolution_valid.svg", "filters.png", "connections_dense.svg"} <= names
+    assert f"written to {tmp_path / 'report.html'}" in capsys.readouterr().out
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("<figure") == len(names) and 'href="#result"' not in text
+
+
+def test_a_damaged_run_is_told_and_the_others_are_drawn(
+    trained, tmp_path, quick, capsys
+):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(trained, damaged)
+    shutil.rmtree(damaged / "checkpoints")
+    (damaged / "result.json").write_text("{")
+    (damaged / "metrics.jsonl").write_text("")
+    output = tmp_path / "compared"
+    flags = ("--pictures=curves,mistakes", f"--output={output}")
+    assert draw(f"--workdir={trained},{damaged}", *flags) == 0
+    told = capsys.readouterr().out
+    assert "curves: " in told and "holds no line of metrics" in told
+    assert "mistakes: " in told and "checkpoint" in told
+    text = (output / "report.html").read_text()
+    assert "result.json is damaged" in text
+    assert text.count("<figure") == len(list((output / "pictures").glob("*.png"))) > 1
+    assert "2 runs compared" in text
+
+
+def test_without_any_whole_run_nothing_is_made(trained, tmp_path, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    shutil.copy(trained / "config.json", empty)
+    output = tmp_path / "output"
+    flags = ("--pictures=curves,mistakes", f"--workdir={empty}", f"--output={output}")
+    assert draw(*flags) == 2
+    assert "Nothing could be drawn" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_tensorboard_gets_the_pictures(trained, tmp_path, quick, monkeypatch):
+    class Writer:
+        def __init__(self, directory):
+            self.directory = directory
+
+        def add_image(self, name, image, step, dataformats):
+            seen[name] = (self.directory, image.shape[-1], str(image.dtype))
+
+        def close(self):
+            pass
+
+    seen = {}
+    module = type(sys)("tensorboardX")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    flags = ("--pictures=mistakes", f"--workdir={trained}", f"--output={tmp_path}")
+    assert draw(*flags, "--tensorboard") == 0
+    assert "mistakes/The least sure hits" in seen
+    assert set(seen.values()) == {(str(tmp_path / "tensorboard"), 3, "uint8")}
+
+
+def test_unknown_pictures_are_refused_with_a_suggestion(trained, capsys):
+    assert draw("--pictures=mistake", f"--workdir={trained}") == 2
+    assert "did you mean mistakes?" in capsys.readouterr().err

@@ -128,8 +128,12 @@ def _draw_alignments(
             ax.plot(x, y, "kx", markersize=6)
             down, right = place - centre
             weight = "bold" if label == winner else "normal"
-            at = {"fontsize": 7, "ha": "center", "va": "bottom", "weight": weight}
-            ax.text(1.5 + label, row + 0.97, f"{right:+d}, {down:+d}", **at)
+            # At the other end of the map than the cross.
+            is_low = place[0] > centre[0]
+            at = {"fontsize": 7, "ha": "center", "weight": weight}
+            at |= {"va": "top" if is_low else "bottom"}
+            end = row + (0.05 if is_low else 0.96)
+            ax.text(1.5 + label, end, f"{right:+d}, {down:+d}", **at)
     figure.colorbar(shown, ax=ax, label="image · weights at this alignment", shrink=0.7)
     figure.suptitle(f"{run.name}: where the image and each class's weights match")
     title = f"{run.name}: alignments of each class"

@@ -90,6 +90,8 @@ def _draw_pixel_weights(subject: Subject, run: NamedRun, folder: Path) -> list[P
     figure.colorbar(shown, ax=all_axes, label="weight", shrink=0.8)
     of = "class" if of_classes else "hidden unit"
     title = f"{run.name}: the weights of each {of}"
+    if len(order) < len(images):
+        title = f"{run.name}: the weights of {len(order)} of {len(images)} {of}s"
     figure.suptitle(title)
     caption = (
         f"Each image holds one {of}'s weight for each pixel, all on one scale: red "
@@ -106,7 +108,7 @@ def _draw_first(subject: Subject, run: NamedRun, name: str, folder: Path) -> Pic
     most = np.abs(images).max()
     columns = min(_COLUMNS, len(images))
     rows = -(-len(images) // columns)
-    figure = picture.make_figure(2 * 0.5 * columns + 2, 0.5 * rows + 1.3)
+    figure = picture.make_figure(2 * 0.5 * columns + 2, 0.5 * rows + 1.1)
     own, common = figure.subplots(1, 2)
     shown = _show_sheet(own, kernels.scale_each(images), 1.0, columns)
     own.set_title("each on its own scale")

@@ -120,7 +120,7 @@ def _spread(falls: np.ndarray, size: int, stride: int, shape: tuple) -> np.ndarr
         shape: (H, W) of the images.
     """
     nearest = [
-        np.clip(np.rint((np.arange(n) - (size - 1) / 2) / stride), 0, count - 1)
+        np.clip((np.arange(n) - (size - stride - 1) / 2) // stride, 0, count - 1)
         for n, count in zip(shape, falls.shape[1:], strict=True)
     ]
     rows, columns = (places.astype(int) for places in nearest)

@@ -65,9 +65,7 @@ def compute_metrics(
         Interrupted: a signal arrived.
     """
     positions, mask = make_eval_order(len(loader), batch_size)
-    size = choose_chunk_steps(
-        len(positions), batch_size, int(np.prod(loader.image_shape))
-    )
+    size = choose_chunk_steps(len(positions), batch_size, loader.image_bytes)
     sums, pace = metrics.create_sums(num_classes), Pace()
     arrays = {"positions": positions, "mask": mask}
     for first, last, chunk in iterate_chunks(loader, size, arrays):

@@ -12,7 +12,7 @@ LEVELS = [
     ["cnn.config"],
     [f"cnn.{m}" for m in "sweep visualize train run report evaluate predict".split()]
     + [f"cnn.{m}" for m in "convert export describe".split()],
-    [f"cnn.{m}" for m in "epoch steps transfer weights checkpoint".split()],
+    [f"cnn.{m}" for m in "epoch steps task transfer weights checkpoint".split()],
     [f"cnn.{m}" for m in "state models optimizer".split()],
     [f"cnn.{m}" for m in "data augment losses metrics ops devices progress".split()]
     + [f"cnn.{m}" for m in "keys interrupt workdir manifest options errors".split()],

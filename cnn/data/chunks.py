@@ -84,6 +84,11 @@ class Loader:
         """Return (H, W, C)."""
         return self._images.shape
 
+    @property
+    def image_bytes(self) -> int:
+        """Return the bytes of one image."""
+        return self._images.num_bytes // len(self)
+
     def fill(self, positions: np.ndarray, **arrays: np.ndarray) -> dict[str, Any]:
         """Fill one chunk.
 

@@ -1,0 +1,78 @@
+"""What computes in one phase of a run: its compiled chunks and what fills them."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn import epoch
+from cnn.data.chunks import Loader, choose_chunk_steps
+from cnn.evaluate import compute_metrics
+from cnn.interrupt import Stop
+from cnn.optimizer import Hyperparameters
+from cnn.state import TrainState
+from cnn.steps import Sums, Task
+
+
+class Program:
+    """The steps and the evaluation of one phase, compiled when first used.
+
+    Attributes:
+        task: the static part.
+        loaders: fill chunks, by split.
+        chunk_steps: steps of a chunk.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        loaders: Mapping[str, Loader],
+        batch_size: int,
+        hyperparameters: Hyperparameters,
+        stop: Stop,
+    ) -> None:
+        """Build the programs without compiling them."""
+        self.task, self.loaders = task, loaders
+        self._batch_size, self._stop = batch_size, stop
+        self._hyperparameters = hyperparameters
+        self.chunk_steps = choose_chunk_steps(
+            task.steps_per_epoch, batch_size, loaders["train"].image_bytes
+        )
+        self._train_chunk = epoch.make_train_chunk(task)
+        self._compiled: Callable[..., Any] | None = None
+        self._eval_chunk = epoch.make_eval_chunk(task)
+
+    def take_steps(
+        self, state: TrainState, sums: Sums, chunk: epoch.Chunk, first: int, last: int
+    ) -> tuple[TrainState, Sums, dict[str, np.ndarray], float]:
+        """Take steps first … last - 1 of a chunk; compiled when first called.
+
+        Returns:
+            State and sums after them; their `loss`, `learning_rate` and
+            `gradient_norm`, each [last - first]; seconds.
+
+        Raises:
+            Interrupted: a signal arrived during compilation; no step was taken.
+        """
+        arguments = (state, sums, chunk, self._hyperparameters)
+        bounds = (np.int32(first), np.int32(last))
+        if self._compiled is None:
+            self._compiled = self._train_chunk.lower(*arguments, *bounds).compile()
+            self._stop.check()
+        started = time.perf_counter()
+        state, sums, records = self._compiled(*arguments, *bounds)
+        records = {name: np.asarray(x)[first:last] for name, x in records.items()}
+        return state, sums, records, time.perf_counter() - started
+
+    def evaluate(self, variables: Any, split: str) -> dict[str, Any]:
+        """Evaluate weights; see `evaluate.compute_metrics`."""
+        return compute_metrics(
+            self._eval_chunk,
+            variables,
+            self.loaders[split],
+            self._batch_size,
+            self.task.num_classes,
+            self._stop,
+        )

@@ -1,0 +1,236 @@
+"""What a run starts from and what of it trains when: made before anything compiles."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnn.data.images import Dataset
+from cnn.data.statistics import compute_scaling
+from cnn.errors import UserError
+from cnn.options import format_value, split_numbers
+from cnn.progress import Terminal
+from cnn.state import flatten_paths
+from cnn.transfer import explain, freezing, merge, paths
+from cnn.transfer.freezing import Phase
+from cnn.transfer.rates import Rates, make_rates
+from cnn.transfer.source import Source
+from cnn.weights import exchange, preprocessing
+
+if TYPE_CHECKING:
+    from cnn.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a run fine-tunes.
+
+    Attributes:
+        phases: what trains when; (None,) for everything always.
+        rates: each parameter's place among the learning rates by layer.
+        taken: `params` and `batch_stats` from the source, without what is drawn anew.
+        about: what checkpoints say of the source, as JSON.
+    """
+
+    phases: tuple[Phase | None, ...]
+    rates: Rates
+    taken: dict[str, Any]
+    about: dict[str, Any]
+
+
+def choose_scaling(
+    config: "Config", source: Source, dataset: Dataset, terminal: Terminal
+) -> preprocessing.Scaling:
+    """Choose how pixels are scaled: as they were for the source, unless given.
+
+    Args:
+        config: every option.
+        source: the weights.
+        dataset: the images.
+        terminal: told what was chosen.
+
+    Returns:
+        mean [C] and std [C].
+
+    Raises:
+        UserError: a file's weights come without numbers, and none are given.
+    """
+    data, channels = config.data, dataset.train.shape[2]
+    is_given = data.scaling != "standardize" or bool(data.mean or data.std)
+    if not source.description:
+        return preprocessing.choose_scaling(data, config.model.model, channels)
+    theirs = tuple(
+        _fit_channels(source.description[name], channels) for name in ("mean", "std")
+    )
+    shown = ", ".join(
+        f"{name} {format_value(tuple(round(x, 4) for x in numbers))}"
+        for name, numbers in zip(("mean", "std"), theirs, strict=True)
+    )
+    if not is_given:
+        terminal.say(f"scaling   as the source's: {shown}")
+        return theirs
+    ours = compute_scaling(data.scaling, data.mean, data.std, dataset.train)
+    if not all(np.allclose(x, y) for x, y in zip(ours, theirs, strict=True)):
+        terminal.say(
+            f"warning   the images are scaled otherwise than the source's ({shown}); "
+            "leave out --scaling, --mean and --std to scale them as it did"
+        )
+    return ours
+
+
+def make_plan(
+    config: "Config",
+    source: Source | None,
+    variables: Mapping[str, Any],
+    layers: Sequence[str],
+    dataset: Dataset,
+    image_shape: tuple[int, int, int],
+    terminal: Terminal,
+) -> Plan:
+    """Merge the source, find what is frozen, and show both.
+
+    Args:
+        config: every option.
+        source: the weights; None without, and for a run that goes on.
+        variables: our `params` and `batch_stats`, as shapes.
+        layers: our layers, in the order in which they run.
+        dataset: the images.
+        image_shape: (H, W, C) of what the model sees.
+        terminal: told what is taken and what trains.
+
+    Raises:
+        UserError: source and model do not fit, or what is frozen makes no sense.
+    """
+    options, params = config.transfer, list(flatten_paths(variables["params"]))
+    phases = freezing.make_phases(options, layers, variables, config.train.epochs)
+    patterns = split_numbers("learning_rate_for", options.learning_rate_for)[0]
+    rates = make_rates(patterns, layers, params)
+    shapes = flatten_paths(variables)
+    taken, about = {}, {}
+    kinds: dict[str, dict[str, Any]] = {}
+    if source is not None:
+        reset = _choose_reset(config, source, shapes, layers[-1], dataset, terminal)
+        model = config.model.model
+        found = merge.compare(source, model, shapes, layers, options, reset)
+        kinds = found.kinds
+    if phases != (None,):
+        kinds = kinds | {
+            "frozen": {p: x for p, x in shapes.items() if phases[0].is_frozen(p)}
+        }
+    if kinds:
+        terminal.console.print(merge.make_table(kinds))
+    if source is not None:
+        has_flags = bool(options.init_reset or options.init_skip or options.init_rename)
+        explain.check_fit(found, model, has_flags)
+        _check_frozen_are_taken(phases[0], found.kinds["reset"])
+        static = config.make_static().model
+        num_classes = len(dataset.class_names)
+        explain.check_same_function(source, static, num_classes, image_shape)
+        taken = merge.nest(found.taken)
+        about = {"source": source.name, "source_sha256": source.sha256}
+        _tell_adapted(source, found.kinds["adapted"], image_shape, terminal)
+    _tell_phases(phases, shapes, terminal)
+    return Plan(phases, rates, taken, about)
+
+
+def _fit_channels(numbers: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Bring a channel's numbers to another number of channels, by their mean."""
+    if len(numbers) != channels:
+        numbers = [float(np.mean(numbers))] * channels
+    return tuple(numbers)
+
+
+def _choose_reset(
+    config: "Config",
+    source: Source,
+    shapes: Mapping[str, Any],
+    head: str,
+    dataset: Dataset,
+    terminal: Terminal,
+) -> set[str]:
+    """Return the paths that are drawn anew; by default the head of other classes.
+
+    Raises:
+        UserError: the source has the classes in another order and its head is kept.
+    """
+    patterns, ours = config.transfer.init_reset, dataset.class_names
+    theirs = source.class_names
+    if theirs:
+        differ = theirs != ours
+    elif source.description:
+        differ = len(source.description["class_names"]) != len(ours)
+    else:
+        differ = _count_classes(config.model.model, source, shapes, head) != len(ours)
+    reset = merge.find_resets(patterns, shapes, head if differ else "")
+    is_reset = any(path.split("/")[0] == head for path in reset)
+    if is_reset:
+        return reset
+    if differ and sorted(theirs) == sorted(ours):
+        raise UserError(
+            f"--init_from={source.name} has the classes in another order, "
+            f"{', '.join(theirs[:5])}, … there and {', '.join(ours[:5])}, … here; bring "
+            f"them into its order with --classes, or give --init_reset={head}"
+        )
+    if differ and theirs:
+        terminal.say(f"note      {head} is kept, although the classes have other names")
+    elif not theirs:
+        terminal.say(
+            f"note      the source does not name its classes; {head} is kept, and they "
+            "are taken to be in this dataset's order"
+        )
+    return reset
+
+
+def _count_classes(
+    model: str, source: Source, shapes: Mapping[str, Any], head: str
+) -> int:
+    """Read the number of classes off a file's head; 0 where it has none."""
+    for entry in exchange.choose_spelling(model, shapes, source.arrays):
+        if entry.path == f"params/{head}/bias" and entry.name in source.arrays:
+            return source.arrays[entry.name].size
+    return 0
+
+
+def _check_frozen_are_taken(phase: Phase | None, reset: Mapping[str, Any]) -> None:
+    """Refuse to freeze what is drawn anew."""
+    for path in reset:
+        if phase is not None and phase.is_frozen(path):
+            inside = path.partition("/")[2]
+            raise UserError(
+                f"{path} is drawn anew and frozen, so it would stay random; let it "
+                f"train, or keep it from --init_reset (--freeze leaves out {inside})"
+            )
+
+
+def _tell_adapted(
+    source: Source,
+    adapted: Mapping[str, Any],
+    image_shape: tuple[int, int, int],
+    terminal: Terminal,
+) -> None:
+    for path, array in adapted.items():
+        how = "summed over" if array.shape[2] == 1 else "shared among"
+        terminal.say(f"adapted   {path} is {how} the channels: {list(array.shape)}")
+    theirs = tuple(source.description.get("image_shape", image_shape))
+    if theirs[:2] != image_shape[:2]:
+        there, here = ("x".join(map(str, x[:2])) for x in (theirs, image_shape))
+        terminal.say(f"adapted   images of {there} there and {here} here: nothing to do")
+
+
+def _tell_phases(
+    phases: Sequence[Phase | None], shapes: Mapping[str, Any], terminal: Terminal
+) -> None:
+    for phase in phases:
+        if phase is None:
+            continue
+        layers = dict.fromkeys(
+            path.split("/")[1]
+            for path in shapes
+            if path.startswith("params/") and not phase.is_frozen(path)
+        )
+        terminal.say(
+            f"phase     from epoch {phase.first_epoch}: {len(phase.trained)} parameters' "
+            f"leaves train ({', '.join(layers)}), {len(phase.moving)} batch "
+            "normalisations move"
+        )

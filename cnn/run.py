@@ -17,52 +17,39 @@ from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
 from cnn.evaluate import compute_metrics
 from cnn.interrupt import Stop
+from cnn.optimizer import Hyperparameters
 from cnn.progress import Pace, Terminal
+from cnn.records import Records
 from cnn.state import TrainState, create_state, get_variables
 
 if TYPE_CHECKING:
     from cnn.config import Config
 
 
-@dataclasses.dataclass
-class Records:
-    """What a checkpoint knows besides arrays, so that a run can go on exactly.
-
-    Attributes:
-        evaluated_step: the step of the last line of an epoch in metrics.jsonl; -1
-            before the first.
-        best_step: the step of the best validation metric; -1 without any.
-        best_value: that metric.
-        best_epoch: its epoch.
-        stopped_early: whether early stopping has ended the run.
-        metrics_bytes: length of metrics.jsonl.
-        seconds: time spent in the run, loading and compilation included.
-        train_seconds: time spent in training steps alone.
-        epoch_seconds: that of the current epoch.
-    """
-
-    evaluated_step: int = -1
-    best_step: int = -1
-    best_value: float = 0.0
-    best_epoch: int = 0
-    stopped_early: bool = False
-    metrics_bytes: int = 0
-    seconds: float = 0.0
-    train_seconds: float = 0.0
-    epoch_seconds: float = 0.0
-
-
 class Run:
     """A run between two checkpoints.
 
     `state`, `sums` (the current epoch's metric sums) and `records` change as it goes
-    on; they are exactly what a checkpoint holds. The rest is fixed.
+    on; they are exactly what a checkpoint holds, and come from `restore` or `begin`.
+    The rest is fixed.
     """
 
     def __init__(
-        self, config: "Config", directory: Path, terminal: Terminal, stop: Stop
+        self,
+        config: "Config",
+        directory: Path,
+        terminal: Terminal,
+        stop: Stop,
+        like: "Run | None" = None,
     ) -> None:
         """Load the data, check everything, and build the programs without compiling.
+
+        Args:
+            config: every option.
+            directory: the run's.
+            terminal: where to print.
+            stop: looked at between calls of compiled programs.
+            like: a run whose data are shared, where they are the same.
 
         Raises:
             UserError: an option, the data or the model does not fit the others.
@@ -72,17 +59,14 @@ class Run:
         self._started = time.perf_counter()
         self.mesh = devices.make_mesh()
         devices.check_batch_size(config.step.batch_size, self.mesh)
-        self.dataset = load_dataset(config.data)
-        for note in self.dataset.notes:
+        shares_data = like is not None and like.config.data == config.data
+        self.dataset = like.dataset if shares_data else load_dataset(config.data)
+        for note in () if shares_data else self.dataset.notes:
             terminal.say(note)
         self.task = make_task(config, self.dataset)
         self.image_shape = self._crop_shape(self.dataset.train.shape)
         self.description = describe.describe_model(self.task.model, self.image_shape)
-        self.loaders = {
-            split: Loader(images, config.data, self.mesh)
-            for split in ("train", "validation", "test")
-            if (images := getattr(self.dataset, split)) is not None
-        }
+        self.loaders = like.loaders if shares_data else self._make_loaders()
         self.eval_split = "validation" if "validation" in self.loaders else "test"
         self.chunk_steps = choose_chunk_steps(
             self.task.steps_per_epoch,
@@ -92,10 +76,11 @@ class Run:
         self._train_chunk = epoch.make_train_chunk(self.task)
         self._compiled_train_chunk: Callable[..., Any] | None = None
         self.eval_chunk = epoch.make_eval_chunk(self.task)
+        self._everywhere = devices.replicated(self.mesh)
+        self._create = jax.jit(self._create_state, out_shardings=self._everywhere)
         self.hyperparameters = config.make_hyperparameters()
         self.pace = Pace()
-        self.state, self.sums, self.records = self._restore()
-        self._seconds_before = self.records.seconds
+        self._seconds_before = 0.0
 
     @property
     def step(self) -> int:
@@ -117,6 +102,29 @@ class Run:
         """Return the steps between checkpoints."""
         every = self.config.checkpoint.checkpoint_every_epochs
         return max(1, round(every * self.task.steps_per_epoch))
+
+    def restore(self) -> None:
+        """Take up the newest whole checkpoint, or begin anew."""
+        shapes = jax.eval_shape(self._create, self.hyperparameters)
+        sums = jax.eval_shape(steps.create_train_sums)
+        like = checkpoint.abstract((shapes, sums), self._everywhere)
+        newest, damaged = checkpoint.load_newest(self.directory / "checkpoints", like)
+        for line in damaged:
+            self.terminal.say(line)
+        if not newest:
+            self.begin(self.config)
+            return
+        self.state, self.sums, description = newest
+        self.records = Records(**description["records"])
+        self._seconds_before = self.records.seconds
+        self.terminal.say(f"going on from step {self.step} of {self.total_steps}")
+
+    def begin(self, config: "Config") -> None:
+        """Stand before the first step of a run that has the same static part."""
+        self.config, self.hyperparameters = config, config.make_hyperparameters()
+        self.state = self._create(self.hyperparameters)
+        self.sums = jax.device_put(steps.create_train_sums(), self._everywhere)
+        self.records = Records()
 
     def take_steps(
         self, chunk: epoch.Chunk, first: int, last: int
@@ -176,26 +184,17 @@ class Run:
         size = self.config.data.image_size
         return (size, size, stored[2]) if size else stored
 
-    def _restore(self) -> tuple[TrainState, steps.Sums, Records]:
-        """Read the newest whole checkpoint, or create the first state."""
-        everywhere = devices.replicated(self.mesh)
-        create = jax.jit(
-            lambda numbers: create_state(
-                self.task.model, self.image_shape, self.task.optimizer, numbers
-            ),
-            out_shardings=everywhere,
+    def _make_loaders(self) -> dict[str, Loader]:
+        return {
+            split: Loader(images, self.config.data, self.mesh)
+            for split in ("train", "validation", "test")
+            if (images := getattr(self.dataset, split)) is not None
+        }
+
+    def _create_state(self, numbers: Hyperparameters) -> TrainState:
+        return create_state(
+            self.task.model, self.image_shape, self.task.optimizer, numbers
         )
-        sums = jax.device_put(steps.create_train_sums(), everywhere)
-        shapes = jax.eval_shape(create, self.hyperparameters)
-        like = checkpoint.abstract((shapes, sums), everywhere)
-        newest, damaged = checkpoint.load_newest(self.directory / "checkpoints", like)
-        for line in damaged:
-            self.terminal.say(line)
-        if newest:
-            state, sums, description = newest
-            self.terminal.say(f"going on from step {state.step} of {self.total_steps}")
-            return state, sums, Records(**description["records"])
-        return create(self.hyperparameters), sums, Records()
 
 
 def make_task(config: "Config", dataset: Dataset) -> steps.Task:

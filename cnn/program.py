@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from cnn import epoch
@@ -30,13 +29,11 @@ class Program:
         task: Task,
         loaders: Mapping[str, Loader],
         batch_size: int,
-        hyperparameters: Hyperparameters,
         stop: Stop,
     ) -> None:
         """Build the programs without compiling them."""
         self.task, self.loaders = task, loaders
         self._batch_size, self._stop = batch_size, stop
-        self._hyperparameters = hyperparameters
         self.chunk_steps = choose_chunk_steps(
             task.steps_per_epoch, batch_size, loaders["train"].image_bytes
         )
@@ -45,7 +42,13 @@ class Program:
         self._eval_chunk = epoch.make_eval_chunk(task)
 
     def take_steps(
-        self, state: TrainState, sums: Sums, chunk: epoch.Chunk, first: int, last: int
+        self,
+        state: TrainState,
+        sums: Sums,
+        chunk: epoch.Chunk,
+        hyperparameters: Hyperparameters,
+        first: int,
+        last: int,
     ) -> tuple[TrainState, Sums, dict[str, np.ndarray], float]:
         """Take steps first … last - 1 of a chunk; compiled when first called.
 
@@ -56,7 +59,7 @@ class Program:
         Raises:
             Interrupted: a signal arrived during compilation; no step was taken.
         """
-        arguments = (state, sums, chunk, self._hyperparameters)
+        arguments = (state, sums, chunk, hyperparameters)
         bounds = (np.int32(first), np.int32(last))
         if self._compiled is None:
             self._compiled = self._train_chunk.lower(*arguments, *bounds).compile()

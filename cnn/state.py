@@ -108,8 +108,11 @@ def make_state(
 
 def get_variables(state: TrainState) -> dict[str, Any]:
     """Return what is evaluated: the averaged weights when there are any."""
-    if state.ema is not None:
-        return state.ema
+    return state.ema if state.ema is not None else get_weights(state)
+
+
+def get_weights(state: TrainState) -> dict[str, Any]:
+    """Return what is trained, not averaged: `params` and `batch_stats`."""
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 

@@ -125,8 +125,10 @@ def _find_remedy(comparison: Comparison, leaf: str) -> str:
     collection, inside = split_collection(leaf)
     remedy, wanted, shape = f"--init_reset={inside}", inside, comparison.shapes[leaf]
     if entry := comparison.entries.get(leaf):
-        collection, wanted, shape = "", entry.name, jax.ShapeDtypeStruct(
-            entry.torch_shape, np.float32
+        collection, wanted, shape = (
+            "",
+            entry.name,
+            jax.ShapeDtypeStruct(entry.torch_shape, np.float32),
         )
     alike = [
         split_collection(name)[1]

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import flax.linen as nn
+import jax
 import numpy as np
 
 from cnn.data.images import Dataset
@@ -11,11 +13,11 @@ from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
 from cnn.options import format_value, split_numbers
 from cnn.progress import Terminal
-from cnn.state import flatten_paths
+from cnn.state import create_variables, flatten_paths
 from cnn.transfer import explain, freezing, merge, paths
 from cnn.transfer.freezing import Phase
 from cnn.transfer.rates import Rates, make_rates
-from cnn.transfer.source import Source
+from cnn.transfer.source import Source, open_source
 from cnn.weights import exchange, preprocessing
 
 if TYPE_CHECKING:
@@ -30,13 +32,54 @@ class Plan:
         phases: what trains when; (None,) for everything always.
         rates: each parameter's place among the learning rates by layer.
         taken: `params` and `batch_stats` from the source, without what is drawn anew.
-        about: what checkpoints say of the source, as JSON.
+        about: what checkpoints say of the source: `source`, `source_sha256`.
     """
 
     phases: tuple[Phase | None, ...]
     rates: Rates
     taken: dict[str, Any]
-    about: dict[str, Any]
+    about: dict[str, str]
+
+    def describe(self, phase: int, digests: Mapping[str, str]) -> dict[str, Any]:
+        """Return what a checkpoint says of the source and of what is frozen.
+
+        Args:
+            phase: the number of the one that trained last.
+            digests: of the leaves that were frozen at first.
+        """
+        now = self.phases[phase]
+        if now is None and not self.about:
+            return {}
+        is_frozen = (lambda path: False) if now is None else now.is_frozen
+        frozen = {path: x for path, x in digests.items() if is_frozen(path)}
+        return {"transfer": self.about | {"frozen": frozen}}
+
+
+def open_start(
+    config: "Config", stored: Mapping[str, Any], dataset: Dataset, terminal: Terminal
+) -> tuple[Source | None, preprocessing.Scaling | None]:
+    """Open what a run starts from.
+
+    Args:
+        config: every option.
+        stored: the description of the run's own newest checkpoint; empty before it
+            has one.
+        dataset: the images.
+        terminal: told how pixels are scaled.
+
+    Returns:
+        The source, None for a run that goes on or starts from nothing; the scaling
+        that goes with it, None where the options alone decide.
+
+    Raises:
+        UserError: as `open_source` and `choose_scaling`.
+    """
+    if not config.transfer.init_from:
+        return None, None
+    if stored:
+        return None, (tuple(stored["mean"]), tuple(stored["std"]))
+    source = open_source(config.transfer.init_from)
+    return source, choose_scaling(config, source, dataset, terminal)
 
 
 def choose_scaling(
@@ -82,10 +125,10 @@ def choose_scaling(
 def make_plan(
     config: "Config",
     source: Source | None,
-    variables: Mapping[str, Any],
-    layers: Sequence[str],
+    stored: Mapping[str, Any],
+    model: nn.Module,
+    description: Mapping[str, Any],
     dataset: Dataset,
-    image_shape: tuple[int, int, int],
     terminal: Terminal,
 ) -> Plan:
     """Merge the source, find what is frozen, and show both.
@@ -93,26 +136,31 @@ def make_plan(
     Args:
         config: every option.
         source: the weights; None without, and for a run that goes on.
-        variables: our `params` and `batch_stats`, as shapes.
-        layers: our layers, in the order in which they run.
+        stored: as of `open_start`.
+        model: ours.
+        description: of it, as of `describe.describe_model`.
         dataset: the images.
-        image_shape: (H, W, C) of what the model sees.
         terminal: told what is taken and what trains.
 
     Raises:
         UserError: source and model do not fit, or what is frozen makes no sense.
     """
-    options, params = config.transfer, list(flatten_paths(variables["params"]))
+    image_shape, options = tuple(description["input_shape"]), config.transfer
+    variables = jax.eval_shape(lambda: create_variables(model, 0, image_shape))
+    params = list(flatten_paths(variables["params"]))
+    run_order = [layer["path"] for layer in description["layers"]]
+    layers = paths.order_layers(run_order, params)
     phases = freezing.make_phases(options, layers, variables, config.train.epochs)
     patterns = split_numbers("learning_rate_for", options.learning_rate_for)[0]
     rates = make_rates(patterns, layers, params)
     shapes = flatten_paths(variables)
-    taken, about = {}, {}
+    taken = {}
+    about = {x: y for x, y in stored.get("transfer", {}).items() if x != "frozen"}
     kinds: dict[str, dict[str, Any]] = {}
     if source is not None:
         reset = _choose_reset(config, source, shapes, layers[-1], dataset, terminal)
-        model = config.model.model
-        found = merge.compare(source, model, shapes, layers, options, reset)
+        name = config.model.model
+        found = merge.compare(source, name, shapes, layers, options, reset)
         kinds = found.kinds
     if phases != (None,):
         kinds = kinds | {
@@ -122,7 +170,7 @@ def make_plan(
         terminal.console.print(merge.make_table(kinds))
     if source is not None:
         has_flags = bool(options.init_reset or options.init_skip or options.init_rename)
-        explain.check_fit(found, model, has_flags)
+        explain.check_fit(found, name, has_flags)
         _check_frozen_are_taken(phases[0], found.kinds["reset"])
         static = config.make_static().model
         num_classes = len(dataset.class_names)
@@ -168,9 +216,9 @@ def _choose_reset(
         return reset
     if differ and sorted(theirs) == sorted(ours):
         raise UserError(
-            f"--init_from={source.name} has the classes in another order, "
-            f"{', '.join(theirs[:5])}, … there and {', '.join(ours[:5])}, … here; bring "
-            f"them into its order with --classes, or give --init_reset={head}"
+            f"--init_from={source.name} has the classes in another order: "
+            f"{', '.join(theirs[:9])} there, {', '.join(ours[:9])} here; bring them "
+            f"into its order with --classes, or give --init_reset={head}"
         )
     if differ and theirs:
         terminal.say(f"note      {head} is kept, although the classes have other names")
@@ -215,7 +263,9 @@ def _tell_adapted(
     theirs = tuple(source.description.get("image_shape", image_shape))
     if theirs[:2] != image_shape[:2]:
         there, here = ("x".join(map(str, x[:2])) for x in (theirs, image_shape))
-        terminal.say(f"adapted   images of {there} there and {here} here: nothing to do")
+        terminal.say(
+            f"adapted   images of {there} there and {here} here: nothing to do"
+        )
 
 
 def _tell_phases(
@@ -230,7 +280,7 @@ def _tell_phases(
             if path.startswith("params/") and not phase.is_frozen(path)
         )
         terminal.say(
-            f"phase     from epoch {phase.first_epoch}: {len(phase.trained)} parameters' "
-            f"leaves train ({', '.join(layers)}), {len(phase.moving)} batch "
-            "normalisations move"
+            f"phase     from epoch {phase.first_epoch} on: {len(phase.trained)} "
+            f"leaves train ({', '.join(layers)}); statistics of {len(phase.moving)} "
+            "batch normalisations move"
         )

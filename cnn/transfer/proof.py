@@ -32,13 +32,24 @@ def hash_frozen(phase: Phase | None, variables: Any) -> dict[str, str]:
     }
 
 
-def find_changed(digests: Mapping[str, str], variables: Any) -> list[str]:
-    """Return the paths of leaves that are not what their digests say, or are absent."""
-    leaves = flatten_paths(variables)
+def find_changed(digests: Mapping[str, str], *variables: Any) -> list[str]:
+    """Find frozen leaves that are not what they were.
+
+    Args:
+        digests: of the frozen leaves by path.
+        *variables: trees of `params` and `batch_stats`, as trained and as averaged.
+
+    Returns:
+        The paths of leaves that are missing or not what their digests say.
+    """
+    trees = [flatten_paths(tree) for tree in variables]
     return [
         path
         for path, digest in digests.items()
-        if path not in leaves or hash_array(np.asarray(leaves[path])) != digest
+        if any(
+            path not in leaves or hash_array(np.asarray(leaves[path])) != digest
+            for leaves in trees
+        )
     ]
 
 
@@ -54,8 +65,7 @@ def summarise(transfer: Mapping[str, Any], changed: list[str]) -> dict[str, Any]
     return {
         "frozen_leaves": len(transfer["frozen"]),
         "frozen_unchanged": not changed,
-        "source": transfer["source"],
-        "source_sha256": transfer["source_sha256"],
+        "source_sha256": transfer.get("source_sha256", ""),
     }
 
 

@@ -13,6 +13,7 @@ from cnn.interrupt import Stop
 from cnn.optimizer import Hyperparameters
 from cnn.state import TrainState
 from cnn.steps import Sums, Task
+from cnn.transfer.features import FeatureLoaders
 
 
 class Program:
@@ -20,7 +21,7 @@ class Program:
 
     Attributes:
         task: the static part.
-        loaders: fill chunks, by split.
+        loaders: fill chunks, by split, with images or with cached features.
         chunk_steps: steps of a chunk.
     """
 
@@ -29,17 +30,38 @@ class Program:
         task: Task,
         loaders: Mapping[str, Loader],
         batch_size: int,
+        image_bytes: int,
         stop: Stop,
     ) -> None:
-        """Build the programs without compiling them."""
+        """Build the programs without compiling them.
+
+        Args:
+            task: the static part.
+            loaders: by split.
+            batch_size: of training and evaluation.
+            image_bytes: of one example.
+            stop: looked at between calls.
+        """
         self.task, self.loaders = task, loaders
         self._batch_size, self._stop = batch_size, stop
         self.chunk_steps = choose_chunk_steps(
-            task.steps_per_epoch, batch_size, loaders["train"].image_bytes
+            task.steps_per_epoch, batch_size, image_bytes
         )
         self._train_chunk = epoch.make_train_chunk(task)
         self._compiled: Callable[..., Any] | None = None
         self._eval_chunk = epoch.make_eval_chunk(task)
+
+    def place(self, ids: np.ndarray, number: int) -> np.ndarray:
+        """Return where the loader has the training examples `ids` in an epoch."""
+        if not isinstance(self.loaders, FeatureLoaders):
+            return ids
+        view, views = number % self.loaders.views, self.loaders.views
+        return ids + np.int32(len(self.loaders["train"]) // views * view)
+
+    def forget(self) -> None:
+        """Forget the features of another run."""
+        if isinstance(self.loaders, FeatureLoaders):
+            self.loaders.clear()
 
     def take_steps(
         self,

@@ -25,7 +25,9 @@ from cnn.state import (
     replace_leaves,
 )
 from cnn.task import make_task
-from cnn.transfer import freezing, plan, proof
+from cnn.transfer import freezing, plan, proof, start
+from cnn.transfer.features import FeatureLoaders
+from cnn.transfer.trunk import choose_cache
 
 if TYPE_CHECKING:
     from cnn.config import Config
@@ -72,7 +74,7 @@ class Run:
         for line in damaged:
             terminal.say(line)
         self._stored = manifest.read_description(self._newest) if self._newest else {}
-        source, pixels = plan.open_start(config, self._stored, self.dataset, terminal)
+        source, pixels = start.open_start(config, self._stored, self.dataset, terminal)
         task = make_task(config, self.dataset, pixels)
         self.image_shape = self._crop_shape(self.dataset.train.shape)
         self.description = describe.describe_model(task.model, self.image_shape)
@@ -135,6 +137,7 @@ class Run:
         """Stand before the first step of a run that has the same static part."""
         self.config, self.hyperparameters = config, config.make_hyperparameters()
         self._choose_phase(0)
+        self.program.forget()
         self.state = self._make_create()(self.hyperparameters, self.plan.taken)
         self.frozen = proof.hash_frozen(
             self.plan.phases[0],
@@ -215,5 +218,24 @@ class Run:
             self.phase, self.program = phase, self._make_program(phase)
 
     def _make_program(self, phase: int) -> Program:
+        """Build what computes in a phase; on features while the head alone trains."""
+        config, batch_size = self.config, self.config.step.batch_size
         task = dataclasses.replace(self.task, phase=self.plan.phases[phase])
-        return Program(task, self.loaders, self.config.step.batch_size, self.stop)
+        train, shape = self.dataset.train, self.image_shape
+        trunk, line = choose_cache(config, task, train, shape)
+        if line:
+            self.terminal.say(line)
+        if trunk is None:
+            size = self.loaders["train"].image_bytes
+            return Program(task, self.loaders, batch_size, size, self.stop)
+        loaders = FeatureLoaders(
+            config,
+            task,
+            self.loaders,
+            lambda: (get_weights(self.state), self.hyperparameters),
+            self.mesh,
+            self.stop,
+        )
+        task = dataclasses.replace(task, model=trunk.head, takes_features=True)
+        size = 4 * int(np.prod(trunk.shape))
+        return Program(task, loaders, batch_size, size, self.stop)

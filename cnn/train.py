@@ -140,16 +140,16 @@ def iterate_calls(
         Interrupted: a signal arrived.
     """
     number, done = divmod(run.step, run.task.steps_per_epoch)
-    batch_size, loader = run.config.step.batch_size, run.loaders["train"]
-    ids = make_epoch_order(run.config.train.seed, number, len(loader), batch_size)
-    arrays = {"positions": ids, "ids": ids}
-    for first, last, chunk in iterate_chunks(
-        loader, run.program.chunk_steps, arrays, done
-    ):
+    batch_size, count = run.config.step.batch_size, len(run.loaders["train"])
+    ids = make_epoch_order(run.config.train.seed, number, count, batch_size)
+    program = run.program
+    arrays = {"positions": program.place(ids, number), "ids": ids}
+    loader, size = program.loaders["train"], program.chunk_steps
+    for first, last, chunk in iterate_chunks(loader, size, arrays, done):
         while first < last:
             until_save = interval - run.step % interval
             count = run.pace.choose_steps(min(last - first, until_save))
-            here = first % run.program.chunk_steps
+            here = first % size
             records = run.take_steps(chunk, here, here + count)
             yield ids[first : first + count], records
             first += count

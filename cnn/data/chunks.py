@@ -80,6 +80,11 @@ class Loader:
         return len(self._labels)
 
     @property
+    def labels(self) -> np.ndarray:
+        """Return all labels, int32 [N]."""
+        return self._labels
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Return (H, W, C)."""
         return self._images.shape

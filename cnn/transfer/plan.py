@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 
 from cnn.data.images import Dataset
-from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
-from cnn.options import format_value, split_numbers
+from cnn.options import split_numbers
 from cnn.progress import Terminal
 from cnn.state import create_variables, flatten_paths
 from cnn.transfer import explain, freezing, merge, paths
+from cnn.transfer.classes import choose_reset
 from cnn.transfer.freezing import Phase
 from cnn.transfer.rates import Rates, make_rates
-from cnn.transfer.source import Source, open_source
-from cnn.weights import exchange, preprocessing
+from cnn.transfer.source import Source
 
 if TYPE_CHECKING:
     from cnn.config import Config
@@ -53,73 +51,6 @@ class Plan:
         is_frozen = (lambda path: False) if now is None else now.is_frozen
         frozen = {path: x for path, x in digests.items() if is_frozen(path)}
         return {"transfer": self.about | {"frozen": frozen}}
-
-
-def open_start(
-    config: "Config", stored: Mapping[str, Any], dataset: Dataset, terminal: Terminal
-) -> tuple[Source | None, preprocessing.Scaling | None]:
-    """Open what a run starts from.
-
-    Args:
-        config: every option.
-        stored: the description of the run's own newest checkpoint; empty before it
-            has one.
-        dataset: the images.
-        terminal: told how pixels are scaled.
-
-    Returns:
-        The source, None for a run that goes on or starts from nothing; the scaling
-        that goes with it, None where the options alone decide.
-
-    Raises:
-        UserError: as `open_source` and `choose_scaling`.
-    """
-    if not config.transfer.init_from:
-        return None, None
-    if stored:
-        return None, (tuple(stored["mean"]), tuple(stored["std"]))
-    source = open_source(config.transfer.init_from)
-    return source, choose_scaling(config, source, dataset, terminal)
-
-
-def choose_scaling(
-    config: "Config", source: Source, dataset: Dataset, terminal: Terminal
-) -> preprocessing.Scaling:
-    """Choose how pixels are scaled: as they were for the source, unless given.
-
-    Args:
-        config: every option.
-        source: the weights.
-        dataset: the images.
-        terminal: told what was chosen.
-
-    Returns:
-        mean [C] and std [C].
-
-    Raises:
-        UserError: a file's weights come without numbers, and none are given.
-    """
-    data, channels = config.data, dataset.train.shape[2]
-    is_given = data.scaling != "standardize" or bool(data.mean or data.std)
-    if not source.description:
-        return preprocessing.choose_scaling(data, config.model.model, channels)
-    theirs = tuple(
-        _fit_channels(source.description[name], channels) for name in ("mean", "std")
-    )
-    shown = ", ".join(
-        f"{name} {format_value(tuple(round(x, 4) for x in numbers))}"
-        for name, numbers in zip(("mean", "std"), theirs, strict=True)
-    )
-    if not is_given:
-        terminal.say(f"scaling   as the source's: {shown}")
-        return theirs
-    ours = compute_scaling(data.scaling, data.mean, data.std, dataset.train)
-    if not all(np.allclose(x, y) for x, y in zip(ours, theirs, strict=True)):
-        terminal.say(
-            f"warning   the images are scaled otherwise than the source's ({shown}); "
-            "leave out --scaling, --mean and --std to scale them as it did"
-        )
-    return ours
 
 
 def make_plan(
@@ -158,7 +89,7 @@ def make_plan(
     about = {x: y for x, y in stored.get("transfer", {}).items() if x != "frozen"}
     kinds: dict[str, dict[str, Any]] = {}
     if source is not None:
-        reset = _choose_reset(config, source, shapes, layers[-1], dataset, terminal)
+        reset = choose_reset(config, source, shapes, layers[-1], dataset, terminal)
         name = config.model.model
         found = merge.compare(source, name, shapes, layers, options, reset)
         kinds = found.kinds
@@ -180,64 +111,6 @@ def make_plan(
         _tell_adapted(source, found.kinds["adapted"], image_shape, terminal)
     _tell_phases(phases, shapes, terminal)
     return Plan(phases, rates, taken, about)
-
-
-def _fit_channels(numbers: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Bring a channel's numbers to another number of channels, by their mean."""
-    if len(numbers) != channels:
-        numbers = [float(np.mean(numbers))] * channels
-    return tuple(numbers)
-
-
-def _choose_reset(
-    config: "Config",
-    source: Source,
-    shapes: Mapping[str, Any],
-    head: str,
-    dataset: Dataset,
-    terminal: Terminal,
-) -> set[str]:
-    """Return the paths that are drawn anew; by default the head of other classes.
-
-    Raises:
-        UserError: the source has the classes in another order and its head is kept.
-    """
-    patterns, ours = config.transfer.init_reset, dataset.class_names
-    theirs = source.class_names
-    if theirs:
-        differ = theirs != ours
-    elif source.description:
-        differ = len(source.description["class_names"]) != len(ours)
-    else:
-        differ = _count_classes(config.model.model, source, shapes, head) != len(ours)
-    reset = merge.find_resets(patterns, shapes, head if differ else "")
-    is_reset = any(path.split("/")[0] == head for path in reset)
-    if is_reset:
-        return reset
-    if differ and sorted(theirs) == sorted(ours):
-        raise UserError(
-            f"--init_from={source.name} has the classes in another order: "
-            f"{', '.join(theirs[:9])} there, {', '.join(ours[:9])} here; bring them "
-            f"into its order with --classes, or give --init_reset={head}"
-        )
-    if differ and theirs:
-        terminal.say(f"note      {head} is kept, although the classes have other names")
-    elif not theirs:
-        terminal.say(
-            f"note      the source does not name its classes; {head} is kept, and they "
-            "are taken to be in this dataset's order"
-        )
-    return reset
-
-
-def _count_classes(
-    model: str, source: Source, shapes: Mapping[str, Any], head: str
-) -> int:
-    """Read the number of classes off a file's head; 0 where it has none."""
-    for entry in exchange.choose_spelling(model, shapes, source.arrays):
-        if entry.path == f"params/{head}/bias" and entry.name in source.arrays:
-            return source.arrays[entry.name].size
-    return 0
 
 
 def _check_frozen_are_taken(phase: Phase | None, reset: Mapping[str, Any]) -> None:

@@ -28,10 +28,10 @@ def train_source(directory):
     return train_run(directory, **SMALL, epochs=1)
 
 
-def tune(directory, source, **changes):
+def tune(directory, source, terminal=None, **changes):
     """Fine-tune in this process on the digits 5-9; returns the result."""
     options = SMALL | {"classes": (5, 6, 7, 8, 9), "init_from": str(source)} | changes
-    return train_run(directory, **options)
+    return train_run(directory, terminal, **options)
 
 
 def read_arrays(run):

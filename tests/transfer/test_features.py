@@ -9,6 +9,7 @@ from test_resume import Stopper
 
 from cnn import config as config_module
 from cnn import models, steps
+from cnn.data.images import from_array
 from cnn.errors import UserError
 from cnn.interrupt import Interrupted
 from cnn.transfer import features, trunk
@@ -99,7 +100,7 @@ OBSTACLES = [
     ({"mixup_alpha": 0.2}, "mixing differs from step to step"),
     ({"augment_repeats": 2}, "--augment_repeats"),
     ({"tta": "flip"}, "--tta averages"),
-    ({"image_size": 6, "storage_size": 8}, "images vary from epoch to epoch"),
+    ({"image_size": 8, "storage_size": 10}, "images vary from epoch to epoch"),
 ]
 
 
@@ -112,7 +113,8 @@ def test_what_cannot_be_cached_is_refused_or_said(
         tune(tmp_path, source, cache_features="always", **options)
     config = config_module.make_config({"train_only": ("head",)} | changes)
     task = make_task(config, "simple_cnn")
-    images = type("Images", (), {"shape": (8, 8, 1), "__len__": lambda self: 9})()
+    size = changes.get("storage_size", 8)
+    images = from_array(np.zeros((9, size, size, 1), np.uint8), np.zeros(9))
     found, line = trunk.choose_cache(config, task, images, (8, 8, 1))
     assert found is None and message in line
 

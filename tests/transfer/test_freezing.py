@@ -145,7 +145,7 @@ def test_each_phase_is_compiled_once(source, tmp_path, monkeypatch):
 def tiny(make_task):
     """Return a task with three stages, its variables and its layers."""
     task = make_task(model="simple_cnn", widths=(4, 8, 8))
-    variables = jax.jit(lambda: create_variables(task.model, 0, (8, 8, 1)))()
+    variables = jax.jit(lambda seed: create_variables(task.model, seed, (8, 8, 1)))(0)
     rows = describe.describe_model(task.model, (8, 8, 1))["layers"]
     params = flatten_paths(variables["params"])
     return task, variables, paths.order_layers([x["path"] for x in rows], params)

@@ -54,11 +54,13 @@ def make_training(
 ) -> Callable[[], None]:
     """Compile training on a chunk and return a function that trains on all of it."""
     program = epoch.make_train_chunk(task)
-    held = [jax.tree.map(jax.numpy.copy, state)]
+    # Laid out as the results are, so that the second call is the first one's program.
+    everywhere = devices.replicated(devices.make_mesh())
+    held = [jax.device_put(jax.tree.map(jax.numpy.copy, state), everywhere)]
     last = np.int32(chunk["labels"].shape[0])
 
     def train() -> None:
-        sums = steps.create_train_sums()
+        sums = jax.device_put(steps.create_train_sums(), everywhere)
         held[0], sums, _ = program(held[0], sums, chunk, numbers, np.int32(0), last)
         jax.block_until_ready(sums)
 

@@ -117,10 +117,9 @@ def _check_frozen_are_taken(phase: Phase | None, reset: Mapping[str, Any]) -> No
     """Refuse to freeze what is drawn anew."""
     for path in reset:
         if phase is not None and phase.is_frozen(path):
-            inside = path.partition("/")[2]
             raise UserError(
                 f"{path} is drawn anew and frozen, so it would stay random; let it "
-                f"train, or keep it from --init_reset (--freeze leaves out {inside})"
+                "train, or take it from the source with another --init_reset"
             )
 
 

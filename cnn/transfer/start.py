@@ -7,6 +7,7 @@ import numpy as np
 
 from cnn.data.images import Dataset
 from cnn.data.statistics import compute_scaling
+from cnn.errors import UserError
 from cnn.options import format_value
 from cnn.progress import Terminal
 from cnn.transfer.source import Source, open_source
@@ -33,9 +34,16 @@ def open_start(
         that goes with it, None where the options alone decide.
 
     Raises:
-        UserError: as `open_source` and `choose_scaling`.
+        UserError: as `open_source` and `choose_scaling`; or a flag for a source is
+            given without one.
     """
     if not config.transfer.init_from:
+        for name in ("init_reset", "init_skip", "init_rename"):
+            if value := getattr(config.transfer, name):
+                raise UserError(
+                    f"--{name}={format_value(value)} is for weights that are taken "
+                    "from somewhere; give --init_from"
+                )
         return None, None
     if stored:
         return None, (tuple(stored["mean"]), tuple(stored["std"]))
@@ -63,22 +71,21 @@ def choose_scaling(
     data, channels = config.data, dataset.train.shape[2]
     is_given = data.scaling != "standardize" or bool(data.mean or data.std)
     if not source.description:
-        return preprocessing.choose_scaling(data, config.model.model, channels)
+        chosen = preprocessing.choose_scaling(data, config.model.model, channels)
+        terminal.say(f"scaling   {_show(chosen)}; the file does not say its own")
+        return chosen
     theirs = tuple(
         _fit_channels(source.description[name], channels) for name in ("mean", "std")
     )
-    shown = ", ".join(
-        f"{name} {format_value(tuple(round(x, 4) for x in numbers))}"
-        for name, numbers in zip(("mean", "std"), theirs, strict=True)
-    )
     if not is_given:
-        terminal.say(f"scaling   as the source's: {shown}")
+        terminal.say(f"scaling   as the source's: {_show(theirs)}")
         return theirs
     ours = compute_scaling(data.scaling, data.mean, data.std, dataset.train)
     if not all(np.allclose(x, y) for x, y in zip(ours, theirs, strict=True)):
         terminal.say(
-            f"warning   the images are scaled otherwise than the source's ({shown}); "
-            "leave out --scaling, --mean and --std to scale them as it did"
+            "warning   the images are scaled otherwise than the source's "
+            f"({_show(theirs)}); leave out --scaling, --mean and --std to scale them "
+            "as it did"
         )
     return ours
 
@@ -88,3 +95,8 @@ def _fit_channels(numbers: Sequence[float], channels: int) -> tuple[float, ...]:
     if len(numbers) != channels:
         numbers = [float(np.mean(numbers))] * channels
     return tuple(numbers)
+
+
+def _show(pixels: preprocessing.Scaling) -> str:
+    mean, std = (format_value(tuple(round(x, 4) for x in part)) for part in pixels)
+    return f"mean {mean}, std {std}"

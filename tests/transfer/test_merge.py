@@ -202,6 +202,17 @@ def test_mistakes_in_files(source, refused, tmp_path, name):
     refused(file, *words, scaling="unit")
 
 
+def test_a_file_of_other_classes_gets_a_new_head(source, tmp_path):
+    file = write_file(tmp_path / "w.safetensors", read_arrays(source))
+    options = {"classes": (5, 6, 7, 8), "scaling": "unit", "freeze": ("stage.*",)}
+    result = tune(tmp_path / "tuned", file, epochs=1, **options)
+    there, here = read_arrays(source), read_arrays(tmp_path / "tuned")
+    assert result["frozen_leaves"] == 15 and here[HEAD].shape == (4, 4)
+    for path in there:
+        if "/head/" not in path:
+            np.testing.assert_array_equal(there[path], here[path])
+
+
 def test_truncated_sources(source, refused, tmp_path):
     file = write_file(tmp_path / "w.safetensors", read_arrays(source))
     file.write_bytes(file.read_bytes()[:-100])

@@ -72,7 +72,7 @@ CIFAR_SOURCE = (
     "--learning_rate=0.1",
 )
 EXAMPLES = {
-    "digits": Example(("--classes=0,1,2,3,4",), make_modes(40), (10, 20, 50)),
+    "digits": Example(("--classes=0,1,2,3,4",), make_modes(10), (10, 20, 50)),
     "cifar10_jpeg": Example(
         (),
         make_modes(1)

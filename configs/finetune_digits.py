@@ -19,8 +19,8 @@ options = {
     "head": "flatten",
     "init_from": "runs/digits_0_4",
     "freeze_through": "stage2",
-    "epochs": 40,
+    "epochs": 10,
     "batch_size": 10,
-    "learning_rate": 0.02,
+    "learning_rate": 0.05,
     "weight_decay": 0.005,
 }

@@ -45,56 +45,6 @@ class Trunk:
     shape: tuple[int, ...]
 
 
-def find_trunk(task: Task, image_shape: tuple[int, int, int]) -> Trunk | None:
-    """Cut a model before its head.
-
-    Returns:
-        None where the head is not the last that the model computes.
-    """
-    seen: dict[str, Any] = {}
-
-    def run() -> None:
-        images = jnp.zeros((1, *image_shape), jnp.float32)
-        with nn.intercept_methods(watch_head(seen)):
-            logits, _ = task.model.init_with_output(jax.random.key(0), images)
-        seen["is_last"] = seen.get("output") is logits
-
-    jax.eval_shape(run)
-    if not seen["is_last"]:
-        return None
-    head = HeadAlone(seen["module"].clone(parent=None, name=None))
-    return Trunk(head, seen["features"].shape[1:])
-
-
-def find_obstacle(
-    config: "Config", trunk: Trunk | None, stored: tuple[int, int, int]
-) -> str:
-    """Say why the head's features cannot be computed once.
-
-    Args:
-        config: every option.
-        trunk: of the model.
-        stored: (H, W, C) of the stored images.
-
-    Returns:
-        The reason; empty when they can.
-    """
-    options, size = config.augment, config.data.image_size
-    if trunk is None:
-        return f"--model={config.model.model} computes on after its head"
-    if config.model.dropout_rate or config.model.stochastic_depth_rate:
-        return "dropout differs from step to step"
-    if options.mixup_alpha or options.cutmix_alpha:
-        return "mixing differs from step to step"
-    if options.augment_repeats > 1:
-        return "--augment_repeats varies an image several times an epoch"
-    if options.tta != "none":
-        return "--tta averages several views"
-    if not config.transfer.cached_views and augment.varies(options, stored, size):
-        return "images vary from epoch to epoch; --cached_views=K caches K views"
-    return ""
-
-
 def choose_cache(
     config: "Config", task: Task, images: Images, image_shape: tuple[int, int, int]
 ) -> tuple[Trunk | None, str]:
@@ -124,7 +74,7 @@ def choose_cache(
         return None, ""
     if wish == "never":
         return None, ""
-    trunk = _cut_before_head(task, image_shape)
+    trunk = cut_before_head(task, image_shape)
     obstacle = _find_obstacle(config, trunk, images.shape)
     if trunk is None or obstacle:
         if wish == "always":
@@ -137,7 +87,7 @@ def choose_cache(
     return trunk, f"features  are computed once: {views} view(s), {size:,} bytes"
 
 
-def _cut_before_head(task: Task, image_shape: tuple[int, int, int]) -> Trunk | None:
+def cut_before_head(task: Task, image_shape: tuple[int, int, int]) -> Trunk | None:
     """Cut a model before its head.
 
     Returns:

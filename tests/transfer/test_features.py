@@ -137,7 +137,7 @@ def make_task(config, model, size=8):
 def test_a_model_is_cut_before_its_head(name, size, shape):
     """Trunk and head, one after the other, give the model's logits."""
     task = make_task(config_module.Config(), name)
-    cut = trunk._cut_before_head(task, (size, size, 1))
+    cut = trunk.cut_before_head(task, (size, size, 1))
     assert cut.shape == shape
     if name == "vgg11":
         return
@@ -154,4 +154,4 @@ def test_a_model_is_cut_before_its_head(name, size, shape):
 
 def test_a_model_that_goes_on_after_its_head_is_not_cut():
     task = make_task(config_module.Config(), "squeezenet1_1")
-    assert trunk._cut_before_head(task, (64, 64, 1)) is None
+    assert trunk.cut_before_head(task, (64, 64, 1)) is None

@@ -3,6 +3,7 @@
   python main.py                                   train the preset digits
   python main.py --model=mlp --epochs=20           change any option
   python main.py --config=NAME                     train configs/NAME.py
+  python main.py --init_from=DIR --train_only=head fine-tune what a run has learnt
   python main.py --mode=evaluate --workdir=DIR     evaluate a trained run
   python main.py --mode=predict --workdir=DIR --predict_images='*.png'
   python main.py --mode=visualize --workdir=DIR    pictures of what a run has learnt

@@ -18,7 +18,7 @@ import jax
 
 from cnn import manifest, workdir
 from cnn.errors import UserError
-from cnn.manifest import DESCRIPTION, DamagedCheckpoint
+from cnn.manifest import DESCRIPTION
 from cnn.options import option
 from cnn.state import TrainState, flatten_paths
 
@@ -123,37 +123,6 @@ class CheckpointWriter:
             ) from None
 
 
-def load_newest(
-    directory: Path, like: tuple[TrainState, dict[str, Any]]
-) -> tuple[tuple[TrainState, dict[str, jax.Array], dict[str, Any]] | None, list[str]]:
-    """Read the newest whole checkpoint of a run.
-
-    Args:
-        directory: of the checkpoints.
-        like: state and sums as `load_state` takes them.
-
-    Returns:
-        What `load_state` returns, None when there is no checkpoint; and what is wrong
-        with the later ones, a line each.
-
-    Raises:
-        UserError: all are damaged, or it does not fit.
-    """
-    manifest.finish_interrupted(directory)
-    steps, damaged = manifest.list_steps(directory), []
-    for step in reversed(steps):
-        try:
-            return load_state(directory / str(step), *like), damaged
-        except DamagedCheckpoint as error:
-            damaged.append(f"checkpoint {step} is left out: {error}")
-    if steps:
-        raise UserError(
-            f"Every checkpoint in {directory} is damaged. Put a whole one back, or "
-            "start anew in another --workdir"
-        )
-    return None, damaged
-
-
 def load_state(
     path: Path, state: TrainState, sums: dict[str, Any]
 ) -> tuple[TrainState, dict[str, jax.Array], dict[str, Any]]:
@@ -196,6 +165,28 @@ def load_variables(path: Path, like: dict[str, Any], averaged: bool) -> dict[str
     """
     item = "average" if averaged else "weights"
     return _load(path, {item: like})[item]
+
+
+def read_variables(
+    path: Path, averaged: bool, sharding: jax.sharding.Sharding
+) -> dict[str, Any]:
+    """Read the weights of a checkpoint whatever model they are of, verified.
+
+    Args:
+        path: the checkpoint's directory.
+        averaged: whether the averaged ones are wanted.
+        sharding: how they lie on the devices.
+
+    Raises:
+        DamagedCheckpoint: it is not what was written.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    manifest.check_whole(path)
+    item = "average" if averaged else "weights"
+    stored = ocp.checkpointables_metadata(path.absolute()).metadata[item]
+    like = {item: abstract(stored, sharding)}
+    return ocp.load_checkpointables(path.absolute(), like)[item]
 
 
 def _split(state: TrainState, sums: dict[str, Any]) -> dict[str, Any]:

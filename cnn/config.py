@@ -29,6 +29,7 @@ from cnn.predict import PredictOptions
 from cnn.progress import ProgressOptions
 from cnn.steps import StepOptions
 from cnn.train import TrainOptions
+from cnn.transfer import TransferOptions
 from cnn.visualize import VisualizeOptions
 
 PRESETS = Path(__file__).parent.parent / "configs"
@@ -45,6 +46,7 @@ class Config:
     optimizer: OptimizerOptions = OptimizerOptions()
     step: StepOptions = StepOptions()
     train: TrainOptions = TrainOptions()
+    transfer: TransferOptions = TransferOptions()
     checkpoint: CheckpointOptions = CheckpointOptions()
     progress: ProgressOptions = ProgressOptions()
     device: DeviceOptions = DeviceOptions()
@@ -66,32 +68,37 @@ class Config:
 
         Returns:
             For each traced option an array (float32, or int32 for whole numbers), or
-            None for one that is absent at its value 0.
+            None for one that is absent at its value 0 or without names.
         """
         flat, traced = self.to_flat(), {}
         for name, field in list_fields().items():
             kind = field.metadata["kind"]
-            if kind == "traced_unless_zero" and not flat[name]:
+            if kind in ("traced_unless_zero", "traced_by_name") and not flat[name]:
                 traced[name] = None
+            elif kind == "traced_by_name":
+                numbers = options.split_numbers(name, flat[name])[1]
+                traced[name] = np.asarray(numbers, np.float32)
             elif kind != "static":
                 dtype = np.int32 if field.type is int else np.float32
                 traced[name] = np.asarray(flat[name], dtype)
         return traced
 
     def make_static(self) -> "Config":
-        """Return the config with every traced number at its default.
+        """Return the config with every traced number at its default, or at 1 by name.
 
         Runs whose static parts are equal, and whose traced numbers are present alike,
         are one program.
         """
         groups = {}
         for group in dataclasses.fields(self):
-            traced = {
-                field.name: field.default
-                for field in dataclasses.fields(group.type)
-                if field.metadata["kind"] != "static"
-            }
-            group_options = getattr(self, group.name)
+            group_options, traced = getattr(self, group.name), {}
+            for field in dataclasses.fields(group.type):
+                if field.metadata["kind"] == "traced_by_name":
+                    texts = getattr(group_options, field.name)
+                    names = options.split_numbers(field.name, texts)[0]
+                    traced[field.name] = tuple(f"{name}=1" for name in names)
+                elif field.metadata["kind"] != "static":
+                    traced[field.name] = field.default
             groups[group.name] = dataclasses.replace(group_options, **traced)
         return Config(**groups)
 

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cnn import checkpoint, devices, manifest, models, options, steps, workdir
+from cnn import checkpoint, devices, manifest, models, steps, workdir
 from cnn.errors import UserError
 from cnn.options import option
 from cnn.run import Records
 from cnn.state import create_variables, flatten_paths, make_state
-from cnn.weights import exchange, names
+from cnn.weights import exchange, names, preprocessing
 
 if TYPE_CHECKING:
     from cnn.config import Config
     from cnn.progress import Terminal
-
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +66,7 @@ def convert(config: "Config", directory: Path, terminal: "Terminal") -> Path:
     size, channels = config.data.image_size or size, config.data.channels or channels
     classes = config.data.num_classes or _count_classes(config, state_dict) or classes
     class_names = _read_class_names(config.convert.class_names, classes)
-    mean, std = _choose_scaling(config, channels)
+    mean, std = preprocessing.choose_scaling(config.data, config.model.model, channels)
     shape = (size, size, channels)
     model = models.create_model(config.make_static().model, classes)
     shapes = jax.eval_shape(lambda: create_variables(model, 0, shape))
@@ -154,26 +152,3 @@ def _read_class_names(file: str, classes: int) -> list[str]:
             "one a line"
         )
     return found
-
-
-def _choose_scaling(
-    config: "Config", channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std of each channel, as the weights were trained with."""
-    data = config.data
-    if data.scaling == "unit":
-        return (0.0,) * channels, (1.0,) * channels
-    if data.scaling == "symmetric":
-        return (0.5,) * channels, (0.5,) * channels
-    mean, std = data.mean, data.std
-    is_imagenet = models.get_published_input(config.model.model)[0] >= 224
-    if is_imagenet and channels == 3:
-        mean, std = mean or _IMAGENET_MEAN, std or _IMAGENET_STD
-    for name, given in (("mean", mean), ("std", std)):
-        if len(given) not in (1, channels):
-            raise UserError(
-                f"--{name}={options.format_value(given)}: give the {channels} numbers "
-                "that the weights were trained with, or --scaling=unit"
-            )
-    mean, std = (tuple(np.broadcast_to(x, channels).tolist()) for x in (mean, std))
-    return mean, std

@@ -5,6 +5,7 @@ Any division of a chunk into calls is the same loop of the same program, hence t
 same bits; the host is touched only between calls.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,7 @@ def make_train_chunk(task: Task) -> Callable[..., tuple[TrainState, Sums, dict]]
         The state is donated.
     """
 
-    def run(
+    def train_chunk(
         state: TrainState,
         sums: Sums,
         chunk: Chunk,
@@ -41,18 +42,11 @@ def make_train_chunk(task: Task) -> Callable[..., tuple[TrainState, Sums, dict]]
         first: jax.Array,
         last: jax.Array,
     ) -> tuple[TrainState, Sums, dict[str, jax.Array]]:
-        def body(i: jax.Array, carry: Any) -> Any:
-            state, sums, records = carry
-            batch = _take_batch(chunk, i)
-            state, more, record = steps.train_step(task, state, batch, hyperparameters)
-            records = {name: records[name].at[i].set(record[name]) for name in RECORDS}
-            return state, metrics.add_sums(sums, more), records
-
         size = chunk["labels"].shape[0]
-        records = {name: jnp.zeros((size,), jnp.float32) for name in RECORDS}
-        return jax.lax.fori_loop(first, last, body, (state, sums, records))
+        take = functools.partial(_take_batch, chunk)
+        return run_steps(task, take, size, state, sums, hyperparameters, first, last)
 
-    return jax.jit(run, donate_argnums=(0,))
+    return jax.jit(train_chunk, donate_argnums=(0,))
 
 
 def make_eval_chunk(task: Task) -> Callable[..., Sums]:
@@ -66,16 +60,68 @@ def make_eval_chunk(task: Task) -> Callable[..., Sums]:
         sums with those batches added.
     """
 
-    def run(
+    def eval_chunk(
         variables: Any, sums: Sums, chunk: Chunk, first: jax.Array, last: jax.Array
     ) -> Sums:
-        def body(i: jax.Array, sums: Sums) -> Sums:
-            batch = _take_batch(chunk, i)
-            return metrics.add_sums(sums, steps.eval_step(task, variables, batch))
+        take = functools.partial(_take_batch, chunk)
+        return sum_batches(task, take, variables, sums, first, last)
 
-        return jax.lax.fori_loop(first, last, body, sums)
+    return jax.jit(eval_chunk)
 
-    return jax.jit(run)
+
+def run_steps(
+    task: Task,
+    take_batch: Callable[[jax.Array], Batch],
+    size: int,
+    state: TrainState,
+    sums: Sums,
+    hyperparameters: Hyperparameters,
+    first: jax.Array,
+    last: jax.Array,
+) -> tuple[TrainState, Sums, dict[str, jax.Array]]:
+    """Take steps first … last - 1; pure.
+
+    Args:
+        task: the static part of the step.
+        take_batch: from i to the batch of step i.
+        size: S, the number of batches that there are.
+        state: before the steps.
+        sums: the epoch's so far.
+        hyperparameters: every number.
+        first: int32 [].
+        last: int32 [].
+
+    Returns:
+        As the program of `make_train_chunk`.
+    """
+
+    def body(i: jax.Array, carry: Any) -> Any:
+        state, sums, records = carry
+        state, more, record = steps.train_step(
+            task, state, take_batch(i), hyperparameters
+        )
+        records = {name: records[name].at[i].set(record[name]) for name in RECORDS}
+        return state, metrics.add_sums(sums, more), records
+
+    records = {name: jnp.zeros((size,), jnp.float32) for name in RECORDS}
+    return jax.lax.fori_loop(first, last, body, (state, sums, records))
+
+
+def sum_batches(
+    task: Task,
+    take_batch: Callable[[jax.Array], Batch],
+    variables: Any,
+    sums: Sums,
+    first: jax.Array,
+    last: jax.Array,
+) -> Sums:
+    """Add the metrics of batches first … last - 1 to sums; pure."""
+
+    def body(i: jax.Array, sums: Sums) -> Sums:
+        more = steps.eval_step(task, variables, take_batch(i))
+        return metrics.add_sums(sums, more)
+
+    return jax.lax.fori_loop(first, last, body, sums)
 
 
 def _take_batch(chunk: Chunk, i: jax.Array) -> Batch:

@@ -20,6 +20,7 @@ from cnn.errors import UserError
 from cnn.interrupt import Stop, catch_signals
 from cnn.options import format_value, option
 from cnn.progress import Pace
+from cnn.transfer import proof
 
 if TYPE_CHECKING:
     from cnn.config import Config
@@ -65,9 +66,7 @@ def compute_metrics(
         Interrupted: a signal arrived.
     """
     positions, mask = make_eval_order(len(loader), batch_size)
-    size = choose_chunk_steps(
-        len(positions), batch_size, int(np.prod(loader.image_shape))
-    )
+    size = choose_chunk_steps(len(positions), batch_size, loader.image_bytes)
     sums, pace = metrics.create_sums(num_classes), Pace()
     arrays = {"positions": positions, "mask": mask}
     for first, last, chunk in iterate_chunks(loader, size, arrays):
@@ -94,12 +93,14 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
         What was written: the metrics of `metrics.summarise` with what they are of.
 
     Raises:
-        UserError: the run, the checkpoint or the split is absent, or the data has
-            other classes.
+        UserError: the run, the checkpoint or the split is absent, the data has other
+            classes, or frozen weights are not what they were.
     """
     mesh, stop = devices.make_mesh(), Stop()
     devices.check_batch_size(config.step.batch_size, mesh)
     trained = predict.load_trained(directory, config.checkpoint.checkpoint)
+    changed = proof.find_changed(trained.transfer.get("frozen", {}), trained.variables)
+    proof.check_unchanged(changed, f"--workdir={directory}")
     dataset = load_dataset(config.data)
     images, size = get_split(dataset, config.evaluate.split), config.data.image_size
     _check_classes(trained, dataset)
@@ -125,7 +126,7 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
         "step": trained.step,
         "class_names": list(dataset.class_names),
     }
-    result = about | result
+    result = about | proof.summarise(trained.transfer, changed) | result
     path = directory / _name_file(config, trained.options)
     workdir.write_json(path, result)
     terminal.say(

@@ -69,6 +69,35 @@ def check_whole(path: Path, only: str = "") -> None:
         )
 
 
+def find_newest(directory: Path) -> tuple[Path | None, list[str]]:
+    """Find the newest whole checkpoint of a run.
+
+    Args:
+        directory: of the checkpoints.
+
+    Returns:
+        Its directory, None when there is no checkpoint; and what is wrong with the
+        later ones, a line each.
+
+    Raises:
+        UserError: all are damaged.
+    """
+    finish_interrupted(directory)
+    steps, damaged = list_steps(directory), []
+    for step in reversed(steps):
+        try:
+            check_whole(directory / str(step))
+            return directory / str(step), damaged
+        except DamagedCheckpoint as error:
+            damaged.append(f"checkpoint {step} is left out: {error}")
+    if steps:
+        raise UserError(
+            f"Every checkpoint in {directory} is damaged. Put a whole one back, or "
+            "start anew in another --workdir"
+        )
+    return None, damaged
+
+
 def find_step(run: Path, which: str) -> int:
     """Find the checkpoint that `--checkpoint` names.
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from cnn.errors import UserError, suggest
 
-Kind = Literal["static", "traced", "traced_unless_zero"]
+Kind = Literal["static", "traced", "traced_unless_zero", "traced_by_name"]
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -35,10 +35,11 @@ def option(
         help: what it does, with its unit.
         kind: `static` shapes the compiled program; `traced` reaches it as an array,
             so that changing it never recompiles; `traced_unless_zero` likewise, and
-            at 0 its code is absent from the program.
+            at 0 its code is absent from the program; `traced_by_name`, for texts
+            `name=number`: the names shape it, the numbers reach it as one array.
         choices: the allowed values, for names.
         within: the allowed interval, as `[0, 1)` or `(0, inf)`; for tuples, of
-            each element.
+            each element, or each element's number.
         changes_run: whether a run that goes on with another value would be another
             run; resuming with such a change is refused.
     """
@@ -112,12 +113,35 @@ def check(group: Any) -> None:
             raise UserError(
                 f"--{field.name}={value} is unknown{suggest(str(value), choices)}"
             )
+        if field.metadata["kind"] == "traced_by_name":
+            value = split_numbers(field.name, value)[1]
         for number in value if isinstance(value, tuple) else (value,):
             if within and not _is_within(number, within):
                 raise UserError(
                     f"--{field.name}={number} is outside {within}: "
                     f"{field.metadata['help']}"
                 )
+
+
+def split_numbers(
+    flag: str, texts: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Split the texts `name=number` of an option into names and numbers.
+
+    Raises:
+        UserError: one of them is not of that form.
+    """
+    names, numbers = [], []
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            numbers.append(float(number))
+        except ValueError:
+            name = ""
+        if not name:
+            raise UserError(f"--{flag}={text}: write name=number, as stem=0.1")
+        names.append(name)
+    return tuple(names), tuple(numbers)
 
 
 def format_value(value: Any) -> str:

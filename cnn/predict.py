@@ -65,6 +65,7 @@ class Trained:
         image_shape: (H, W, C) of the images it was trained on.
         options: every option of the run, by flag name.
         step: how many steps it was trained for.
+        transfer: what it started from, and digests of what was frozen; empty without.
     """
 
     task: Task
@@ -74,6 +75,7 @@ class Trained:
     image_shape: tuple[int, int, int]
     options: dict[str, Any]
     step: int
+    transfer: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def load_trained(directory: str | Path, which: str = "latest") -> Trained:
@@ -113,6 +115,7 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
         image_shape=image_shape,
         options=stored,
         step=step,
+        transfer=description.get("transfer", {}),
     )
 
 

@@ -6,7 +6,13 @@ from typing import Any
 
 from cnn import describe, devices, workdir
 from cnn.run import Run
-from cnn.state import compute_state_sha256, count_parameters
+from cnn.state import (
+    compute_state_sha256,
+    count_parameters,
+    get_variables,
+    get_weights,
+)
+from cnn.transfer import proof
 
 _TEST_METRICS = ("accuracy", "loss", "correct", "count", "top5", "balanced_accuracy")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -44,6 +50,9 @@ def write_result(run: Run) -> dict[str, Any]:
 
     Returns:
         What was written.
+
+    Raises:
+        UserError: frozen leaves are not what they were; `result.json` says so too.
     """
     found, records = run.evaluate("test"), run.records
     run.update_seconds()
@@ -64,7 +73,13 @@ def write_result(run: Run) -> dict[str, Any]:
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
         "state_sha256": compute_state_sha256(run.state),
     }
+    transfer = run.describe_checkpoint().get("transfer", {})
+    changed = proof.find_changed(
+        transfer.get("frozen", {}), get_weights(run.state), get_variables(run.state)
+    )
+    result |= proof.summarise(transfer, changed)
     workdir.write_json(run.directory / "result.json", result)
+    proof.check_unchanged(changed, f"{run.directory}")
     return result
 
 

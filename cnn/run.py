@@ -9,60 +9,54 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cnn import augment, checkpoint, describe, devices, epoch, losses, models, steps
+from cnn import checkpoint, describe, devices, epoch, manifest, steps
 from cnn.data import load_dataset
-from cnn.data.chunks import Loader, choose_chunk_steps
-from cnn.data.images import Dataset
-from cnn.data.statistics import compute_scaling
-from cnn.errors import UserError
-from cnn.evaluate import compute_metrics
+from cnn.data.chunks import Loader
 from cnn.interrupt import Stop
+from cnn.optimizer import Hyperparameters
+from cnn.program import Program
 from cnn.progress import Pace, Terminal
-from cnn.state import TrainState, create_state, get_variables
+from cnn.records import Records
+from cnn.state import (
+    TrainState,
+    create_state,
+    get_variables,
+    get_weights,
+    replace_leaves,
+)
+from cnn.task import make_task
+from cnn.transfer import freezing, plan, proof, start
+from cnn.transfer.features import FeatureLoaders
+from cnn.transfer.trunk import choose_cache
 
 if TYPE_CHECKING:
     from cnn.config import Config
-
-
-@dataclasses.dataclass
-class Records:
-    """What a checkpoint knows besides arrays, so that a run can go on exactly.
-
-    Attributes:
-        evaluated_step: the step of the last line of an epoch in metrics.jsonl; -1
-            before the first.
-        best_step: the step of the best validation metric; -1 without any.
-        best_value: that metric.
-        best_epoch: its epoch.
-        stopped_early: whether early stopping has ended the run.
-        metrics_bytes: length of metrics.jsonl.
-        seconds: time spent in the run, loading and compilation included.
-        train_seconds: time spent in training steps alone.
-        epoch_seconds: that of the current epoch.
-    """
-
-    evaluated_step: int = -1
-    best_step: int = -1
-    best_value: float = 0.0
-    best_epoch: int = 0
-    stopped_early: bool = False
-    metrics_bytes: int = 0
-    seconds: float = 0.0
-    train_seconds: float = 0.0
-    epoch_seconds: float = 0.0
 
 
 class Run:
     """A run between two checkpoints.
 
     `state`, `sums` (the current epoch's metric sums) and `records` change as it goes
-    on; they are exactly what a checkpoint holds. The rest is fixed.
+    on; they are exactly what a checkpoint holds, and come from `restore` or `begin`.
+    The rest is fixed.
     """
 
     def __init__(
-        self, config: "Config", directory: Path, terminal: Terminal, stop: Stop
+        self,
+        config: "Config",
+        directory: Path,
+        terminal: Terminal,
+        stop: Stop,
+        like: "Run | None" = None,
     ) -> None:
         """Load the data, check everything, and build the programs without compiling.
+
+        Args:
+            config: every option.
+            directory: the run's.
+            terminal: where to print.
+            stop: looked at between calls of compiled programs.
+            like: a run whose data are shared, where they are the same.
 
         Raises:
             UserError: an option, the data or the model does not fit the others.
@@ -72,30 +66,36 @@ class Run:
         self._started = time.perf_counter()
         self.mesh = devices.make_mesh()
         devices.check_batch_size(config.step.batch_size, self.mesh)
-        self.dataset = load_dataset(config.data)
-        for note in self.dataset.notes:
+        shares_data = like is not None and like.config.data == config.data
+        self.dataset = like.dataset if shares_data else load_dataset(config.data)
+        for note in () if shares_data else self.dataset.notes:
             terminal.say(note)
-        self.task = make_task(config, self.dataset)
+        self._newest, damaged = manifest.find_newest(directory / "checkpoints")
+        for line in damaged:
+            terminal.say(line)
+        self._stored = manifest.read_description(self._newest) if self._newest else {}
+        source, pixels = start.open_start(config, self._stored, self.dataset, terminal)
+        task = make_task(config, self.dataset, pixels)
         self.image_shape = self._crop_shape(self.dataset.train.shape)
-        self.description = describe.describe_model(self.task.model, self.image_shape)
-        self.loaders = {
-            split: Loader(images, config.data, self.mesh)
-            for split in ("train", "validation", "test")
-            if (images := getattr(self.dataset, split)) is not None
-        }
-        self.eval_split = "validation" if "validation" in self.loaders else "test"
-        self.chunk_steps = choose_chunk_steps(
-            self.task.steps_per_epoch,
-            config.step.batch_size,
-            int(np.prod(self.dataset.train.shape)),
+        self.description = describe.describe_model(task.model, self.image_shape)
+        self.plan = plan.make_plan(
+            config,
+            source,
+            self._stored,
+            task.model,
+            self.description,
+            self.dataset,
+            terminal,
         )
-        self._train_chunk = epoch.make_train_chunk(self.task)
-        self._compiled_train_chunk: Callable[..., Any] | None = None
-        self.eval_chunk = epoch.make_eval_chunk(self.task)
+        self.task = dataclasses.replace(task, rates=self.plan.rates)
+        self.loaders = like.loaders if shares_data else self._make_loaders()
+        self.eval_split = "validation" if "validation" in self.loaders else "test"
+        self._everywhere = devices.replicated(self.mesh)
         self.hyperparameters = config.make_hyperparameters()
+        self.phase, self.program = 0, self._make_program(0)
+        self.frozen: dict[str, str] = {}
         self.pace = Pace()
-        self.state, self.sums, self.records = self._restore()
-        self._seconds_before = self.records.seconds
+        self._seconds_before = 0.0
 
     @property
     def step(self) -> int:
@@ -118,27 +118,50 @@ class Run:
         every = self.config.checkpoint.checkpoint_every_epochs
         return max(1, round(every * self.task.steps_per_epoch))
 
+    def restore(self) -> None:
+        """Take up the newest whole checkpoint, or begin anew."""
+        if not self._newest:
+            self.begin(self.config)
+            return
+        self._choose_phase(int(self._newest.name))
+        shapes = jax.eval_shape(self._make_create(), self.hyperparameters, {})
+        sums = jax.eval_shape(steps.create_train_sums)
+        like = checkpoint.abstract((shapes, sums), self._everywhere)
+        self.state, self.sums, _ = checkpoint.load_state(self._newest, *like)
+        self.records = Records(**self._stored["records"])
+        self.frozen = self._stored.get("transfer", {}).get("frozen", {})
+        self._seconds_before = self.records.seconds
+        self.terminal.say(f"going on from step {self.step} of {self.total_steps}")
+
+    def begin(self, config: "Config") -> None:
+        """Stand before the first step of a run that has the same static part."""
+        self.config, self.hyperparameters = config, config.make_hyperparameters()
+        self._choose_phase(0)
+        self.program.forget()
+        self.state = self._make_create()(self.hyperparameters, self.plan.taken)
+        self.frozen = proof.hash_frozen(
+            self.plan.phases[0],
+            replace_leaves(get_weights(self.state), self.plan.taken),
+        )
+        self.sums = jax.device_put(steps.create_train_sums(), self._everywhere)
+        self.records = Records()
+
+    def enter_phase(self) -> None:
+        """Let train what thaws before the next step, its optimizer state at zero."""
+        phase = self.phase
+        self._choose_phase(self.step + 1)
+        if self.phase != phase:
+            fresh = self._make_create()(self.hyperparameters, get_weights(self.state))
+            opt_state = freezing.carry_over(self.state.opt_state, fresh.opt_state)
+            self.state = self.state.replace(opt_state=opt_state)
+
     def take_steps(
         self, chunk: epoch.Chunk, first: int, last: int
     ) -> dict[str, np.ndarray]:
-        """Take steps first … last - 1 of a chunk; compiled when first called.
-
-        Returns:
-            Their `loss`, `learning_rate` and `gradient_norm`, each [last - first].
-
-        Raises:
-            Interrupted: a signal arrived during compilation; no step was taken.
-        """
-        arguments = (self.state, self.sums, chunk, self.hyperparameters)
-        bounds = (np.int32(first), np.int32(last))
-        if self._compiled_train_chunk is None:
-            lowered = self._train_chunk.lower(*arguments, *bounds)
-            self._compiled_train_chunk = lowered.compile()
-            self.stop.check()
-        started = time.perf_counter()
-        self.state, self.sums, records = self._compiled_train_chunk(*arguments, *bounds)
-        records = {name: np.asarray(x)[first:last] for name, x in records.items()}
-        seconds = time.perf_counter() - started
+        """Take steps first … last - 1 of a chunk; see `Program.take_steps`."""
+        self.state, self.sums, records, seconds = self.program.take_steps(
+            self.state, self.sums, chunk, self.hyperparameters, first, last
+        )
         self.pace.note(seconds / (last - first))
         self.records.train_seconds += seconds
         self.records.epoch_seconds += seconds
@@ -146,14 +169,7 @@ class Run:
 
     def evaluate(self, split: str) -> dict[str, Any]:
         """Evaluate the current weights; see `evaluate.compute_metrics`."""
-        return compute_metrics(
-            self.eval_chunk,
-            get_variables(self.state),
-            self.loaders[split],
-            self.config.step.batch_size,
-            self.task.num_classes,
-            self.stop,
-        )
+        return self.program.evaluate(get_variables(self.state), split)
 
     def update_seconds(self) -> None:
         """Bring the record of the run's time up to now."""
@@ -169,75 +185,57 @@ class Run:
             "mean": list(self.task.mean),
             "std": list(self.task.std),
             "records": dataclasses.asdict(self.records),
-        }
+        } | self.plan.describe(self.phase, self.frozen)
 
     def _crop_shape(self, stored: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return (H, W, C) of what the model sees of stored images."""
         size = self.config.data.image_size
         return (size, size, stored[2]) if size else stored
 
-    def _restore(self) -> tuple[TrainState, steps.Sums, Records]:
-        """Read the newest whole checkpoint, or create the first state."""
-        everywhere = devices.replicated(self.mesh)
-        create = jax.jit(
-            lambda numbers: create_state(
-                self.task.model, self.image_shape, self.task.optimizer, numbers
-            ),
-            out_shardings=everywhere,
-        )
-        sums = jax.device_put(steps.create_train_sums(), everywhere)
-        shapes = jax.eval_shape(create, self.hyperparameters)
-        like = checkpoint.abstract((shapes, sums), everywhere)
-        newest, damaged = checkpoint.load_newest(self.directory / "checkpoints", like)
-        for line in damaged:
+    def _make_loaders(self) -> dict[str, Loader]:
+        return {
+            split: Loader(images, self.config.data, self.mesh)
+            for split in ("train", "validation", "test")
+            if (images := getattr(self.dataset, split)) is not None
+        }
+
+    def _make_create(self) -> Callable[..., TrainState]:
+        """Make the function that creates a state of the current phase."""
+        trained = freezing.list_trained(self.plan.phases[self.phase])
+        task, shape = self.task, self.image_shape
+
+        def create(numbers: Hyperparameters, taken: Any) -> TrainState:
+            optimizer = task.optimizer
+            return create_state(task.model, shape, optimizer, numbers, taken, trained)
+
+        return jax.jit(create, out_shardings=self._everywhere)
+
+    def _choose_phase(self, step: int) -> None:
+        """Take up the phase that took a step, counted from 1, or takes the first."""
+        number = max(0, step - 1) // self.task.steps_per_epoch
+        phase = freezing.find_phase(self.plan.phases, number)
+        if phase != self.phase:
+            self.phase, self.program = phase, self._make_program(phase)
+
+    def _make_program(self, phase: int) -> Program:
+        """Build what computes in a phase; on features while the head alone trains."""
+        config, batch_size = self.config, self.config.step.batch_size
+        task = dataclasses.replace(self.task, phase=self.plan.phases[phase])
+        train, shape = self.dataset.train, self.image_shape
+        trunk, line = choose_cache(config, task, train, shape)
+        if line:
             self.terminal.say(line)
-        if newest:
-            state, sums, description = newest
-            self.terminal.say(f"going on from step {state.step} of {self.total_steps}")
-            return state, sums, Records(**description["records"])
-        return create(self.hyperparameters), sums, Records()
-
-
-def make_task(config: "Config", dataset: Dataset) -> steps.Task:
-    """Make the static part of a run's steps.
-
-    Raises:
-        UserError: the batch is larger than the training set, does not divide into
-            `accumulate_steps`, or early stopping has no validation set.
-    """
-    static = config.make_static()
-    num_classes = len(dataset.class_names)
-    batch_size, pieces = config.step.batch_size, config.step.accumulate_steps
-    if len(dataset.train) < batch_size:
-        raise UserError(
-            f"--batch_size={batch_size} is larger than the training set of "
-            f"{len(dataset.train)} images; give a smaller one"
+        if trunk is None:
+            size = self.loaders["train"].image_bytes
+            return Program(task, self.loaders, batch_size, size, self.stop)
+        loaders = FeatureLoaders(
+            config,
+            task,
+            self.loaders,
+            lambda: (get_weights(self.state), self.hyperparameters),
+            self.mesh,
+            self.stop,
         )
-    if batch_size % pieces:
-        raise UserError(
-            f"--accumulate_steps={pieces} does not divide --batch_size={batch_size}"
-        )
-    if config.train.early_stop_epochs and dataset.validation is None:
-        raise UserError(
-            "--early_stop_epochs selects on validation data and there is none; carve "
-            "it out of train with --validation_fraction=0.1"
-        )
-    data = config.data
-    augment.check(config.augment, dataset.train.shape, data.image_size)
-    mean, std = compute_scaling(data.scaling, data.mean, data.std, dataset.train)
-    return steps.Task(
-        model=models.create_model(
-            static.model, num_classes, devices.get_dtype(config.device)
-        ),
-        num_classes=num_classes,
-        mean=mean,
-        std=std,
-        image_size=data.image_size,
-        steps_per_epoch=len(dataset.train) // batch_size,
-        class_weights=losses.compute_class_weights(
-            config.loss, dataset.train.labels, num_classes
-        ),
-        optimizer=static.optimizer,
-        accumulate_steps=pieces,
-        augment=static.augment,
-    )
+        task = dataclasses.replace(task, model=trunk.head, takes_features=True)
+        size = 4 * int(np.prod(trunk.shape))
+        return Program(task, loaders, batch_size, size, self.stop)

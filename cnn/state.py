@@ -2,6 +2,7 @@
 
 import bisect
 import hashlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -90,6 +91,8 @@ def create_state(
     image_shape: tuple[int, int, int],
     options: OptimizerOptions,
     hyperparameters: Hyperparameters,
+    taken: Any = None,
+    trained: Collection[str] | None = None,
 ) -> TrainState:
     """Create the state before the first step; pure, so it may be jitted.
 
@@ -98,15 +101,19 @@ def create_state(
         image_shape: (H, W, C) of its images.
         options: the optimizer's structure.
         hyperparameters: the numbers, `seed` among them.
+        taken: those of `params` and `batch_stats` that are not drawn but given.
+        trained: as of `make_state`.
     """
     variables = create_variables(model, hyperparameters["seed"], image_shape)
-    return make_state(variables, options, hyperparameters)
+    variables = replace_leaves(variables, taken or {})
+    return make_state(variables, options, hyperparameters, trained)
 
 
 def make_state(
     variables: dict[str, Any],
     options: OptimizerOptions,
     hyperparameters: Hyperparameters,
+    trained: Collection[str] | None = None,
 ) -> TrainState:
     """Make the state before the first step from given variables.
 
@@ -114,23 +121,30 @@ def make_state(
         variables: `params` and `batch_stats`.
         options: the optimizer's structure.
         hyperparameters: the numbers.
+        trained: paths of the parameters that the optimizer has a state for; None: all.
     """
+    params = variables["params"]
     rate = hyperparameters["learning_rate"]
     chain = optimizer.make_optimizer(options, rate, hyperparameters)
     averaged = hyperparameters["ema_decay"] is not None
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
+        params=params,
         batch_stats=variables["batch_stats"],
-        opt_state=chain.init(variables["params"]),
+        opt_state=chain.init(
+            params if trained is None else select_leaves(params, trained)
+        ),
         ema=jax.tree.map(jnp.copy, variables) if averaged else None,
     )
 
 
 def get_variables(state: TrainState) -> dict[str, Any]:
     """Return what is evaluated: the averaged weights when there are any."""
-    if state.ema is not None:
-        return state.ema
+    return state.ema if state.ema is not None else get_weights(state)
+
+
+def get_weights(state: TrainState) -> dict[str, Any]:
+    """Return what is trained, not averaged: `params` and `batch_stats`."""
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
@@ -142,6 +156,32 @@ def flatten_paths(tree: Any) -> dict[str, Any]:
         for path, leaf in leaves
     }
     return dict(sorted(paths.items()))
+
+
+def select_leaves(tree: Any, paths: Collection[str]) -> Any:
+    """Return a tree of nested dicts without the leaves that are not among `paths`."""
+
+    def select(tree: Any, prefix: str) -> Any:
+        if not isinstance(tree, Mapping):
+            return tree
+        found = {name: select(x, f"{prefix}{name}/") for name, x in tree.items()}
+        return {
+            name: x
+            for name, x in found.items()
+            if (x if isinstance(x, Mapping) else f"{prefix}{name}" in paths)
+        }
+
+    return select(tree, "")
+
+
+def replace_leaves(tree: Any, part: Any) -> Any:
+    """Return a tree of nested dicts with the leaves of `part` in place of its own."""
+    if not isinstance(tree, Mapping):
+        return part
+    return {
+        name: replace_leaves(x, part[name]) if name in part else x
+        for name, x in tree.items()
+    }
 
 
 def compute_state_sha256(state: TrainState) -> str:

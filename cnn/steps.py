@@ -6,23 +6,23 @@ evaluation, `mask` (False for padding).
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from cnn import augment, keys, losses, metrics, optimizer
-from cnn.augment import AugmentOptions
 from cnn.ops import scaling
-from cnn.optimizer import Hyperparameters, OptimizerOptions
+from cnn.optimizer import Hyperparameters
 from cnn.options import option
-from cnn.state import TrainState
+from cnn.state import TrainState, replace_leaves
+from cnn.task import Batch, Sums, Task
+from cnn.transfer import freezing, rates
 
-Batch = Mapping[str, jax.Array]
-Sums = dict[str, jax.Array]
+__all__ = ["Batch", "StepOptions", "Sums", "Task", "eval_step", "train_step"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,37 +38,6 @@ class StepOptions:
         "memory; the update stays that of the whole batch",
         within="[1, inf)",
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What a step is made of besides its numbers; nothing here changes in a run.
-
-    Attributes:
-        model: maps float32 images to logits [N, num_classes].
-        num_classes: K.
-        mean: what is subtracted from each channel of [0, 1] images.
-        std: what each channel is then divided by.
-        image_size: height and width in pixels of what the model sees, cut from stored
-            images: in training at a random place, in evaluation from the centre; 0
-            takes them whole.
-        steps_per_epoch: the length of an epoch.
-        class_weights: K weights of the loss; empty when all are 1.
-        optimizer: the structure of the update.
-        accumulate_steps: pieces a batch is computed in.
-        augment: the structure of augmentation.
-    """
-
-    model: nn.Module
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image_size: int = 0
-    steps_per_epoch: int = 1
-    class_weights: tuple[float, ...] = ()
-    optimizer: OptimizerOptions = OptimizerOptions()
-    accumulate_steps: int = 1
-    augment: AugmentOptions = AugmentOptions()
 
 
 def train_step(
@@ -87,18 +56,7 @@ def train_step(
         a record of `loss`, `learning_rate` and `gradient_norm`, float32 [].
     """
     epoch = state.step // task.steps_per_epoch
-    batch = augment.repeat_examples(task.augment, batch)
-    images = augment.augment_images(
-        task.augment, hyperparameters, epoch, batch, task.image_size
-    )
-    images = scaling.scale_images(images, task.mean, task.std)
-    targets = losses.make_targets(
-        batch["labels"], task.num_classes, hyperparameters["label_smoothing"]
-    )
-    images, targets = augment.mix_batch(
-        task.augment, hyperparameters, epoch, batch, images, targets
-    )
-    prepared = {"images": images, "targets": targets, "labels": batch["labels"]}
+    prepared = prepare_batch(task, epoch, batch, hyperparameters)
     gradients, batch_stats, sums = _compute_gradients(
         task, state, prepared, hyperparameters
     )
@@ -106,13 +64,17 @@ def train_step(
         task.optimizer, state.step, task.steps_per_epoch, hyperparameters
     )
     chain = optimizer.make_optimizer(task.optimizer, rate, hyperparameters)
-    updates, opt_state = chain.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    trained = freezing.select_trained(task.phase, state.params)
+    updates, opt_state = chain.update(gradients, state.opt_state, trained)
+    updates = rates.scale_updates(task.rates, updates, hyperparameters)
+    params = replace_leaves(state.params, optax.apply_updates(trained, updates))
     ema = state.ema
     if ema is not None:
         current = {"params": params, "batch_stats": batch_stats}
         decay = hyperparameters["ema_decay"]
-        ema = optimizer.update_ema(ema, current, decay, state.step)
+        averaged = optimizer.update_ema(ema, current, decay, state.step)
+        # A weighted mean of x and x is not always x to the bit.
+        ema = freezing.keep_frozen(task.phase, ema, averaged)
     record = {
         "loss": sums["loss"] / sums["count"],
         "learning_rate": rate,
@@ -122,10 +84,44 @@ def train_step(
     return state, sums, record
 
 
+def prepare_batch(
+    task: Task,
+    epoch: jax.Array | int,
+    batch: Batch,
+    hyperparameters: Hyperparameters,
+) -> Batch:
+    """Vary, scale and mix a batch: what the model is trained on.
+
+    Args:
+        task: the static part.
+        epoch: int32 [], from 0.
+        batch: `images`, `labels`, `ids`.
+        hyperparameters: every number, traced; None where absent.
+
+    Returns:
+        `images` float32, `targets` float32 [N, K] and `labels`.
+    """
+    batch = augment.repeat_examples(task.augment, batch)
+    labels, images = batch["labels"], batch["images"]
+    smoothing = hyperparameters["label_smoothing"]
+    targets = losses.make_targets(labels, task.num_classes, smoothing)
+    if not task.takes_features:
+        images = augment.augment_images(
+            task.augment, hyperparameters, epoch, batch, task.image_size
+        )
+        images = scaling.scale_images(images, task.mean, task.std)
+        images, targets = augment.mix_batch(
+            task.augment, hyperparameters, epoch, batch, images, targets
+        )
+    return {"images": images, "targets": targets, "labels": labels}
+
+
 def predict_step(
     task: Task, variables: Mapping[str, Any], images: jax.Array
 ) -> jax.Array:
-    """Compute logits, float32 [N, K], of uint8 images [N, H, W, C]."""
+    """Compute logits, float32 [N, K], of uint8 images [N, H, W, C] or of features."""
+    if task.takes_features:
+        return task.model.apply(variables, images, train=False).astype(jnp.float32)
 
     def predict(images: jax.Array) -> jax.Array:
         images = scaling.scale_images(images, task.mean, task.std)
@@ -159,6 +155,7 @@ def create_train_sums() -> Sums:
 
 
 def compute_loss(
+    trained: Any,
     params: Any,
     batch_stats: Any,
     piece: Batch,
@@ -169,7 +166,8 @@ def compute_loss(
     """Compute what training minimises, over a batch or a piece of one.
 
     Args:
-        params: what is differentiated.
+        trained: the parameters that train, which are differentiated.
+        params: all of them.
         batch_stats: running statistics before.
         piece: `images` float32, scaled; `targets` [N, K]; `labels`.
         key: what dropout is drawn from.
@@ -181,15 +179,17 @@ def compute_loss(
         after; the metric sums, whose `loss` is not weighted.
     """
     labels, targets = piece["labels"], piece["targets"]
-    logits, updated = task.model.apply(
-        {"params": params, "batch_stats": batch_stats},
-        piece["images"],
-        train=True,
-        dropout_rate=hyperparameters["dropout_rate"],
-        stochastic_depth_rate=hyperparameters["stochastic_depth_rate"],
-        rngs={"dropout": key},
-        mutable=["batch_stats"],
-    )
+    params = replace_leaves(params, trained)
+    with freezing.hold_statistics(task.phase):
+        logits, updated = task.model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            piece["images"],
+            train=True,
+            dropout_rate=hyperparameters["dropout_rate"],
+            stochastic_depth_rate=hyperparameters["stochastic_depth_rate"],
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
     example_losses = losses.cross_entropy(logits, targets)
     sums = {
         "loss": jnp.sum(example_losses),
@@ -208,28 +208,31 @@ def _compute_gradients(
 ) -> tuple[Any, Any, Sums]:
     """Differentiate the batch's mean loss, in one piece or several."""
     key = keys.dropout_key(hyperparameters["seed"], state.step)
-    differentiate = jax.grad(compute_loss, has_aux=True)
+    trained = freezing.select_trained(task.phase, state.params)
+    differentiate = functools.partial(
+        jax.grad(compute_loss, has_aux=True), trained, state.params
+    )
 
     def add_piece(carry: Any, numbered_piece: Any) -> tuple[Any, None]:
         gradients, batch_stats, sums = carry
         number, piece = numbered_piece
         piece_key = jax.random.fold_in(key, number)
         more, (batch_stats, piece_sums) = differentiate(
-            state.params, batch_stats, piece, piece_key, task, hyperparameters
+            batch_stats, piece, piece_key, task, hyperparameters
         )
         gradients = jax.tree.map(jnp.add, gradients, more)
         return (gradients, batch_stats, metrics.add_sums(sums, piece_sums)), None
 
     if task.accumulate_steps == 1:
         gradients, (batch_stats, sums) = differentiate(
-            state.params, state.batch_stats, batch, key, task, hyperparameters
+            state.batch_stats, batch, key, task, hyperparameters
         )
     else:
         pieces = task.accumulate_steps
         split = jax.tree.map(
             lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), batch
         )
-        nothing = jax.tree.map(jnp.zeros_like, state.params)
+        nothing = jax.tree.map(jnp.zeros_like, trained)
         start = (nothing, state.batch_stats, create_train_sums())
         (gradients, batch_stats, sums), _ = jax.lax.scan(
             add_piece, start, (jnp.arange(pieces), split)

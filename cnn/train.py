@@ -6,6 +6,7 @@ flags ─► config ─► train ─► chunks of images ─► steps ─► met
 import dataclasses
 import math
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from cnn.errors import UserError
 from cnn.interrupt import Interrupted, Stop, catch_signals
 from cnn.options import option
 from cnn.progress import MetricsLog, Terminal
+from cnn.records import find_bad_step, note_best
 from cnn.run import Run
 from cnn.state import is_finite
 
@@ -76,6 +78,7 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
         defaults = type(config)().to_flat()
         workdir.check_same_run(directory, config.select_run_options(), defaults)
         run = Run(config, directory, terminal, Stop())
+        run.restore()
         report.announce(run)
         workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
         tensorboard = config.progress.tensorboard
@@ -119,27 +122,49 @@ def _loop(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
                 _save(run, log, writer)
         if run.has_ended:
             return
+        run.enter_phase()
         _train_epoch(run, log, writer)
 
 
-def _train_epoch(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
-    """Take the steps that are left of the current epoch, chunk by chunk."""
-    length, interval = run.task.steps_per_epoch, run.checkpoint_interval
-    number, done = divmod(run.step, length)
-    batch_size, loader = run.config.step.batch_size, run.loaders["train"]
-    ids = make_epoch_order(run.config.train.seed, number, len(loader), batch_size)
-    arrays = {"positions": ids, "ids": ids}
-    for first, last, chunk in iterate_chunks(loader, run.chunk_steps, arrays, done):
+def iterate_calls(
+    run: Run, interval: int
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Take the steps that are left of the current epoch, call by call.
+
+    Args:
+        run: where it stands.
+        interval: a call ends wherever the run's step is a multiple of it.
+
+    Yields:
+        After each call, the example ids [n, B] of its steps and their records [n].
+
+    Raises:
+        Interrupted: a signal arrived.
+    """
+    number, done = divmod(run.step, run.task.steps_per_epoch)
+    batch_size, count = run.config.step.batch_size, len(run.loaders["train"])
+    ids = make_epoch_order(run.config.train.seed, number, count, batch_size)
+    program = run.program
+    arrays = {"positions": program.place(ids, number), "ids": ids}
+    loader, size = program.loaders["train"], program.chunk_steps
+    for first, last, chunk in iterate_chunks(loader, size, arrays, done):
         while first < last:
             until_save = interval - run.step % interval
             count = run.pace.choose_steps(min(last - first, until_save))
-            here = first % run.chunk_steps
+            here = first % size
             records = run.take_steps(chunk, here, here + count)
-            _check_and_log(run, log, records, ids[first : first + count])
+            yield ids[first : first + count], records
             first += count
-            if run.step % interval == 0 and run.step % length:
-                _save(run, log, writer)
             run.stop.check()
+
+
+def _train_epoch(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
+    """Take the steps that are left of the current epoch, saving as it goes."""
+    length, interval = run.task.steps_per_epoch, run.checkpoint_interval
+    for ids, records in iterate_calls(run, interval):
+        _check_and_log(run, log, records, ids)
+        if run.step % interval == 0 and run.step % length:
+            _save(run, log, writer)
 
 
 def _check_and_log(
@@ -151,12 +176,10 @@ def _check_and_log(
         UserError: a loss or gradient among them is not finite.
     """
     before = run.step - len(ids)
-    bad = ~(np.isfinite(records["loss"]) & np.isfinite(records["gradient_norm"]))
-    if bad.any():
+    if bad_step := find_bad_step(records, before):
         raise UserError(
-            f"The loss or its gradient is not finite at step "
-            f"{before + int(np.argmax(bad)) + 1}. Training stops; checkpoints from "
-            f"before it are whole. {_REMEDY}"
+            f"The loss or its gradient is not finite at step {bad_step}. Training "
+            f"stops; checkpoints from before it are whole. {_REMEDY}"
         )
     every = run.config.progress.log_every_steps
     for i, step in enumerate(range(before + 1, run.step + 1)):
@@ -196,7 +219,8 @@ def _end_epoch(run: Run, log: MetricsLog) -> None:
             )
         for name in ("loss", "accuracy", "balanced_accuracy", "top5"):
             line[f"{run.eval_split}_{name}"] = found[name]
-        _note_best(run, number, found)
+        if run.eval_split == "validation":
+            note_best(run.records, run.config.train, run.step, number, found)
     run.update_seconds()
     line["seconds"] = round(run.records.seconds, 3)
     if number:
@@ -206,20 +230,6 @@ def _end_epoch(run: Run, log: MetricsLog) -> None:
     run.sums = jax.tree.map(lambda x: x * 0, run.sums)
     run.records.epoch_seconds = 0.0
     run.records.evaluated_step = run.step
-
-
-def _note_best(run: Run, number: int, found: dict[str, Any]) -> None:
-    """Remember the best epoch by validation, and stop when it is long ago."""
-    if run.eval_split != "validation":
-        return
-    options, records = run.config.train, run.records
-    value = found[options.select_by]
-    sign = -1 if options.select_by == "loss" else 1
-    if records.best_step < 0 or sign * value > sign * records.best_value:
-        records.best_step, records.best_value = run.step, value
-        records.best_epoch = number
-    patience = options.early_stop_epochs
-    records.stopped_early = bool(patience) and number - records.best_epoch >= patience
 
 
 def _save(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:

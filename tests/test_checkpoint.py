@@ -187,10 +187,9 @@ def test_writing_a_step_again_never_leaves_none(tmp_path, state, monkeypatch):
             writer.save(*state, {"second": name}, -1)
             with pytest.raises(UserError, match="could not be written"):
                 writer.wait()
-        found, _ = checkpoint.load_newest(
-            tmp_path, checkpoint.abstract(state, state[0].step.sharding)
-        )
-        assert found[2] == {"second": name}
+        newest, _ = manifest.find_newest(tmp_path)
+        like = checkpoint.abstract(state, state[0].step.sharding)
+        assert checkpoint.load_state(newest, *like)[2] == {"second": name}
 
 
 def test_folder_that_cannot_be_made_is_one_readable_error(tmp_path, state):

@@ -39,7 +39,9 @@ def test_every_option_is_well_formed(name):
     assert name not in ("log_dir", "v", "verbosity", "pdb", "config", "mode", "workdir")
     assert parse(field, format_value(field.default)) == field.default
     if data["kind"] != "static":
-        assert field.type in (int, float, tuple[float, ...])
+        by_name = data["kind"] == "traced_by_name"
+        numbers = (tuple[str, ...],) if by_name else (int, float, tuple[float, ...])
+        assert field.type in numbers
         assert data["changes_run"], "a traced number is part of the result"
     if data["kind"] == "traced_unless_zero":
         assert data["within"].startswith("[0"), "zero must be allowed"

@@ -130,3 +130,14 @@ def test_check_names_what_is_out_of_range(changes, words):
 def test_suggest_names_the_nearest_or_all():
     assert suggest("resnet81", ["resnet18", "mlp"]) == "; did you mean resnet18?"
     assert suggest("zzz", ["b", "a"]) == "; known: a, b"
+
+
+def test_numbers_by_name_are_split_at_the_last_sign():
+    found = options.split_numbers("rates", ("stem=0.1", "a=b=2"))
+    assert found == (("stem", "a=b"), (0.1, 2.0))
+
+
+@pytest.mark.parametrize("text", ["stem", "stem=", "=1", "stem=much"])
+def test_numbers_without_a_name_are_refused(text):
+    with pytest.raises(UserError, match=f"--rates={text}: write name=number"):
+        options.split_numbers("rates", (text,))

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from cnn import keys
 from cnn.augment import colouring, crops, mixing, placing, policies
-from cnn.augment.checks import check, check_views
+from cnn.augment.checks import check, check_views, varies
 from cnn.augment.options import AugmentOptions
 from cnn.augment.views import average_views
 
@@ -37,6 +37,7 @@ __all__ = [
     "check_views",
     "mix_batch",
     "repeat_examples",
+    "varies",
 ]
 
 Batch = Mapping[str, jax.Array]

@@ -1,5 +1,7 @@
 """What of the augmentation's options contradicts itself or the images."""
 
+import dataclasses
+
 from cnn.augment.options import AugmentOptions
 from cnn.errors import UserError
 
@@ -27,6 +29,24 @@ def check(options: AugmentOptions, image_shape: Shape, image_size: int = 0) -> N
             f"--policy_magnitude={options.policy_magnitude:g}: augmix has severities "
             "from 1 to 10"
         )
+
+
+def varies(options: AugmentOptions, image_shape: Shape, image_size: int = 0) -> bool:
+    """Return whether a training image differs from one epoch to the next.
+
+    Args:
+        options: with their numbers.
+        image_shape: (H, W, C) of stored images.
+        image_size: height and width of what the model sees; 0: as stored.
+    """
+    strengths = [
+        getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if field.metadata["kind"] == "traced_unless_zero"
+    ]
+    is_cut = image_size not in (0, min(image_shape[:2]))
+    chosen = options.policy != "none" or options.alternating_flip
+    return any(strengths) or chosen or is_cut
 
 
 def check_views(tta: str, image_shape: Shape, image_size: int = 0) -> None:

@@ -50,6 +50,12 @@ class DataOptions:
     num_classes: int = option(
         0, "number of classes; 0: as many as the dataset has", within="[0, inf)"
     )
+    classes: tuple[int, ...] = option(
+        (),
+        "labels of the only classes to use, which become 0, 1, … in this order; "
+        "empty: all",
+        within="[0, inf)",
+    )
     image_size: int = option(
         0, "height and width in pixels; 0: as the images are", within="[0, 16384]"
     )
@@ -165,6 +171,7 @@ def load_dataset(options: DataOptions) -> Dataset:
     parts = {name: part for name, part in parts.items() if part is not None}
     for name, part in parts.items():
         _check_part(dataset, name, part)
+    class_names, parts = choose.select_classes(dataset.class_names, parts, options)
     notes = list(dataset.notes)
     parts.update(choose.carve_validation(parts, options, notes))
     parts["train"] = choose.take_examples(parts["train"], options)
@@ -173,7 +180,9 @@ def load_dataset(options: DataOptions) -> Dataset:
             name: choose.shuffle_pixels(part, options.split_seed)
             for name, part in parts.items()
         }
-    return dataclasses.replace(dataset, notes=tuple(notes), **parts)
+    return dataclasses.replace(
+        dataset, class_names=class_names, notes=tuple(notes), **parts
+    )
 
 
 def _check_options(options: DataOptions) -> None:

@@ -12,6 +12,45 @@ if TYPE_CHECKING:
     from cnn.data import DataOptions
 
 
+def select_classes(
+    class_names: tuple[str, ...],
+    parts: dict[str, images.Images],
+    options: "DataOptions",
+) -> tuple[tuple[str, ...], dict[str, images.Images]]:
+    """Keep the examples of `--classes` and number their labels in that order.
+
+    Args:
+        class_names: of all classes.
+        parts: by name.
+        options: `classes` is used.
+
+    Returns:
+        The names and the parts that are left.
+
+    Raises:
+        UserError: a class is named twice or does not exist, or a part is left empty.
+    """
+    chosen, known = options.classes, len(class_names)
+    if not chosen:
+        return class_names, parts
+    given = f"--classes={','.join(map(str, chosen))}"
+    if len(set(chosen)) < len(chosen) or max(chosen) >= known:
+        raise UserError(
+            f"{given}: give labels from 0 to {known - 1}, each once; they are of "
+            f"{', '.join(class_names[:10])}{', …' if known > 10 else ''}"
+        )
+    numbers = np.full(known, -1, np.int32)
+    numbers[list(chosen)] = np.arange(len(chosen))
+    kept = {}
+    for name, part in parts.items():
+        (positions,) = np.nonzero(numbers[part.labels] >= 0)
+        if not len(positions):
+            raise UserError(f"{given}: the {name} set has no example of these")
+        part = part.take(positions)
+        kept[name] = dataclasses.replace(part, labels=numbers[part.labels])
+    return tuple(class_names[label] for label in chosen), kept
+
+
 def carve_validation(
     parts: dict[str, images.Images], options: "DataOptions", notes: list[str]
 ) -> dict[str, images.Images]:

@@ -80,9 +80,19 @@ class Loader:
         return len(self._labels)
 
     @property
+    def labels(self) -> np.ndarray:
+        """Return all labels, int32 [N]."""
+        return self._labels
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Return (H, W, C)."""
         return self._images.shape
+
+    @property
+    def image_bytes(self) -> int:
+        """Return the bytes of one image."""
+        return self._images.num_bytes // len(self)
 
     def fill(self, positions: np.ndarray, **arrays: np.ndarray) -> dict[str, Any]:
         """Fill one chunk.

@@ -21,12 +21,14 @@ class Images:
         read: positions [n], whole numbers in 0..N-1, to uint8 [n, H, W, C]; pure
             and safe in threads.
         decoded: whether the images lie in memory, so that `read` only copies.
+        itemsize: bytes of a number; 4 when what is read are features, float32.
     """
 
     labels: np.ndarray
     shape: tuple[int, int, int]
     read: Callable[[np.ndarray], np.ndarray]
     decoded: bool = False
+    itemsize: int = 1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -34,7 +36,7 @@ class Images:
     @property
     def num_bytes(self) -> int:
         """Size of all images when decoded, in bytes."""
-        return len(self) * int(np.prod(self.shape, dtype=np.int64))
+        return len(self) * self.itemsize * int(np.prod(self.shape, dtype=np.int64))
 
     def take(self, positions: np.ndarray) -> "Images":
         """Return the examples at `positions` [n], in that order, as a set of its own.

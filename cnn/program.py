@@ -1,0 +1,103 @@
+"""What computes in one phase of a run: its compiled chunks and what fills them."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from cnn import epoch
+from cnn.data.chunks import Loader, choose_chunk_steps
+from cnn.evaluate import compute_metrics
+from cnn.interrupt import Stop
+from cnn.optimizer import Hyperparameters
+from cnn.state import TrainState
+from cnn.steps import Sums, Task
+from cnn.transfer.features import FeatureLoaders
+
+
+class Program:
+    """The steps and the evaluation of one phase, compiled when first used.
+
+    Attributes:
+        task: the static part.
+        loaders: fill chunks, by split, with images or with cached features.
+        chunk_steps: steps of a chunk.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        loaders: Mapping[str, Loader],
+        batch_size: int,
+        image_bytes: int,
+        stop: Stop,
+    ) -> None:
+        """Build the programs without compiling them.
+
+        Args:
+            task: the static part.
+            loaders: by split.
+            batch_size: of training and evaluation.
+            image_bytes: of one example.
+            stop: looked at between calls.
+        """
+        self.task, self.loaders = task, loaders
+        self._batch_size, self._stop = batch_size, stop
+        self.chunk_steps = choose_chunk_steps(
+            task.steps_per_epoch, batch_size, image_bytes
+        )
+        self._train_chunk = epoch.make_train_chunk(task)
+        self._compiled: Callable[..., Any] | None = None
+        self._eval_chunk = epoch.make_eval_chunk(task)
+
+    def place(self, ids: np.ndarray, number: int) -> np.ndarray:
+        """Return where the loader has the training examples `ids` in an epoch."""
+        if not isinstance(self.loaders, FeatureLoaders):
+            return ids
+        view, views = number % self.loaders.views, self.loaders.views
+        return ids + np.int32(len(self.loaders["train"]) // views * view)
+
+    def forget(self) -> None:
+        """Forget the features of another run."""
+        if isinstance(self.loaders, FeatureLoaders):
+            self.loaders.clear()
+
+    def take_steps(
+        self,
+        state: TrainState,
+        sums: Sums,
+        chunk: epoch.Chunk,
+        hyperparameters: Hyperparameters,
+        first: int,
+        last: int,
+    ) -> tuple[TrainState, Sums, dict[str, np.ndarray], float]:
+        """Take steps first … last - 1 of a chunk; compiled when first called.
+
+        Returns:
+            State and sums after them; their `loss`, `learning_rate` and
+            `gradient_norm`, each [last - first]; seconds.
+
+        Raises:
+            Interrupted: a signal arrived during compilation; no step was taken.
+        """
+        arguments = (state, sums, chunk, hyperparameters)
+        bounds = (np.int32(first), np.int32(last))
+        if self._compiled is None:
+            self._compiled = self._train_chunk.lower(*arguments, *bounds).compile()
+            self._stop.check()
+        started = time.perf_counter()
+        state, sums, records = self._compiled(*arguments, *bounds)
+        records = {name: np.asarray(x)[first:last] for name, x in records.items()}
+        return state, sums, records, time.perf_counter() - started
+
+    def evaluate(self, variables: Any, split: str) -> dict[str, Any]:
+        """Evaluate weights; see `evaluate.compute_metrics`."""
+        return compute_metrics(
+            self._eval_chunk,
+            variables,
+            self.loaders[split],
+            self._batch_size,
+            self.task.num_classes,
+            self._stop,
+        )

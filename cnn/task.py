@@ -1,0 +1,117 @@
+"""The static part of training and evaluation steps, and what they pass around."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import flax.linen as nn
+import jax
+
+from cnn import augment, devices, losses, models
+from cnn.augment import AugmentOptions
+from cnn.data.images import Dataset
+from cnn.data.statistics import compute_scaling
+from cnn.errors import UserError
+from cnn.optimizer import OptimizerOptions
+from cnn.transfer.freezing import Phase
+from cnn.transfer.rates import Rates
+
+if TYPE_CHECKING:
+    from cnn.config import Config
+
+Batch = Mapping[str, jax.Array]
+Sums = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a step is made of besides its numbers; nothing here changes in a run.
+
+    Attributes:
+        model: maps float32 images to logits [N, num_classes].
+        num_classes: K.
+        mean: what is subtracted from each channel of [0, 1] images.
+        std: what each channel is then divided by.
+        image_size: height and width in pixels of what the model sees, cut from stored
+            images: in training at a random place, in evaluation from the centre; 0
+            takes them whole.
+        steps_per_epoch: the length of an epoch.
+        class_weights: K weights of the loss; empty when all are 1.
+        optimizer: the structure of the update.
+        accumulate_steps: pieces a batch is computed in.
+        augment: the structure of augmentation.
+        phase: which leaves train; None: all.
+        rates: each parameter's place among the learning rates by layer.
+        takes_features: whether a training batch's `images` are what the model takes,
+            neither to be varied nor scaled.
+    """
+
+    model: nn.Module
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int = 0
+    steps_per_epoch: int = 1
+    class_weights: tuple[float, ...] = ()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    accumulate_steps: int = 1
+    augment: AugmentOptions = AugmentOptions()
+    phase: Phase | None = None
+    rates: Rates = ()
+    takes_features: bool = False
+
+
+def make_task(
+    config: "Config",
+    dataset: Dataset,
+    pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+) -> Task:
+    """Make the static part of a run's steps.
+
+    Args:
+        config: every option.
+        dataset: the images.
+        pixels: mean and std of each channel; None: as the options say.
+
+    Raises:
+        UserError: the batch is larger than the training set, does not divide into
+            `accumulate_steps`, or early stopping has no validation set.
+    """
+    static = config.make_static()
+    num_classes = len(dataset.class_names)
+    batch_size, pieces = config.step.batch_size, config.step.accumulate_steps
+    if len(dataset.train) < batch_size:
+        raise UserError(
+            f"--batch_size={batch_size} is larger than the training set of "
+            f"{len(dataset.train)} images; give a smaller one"
+        )
+    if batch_size % pieces:
+        raise UserError(
+            f"--accumulate_steps={pieces} does not divide --batch_size={batch_size}"
+        )
+    if config.train.early_stop_epochs and dataset.validation is None:
+        raise UserError(
+            "--early_stop_epochs selects on validation data and there is none; carve "
+            "it out of train with --validation_fraction=0.1"
+        )
+    data = config.data
+    augment.check(config.augment, dataset.train.shape, data.image_size)
+    mean, std = pixels or compute_scaling(
+        data.scaling, data.mean, data.std, dataset.train
+    )
+    return Task(
+        model=models.create_model(
+            static.model, num_classes, devices.get_dtype(config.device)
+        ),
+        num_classes=num_classes,
+        mean=mean,
+        std=std,
+        image_size=data.image_size,
+        steps_per_epoch=len(dataset.train) // batch_size,
+        class_weights=losses.compute_class_weights(
+            config.loss, dataset.train.labels, num_classes
+        ),
+        optimizer=static.optimizer,
+        accumulate_steps=pieces,
+        augment=static.augment,
+    )

@@ -1,0 +1,147 @@
+"""Refusals: what of a source does not fit, leaf by leaf, and which flag explains it."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn import models
+from cnn.errors import UserError
+from cnn.models import ModelOptions
+from cnn.options import format_value, read_group
+from cnn.transfer.merge import PROBLEMS, Comparison
+from cnn.transfer.source import Source, split_collection
+
+_SHOWN = 12
+
+
+def check_fit(comparison: Comparison, model: str, has_flags: bool) -> None:
+    """Refuse a source that does not fit.
+
+    Args:
+        comparison: of source and model.
+        model: our model's name.
+        has_flags: whether flags explain that the source is of another model.
+
+    Raises:
+        UserError: a leaf is missing, unexpected, of another shape or dtype, or holds
+            NaN or infinity, each named with the flag that would explain it; or the
+            source is of another model.
+    """
+    name, kinds = comparison.source.name, comparison.kinds
+    theirs = comparison.source.description.get("options", {}).get("model", model)
+    parts = [f"--init_from={name} does not fit --model={model}"]
+    if theirs != model:
+        parts[0] += f": it is of --model={theirs}"
+    for problem in PROBLEMS:
+        lines = [_explain(comparison, problem, leaf) for leaf in sorted(kinds[problem])]
+        if lines:
+            parts.append(f"{problem} ({len(lines)} leaves):")
+            parts += [f"  {line}" for line in lines[:_SHOWN]]
+            parts += ["  …"] * (len(lines) > _SHOWN)
+    if len(parts) > 1 or (theirs != model and not has_flags):
+        raise UserError("\n  ".join(parts))
+    for path, array in comparison.taken.items():
+        if bad := int(np.sum(~np.isfinite(array))):
+            raise UserError(
+                f"--init_from={name}: {path} holds {bad} numbers that are NaN or "
+                "infinite; take an earlier checkpoint, or draw it anew with "
+                f"--init_reset={split_collection(path)[1]}"
+            )
+
+
+def check_same_function(
+    source: Source, options: ModelOptions, num_classes: int, shape: tuple[int, int, int]
+) -> None:
+    """Refuse weights that another choice of the model's options computed with.
+
+    Two models may have the same leaves and compute something else with them, as with
+    another activation function.
+
+    Args:
+        source: the weights.
+        options: our model's, static.
+        num_classes: K.
+        shape: (H, W, C) of our images.
+
+    Raises:
+        UserError: naming the options that differ.
+    """
+    stored = source.description.get("options")
+    if stored is None:
+        return
+    there = read_group(ModelOptions, stored)
+    different = [
+        f"--{name}={format_value(getattr(there, name))}"
+        for name, field in ModelOptions.__dataclass_fields__.items()
+        if field.metadata["kind"] == "static"
+        and getattr(there, name) != getattr(options, name)
+    ]
+    if not different or there.model != options.model:
+        return
+    try:
+        texts = {_trace(each, num_classes, shape) for each in (there, options)}
+    except UserError:
+        return  # their choices do not take our images: the leaves decide
+    if len(texts) == 2:
+        raise UserError(
+            f"--init_from={source.name}: the source computes otherwise with the same "
+            f"weights; it has {', '.join(different)}. Give these too"
+        )
+
+
+def _trace(options: ModelOptions, classes: int, shape: tuple[int, int, int]) -> str:
+    """Write out what a model computes."""
+    model = models.create_model(options, classes)
+    images = jnp.zeros((1, *shape), jnp.float32)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
+    program = jax.make_jaxpr(model.apply)(shapes, images)
+    return re.sub(r" at 0x[0-9a-f]+", "", str(program))
+
+
+def _explain(comparison: Comparison, problem: str, leaf: str) -> str:
+    inside = split_collection(leaf)[1]
+    shapes, there = comparison.shapes, comparison.theirs.get(leaf)
+    if problem == "unexpected":
+        return f"{leaf} {list(there.shape)}: --init_skip={inside}"
+    if problem == "missing":
+        return f"{leaf} {list(shapes[leaf].shape)}: {_find_remedy(comparison, leaf)}"
+    if problem == "differently shaped":
+        return (
+            f"{leaf} is {list(there.shape)}, not {list(shapes[leaf].shape)}: give the "
+            f"source's architecture, or --init_reset={inside}"
+        )
+    remedy = f"--init_reset={inside}"
+    if comparison.source.is_file:
+        remedy = f"--mode=convert widens half precision; or {remedy}"
+    return f"{leaf} is {there.dtype}, not {shapes[leaf].dtype}: {remedy}"
+
+
+def _find_remedy(comparison: Comparison, leaf: str) -> str:
+    """Return the flags that would explain a missing leaf."""
+    collection, inside = split_collection(leaf)
+    remedy, wanted, shape = f"--init_reset={inside}", inside, comparison.shapes[leaf]
+    if entry := comparison.entries.get(leaf):
+        collection, wanted, shape = (
+            "",
+            entry.name,
+            jax.ShapeDtypeStruct(entry.torch_shape, np.float32),
+        )
+    alike = [
+        split_collection(name)[1]
+        for name, array in comparison.kinds["unexpected"].items()
+        if split_collection(name)[0] == collection and array.shape == shape.shape
+    ]
+    here = f"it is {wanted} there; " if wanted != inside else ""
+    if len(alike) == 1:
+        return f"{here}--init_rename='{alike[0]}->{wanted}', or {remedy}"
+    if alike:
+        some: Sequence[Any] = alike[:4]
+        return (
+            f"{here}--init_rename='OLD->{wanted}' with OLD one of {', '.join(some)}, "
+            f"or {remedy}"
+        )
+    return here + remedy

@@ -1,0 +1,181 @@
+"""The strict merge: a source's arrays into a model, every leaf of both accounted for.
+
+Leaves are compared by path, shape and dtype before anything is taken over; what
+does not fit is refused leaf by leaf (`explain`).
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from cnn.transfer import paths
+from cnn.transfer.options import TransferOptions
+from cnn.transfer.source import Source, rename, split_collection
+from cnn.weights import exchange, names
+
+Arrays = Mapping[str, np.ndarray]
+PROBLEMS = ("missing", "unexpected", "differently shaped", "of another dtype")
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A source beside a model.
+
+    Attributes:
+        source: the weights.
+        shapes: our leaves' shapes and dtypes by path.
+        theirs: the source's arrays by our path, or by its own name where we have none.
+        entries: for files, how our leaves are written there, by our path.
+        kinds: the leaves of each kind by name: `restored` and `adapted` hold what is
+            taken, `reset` and `skipped` what a flag explains, the others what is wrong.
+    """
+
+    source: Source
+    shapes: Mapping[str, Any]
+    theirs: Arrays
+    entries: Mapping[str, names.Entry]
+    kinds: dict[str, dict[str, Any]]
+
+    @property
+    def taken(self) -> dict[str, np.ndarray]:
+        """The arrays that are taken, by our path."""
+        return self.kinds["restored"] | self.kinds["adapted"]
+
+
+def compare(
+    source: Source,
+    model: str,
+    shapes: Mapping[str, Any],
+    layers: Sequence[str],
+    options: TransferOptions,
+    reset: Collection[str],
+) -> Comparison:
+    """Compare a source with a model, leaf by leaf.
+
+    Args:
+        source: the weights.
+        model: our model's name.
+        shapes: our leaves' shapes and dtypes by path, as `params/head/bias`.
+        layers: our layers, in the order in which they run.
+        options: `init_rename` and `init_skip` explain what differs.
+        reset: our paths, without collection, that are drawn anew.
+
+    Raises:
+        UserError: a pattern of an option is malformed or means nothing.
+    """
+    theirs = rename(source.arrays, options.init_rename)
+    insides = {split_collection(name)[1] for name in theirs}
+    skipped = paths.select(options.init_skip, insides, "init_skip")
+    kinds: dict[str, dict[str, Any]] = {"restored": {}, "adapted": {}, "reset": {}}
+    kinds["skipped"] = {
+        name: x for name, x in theirs.items() if split_collection(name)[1] in skipped
+    }
+    kinds |= {problem: {} for problem in PROBLEMS}
+    theirs = {name: x for name, x in theirs.items() if name not in kinds["skipped"]}
+    entries: dict[str, names.Entry] = {}
+    if source.is_file:
+        spelling = exchange.choose_spelling(model, shapes, theirs)
+        theirs, entries = _translate(spelling, theirs), {e.path: e for e in spelling}
+    for path, here in shapes.items():
+        there = theirs.get(path)
+        fitted = None if there is None else _fit_channels(path, there, here, layers)
+        if split_collection(path)[1] in reset:
+            kinds["reset"][path] = here
+        elif there is None:
+            kinds["missing"][path] = here
+        elif there.dtype != here.dtype:
+            kinds["of another dtype"][path] = there
+        elif there.shape == here.shape:
+            kinds["restored"][path] = there
+        elif fitted is not None:
+            kinds["adapted"][path] = fitted
+        else:
+            kinds["differently shaped"][path] = there
+    kinds["unexpected"] = {name: x for name, x in theirs.items() if name not in shapes}
+    return Comparison(source, shapes, theirs, entries, kinds)
+
+
+def make_table(kinds: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Make the table of kinds of leaves: how many, their numbers and bytes."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("leaves")
+    for name in ("count", "numbers", "bytes"):
+        table.add_column(name, justify="right")
+    for kind, leaves in kinds.items():
+        sizes = [int(np.prod(x.shape)) for x in leaves.values()]
+        widths = [x.dtype.itemsize for x in leaves.values()]
+        total = sum(size * width for size, width in zip(sizes, widths, strict=True))
+        table.add_row(kind, f"{len(leaves):,}", f"{sum(sizes):,}", f"{total:,}")
+    return table
+
+
+def find_resets(
+    patterns: tuple[str, ...], shapes: Mapping[str, Any], default: str
+) -> set[str]:
+    """Return the paths, without collection, that are drawn anew.
+
+    Args:
+        patterns: `--init_reset`; empty: the layer `default`; none: nothing.
+        shapes: our leaves by path.
+        default: a layer; empty for none.
+
+    Raises:
+        UserError: a pattern means nothing.
+    """
+    insides = {split_collection(path)[1] for path in shapes}
+    if patterns == ("none",):
+        return set()
+    if not patterns:
+        return {path for path in insides if path.split("/")[0] == default}
+    return paths.select(patterns, insides, "init_reset")
+
+
+def nest(arrays: Arrays) -> dict[str, Any]:
+    """Return arrays by path as nested dicts."""
+    tree: dict[str, Any] = {}
+    for path, array in arrays.items():
+        *parents, leaf = path.split("/")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = array
+    return tree
+
+
+def _translate(spelling: list[names.Entry], arrays: Arrays) -> dict[str, np.ndarray]:
+    """Bring PyTorch's arrays under our names; those that are unknown keep theirs."""
+    counters = names.list_counters(spelling)
+    rest = {name: x for name, x in arrays.items() if name not in counters}
+    found = {}
+    for entry in spelling:
+        if entry.name not in rest:
+            continue
+        array = rest.pop(entry.name)
+        if array.shape == entry.torch_shape:
+            array = entry.layout.from_torch(array, entry.shape)
+        elif entry.layout.kind == "kernel" and array.ndim >= 2:
+            array = array.transpose(*range(2, array.ndim), 1, 0)
+        found[entry.path] = array
+    return found | rest
+
+
+def _fit_channels(
+    path: str, array: np.ndarray, here: Any, layers: Sequence[str]
+) -> np.ndarray | None:
+    """Fit the first convolution to grey or colour images; None where undefined.
+
+    Colour to grey is the sum over the channels, grey to colour an equal share for
+    each, so that a grey image gives what it gave in its other form.
+    """
+    shape = here.shape
+    is_first = path == f"params/{layers[0]}/kernel" and array.ndim == len(shape) == 4
+    if not is_first or (*array.shape[:2], array.shape[3]) != (*shape[:2], shape[3]):
+        return None
+    if shape[2] == 1:
+        return array.sum(axis=2, keepdims=True)
+    if array.shape[2] == 1:
+        return np.repeat(array / shape[2], shape[2], axis=2)
+    return None

@@ -1,0 +1,158 @@
+"""What a run starts from and what of it trains when: made before anything compiles."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import flax.linen as nn
+import jax
+
+from cnn.data.images import Dataset
+from cnn.errors import UserError
+from cnn.options import split_numbers
+from cnn.progress import Terminal
+from cnn.state import create_variables, flatten_paths
+from cnn.transfer import explain, freezing, merge, paths
+from cnn.transfer.classes import choose_reset
+from cnn.transfer.freezing import Phase
+from cnn.transfer.rates import Rates, make_rates
+from cnn.transfer.source import Source
+
+if TYPE_CHECKING:
+    from cnn.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a run fine-tunes.
+
+    Attributes:
+        phases: what trains when; (None,) for everything always.
+        rates: each parameter's place among the learning rates by layer.
+        taken: `params` and `batch_stats` from the source, without what is drawn anew.
+        about: what checkpoints say of the source: `source`, `source_sha256`.
+    """
+
+    phases: tuple[Phase | None, ...]
+    rates: Rates
+    taken: dict[str, Any]
+    about: dict[str, str]
+
+    def describe(self, phase: int, digests: Mapping[str, str]) -> dict[str, Any]:
+        """Return what a checkpoint says of the source and of what is frozen.
+
+        Args:
+            phase: the number of the one that trained last.
+            digests: of the leaves that were frozen at first.
+        """
+        now = self.phases[phase]
+        if now is None and not self.about:
+            return {}
+        is_frozen = (lambda path: False) if now is None else now.is_frozen
+        frozen = {path: x for path, x in digests.items() if is_frozen(path)}
+        return {"transfer": self.about | {"frozen": frozen}}
+
+
+def make_plan(
+    config: "Config",
+    source: Source | None,
+    stored: Mapping[str, Any],
+    model: nn.Module,
+    description: Mapping[str, Any],
+    dataset: Dataset,
+    terminal: Terminal,
+) -> Plan:
+    """Merge the source, find what is frozen, and show both.
+
+    Args:
+        config: every option.
+        source: the weights; None without, and for a run that goes on.
+        stored: as of `open_start`.
+        model: ours.
+        description: of it, as of `describe.describe_model`.
+        dataset: the images.
+        terminal: told what is taken and what trains.
+
+    Raises:
+        UserError: source and model do not fit, or what is frozen makes no sense.
+    """
+    image_shape, options = tuple(description["input_shape"]), config.transfer
+    variables = jax.eval_shape(lambda: create_variables(model, 0, image_shape))
+    params = list(flatten_paths(variables["params"]))
+    run_order = [layer["path"] for layer in description["layers"]]
+    layers = paths.order_layers(run_order, params)
+    phases = freezing.make_phases(options, layers, variables, config.train.epochs)
+    patterns = split_numbers("learning_rate_for", options.learning_rate_for)[0]
+    rates = make_rates(patterns, layers, params)
+    shapes = flatten_paths(variables)
+    taken = {}
+    about = {x: y for x, y in stored.get("transfer", {}).items() if x != "frozen"}
+    kinds: dict[str, dict[str, Any]] = {}
+    if source is not None:
+        reset = choose_reset(config, source, shapes, layers[-1], dataset, terminal)
+        name = config.model.model
+        found = merge.compare(source, name, shapes, layers, options, reset)
+        kinds = found.kinds
+    if phases != (None,):
+        kinds = kinds | {
+            "frozen": {p: x for p, x in shapes.items() if phases[0].is_frozen(p)}
+        }
+    if kinds:
+        terminal.console.print(merge.make_table(kinds))
+    if source is not None:
+        has_flags = bool(options.init_reset or options.init_skip or options.init_rename)
+        explain.check_fit(found, name, has_flags)
+        _check_frozen_are_taken(phases[0], found.kinds["reset"])
+        static = config.make_static().model
+        num_classes = len(dataset.class_names)
+        explain.check_same_function(source, static, num_classes, image_shape)
+        taken = merge.nest(found.taken)
+        about = {"source": source.name, "source_sha256": source.sha256}
+        _tell_adapted(source, found.kinds["adapted"], image_shape, terminal)
+    _tell_phases(phases, shapes, terminal)
+    return Plan(phases, rates, taken, about)
+
+
+def _check_frozen_are_taken(phase: Phase | None, reset: Mapping[str, Any]) -> None:
+    """Refuse to freeze what is drawn anew."""
+    for path in reset:
+        if phase is not None and phase.is_frozen(path):
+            raise UserError(
+                f"{path} is drawn anew and frozen, so it would stay random; let it "
+                "train, or take it from the source with another --init_reset"
+            )
+
+
+def _tell_adapted(
+    source: Source,
+    adapted: Mapping[str, Any],
+    image_shape: tuple[int, int, int],
+    terminal: Terminal,
+) -> None:
+    for path, array in adapted.items():
+        how = "summed over" if array.shape[2] == 1 else "shared among"
+        terminal.say(f"adapted   {path} is {how} the channels: {list(array.shape)}")
+    theirs = tuple(source.description.get("image_shape", image_shape))
+    if theirs[:2] != image_shape[:2]:
+        there, here = ("x".join(map(str, x[:2])) for x in (theirs, image_shape))
+        terminal.say(
+            f"adapted   images of {there} there and {here} here: nothing to do"
+        )
+
+
+def _tell_phases(
+    phases: Sequence[Phase | None], shapes: Mapping[str, Any], terminal: Terminal
+) -> None:
+    for phase in phases:
+        if phase is None:
+            continue
+        layers = dict.fromkeys(
+            path.split("/")[1]
+            for path in shapes
+            if path.startswith("params/") and not phase.is_frozen(path)
+        )
+        terminal.say(
+            f"phase     from epoch {phase.first_epoch} on: {len(phase.trained)} "
+            f"leaves train ({', '.join(layers)}); statistics of {len(phase.moving)} "
+            "batch normalisations move"
+        )

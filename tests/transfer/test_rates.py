@@ -1,0 +1,94 @@
+"""Learning rates by layer: PyTorch's groups of parameters, in closed form."""
+
+import jax
+import numpy as np
+import pytest
+
+from cnn import config as config_module
+from cnn import describe, steps
+from cnn.state import flatten_paths
+from cnn.transfer import paths, rates
+
+
+@pytest.fixture
+def make_steps(make_task, make_numbers, start, make_batch):
+    """Return a function from options to the parameters after some steps."""
+
+    def run(count=2, **options):
+        base = {"model": "simple_cnn", "widths": (4, 6), "momentum": 0.9}
+        base |= {"weight_decay": 0.01, "batch_norm": False, "schedule": "constant"}
+        options = base | options
+        names = config_module.make_config(options).transfer.learning_rate_for
+        task, numbers = make_task(**options), make_numbers(**options)
+        layers = [
+            x["path"] for x in describe.describe_model(task.model, (8, 8, 1))["layers"]
+        ]
+        state = start(task, numbers)
+        params = list(flatten_paths(state.params))
+        patterns = [name.partition("=")[0] for name in names]
+        layers = paths.order_layers(layers, params)
+        task = steps.dataclasses.replace(
+            task, rates=rates.make_rates(patterns, layers, params)
+        )
+        step = jax.jit(steps.train_step, static_argnums=0)
+        before = flatten_paths(state.params)
+        for _ in range(count):
+            state = step(task, state, make_batch(8), numbers)[0]
+        return before, flatten_paths(state.params)
+
+    return run
+
+
+OPTIMIZERS = ["sgd", "adam", "adamw", "rmsprop"]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "options, factors",
+    [
+        ({"layer_decay": 0.5}, {"stage1_conv": 0.25, "stage2_conv": 0.5, "head": 1}),
+        (
+            {"learning_rate_for": ("stage1=0.1", "head/bias=10")},
+            {"stage1_conv": 0.1, "head/bias": 10},
+        ),
+        (
+            {"layer_decay": 0.5, "learning_rate_for": ("head=3", "head/bias=7")},
+            {"stage1_conv": 0.25, "stage2_conv": 0.5, "head": 3},
+        ),
+    ],
+)
+def test_one_step_is_scaled_layer_by_layer(make_steps, name, options, factors):
+    """With one gradient the step of a group is its own rate's times that of rate 1."""
+    base = {"optimizer": name, "learning_rate": 0.01}
+    before, plain = make_steps(1, **base)
+    _, scaled = make_steps(1, **base, **options)
+    for path in before:
+        factor = next((f for x, f in factors.items() if path.startswith(x)), 1.0)
+        np.testing.assert_allclose(
+            scaled[path] - before[path],
+            factor * (plain[path] - before[path]),
+            rtol=1e-4,
+            atol=1e-7,
+            err_msg=path,
+        )
+
+
+def test_a_factor_for_all_is_another_learning_rate(make_steps):
+    """Momentum and decay see the gradient alone, as in PyTorch's groups."""
+    _, one = make_steps(5, learning_rate=0.02)
+    _, other = make_steps(5, learning_rate=0.01, learning_rate_for=(".*=2",))
+    for path in one:
+        np.testing.assert_allclose(one[path], other[path], rtol=1e-5, atol=1e-6)
+
+
+def test_numbers_are_traced_and_names_are_not():
+    def read(*texts, **options):
+        return config_module.make_config({"learning_rate_for": texts} | options)
+
+    one, other = read("stem=0.1", "head=10"), read("stem=3", "head=0")
+    assert one.make_static() == other.make_static()
+    assert one.make_static() != read("stem=0.1").make_static()
+    numbers = one.make_hyperparameters()["learning_rate_for"]
+    np.testing.assert_array_equal(numbers, np.float32([0.1, 10]))
+    assert read().make_hyperparameters()["learning_rate_for"] is None
+    assert read(layer_decay=0.5).make_static() == read(layer_decay=0.7).make_static()

@@ -108,11 +108,11 @@ def _draw_first(subject: Subject, run: NamedRun, name: str, folder: Path) -> Pic
     most = np.abs(images).max()
     columns = min(_COLUMNS, len(images))
     rows = -(-len(images) // columns)
-    figure = picture.make_figure(2 * 0.5 * columns + 2, 0.5 * rows + 1.1)
+    figure = picture.make_figure(2 * 0.5 * columns + 2, max(2.2, 0.5 * rows + 1.1))
     own, common = figure.subplots(1, 2)
     shown = _show_sheet(own, kernels.scale_each(images), 1.0, columns)
     own.set_title("each on its own scale")
-    label = "weight / its kernel's largest"
+    label = "weight / largest"
     figure.colorbar(shown, ax=own, label=label, shrink=0.8)
     shown = _show_sheet(common, images, most, columns)
     common.set_title("all on one scale")

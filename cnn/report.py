@@ -2,13 +2,14 @@
 
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 from cnn import describe, devices, workdir
 from cnn.run import Run
 from cnn.state import compute_state_sha256, count_parameters
 
-_TEST_METRICS = ("accuracy", "loss", "correct", "count", "top5", "balanced_accuracy")
+TEST_METRICS = ("accuracy", "loss", "correct", "count", "top5", "balanced_accuracy")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -45,11 +46,24 @@ def write_result(run: Run) -> dict[str, Any]:
     Returns:
         What was written.
     """
-    found, records = run.evaluate("test"), run.records
+    found = run.evaluate("test")
     run.update_seconds()
+    result = make_result(run, found)
+    workdir.write_json(run.directory / "result.json", result)
+    return result
+
+
+def make_result(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Make what `result.json` says of a run that has ended.
+
+    Args:
+        run: the run.
+        found: `TEST_METRICS` of its final weights.
+    """
+    records = run.records
     images = run.step * run.config.step.batch_size
-    result = {f"test_{name}": found[name] for name in _TEST_METRICS}
-    result |= {
+    result = {f"test_{name}": found[name] for name in TEST_METRICS}
+    return result | {
         "best_step": records.best_step,
         "best_validation": records.best_value if records.best_step >= 0 else None,
         "num_parameters": count_parameters(run.state.params),
@@ -64,8 +78,6 @@ def write_result(run: Run) -> dict[str, Any]:
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
         "state_sha256": compute_state_sha256(run.state),
     }
-    workdir.write_json(run.directory / "result.json", result)
-    return result
 
 
 def conclude(run: Run, result: dict[str, Any]) -> None:

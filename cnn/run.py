@@ -119,10 +119,15 @@ class Run:
         self._seconds_before = self.records.seconds
         self.terminal.say(f"going on from step {self.step} of {self.total_steps}")
 
-    def begin(self, config: "Config") -> None:
-        """Stand before the first step of a run that has the same static part."""
+    def begin(self, config: "Config", state: TrainState | None = None) -> None:
+        """Take up another run of the same static part.
+
+        Args:
+            config: its options.
+            state: where it stands, between two epochs; None: before its first step.
+        """
         self.config, self.hyperparameters = config, config.make_hyperparameters()
-        self.state = self._create(self.hyperparameters)
+        self.state = self._create(self.hyperparameters) if state is None else state
         self.sums = jax.device_put(steps.create_train_sums(), self._everywhere)
         self.records = Records()
 

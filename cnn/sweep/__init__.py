@@ -1,0 +1,157 @@
+"""Sweeps: many trials as one compiled program: `--mode=sweep --sweep='…'`.
+
+space.py  the text, parsed           trials.py  trials, grouped by program
+loop.py, stacked.py  executors       choose.py  which one
+batch.py  trials, epoch by epoch     session.py  what is on disk
+grid.py, halving.py, study.py  which trials run, and how far
+table.py, statistics.py, keep.py, live.py, plots.py  what came of them
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn import workdir
+from cnn.errors import UserError, suggest
+from cnn.interrupt import Interrupted, Stop, catch_signals
+from cnn.options import option
+from cnn.sweep import grid, space, table, trials
+from cnn.sweep.session import Session
+
+if TYPE_CHECKING:
+    from cnn.config import Config
+    from cnn.progress import Terminal
+
+# Set once for the process, before the first device call.
+_FIXED = ("deterministic",)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions:
+    """Which trials a sweep has, and how they run."""
+
+    sweep: str = option(
+        "",
+        "the space, as 'learning_rate=log(1e-3,1,8); weight_decay=0,5e-4; seed=0:4': "
+        "lists, a:b, linear(a,b,n), log(a,b,n); drawn: uniform(a,b), loguniform(a,b), "
+        "choice(a,b)",
+        changes_run=False,
+    )
+    trials: int = option(
+        0,
+        "draws of the drawn options, each with every point of the others",
+        within="[0, inf)",
+        changes_run=False,
+    )
+    sweep_seed: int = option(
+        0, "seed of the draws", within="[0, 4294967295]", changes_run=False
+    )
+    max_trials: int = option(
+        1000,
+        "trials above which a sweep is refused",
+        within="[1, inf)",
+        changes_run=False,
+    )
+    executor: str = option(
+        "auto",
+        "how trials run: loop (one after another, the solo run's program), map (so "
+        "inside one program), vmap (side by side), shard and shard_vmap (map and vmap "
+        "on every device), auto (times 20 steps of each)",
+        choices=("auto", "loop", "map", "vmap", "shard", "shard_vmap"),
+        changes_run=False,
+    )
+    trials_at_once: int = option(
+        0,
+        "trials in one call of a program; 0: as memory allows, at most 64",
+        within="[0, inf)",
+        changes_run=False,
+    )
+    from_trial: str = option(
+        "", "train: repeat a trial of a sweep alone, as runs/digits:17"
+    )
+
+    def select_identity(self) -> dict[str, Any]:
+        """Return the options of which a change makes another sweep."""
+        names = ("sweep", "sweep_seed", "executor", "trials_at_once")
+        return {name: getattr(self, name) for name in names}
+
+
+def sweep(
+    config: "Config",
+    fields: Mapping[str, dataclasses.Field],
+    directory: Path,
+    terminal: "Terminal",
+) -> int:
+    """Run a sweep, or go on with one that was stopped.
+
+    Args:
+        config: the options that all trials share, and those of the sweep.
+        fields: of all options, by flag name.
+        directory: the sweep's; `sweep/` is made in it.
+        terminal: where to print.
+
+    Returns:
+        How many trials failed.
+
+    Raises:
+        UserError: a mistake in the space, the options or the data, found before
+            anything is compiled.
+        Interrupted: a signal arrived; the trials that have ended are recorded.
+    """
+    own = {field.name for field in dataclasses.fields(SweepOptions)}
+    sweepable = {
+        name: field
+        for name, field in fields.items()
+        if field.metadata["changes_run"] and name not in own and name not in _FIXED
+    }
+    points = space.parse_space(config.sweep.sweep, sweepable)
+    stop = Stop()
+    with workdir.lock(directory):
+        session = Session(config, directory / "sweep", terminal, stop)
+        planned = trials.make_trials(points, config)
+        groups = trials.group_trials(planned)
+        for group in reversed(groups):
+            session.make_run(group[0].config)
+        session.open()
+        trials.announce_groups(groups, terminal)
+        with catch_signals(stop):
+            try:
+                grid.run_grid(session, groups)
+            except Interrupted:
+                terminal.say(
+                    f"stopped; {len(session.records)} of {len(planned)} trials have "
+                    "ended and are kept; the same command goes on"
+                )
+                raise
+            finally:
+                session.log.close()
+        return session.conclude(planned)
+
+
+def read_trial(text: str) -> dict[str, Any]:
+    """Read the options of one trial of a sweep.
+
+    Args:
+        text: of --from_trial, `DIR:17`.
+
+    Raises:
+        UserError: there is no such sweep or trial.
+    """
+    directory, _, number = text.rpartition(":")
+    home = Path(directory) / "sweep"
+    if not directory or not number.isdigit():
+        raise UserError(
+            f"--from_trial={text}: expected the directory of a sweep and the number of "
+            "a trial, as runs/digits:17"
+        )
+    if not (home / workdir.CONFIG_FILE).exists():
+        raise UserError(f"--from_trial={text}: {directory} holds no sweep")
+    records = {str(r["trial"]): r for r in table.read_records(home / "trials.jsonl")}
+    if number not in records:
+        raise UserError(
+            f"--from_trial={text}: trial {number} is unknown{suggest(number, records)}"
+        )
+    own = json.loads(json.dumps(dataclasses.asdict(SweepOptions())))
+    return workdir.read_config(home) | own | records[number]["options"]

@@ -16,11 +16,11 @@ import jax
 
 from cnn import devices, report, workdir
 from cnn.checkpoint import CheckpointWriter
-from cnn.options import format_value
 from cnn.records import Records
 from cnn.run import Run
 from cnn.state import TrainState
 from cnn.sweep import statistics
+from cnn.sweep.live import format_options
 from cnn.sweep.table import Record
 from cnn.sweep.trials import Trial, make_setting
 
@@ -127,7 +127,7 @@ def format_preset(trial: Trial, record: Record) -> str:
         if value != defaults[name]
     ]
     validation, test = record["validation_accuracy"], record["test_accuracy"]
-    found = ", ".join(f"{n}={format_value(v)}" for n, v in record["options"].items())
+    found = format_options(record["options"])
     return (
         f'"""Best of a sweep: {found}.\n\nValidation accuracy {validation:.2%}, test '
         f'accuracy {test:.2%} (one run).\n"""\n\noptions = {{\n'

@@ -1,7 +1,7 @@
 """What a sweep shows while it runs: a live table, or a line now and then."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.live import Live
@@ -72,15 +72,13 @@ def rank_progress(progress: Sequence[Progress]) -> list[Progress]:
 def make_table(ranked: Sequence[Progress], ended: int, total: int) -> Table:
     """Make the table of the best trials that run."""
     table = Table(title=f"{ended} of {total} trials ended", title_justify="left")
-    names = list(ranked[0].trial.options) if ranked else []
-    for name in ("trial", *names, "epoch", "train loss", "validation", "status"):
-        table.add_column(name, justify="right")
+    for name in ("trial", "options", "epoch", "train loss", "validation", "status"):
+        table.add_column(name)
     for one in ranked[:ROWS]:
-        values = [format_cell(one.trial.options[name]) for name in names]
         loss = one.curve[-1].get("train_loss")
         table.add_row(
             str(one.trial.number),
-            *values,
+            format_options(one.trial.options),
             f"{one.epoch}/{one.trial.config.train.epochs}",
             "" if loss is None else f"{loss:.4f}",
             f"{one.metric:.4f}",
@@ -92,12 +90,12 @@ def make_table(ranked: Sequence[Progress], ended: int, total: int) -> Table:
 def make_settings_table(rows: Sequence[dict[str, Any]], select_by: str) -> Table:
     """Make the table of the best settings, as `statistics.rank_settings` has them."""
     table = Table(title=f"validation {select_by} by setting", title_justify="left")
-    names = list(rows[0]["options"])
-    for name in (*names, "n", "mean", "sd", "± 95 %", "minus best", "± 95 %", "test"):
-        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("setting")
+    for name in ("n", "mean", "sd", "± 95 %", "minus best", "± 95 %", "test"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows[:ROWS]:
         table.add_row(
-            *(format_cell(row["options"][name]) for name in names),
+            format_options(row["options"]),
             str(row["n"]),
             _number(row["mean"]),
             _number(row["sd"]),
@@ -109,9 +107,13 @@ def make_settings_table(rows: Sequence[dict[str, Any]], select_by: str) -> Table
     return table
 
 
-def format_cell(value: Any) -> str:
-    """Write an option's value as the command line would take it."""
-    return format_value(tuple(value) if isinstance(value, list) else value)
+def format_options(options: Mapping[str, Any]) -> str:
+    """Write options as the command line would take them."""
+    shown = {
+        name: format_value(tuple(value) if isinstance(value, list) else value)
+        for name, value in options.items()
+    }
+    return " ".join(f"{name}={value}" for name, value in shown.items())
 
 
 def _number(value: float | None) -> str:

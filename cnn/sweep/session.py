@@ -15,6 +15,7 @@ from cnn.progress import Terminal
 from cnn.run import Run
 from cnn.sweep import choose, keep, live, statistics, table
 from cnn.sweep.batch import Batch
+from cnn.sweep.stacked import check_resident
 from cnn.sweep.table import Record, TrialLog
 from cnn.sweep.trials import Trial
 
@@ -55,6 +56,7 @@ class Session:
                 "A sweep selects on validation data and there is none; carve it out of "
                 "train with --validation_fraction=0.1"
             )
+        check_resident(self.config.sweep.executor, self._run)
         return self._run
 
     def make_executor(self, group: Sequence[Trial]) -> choose.Executor:

@@ -118,9 +118,8 @@ def parse_space(text: str, fields: Mapping[str, dataclasses.Field]) -> Space:
         UserError: an option or a form is unknown, a value is not of the option's
             type, a list is empty, or a range has no numbers.
     """
-    parts = [part.strip() for part in _split(text, ";")]
     axes: dict[str, Axis] = {}
-    for part in filter(None, parts):
+    for part in filter(str.strip, _split(text, ";")):
         name, equals, values = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise UserError(f"--sweep: {part!r} is no axis; write option=values")
@@ -198,9 +197,9 @@ def _parse_interval(field: dataclasses.Field, kind: str, text: str) -> Axis:
     if not low < high:
         raise UserError(f"--sweep: {shown} is empty; the lower end comes first")
     is_whole = field.type is int
-    if is_whole and (low != int(low) or high != int(high)):
+    if is_whole and (low % 1 or high % 1):
         raise UserError(f"--sweep: {shown}: --{field.name} is a whole number")
-    return Axis(field.name, kind=kind, low=low, high=high, is_whole=is_whole)
+    return Axis(field.name, (), kind, low, high, is_whole)
 
 
 def _parse_numbers(

@@ -31,6 +31,19 @@ STACKED = {
 }
 
 
+def check_resident(name: str, run: Run) -> None:
+    """Refuse images that do not lie on the device.
+
+    Raises:
+        UserError: naming the remedies.
+    """
+    if name in STACKED and not run.loaders["train"].is_resident:
+        raise UserError(
+            f"--executor={name} needs the images on the device, and they are streamed; "
+            "use --resident=always or --executor=loop"
+        )
+
+
 class Stacked:
     """All trials of a batch in one program."""
 
@@ -42,19 +55,11 @@ class Stacked:
             name: one of `STACKED`.
             width: T, the trials of a batch; when they are spread over devices, rounded
                 up to a multiple of those.
-
-        Raises:
-            UserError: the images do not lie on the device.
         """
         axis, is_spread = STACKED[name]
         chosen = jax.devices()[: None if is_spread else 1]
         self._run, self.name = run, name
         self.width = -(-width // len(chosen)) * len(chosen)
-        if not all(loader.is_resident for loader in run.loaders.values()):
-            raise UserError(
-                f"--executor={self.name} needs the images on the device, and they are "
-                "streamed; use --resident=always or --executor=loop"
-            )
         mesh = programs.make_trials_mesh(chosen)
         self._sharding, everywhere = programs.stacked(mesh), devices.replicated(mesh)
         self._images = {

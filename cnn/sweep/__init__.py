@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from cnn import workdir
 from cnn.errors import UserError, suggest
-from cnn.interrupt import Interrupted, Stop, catch_signals
+from cnn.interrupt import Stop, catch_signals
 from cnn.options import option
-from cnn.sweep import grid, space, table, trials
+from cnn.sweep import conclude, grid, halving, space, storage, table, trials, worker
 from cnn.sweep.session import Session
 
 if TYPE_CHECKING:
@@ -68,14 +68,52 @@ class SweepOptions:
         within="[0, inf)",
         changes_run=False,
     )
+    halving: int = option(
+        0,
+        "successive halving: at each rung the best 1/N of the settings go on; 0: all",
+        within="[0, inf)",
+        changes_run=False,
+    )
+    search: str = option(
+        "points",
+        "points (all of the space, or --trials draws) or optuna (--trials settings, "
+        "asked of a study that any number of workers share)",
+        choices=("points", "optuna"),
+        changes_run=False,
+    )
+    storage: str = option(
+        "",
+        "optuna: where the study lies, as postgresql://USER@HOST/NAME or a journal "
+        "file; empty: study.log in the sweep's directory",
+        changes_run=False,
+    )
+    study: str = option(
+        "sweep", "optuna: name of the study in its storage", changes_run=False
+    )
+    pruner: str = option(
+        "none",
+        "optuna: what stops bad settings early",
+        choices=("none", "median", "hyperband"),
+        changes_run=False,
+    )
+    worker: str = option(
+        "", "optuna: name of this worker; empty: machine and process", changes_run=False
+    )
+    worker_timeout: float = option(
+        60.0,
+        "optuna: seconds without a sign of life after which a worker's running "
+        "settings run elsewhere",
+        within="(0, inf)",
+        changes_run=False,
+    )
     from_trial: str = option(
         "", "train: repeat a trial of a sweep alone, as runs/digits:17"
     )
 
     def select_identity(self) -> dict[str, Any]:
         """Return the options of which a change makes another sweep."""
-        names = ("sweep", "sweep_seed", "executor", "trials_at_once")
-        return {name: getattr(self, name) for name in names}
+        names = ("sweep", "sweep_seed", "executor", "trials_at_once", "halving")
+        return {name: getattr(self, name) for name in (*names, "search")}
 
 
 def sweep(
@@ -107,27 +145,52 @@ def sweep(
         if field.metadata["changes_run"] and name not in own and name not in _FIXED
     }
     points = space.parse_space(config.sweep.sweep, sweepable)
-    stop = Stop()
+    stop, home = Stop(), directory / "sweep"
+    if config.sweep.search == "optuna":
+        return _search(config, points, home, terminal, stop)
     with workdir.lock(directory):
-        session = Session(config, directory / "sweep", terminal, stop)
+        session = Session(config, home, terminal, stop)
         planned = trials.make_trials(points, config)
         groups = trials.group_trials(planned)
-        for group in reversed(groups):
+        for group in groups:
             session.make_run(group[0].config)
+        rungs = []
+        if config.sweep.halving:
+            rungs = halving.make_plan(planned, config.sweep.halving, terminal)
         session.open()
-        trials.announce_groups(groups, terminal)
-        with catch_signals(stop):
-            try:
+        trials.announce_groups(groups, len(planned), terminal)
+        with catch_signals(stop), session.closing(len(planned)):
+            if rungs:
+                halving.run_halving(session, groups, rungs)
+            else:
                 grid.run_grid(session, groups)
-            except Interrupted:
-                terminal.say(
-                    f"stopped; {len(session.records)} of {len(planned)} trials have "
-                    "ended and are kept; the same command goes on"
-                )
-                raise
-            finally:
-                session.log.close()
-        return session.conclude(planned)
+        return conclude.conclude(config, home, {home: session.records}, terminal)
+
+
+def _search(
+    config: "Config", points: space.Space, home: Path, terminal: "Terminal", stop: Stop
+) -> int:
+    """Work on a study; returns how many of its trials failed."""
+    options, name = config.sweep, worker.name_worker(config.sweep.worker)
+    corners = trials.make_corners(points, config)
+    worker.check_options(config, points)
+    directory = home / "workers" / name
+    with workdir.lock(directory):
+        session = Session(config, directory, terminal, stop)
+        groups = trials.group_trials(corners)
+        for group in groups:
+            session.make_run(group[0].config)
+        shared = storage.open_study(config, points, home, name)
+        session.open()
+        session.write_config(home)
+        terminal.say(f"worker    {name} of study {options.study}")
+        seeds = len(points.seeds) or 1
+        trials.announce_groups(groups, options.trials * seeds, terminal)
+        with catch_signals(stop), session.closing(options.trials):
+            worker.run_worker(session, shared, points)
+        with worker.one_at_a_time(home):
+            found = worker.gather_records(home, shared.list_ended(), seeds)
+            return conclude.conclude(config, home, found, terminal)
 
 
 def read_trial(text: str) -> dict[str, Any]:
@@ -148,7 +211,9 @@ def read_trial(text: str) -> dict[str, Any]:
         )
     if not (home / workdir.CONFIG_FILE).exists():
         raise UserError(f"--from_trial={text}: {directory} holds no sweep")
-    records = {str(r["trial"]): r for r in table.read_records(home / "trials.jsonl")}
+    paths = [home / "trials.jsonl", *home.glob("workers/*/trials.jsonl")]
+    found = [record for path in paths for record in table.read_records(path)]
+    records = {str(record["trial"]): record for record in found}
     if number not in records:
         raise UserError(
             f"--from_trial={text}: trial {number} is unknown{suggest(number, records)}"

@@ -6,7 +6,6 @@ number is not finite; what becomes of one does not touch the others.
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -32,16 +31,18 @@ class Progress:
         trial: the trial.
         status: `running` until it ends.
         reason: why it failed or was pruned.
+        rung: at which, from 0, halving pruned it.
         epoch: epochs trained.
         records: its best epoch, and whether it stopped early.
         curve: a line for each evaluation: `epoch`, the training set's `train_loss`
             and `train_accuracy` over that epoch, and the validation metrics.
-        seconds: its share of the time that its batch took.
+        seconds: its share of the time that training took.
     """
 
     trial: Trial
     status: Status = "running"
     reason: str = ""
+    rung: int | None = None
     epoch: int = 0
     records: Records = dataclasses.field(default_factory=Records)
     curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -61,14 +62,27 @@ class Batch:
     """The trials of one call: their states, and how far each has come."""
 
     def __init__(
-        self, executor: Loop | Stacked, trials: Sequence[Trial], steps_per_epoch: int
+        self,
+        executor: Loop | Stacked,
+        progress: Sequence[Progress],
+        steps_per_epoch: int,
+        states: Sequence[TrainState] | None = None,
     ) -> None:
-        """Create the first states; at most as many trials as the executor is wide."""
+        """Take up trials that have come equally far.
+
+        Args:
+            executor: of their group.
+            progress: at most as many as the executor is wide.
+            steps_per_epoch: the length of an epoch.
+            states: where they stand; None: before the first step.
+        """
         self._executor, self._length = executor, steps_per_epoch
-        self.progress = [Progress(trial) for trial in trials]
-        self._configs = [trial.config for trial in trials]
-        self._states = executor.create(self._configs)
-        self.epoch = 0
+        self.progress = list(progress)
+        self._configs = [one.trial.config for one in progress]
+        self._states = (
+            executor.create(self._configs) if states is None else executor.place(states)
+        )
+        self.epoch = progress[0].epoch
 
     @property
     def is_running(self) -> bool:
@@ -91,8 +105,13 @@ class Batch:
             self._train_epoch()
             watch(self)
 
+    def take_running(self) -> list[tuple[Progress, TrainState]]:
+        """Bring the trials that have not ended to the host."""
+        states = self._executor.take_states(self._states)
+        pairs = zip(self.progress, states, strict=False)
+        return [(one, state) for one, state in pairs if one.status == "running"]
+
     def _train_epoch(self) -> None:
-        started = time.perf_counter()
         active = [one.status == "running" for one in self.progress]
         self._states, results = self._executor.train_epoch(
             self._states, self._configs, self.epoch, active
@@ -102,6 +121,7 @@ class Batch:
         for one, result in zip(self.progress, results, strict=True):
             if result is not None:
                 one.epoch = self.epoch
+                one.seconds += result.seconds
                 if result.bad_step:
                     one.end(
                         "failed",
@@ -115,9 +135,6 @@ class Batch:
             )
             due.append(one.status == "running" and is_due)
         self._evaluate(due, results)
-        share = (time.perf_counter() - started) / sum(active)
-        for one, took_part in zip(self.progress, active, strict=True):
-            one.seconds += share * took_part
 
     def _evaluate(
         self, due: Sequence[bool], results: Sequence[EpochResult | None]
@@ -180,6 +197,7 @@ class Batch:
             "options": dict(one.trial.options),
             "status": one.status,
             "reason": one.reason,
+            "rung": one.rung,
             "executor": self._executor.name,
             "epochs": one.epoch,
             "steps": one.epoch * self._length,

@@ -49,8 +49,8 @@ def choose_width(run: Run, count: int, most: int) -> int:
 
 
 def make_executor(name: str, run: Run, width: int) -> Executor:
-    """Make an executor by the name of --executor; a loop takes one trial at a time."""
-    return Loop(run) if name == "loop" else Stacked(run, name, width)
+    """Make an executor by the name of --executor."""
+    return Loop(run, width) if name == "loop" else Stacked(run, name, width)
 
 
 def choose_executor(

@@ -97,25 +97,36 @@ def remove_others(home: Path, kept: Collection[int]) -> None:
 
 
 def publish_best(
-    home: Path, record: Record, rows: Sequence[dict[str, Any]], trial: Trial
-) -> None:
+    home: Path,
+    source: Path,
+    record: Record,
+    rows: Sequence[dict[str, Any]],
+    trial: Trial,
+) -> bool:
     """Write `best.json` and `best.py`, and the best trial as the run `best/`.
 
     Args:
         home: the sweep's directory.
+        source: the directory that keeps its state.
         record: of the best trial.
         rows: of `statistics.rank_settings`.
         trial: the best trial.
+
+    Returns:
+        Whether its state was there.
     """
     row = {name: value for name, value in record.items() if name != "curve"}
     best = {"trial": row, "setting": rows[0], "run": str(home / "best")}
     workdir.write_json(home / "best.json", best)
     workdir.write_text(home / "best.py", format_preset(trial, record))
-    new = home / f"best.{os.getpid()}"
-    shutil.copytree(home / "kept" / str(record["trial"]), new)
+    kept, new = source / "kept" / str(record["trial"]), home / f"best.{os.getpid()}"
+    if not kept.exists():
+        return False
+    shutil.copytree(kept, new)
     if (home / "best").exists():
         shutil.rmtree(home / "best")
     new.rename(home / "best")
+    return True
 
 
 def format_preset(trial: Trial, record: Record) -> str:

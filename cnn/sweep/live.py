@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.live import Live
 from rich.table import Table
 
@@ -71,7 +72,8 @@ def rank_progress(progress: Sequence[Progress]) -> list[Progress]:
 
 def make_table(ranked: Sequence[Progress], ended: int, total: int) -> Table:
     """Make the table of the best trials that run."""
-    table = Table(title=f"{ended} of {total} trials ended", title_justify="left")
+    title = f"{ended} of {total} trials ended"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("trial", "options", "epoch", "train loss", "validation", "status"):
         table.add_column(name)
     for one in ranked[:ROWS]:
@@ -89,7 +91,8 @@ def make_table(ranked: Sequence[Progress], ended: int, total: int) -> Table:
 
 def make_settings_table(rows: Sequence[dict[str, Any]], select_by: str) -> Table:
     """Make the table of the best settings, as `statistics.rank_settings` has them."""
-    table = Table(title=f"validation {select_by} by setting", title_justify="left")
+    title = f"validation {select_by} by setting"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("setting")
     for name in ("n", "mean", "sd", "± 95 %", "minus best", "± 95 %", "test"):
         table.add_column(name, justify="right", no_wrap=True)

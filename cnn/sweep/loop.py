@@ -30,12 +30,14 @@ class EpochResult:
         loss: mean over its examples.
         accuracy: share of them.
         bad_step: the first step whose loss or gradient is not finite, None if none.
+        seconds: its share of the time that training took.
     """
 
     losses: np.ndarray
     loss: float
     accuracy: float
     bad_step: int | None
+    seconds: float
 
 
 class Loop:
@@ -99,7 +101,9 @@ class Loop:
             bad_step = find_bad_step(records, run.step - len(ids))
             if bad_step or run.step - before == most:
                 break
-        return run.state, summarise_epoch(np.concatenate(losses), run.sums, bad_step)
+        seconds = run.records.epoch_seconds
+        joined = np.concatenate(losses)
+        return run.state, summarise_epoch(joined, run.sums, bad_step, seconds)
 
     def evaluate(
         self, states: list[TrainState], split: str, active: Sequence[bool]
@@ -117,9 +121,9 @@ class Loop:
 
 
 def summarise_epoch(
-    losses: np.ndarray, sums: Mapping[str, Any], bad_step: int | None
+    losses: np.ndarray, sums: Mapping[str, Any], bad_step: int | None, seconds: float
 ) -> EpochResult:
     """Divide an epoch's sums of one trial."""
     count = int(sums["count"])
     loss, accuracy = float(sums["loss"]) / count, int(sums["correct"]) / count
-    return EpochResult(losses, loss, accuracy, bad_step)
+    return EpochResult(losses, loss, accuracy, bad_step, seconds)

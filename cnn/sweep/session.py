@@ -4,17 +4,18 @@ The order of writing is what makes a kill harmless: the state of a trial that ma
 the best, then the trials' lines, then what no longer matters is removed.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn import report, workdir
+from cnn import workdir
 from cnn.errors import UserError
-from cnn.interrupt import Stop
+from cnn.interrupt import Interrupted, Stop
 from cnn.progress import Terminal
 from cnn.run import Run
-from cnn.sweep import choose, keep, live, statistics, table
-from cnn.sweep.batch import Batch
+from cnn.sweep import choose, keep, table
+from cnn.sweep.batch import Batch, Progress
 from cnn.sweep.stacked import check_resident
 from cnn.sweep.table import Record, TrialLog
 from cnn.sweep.trials import Trial
@@ -33,7 +34,7 @@ class Session:
         self.config, self.home, self.terminal = config, home, terminal
         self.select_by = config.train.select_by
         self._stop = stop
-        self._run: Run | None = None
+        self._runs: dict[Any, Run] = {}
         self.log: TrialLog | None = None
 
     @property
@@ -48,24 +49,48 @@ class Session:
             UserError: the options do not fit the data or each other, or there is no
                 validation set to select on.
         """
-        last = self._run
-        if last is None or last.config.make_program_key() != config.make_program_key():
-            self._run = Run(config, self.home, self.terminal, self._stop, last)
-        if self._run.eval_split != "validation":
+        key = config.make_program_key()
+        if key not in self._runs:
+            same = (r for r in self._runs.values() if r.config.data == config.data)
+            like = next(same, None)
+            run = Run(config, self.home, self.terminal, self._stop, like)
+            self._runs[key] = run
+        run = self._runs[key]
+        if run.eval_split != "validation":
             raise UserError(
                 "A sweep selects on validation data and there is none; carve it out of "
                 "train with --validation_fraction=0.1"
             )
-        check_resident(self.config.sweep.executor, self._run)
-        return self._run
+        check_resident(self.config.sweep.executor, run)
+        return run
 
-    def make_executor(self, group: Sequence[Trial]) -> choose.Executor:
-        """Make the executor of a group, told by --executor or measured."""
+    def make_executor(
+        self, group: Sequence[Trial], width: int | None = None
+    ) -> choose.Executor:
+        """Make the executor of a group, told by --executor or measured.
+
+        Args:
+            group: its trials, or some of them.
+            width: how many run at once; None: as --trials_at_once and memory say, and
+                one in a loop, where a trial gains nothing from others beside it.
+        """
         options, run = self.config.sweep, self.make_run(group[0].config)
-        width = choose.choose_width(run, len(group), options.trials_at_once)
         path = self.home / "executors.json"
-        name = options.executor
-        return choose.choose_executor(name, run, group, width, path, self.terminal)
+        chosen = width or choose.choose_width(run, len(group), options.trials_at_once)
+        executor = choose.choose_executor(
+            options.executor, run, group, chosen, path, self.terminal
+        )
+        if executor.name == "loop" and width is None:
+            executor.width = 1
+        return executor
+
+    def check_stop(self) -> None:
+        """Leave if a signal has arrived.
+
+        Raises:
+            Interrupted: it has.
+        """
+        self._stop.check()
 
     def open(self) -> None:
         """Make the directory, note the options and open the table.
@@ -77,12 +102,31 @@ class Session:
         wanted = config.select_run_options() | config.sweep.select_identity()
         workdir.check_same_run(self.home, wanted, type(config)().to_flat())
         self.home.mkdir(parents=True, exist_ok=True)
-        workdir.write_json(self.home / workdir.CONFIG_FILE, config.to_flat())
+        self.write_config(self.home)
         self.log = TrialLog(self.home / "trials.jsonl")
+
+    def write_config(self, home: Path) -> None:
+        """Write the options, but the storage's address, which may hold a password."""
+        stored = self.config.to_flat() | {"storage": ""}
+        workdir.write_json(home / workdir.CONFIG_FILE, stored)
 
     def start_batch(self, executor: choose.Executor, trials: Sequence[Trial]) -> Batch:
         """Create the first states of some trials of a group."""
-        return Batch(executor, trials, self._run.task.steps_per_epoch)
+        progress = [Progress(trial) for trial in trials]
+        length = self.make_run(trials[0].config).task.steps_per_epoch
+        return Batch(executor, progress, length)
+
+    def regroup(
+        self, executor: choose.Executor, batches: Sequence[Batch]
+    ) -> list[Batch]:
+        """Gather the trials of a group that have not ended in as few batches."""
+        pairs = [pair for batch in batches for pair in batch.take_running()]
+        regrouped = []
+        for i in range(0, len(pairs), executor.width):
+            progress, states = zip(*pairs[i : i + executor.width], strict=True)
+            length = self.make_run(progress[0].trial.config).task.steps_per_epoch
+            regrouped.append(Batch(executor, progress, length, states))
+        return regrouped
 
     def record(self, batch: Batch, planned: Sequence[Trial]) -> None:
         """Record the trials of a batch that have ended since it was recorded last.
@@ -103,7 +147,8 @@ class Session:
             number = record["trial"]
             if number in kept:
                 directory = self.home / "kept" / str(number)
-                keep.save_run(self._run, trials[number], state, record, directory)
+                run = self.make_run(trials[number].config)
+                keep.save_run(run, trials[number], state, record, directory)
         self.log.append([record for record, _ in told])
         keep.remove_others(self.home, kept)
         table.write_csv(self.home / "trials.csv", self.records)
@@ -114,39 +159,20 @@ class Session:
         self.log.append([about | {"status": "failed", "reason": reason, "curve": []}])
         table.write_csv(self.home / "trials.csv", self.records)
 
-    def conclude(self, planned: Sequence[Trial]) -> int:
-        """Write what the trials came to, and say it.
+    @contextlib.contextmanager
+    def closing(self, total: int) -> Iterator[None]:
+        """Close the table at the end; say what is kept when a signal arrives.
 
         Args:
-            planned: every trial of the sweep.
-
-        Returns:
-            How many trials failed.
+            total: how many trials (of a study: settings) there are to be.
         """
-        rows = statistics.rank_settings(self.records, self.select_by)
-        failed = [r for r in self.records if r["status"] == "failed"]
-        say = self.terminal.say
-        for record in failed[: live.ROWS]:
-            say(f"trial {record['trial']} failed: {record['reason']}")
-        if not rows:
-            say("no trial has finished")
-            return len(failed)
-        write_settings(self.home / "settings.csv", rows)
-        best = statistics.find_best_trial(self.records, self.select_by)
-        trial = next(t for t in planned if t.number == best["trial"])
-        keep.publish_best(self.home, best, rows, trial)
-        self.terminal.console.print(live.make_settings_table(rows, self.select_by))
-        test = ", ".join(
-            f"{n} {best[f'test_{n}']:.4f}" for n in report.TEST_METRICS[:2]
-        )
-        say(f"best: trial {best['trial']}, test {test}; {len(failed)} trials failed")
-        say(f"in {self.home}: trials.csv, settings.csv, best.json, best.py, best/")
-        say(f"next: python main.py --mode=evaluate --workdir={self.home / 'best'}")
-        return len(failed)
-
-
-def write_settings(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the settings, as `statistics.rank_settings` has them, as CSV."""
-    names = list(rows[0]["options"])
-    others = [name for name in rows[0] if name != "options"]
-    table.write_rows(path, [*names, *others], [row | row["options"] for row in rows])
+        try:
+            yield
+        except Interrupted:
+            self.terminal.say(
+                f"stopped; {len(self.records)} of {total} have ended and are kept; "
+                "the same command goes on"
+            )
+            raise
+        finally:
+            self.log.close()

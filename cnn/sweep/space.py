@@ -58,7 +58,7 @@ class Axis:
         else:
             value = self.low + share * (self.high - self.low)
         value = min(max(value, self.low), self.high)
-        return round(value) if self.is_whole else _round(value)
+        return round(value) if self.is_whole else round_value(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _make_grid(field: dataclasses.Field, kind: str, text: str) -> tuple:
         raise UserError(f"--sweep: {shown} needs a whole number of points, at least 2")
     _check_positive(shown, kind == "log", low, high)
     make = np.geomspace if kind == "log" else np.linspace
-    values = [_round(float(value)) for value in make(low, high, int(count))]
+    values = [round_value(float(value)) for value in make(low, high, int(count))]
     return tuple(round(v) for v in values) if field.type is int else tuple(values)
 
 
@@ -225,8 +225,8 @@ def _check_positive(shown: str, is_log: bool, *ends: float) -> None:
         )
 
 
-def _round(value: float) -> float:
-    # Six digits can be typed again, and lie closer than a step of float32 matters.
+def round_value(value: float) -> float:
+    """Round to six digits: they can be typed again, and are finer than matters."""
     return float(f"{value:.{_DIGITS}g}")
 
 

@@ -59,7 +59,12 @@ class Stacked:
         axis, is_spread = STACKED[name]
         chosen = jax.devices()[: None if is_spread else 1]
         self._run, self.name = run, name
-        self.width = -(-width // len(chosen)) * len(chosen)
+        each = -(-width // len(chosen))
+        self.width = each * len(chosen)
+        # Neighbours go to different devices, so that a batch that is not full, or in
+        # which trials have ended, keeps all of them busy: the trial at position i of a
+        # batch has lane _lanes[i] of the stacked arrays.
+        self._lanes = np.arange(self.width).reshape(len(chosen), each).T.reshape(-1)
         mesh = programs.make_trials_mesh(chosen)
         self._sharding, everywhere = programs.stacked(mesh), devices.replicated(mesh)
         self._images = {
@@ -79,7 +84,7 @@ class Stacked:
         self._train = programs.make_train_trials(task, axis, mesh)
         self._compiled_train: Any = None
         self._evaluate = programs.make_eval_trials(task, axis, mesh)
-        self._pace = Pace()
+        self._pace, self._call_seconds = Pace(), 0.0
 
     def create(self, configs: Sequence["Config"]) -> TrainState:
         """Create the states before the first step, stacked."""
@@ -104,30 +109,31 @@ class Stacked:
             seed: make_epoch_order(seed, number, size, run.config.step.batch_size)
             for seed in {config.train.seed for config in configs}
         }
-        order = np.stack([orders[c.train.seed] for c in self._fill(configs)])
-        order = jax.device_put(order, self._sharding)
+        order = self._stack([orders[config.train.seed] for config in configs])
         numbers = self._stack_numbers(configs)
         sums = self._stack([steps.create_train_sums()])
         length = run.task.steps_per_epoch
         first, until = 0, min(most or length, length)
         losses, bad_steps = [], [None] * len(configs)
+        seconds = np.zeros(self.width)
         while first < until and running.any():
             count = self._pace.choose_steps(until - first)
             states, sums, records = self._take_steps(
                 states, sums, order, numbers, first, first + count * running
             )
             losses.append(records["loss"])
+            seconds += running * self._call_seconds / running.sum()
             for i in np.flatnonzero(running):
                 own = {name: values[i] for name, values in records.items()}
                 bad_steps[i] = find_bad_step(own, number * length + first)
                 running[i] = bad_steps[i] is None
             first += count
             run.stop.check()
-        results, sums = [None] * len(configs), jax.device_get(sums)
+        results, sums = [None] * len(configs), self._unstack(sums)
         for i in np.flatnonzero(active):
             own = np.concatenate([values[i] for values in losses])
             total = {name: values[i] for name, values in sums.items()}
-            results[i] = summarise_epoch(own, total, bad_steps[i])
+            results[i] = summarise_epoch(own, total, bad_steps[i], float(seconds[i]))
         return states, results
 
     def evaluate(
@@ -148,7 +154,7 @@ class Stacked:
             pace.note((time.perf_counter() - started) / count)
             first += count
             run.stop.check()
-        sums = jax.device_get(sums)
+        sums = self._unstack(sums)
         return [
             metrics.summarise({n: x[i] for n, x in sums.items()})
             if running[i]
@@ -158,7 +164,7 @@ class Stacked:
 
     def take_states(self, states: TrainState) -> list[TrainState]:
         """Bring the states of the single trials to the host."""
-        states = jax.device_get(states)
+        states = self._unstack(states)
         return [jax.tree.map(lambda x, i=i: x[i], states) for i in range(self.width)]
 
     def _take_steps(self, *arguments: Any) -> tuple[TrainState, Any, dict]:
@@ -173,21 +179,30 @@ class Stacked:
         states, sums, records = self._compiled_train(*arguments)
         steps_taken = np.max(last) - first
         records = {
-            n: np.asarray(x)[:, first : first + steps_taken] for n, x in records.items()
+            name: values[:, first : first + steps_taken]
+            for name, values in self._unstack(records).items()
         }
-        self._pace.note((time.perf_counter() - started) / steps_taken)
+        self._call_seconds = time.perf_counter() - started
+        self._pace.note(self._call_seconds / steps_taken)
         return states, sums, records
 
     def _make_bounds(self, first: int, last: np.ndarray) -> tuple[jax.Array, jax.Array]:
         firsts = np.full(self.width, first, np.int32)
-        return jax.device_put((firsts, last.astype(np.int32)), self._sharding)
+        return self._stack(list(firsts)), self._stack(list(np.int32(last)))
 
     def _stack_numbers(self, configs: Sequence["Config"]) -> dict[str, Any]:
         return self._stack([config.make_hyperparameters() for config in configs])
 
     def _stack(self, trees: Sequence[Any]) -> Any:
-        whole = jax.tree.map(lambda *x: np.stack(x), *self._fill(trees))
+        """Stack what the trials of a batch have, each in its lane."""
+        filled = self._fill(trees)
+        by_lane = [filled[i] for i in np.argsort(self._lanes)]
+        whole = jax.tree.map(lambda *x: np.stack(x), *by_lane)
         return jax.device_put(whole, self._sharding)
+
+    def _unstack(self, tree: Any) -> Any:
+        """Bring stacked arrays to the host, in the order of the batch."""
+        return jax.tree.map(lambda x: x[self._lanes], jax.device_get(tree))
 
     def _fill(self, values: Sequence[Any], filler: Any = None) -> list[Any]:
         """Fill a batch up to its width, with its last value where none is given."""

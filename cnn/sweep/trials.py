@@ -1,6 +1,7 @@
 """Trials and their groups: those of one group are one program."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -88,19 +89,47 @@ def group_trials(trials: Sequence[Trial]) -> list[list[Trial]]:
     return list(groups.values())
 
 
-def announce_groups(groups: Sequence[Sequence[Trial]], terminal: Terminal) -> None:
-    """Say how many trials and programs there are; warn where they are many."""
-    count = sum(map(len, groups))
+def make_corners(space: Space, config: "Config") -> list[Trial]:
+    """Make trials that between them have every value and every program of a space.
+
+    They are what is checked before a search whose points are not known beforehand.
+
+    Raises:
+        UserError: a value is not allowed.
+    """
+    ends = {axis.name: axis.values or (axis.low, axis.high) for axis in space.axes}
+    first = {name: values[0] for name, values in ends.items()}
+    alone = {
+        name: [make_trial(0, first | {name: value}, config) for value in values]
+        for name, values in ends.items()
+    }
+    static = {
+        name: ends[name]
+        for name, some in alone.items()
+        if len({trial.config.make_program_key() for trial in some}) > 1
+    }
+    together = [
+        make_trial(0, first | dict(zip(static, values, strict=True)), config)
+        for values in itertools.product(*static.values())
+    ]
+    return [trial for some in alone.values() for trial in some] + together
+
+
+def announce_groups(
+    groups: Sequence[Sequence[Trial]], count: int, terminal: Terminal
+) -> None:
+    """Say how many trials and programs there are; warn where those are many."""
     terminal.say(f"trials    {count} in {len(groups)} compiled program(s)")
     if len(groups) > MANY_PROGRAMS:
-        statics = {
-            name
-            for group in groups
-            for name, value in group[0].options.items()
-            if group[0].config.make_static().to_flat()[name] == value
+        config = groups[0][0].config
+        static = {
+            field.name
+            for group in dataclasses.fields(config)
+            for field in dataclasses.fields(group.type)
+            if field.metadata["kind"] == "static"
         }
+        names = [name for name in groups[0][0].options if name in static]
         terminal.say(
-            f"warning: {len(groups)} programs must be compiled, for "
-            f"{', '.join(sorted(statics))} shape the program; sweep numbers such as "
-            "learning_rate, which share one"
+            f"warning: {len(groups)} programs must be compiled, one for each choice of "
+            f"{', '.join(names)}; numbers such as learning_rate share one"
         )

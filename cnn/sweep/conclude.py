@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn import report
 from cnn.progress import Terminal
-from cnn.sweep import keep, live, statistics, table
+from cnn.sweep import keep, live, plots, statistics, table
 from cnn.sweep.table import Record
 from cnn.sweep.trials import make_trial
 
@@ -50,7 +50,8 @@ def conclude(
     terminal.console.print(live.make_settings_table(rows, select_by))
     test = ", ".join(f"{n} {best[f'test_{n}']:.4f}" for n in report.TEST_METRICS[:2])
     say(f"best: trial {best['trial']}, test {test}; {len(failed)} trials failed")
-    say(f"in {home}: trials.csv, settings.csv, best.json, best.py, best/")
+    plots.draw_plots(everything, select_by, home / "plots")
+    say(f"in {home}: trials.csv, settings.csv, best.json, best.py, best/, plots/")
     say(f"next: python main.py --mode=evaluate --workdir={home / 'best'}")
     return len(failed)
 

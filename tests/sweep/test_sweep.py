@@ -65,7 +65,7 @@ def test_table_has_every_trial(swept):
         ("0.01", "sliding_regression", "0"),
     ]
     assert len(set(points)) == 12
-    assert {row["steps"] for row in rows} == {"12"}
+    assert {row["steps"] for row in rows} == {"15"}
 
 
 def test_a_trial_repeated_alone_is_the_same(swept, tmp_path):
@@ -75,7 +75,7 @@ def test_a_trial_repeated_alone_is_the_same(swept, tmp_path):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     found = float(rows[4]["test_accuracy"]), float(rows[4]["test_loss"])
     assert result["test_loss"] == pytest.approx(found[1], rel=1e-3)
-    assert result["seed"] == int(rows[4]["seed"]) and result["steps"] == 12
+    assert result["seed"] == int(rows[4]["seed"]) and result["steps"] == 15
 
 
 def test_loop_gives_the_state_of_the_solo_run(tmp_path):
@@ -189,11 +189,11 @@ def test_failed_trials_do_not_stop_the_others(tmp_path, capsys):
 
 
 def test_epochs_may_differ_and_runs_stop_early(tmp_path):
-    space = "epochs=1,2,4; learning_rate=0.1,1e-9"
+    space = "epochs=1,2,5; learning_rate=0.1,1e-9"
     run_sweep(tmp_path / "a", sweep=space, early_stop_epochs=1, trials_at_once=6)
     rows = read_table(tmp_path / "a")
-    assert [int(row["epochs"]) for row in rows[::2]] == [1, 2, 4]
-    assert rows[5]["stopped_early"] == "true" and int(rows[5]["epochs"]) < 4
+    assert [int(row["epochs"]) for row in rows[::2]] == [1, 2, 5]
+    assert rows[5]["stopped_early"] == "true" and int(rows[5]["epochs"]) < 5
     run_sweep(tmp_path / "b", sweep=space, early_stop_epochs=1, executor="loop")
     solo = read_table(tmp_path / "b")
     for name in ("epochs", "steps", "best_epoch", "stopped_early"):

@@ -9,6 +9,7 @@ table.py, statistics.py, keep.py, live.py, plots.py  what came of them
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,6 +150,7 @@ def sweep(
     if config.sweep.search == "optuna":
         return _search(config, points, home, terminal, stop)
     with workdir.lock(directory):
+        started = time.perf_counter()
         session = Session(config, home, terminal, stop)
         planned = trials.make_trials(points, config)
         groups = trials.group_trials(planned)
@@ -164,7 +166,8 @@ def sweep(
                 halving.run_halving(session, groups, rungs)
             else:
                 grid.run_grid(session, groups)
-        return conclude.conclude(config, home, {home: session.records}, terminal)
+        records, seconds = {home: session.records}, time.perf_counter() - started
+        return conclude.conclude(config, home, records, terminal, seconds)
 
 
 def _search(
@@ -176,6 +179,7 @@ def _search(
     worker.check_options(config, points)
     directory = home / "workers" / name
     with workdir.lock(directory):
+        started = time.perf_counter()
         session = Session(config, directory, terminal, stop)
         groups = trials.group_trials(corners)
         for group in groups:
@@ -190,7 +194,8 @@ def _search(
             worker.run_worker(session, shared, points)
         with worker.one_at_a_time(home):
             found = worker.gather_records(home, shared.list_ended(), seeds)
-            return conclude.conclude(config, home, found, terminal)
+            seconds = time.perf_counter() - started
+            return conclude.conclude(config, home, found, terminal, seconds)
 
 
 def read_trial(text: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ def conclude(
     home: Path,
     records: Mapping[Path, Sequence[Record]],
     terminal: Terminal,
+    seconds: float,
 ) -> int:
     """Write tables, best trial and pictures, and say what they are.
 
@@ -27,6 +28,7 @@ def conclude(
         home: where to.
         records: of all trials, by the directory that keeps their states.
         terminal: where to print.
+        seconds: what this process took for them.
 
     Returns:
         How many trials failed.
@@ -50,6 +52,7 @@ def conclude(
     terminal.console.print(live.make_settings_table(rows, select_by))
     test = ", ".join(f"{n} {best[f'test_{n}']:.4f}" for n in report.TEST_METRICS[:2])
     say(f"best: trial {best['trial']}, test {test}; {len(failed)} trials failed")
+    say(f"{len(everything)} trials; this process took {seconds:.1f} s from its data on")
     plots.draw_plots(everything, select_by, home / "plots")
     say(f"in {home}: trials.csv, settings.csv, best.json, best.py, best/, plots/")
     say(f"next: python main.py --mode=evaluate --workdir={home / 'best'}")

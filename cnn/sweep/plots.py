@@ -10,7 +10,7 @@ from cnn.options import format_value
 from cnn.sweep.statistics import rank_settings
 from cnn.sweep.table import Record
 
-_MANY = 100.0
+_MANY = 30.0
 _MOST_CELLS = 12
 
 
@@ -71,10 +71,9 @@ def is_numeric(records: Sequence[Record], name: str) -> bool:
 def _draw_option(axes: Any, records: Sequence[Record], name: str, metric: str) -> None:
     """Draw trials as points; lines join the means of what else is equal."""
     groups: dict[tuple, dict[float, list[float]]] = {}
+    names = [n for n in list_varied(records) if n not in ("seed", name)]
     for record in records:
-        others = tuple(
-            _text(record, n) for n in record["options"] if n not in ("seed", name)
-        )
+        others = tuple(f"{n}={_text(record, n)}" for n in names)
         by_value = groups.setdefault(others, {})
         by_value.setdefault(record["options"][name], []).append(record[metric])
     few = len(groups) <= 8
@@ -110,7 +109,9 @@ def _draw_parallel(
         axes.axvline(i, color="0.7", linewidth=0.8, zorder=0)
         for text, height in _thin(places[name]):
             box = {"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5}
-            axes.text(i + 0.02, height, text, fontsize=8, va="center", bbox=box)
+            axes.text(
+                i + 0.02, height, _shorten(text), fontsize=8, va="center", bbox=box
+            )
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(names) - 0.7)
@@ -164,8 +165,10 @@ def _draw_heat(
             colour = "black" if cells[i, j] > middle else "white"
             style = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
             axes.text(j, i, f"{cells[i, j]:.3f}", **style)
-    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(
+        range(len(columns)), map(_shorten, columns), rotation=30, ha="right"
+    )
+    axes.set_yticks(range(len(rows)), map(_shorten, rows))
     axes.set(xlabel=x, ylabel=y)
     axes.figure.colorbar(image, ax=axes, label=f"validation {select_by}, best mean")
 
@@ -189,7 +192,7 @@ def _draw_scattered(
 
 
 def _scale(set_scale: Any, values: Sequence[float]) -> None:
-    """Use a logarithmic axis where values span two orders of magnitude, or nearly."""
+    """Use a logarithmic axis where values lie far apart."""
     low, high = min(values), max(values)
     if low > 0 and high / low > _MANY:
         set_scale("log")
@@ -229,3 +232,11 @@ def _list_values(records: Sequence[Record], name: str) -> list[str]:
 def _text(record: Record, name: str) -> str:
     value = record["options"][name]
     return format_value(tuple(value) if isinstance(value, list) else value)
+
+
+def _shorten(text: str) -> str:
+    """Write a number with three digits; leave other text as it is."""
+    try:
+        return f"{float(text):.3g}"
+    except ValueError:
+        return text

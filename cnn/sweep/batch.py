@@ -199,7 +199,7 @@ class Batch:
             "reason": one.reason,
             "rung": one.rung,
             "executor": self._executor.name,
-            "epochs": one.epoch,
+            "trained_epochs": one.epoch,
             "steps": one.epoch * self._length,
             "seconds": round(one.seconds, 4),
             "best_epoch": one.records.best_epoch,

@@ -176,7 +176,7 @@ def _prune(
             continue
         lines = [line for line in record["curve"] if line["epoch"] <= rung.epochs]
         values = metrics.setdefault(make_setting(record["options"]), [])
-        if record["status"] == "failed" and record["epochs"] <= rung.epochs:
+        if record["status"] == "failed" and record["trained_epochs"] <= rung.epochs:
             values.append(math.nan)
         else:
             values.append(lines[-1][f"validation_{session.select_by}"])

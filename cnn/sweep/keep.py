@@ -74,7 +74,7 @@ def save_run(
         evaluated_step=run.step,
         best_step=run.step,
         best_value=metric,
-        best_epoch=record["epochs"],
+        best_epoch=record["trained_epochs"],
         stopped_early=record["stopped_early"],
         metrics_bytes=len(text.encode()),
         seconds=record["seconds"],

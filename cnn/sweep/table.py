@@ -21,7 +21,14 @@ COLUMNS = (
     ["trial", "status"],
     ["validation_accuracy", "validation_balanced_accuracy", "validation_loss"]
     + ["test_accuracy", "test_balanced_accuracy", "test_loss"]
-    + ["best_epoch", "stopped_early", "epochs", "steps", "seconds", "num_parameters"]
+    + [
+        "best_epoch",
+        "stopped_early",
+        "trained_epochs",
+        "steps",
+        "seconds",
+        "num_parameters",
+    ]
     + ["executor", "state_sha256", "reason"],
 )
 

@@ -192,11 +192,11 @@ def test_epochs_may_differ_and_runs_stop_early(tmp_path):
     space = "epochs=1,2,5; learning_rate=0.1,1e-9"
     run_sweep(tmp_path / "a", sweep=space, early_stop_epochs=1, trials_at_once=6)
     rows = read_table(tmp_path / "a")
-    assert [int(row["epochs"]) for row in rows[::2]] == [1, 2, 5]
-    assert rows[5]["stopped_early"] == "true" and int(rows[5]["epochs"]) < 5
+    assert [int(row["trained_epochs"]) for row in rows[::2]] == [1, 2, 5]
+    assert rows[5]["stopped_early"] == "true" and int(rows[5]["trained_epochs"]) == 1
     run_sweep(tmp_path / "b", sweep=space, early_stop_epochs=1, executor="loop")
     solo = read_table(tmp_path / "b")
-    for name in ("epochs", "steps", "best_epoch", "stopped_early"):
+    for name in ("trained_epochs", "steps", "best_epoch", "stopped_early"):
         assert [row[name] for row in rows] == [row[name] for row in solo]
 
 

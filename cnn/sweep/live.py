@@ -93,7 +93,7 @@ def make_settings_table(rows: Sequence[dict[str, Any]], select_by: str) -> Table
     """Make the table of the best settings, as `statistics.rank_settings` has them."""
     title = f"validation {select_by} by setting"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("setting")
+    table.add_column("setting", overflow="fold")
     for name in ("n", "mean", "sd", "± 95 %", "minus best", "± 95 %", "test"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows[:ROWS]:

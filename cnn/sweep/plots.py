@@ -28,10 +28,7 @@ def draw_plots(
         The files: for each numeric option the metric against it; parallel coordinates
         and heat maps where two options or more vary; the learning curves.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     metric = f"validation_{select_by}"
     finished = [record for record in records if record["status"] == "finished"]
@@ -48,11 +45,10 @@ def draw_plots(
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, (draw, *arguments) in drawings.items():
-        figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-        draw(axes, *arguments)
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        draw(figure.add_subplot(), *arguments)
         paths.append(directory / f"{name}.png")
         figure.savefig(paths[-1], dpi=120)
-        plt.close(figure)
     return paths
 
 

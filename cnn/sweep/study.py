@@ -43,7 +43,8 @@ class Study:
         """
         from optuna.trial import TrialState
 
-        if self.count(lambda state: True) >= total:
+        # What waits to run again is the first that is asked for.
+        if self.count(lambda state: state != TrialState.WAITING) >= total:
             return None
         distributions = {axis.name: make_distribution(axis) for axis in self._axes}
         asked = self._study.ask(distributions)

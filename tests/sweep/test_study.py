@@ -52,6 +52,7 @@ def test_a_dead_workers_settings_are_asked_again(tmp_path):
     with dead.show_life(60):
         assert alive.take_over(3600) == 0
         assert alive.ask(2) is None
+    assert alive.take_over(0.0) == 0, "its last sign is new to this one"
     assert alive.take_over(0.0) == 1 and alive.take_over(0.0) == 0
     again = alive.ask(2)
     assert again[1] == lost[1] and again[0] not in (lost[0], kept[0])

@@ -99,9 +99,10 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     layers = [config_module.load_preset(FLAGS.config), given]
     if mode in ("evaluate", "predict", "export"):
         layers = [workdir.read_config(directory), given]
-    if mode == "train" and given.get("from_trial"):
-        layers.insert(1, sweep.read_trial(given["from_trial"]))
     config = config_module.make_config(*layers)
+    if mode == "train" and config.sweep.from_trial:
+        layers.insert(1, sweep.read_trial(config.sweep.from_trial))
+        config = config_module.make_config(*layers)
     devices.configure(config.device)
     if mode == "train":
         train.train(config, directory, terminal)

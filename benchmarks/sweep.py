@@ -6,7 +6,8 @@
 digits. Contenders follow one another in one run, on the cores that this process may
 use. Ours run with every program in the compilation cache; the cold sweep, printed
 besides, compiles. A contender's seconds are those of its processes from start to end;
-without start-up, from when its imports were done. Then trials an hour by executor.
+without start-up, from when its imports were done. Then 16 seeds of the
+preset, and trials an hour by executor.
 """
 
 import argparse
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 COUNTS = {1: (1, 1, 1), 4: (1, 1, 4), 16: (2, 2, 4), 64: (8, 2, 4)}
+PARTS = ("all", "64", "seeds", "executors")
 EXECUTORS = ("loop", "map", "vmap", "shard", "shard_vmap")
 
 
@@ -49,8 +51,8 @@ def run_command(command: list[str], must_succeed: bool = True) -> tuple[float, s
 class Ours:
     """Commands of main.py that share a compilation cache."""
 
-    def __init__(self, directory: Path, epochs: int, devices: int) -> None:
-        """Run in a directory, each time in a new one below it."""
+    def __init__(self, directory: Path, epochs: int | None, devices: int) -> None:
+        """Run in a directory, each time in a new one below it; None: preset's epochs."""
         self._directory, self._number = directory, 0
         self._epochs, self._devices = epochs, devices
         self.cache = directory / "cache"
@@ -60,15 +62,19 @@ class Ours:
         return [
             sys.executable,
             str(ROOT / "main.py"),
-            f"--workdir={self._directory / str(self._number)}",
+            f"--workdir={self.last}",
             f"--compilation_cache={self.cache}",
-            f"--epochs={self._epochs}",
+            *([] if self._epochs is None else [f"--epochs={self._epochs}"]),
             *flags,
         ]
 
-    def sweep(self, count: int, executor: str) -> tuple[float, float]:
+    @property
+    def last(self) -> Path:
+        """Return the directory of the last command."""
+        return self._directory / str(self._number)
+
+    def sweep(self, space: dict[str, list], executor: str) -> tuple[float, float]:
         """Run a sweep; returns its seconds with and without start-up."""
-        space = make_space(count)
         text = ";".join(f"{n}={','.join(map(str, v))}" for n, v in space.items())
         flags = ["--mode=sweep", f"--sweep={text}", f"--executor={executor}"]
         if executor.startswith("shard"):
@@ -81,9 +87,7 @@ class Ours:
         flags = [f"--{name}={value}" for name, value in options.items()]
         command = self._make_command(*flags)
         wall, _ = run_command(command)
-        result = json.loads(
-            (self._directory / str(self._number) / "result.json").read_text()
-        )
+        result = json.loads((self.last / "result.json").read_text())
         return wall, result["seconds"]
 
 
@@ -127,8 +131,8 @@ def compare(ours: Ours, options: argparse.Namespace, directory: Path) -> None:
     print(f"\n64 trials of {options.epochs} epochs, executor {options.executor}\n")
     print("| contender | s | s without start-up | it / our sweep |")
     print("|---|---|---|---|")
-    cold = ours.sweep(64, options.executor)
-    warm = ours.sweep(64, options.executor)
+    cold = ours.sweep(make_space(64), options.executor)
+    warm = ours.sweep(make_space(64), options.executor)
     rows = [(*warm, "our sweep"), (*cold, "our sweep, nothing compiled before")]
     points = list_points(make_space(64))
     ours.run_alone(points[0])
@@ -145,6 +149,24 @@ def compare(ours: Ours, options: argparse.Namespace, directory: Path) -> None:
         print(f"| {name} | {wall:.1f} | {inner:.1f} | {ratios} |", flush=True)
 
 
+def compare_seeds(directory: Path, ours: Ours, options: argparse.Namespace) -> None:
+    """Print 16 seeds of the preset digits, as it is, beside one run of it."""
+    preset = Ours(directory / "preset", None, options.devices)
+    preset.cache = ours.cache
+    preset.run_alone({})
+    wall, _ = preset.run_alone({})
+    result = json.loads((preset.last / "result.json").read_text())
+    images = result["steps"] * 32
+    training = images / result["images_per_second"]
+    bound = wall - training + 16 * training
+    space = {"seed": list(range(16))}
+    preset.sweep(space, options.executor)
+    swept, inner = preset.sweep(space, options.executor)
+    print(f"\n16 seeds of digits: {swept:.1f} s ({inner:.1f} s without start-up);")
+    print(f"one start-up and 16 times one run's training: {bound:.1f} s")
+    print((preset.last / "sweep" / "settings.csv").read_text())
+
+
 def compare_executors(ours: Ours, options: argparse.Namespace) -> None:
     """Print trials an hour by executor and number of trials, start-up included."""
     print(f"\nTrials an hour, trials of {options.epochs} epochs (without start-up)\n")
@@ -154,8 +176,8 @@ def compare_executors(ours: Ours, options: argparse.Namespace) -> None:
     for executor in EXECUTORS:
         cells = []
         for count in counts:
-            ours.sweep(count, executor)
-            wall, inner = ours.sweep(count, executor)
+            ours.sweep(make_space(count), executor)
+            wall, inner = ours.sweep(make_space(count), executor)
             cells.append(f"{3600 * count / wall:,.0f} ({3600 * count / inner:,.0f})")
         print(f"| {executor} | {' | '.join(cells)} |", flush=True)
 
@@ -171,14 +193,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cores, help="PyTorch's")
     parser.add_argument("--devices", type=int, default=cores, help="of shard")
     parser.add_argument("--most", type=int, default=64, help="trials by executor")
-    parser.add_argument("--part", default="all", choices=["all", "64", "executors"])
+    parser.add_argument("--part", default="all", choices=PARTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         ours = Ours(directory, options.epochs, options.devices)
-        if options.part != "executors":
+        if options.part in ("all", "64"):
             compare(ours, options, directory)
-        if options.part != "64":
+        if options.part in ("all", "seeds"):
+            compare_seeds(directory, ours, options)
+        if options.part in ("all", "executors"):
             compare_executors(ours, options)
 
 

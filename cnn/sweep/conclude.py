@@ -1,5 +1,6 @@
 """What a sweep came to, written and told when its trials have ended."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,8 @@ def conclude(
     say(f"{len(everything)} trials; this process took {seconds:.1f} s from its data on")
     plots.draw_plots(everything, select_by, home / "plots")
     say(f"in {home}: trials.csv, settings.csv, best.json, best.py, best/, plots/")
-    say(f"next: python main.py --mode=evaluate --workdir={home / 'best'}")
+    run = shlex.quote(str(home / "best"))
+    say(f"next: python main.py --mode=evaluate --workdir={run}")
     return len(failed)
 
 

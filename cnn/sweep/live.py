@@ -15,6 +15,12 @@ from cnn.sweep.table import Record
 
 ROWS = 12
 PAUSE = 2.0
+_STYLE = {
+    "title_justify": "left",
+    "box": SIMPLE_HEAD,
+    "pad_edge": False,
+    "collapse_padding": True,
+}
 
 
 class LiveTable:
@@ -73,7 +79,7 @@ def rank_progress(progress: Sequence[Progress]) -> list[Progress]:
 def make_table(ranked: Sequence[Progress], ended: int, total: int) -> Table:
     """Make the table of the best trials that run."""
     title = f"{ended} of {total} trials ended"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, **_STYLE)
     for name in ("trial", "options", "epoch", "train loss", "validation", "status"):
         table.add_column(name)
     for one in ranked[:ROWS]:
@@ -92,9 +98,9 @@ def make_table(ranked: Sequence[Progress], ended: int, total: int) -> Table:
 def make_settings_table(rows: Sequence[dict[str, Any]], select_by: str) -> Table:
     """Make the table of the best settings, as `statistics.rank_settings` has them."""
     title = f"validation {select_by} by setting"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, **_STYLE)
     table.add_column("setting", overflow="fold")
-    for name in ("n", "mean", "sd", "± 95 %", "minus best", "± 95 %", "test"):
+    for name in ("n", "mean", "sd", "± 95 %", "- best", "± 95 %", "test"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows[:ROWS]:
         table.add_row(

@@ -52,7 +52,7 @@ class Ours:
     """Commands of main.py that share a compilation cache."""
 
     def __init__(self, directory: Path, epochs: int | None, devices: int) -> None:
-        """Run in a directory, each time in a new one below it; None: preset's epochs."""
+        """Run in a directory, each time in a new one below it; None: its own."""
         self._directory, self._number = directory, 0
         self._epochs, self._devices = epochs, devices
         self.cache = directory / "cache"

@@ -166,8 +166,8 @@ def sweep(
                 halving.run_halving(session, groups, rungs)
             else:
                 grid.run_grid(session, groups)
-        records, seconds = {home: session.records}, time.perf_counter() - started
-        return conclude.conclude(config, home, records, terminal, seconds)
+        records = {home: session.records}
+        return conclude.conclude(config, home, records, terminal, started)
 
 
 def _search(
@@ -194,8 +194,7 @@ def _search(
             worker.run_worker(session, shared, points)
         with worker.one_at_a_time(home):
             found = worker.gather_records(home, shared.list_ended(), seeds)
-            seconds = time.perf_counter() - started
-            return conclude.conclude(config, home, found, terminal, seconds)
+            return conclude.conclude(config, home, found, terminal, started)
 
 
 def read_trial(text: str) -> dict[str, Any]:

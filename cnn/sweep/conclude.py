@@ -1,6 +1,7 @@
 """What a sweep came to, written and told when its trials have ended."""
 
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ def conclude(
     home: Path,
     records: Mapping[Path, Sequence[Record]],
     terminal: Terminal,
-    seconds: float,
+    started: float,
 ) -> int:
     """Write tables, best trial and pictures, and say what they are.
 
@@ -29,7 +30,7 @@ def conclude(
         home: where to.
         records: of all trials, by the directory that keeps their states.
         terminal: where to print.
-        seconds: what this process took for them.
+        started: when this process began with its data, by `time.perf_counter`.
 
     Returns:
         How many trials failed.
@@ -53,9 +54,10 @@ def conclude(
     terminal.console.print(live.make_settings_table(rows, select_by))
     test = ", ".join(f"{n} {best[f'test_{n}']:.4f}" for n in report.TEST_METRICS[:2])
     say(f"best: trial {best['trial']}, test {test}; {len(failed)} trials failed")
-    say(f"{len(everything)} trials; this process took {seconds:.1f} s from its data on")
     plots.draw_plots(everything, select_by, home / "plots")
     say(f"in {home}: trials.csv, settings.csv, best.json, best.py, best/, plots/")
+    seconds = time.perf_counter() - started
+    say(f"{len(everything)} trials; this process took {seconds:.1f} s from its data on")
     run = shlex.quote(str(home / "best"))
     say(f"next: python main.py --mode=evaluate --workdir={run}")
     return len(failed)

@@ -78,7 +78,7 @@ def save_run(
         stopped_early=record["stopped_early"],
         metrics_bytes=len(text.encode()),
         seconds=record["seconds"],
-        train_seconds=record["seconds"],
+        train_seconds=max(record["seconds"], 1e-4),
     )
     workdir.write_text(directory / "metrics.jsonl", text)
     workdir.write_json(directory / workdir.CONFIG_FILE, trial.config.to_flat())

@@ -85,7 +85,8 @@ class Study:
 
     def report(self, number: int, value: float, epoch: int) -> bool:
         """Report a setting's metric after an epoch; returns whether to prune it."""
-        self._mine[number].report(value, epoch)
+        with contextlib.suppress(RuntimeError):  # it was given to others meanwhile
+            self._mine[number].report(value, epoch)
         return self._mine[number].should_prune()
 
     def tell(self, number: int, status: str, reason: str, value: float | None) -> None:
@@ -94,7 +95,8 @@ class Study:
 
         asked = self._mine.pop(number)
         if reason:
-            asked.set_user_attr("reason", reason)
+            with contextlib.suppress(RuntimeError):
+                asked.set_user_attr("reason", reason)
         states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         # One that was given to others meanwhile is theirs.
         self._study.tell(asked, value, states.get(status), skip_if_finished=True)

@@ -57,7 +57,8 @@ def test_a_dead_workers_settings_are_asked_again(tmp_path):
     again = alive.ask(2)
     assert again[1] == lost[1] and again[0] not in (lost[0], kept[0])
     # The dead one wakes up: what it has to say does not count any more.
-    dead.tell(lost[0], "finished", "", 1.0)
+    assert dead.report(lost[0], 0.1, 1) is False
+    dead.tell(lost[0], "failed", "the loss is not finite", None)
     alive.tell(kept[0], "failed", "the loss is not finite", None)
     assert alive.count_ended() == 1
     alive.tell(again[0], "finished", "", 0.5)

@@ -154,13 +154,13 @@ def sweep(
         session = Session(config, home, terminal, stop)
         planned = trials.make_trials(points, config)
         groups = trials.group_trials(planned)
+        trials.announce_groups(groups, len(planned), terminal)
         for group in groups:
             session.make_run(group[0].config)
         rungs = []
         if config.sweep.halving:
             rungs = halving.make_plan(planned, config.sweep.halving, terminal)
         session.open()
-        trials.announce_groups(groups, len(planned), terminal)
         with catch_signals(stop), session.closing(len(planned)):
             if rungs:
                 halving.run_halving(session, groups, rungs)
@@ -181,15 +181,14 @@ def _search(
     with workdir.lock(directory):
         started = time.perf_counter()
         session = Session(config, directory, terminal, stop)
-        groups = trials.group_trials(corners)
+        groups, seeds = trials.group_trials(corners), len(points.seeds) or 1
+        trials.announce_groups(groups, options.trials * seeds, terminal)
         for group in groups:
             session.make_run(group[0].config)
         shared = storage.open_study(config, points, home, name)
         session.open()
         session.write_config(home)
         terminal.say(f"worker    {name} of study {options.study}")
-        seeds = len(points.seeds) or 1
-        trials.announce_groups(groups, options.trials * seeds, terminal)
         with catch_signals(stop), session.closing(options.trials):
             worker.run_worker(session, shared, points)
         with worker.one_at_a_time(home):

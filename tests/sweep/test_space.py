@@ -5,8 +5,9 @@ from fixtures_runs import TINY, make_flags, run_main
 
 from cnn import config as config_module
 from cnn.errors import UserError
+from cnn.progress import Terminal
 from cnn.sweep.space import parse_space
-from cnn.sweep.trials import group_trials, make_trials
+from cnn.sweep.trials import announce_groups, group_trials, make_trials
 
 FIELDS = config_module.list_fields()
 
@@ -172,3 +173,25 @@ def test_trials_are_the_solo_runs_of_the_same_flags():
 def test_a_trial_out_of_range_is_refused():
     with pytest.raises(UserError, match="--learning_rate=-1.0 is outside"):
         make_all("learning_rate=1,-1")
+
+
+def test_many_programs_are_warned_of(capsys):
+    sizes = ",".join(str(size) for size in range(10, 40))
+    many = group_trials(make_all(f"batch_size={sizes}; learning_rate=0.1,0.2"))
+    announce_groups(many, 60, Terminal())
+    told = " ".join(capsys.readouterr().out.split())
+    assert "60 in 30 compiled program(s)" in told
+    assert (
+        "warning: 30 programs must be compiled, one for each choice of batch_size"
+        in told
+    )
+    announce_groups(many[:20], 40, Terminal())
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_preset_may_carry_its_sweep(tmp_path, monkeypatch, capsys):
+    preset = tmp_path / "mine.py"
+    preset.write_text('options = {"sweep": "learning_rate=0.1,0.1"}\n')
+    monkeypatch.chdir(tmp_path)
+    assert run_main("--mode=sweep", f"--config={preset}") == 2
+    assert "learning_rate=0.1,0.1 has 0.1 twice" in capsys.readouterr().err

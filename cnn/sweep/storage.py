@@ -1,6 +1,7 @@
 """Where an Optuna study lies: a journal file, or a database that machines share."""
 
 import re
+import time
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cnn.config import Config
 
 CONNECT_SECONDS = 10
+_ATTEMPTS = 5
 
 
 def open_study(config: "Config", space: Space, home: Path, worker: str) -> Study:
@@ -34,39 +36,50 @@ def open_study(config: "Config", space: Space, home: Path, worker: str) -> Study
     except ImportError:
         raise UserError("--search=optuna needs Optuna: pip install optuna") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = config.sweep
-    direction = "minimize" if config.train.select_by == "loss" else "maximize"
-    wanted = describe_study(config, space)
-    try:
-        storage = _open_storage(options.storage, home)
-        study = optuna.create_study(
-            storage=storage,
-            pruner=_make_pruner(options.pruner, config.train.epochs),
-            study_name=options.study,
-            direction=direction,
-            load_if_exists=True,
-        )
-        text = f"{options.sweep_seed}/{worker}/{len(study.get_trials(deepcopy=False))}"
-        study.sampler = optuna.samplers.TPESampler(
-            seed=zlib.crc32(text.encode()), constant_liar=True
-        )
-        stored = study.user_attrs.get("sweep")
-        if stored is None:
-            study.set_user_attr("sweep", wanted)
-    except Exception as error:
-        first = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"--storage={_hide_password(options.storage)} does not answer "
-            f"({type(error).__name__}: {first}); check the address, that the server "
-            "runs and that its driver is installed"
-        ) from None
-    if stored not in (None, wanted):
+    options, wanted = config.sweep, describe_study(config, space)
+    for attempt in range(_ATTEMPTS):
+        try:
+            study = _join(config, home)
+            if study.user_attrs.get("sweep") is None:
+                study.set_user_attr("sweep", wanted)
+            stored = study.user_attrs["sweep"]
+            count = len(study.get_trials(deepcopy=False))
+            break
+        except Exception as error:
+            # Workers that come at once may all be creating the tables.
+            is_race = type(error).__name__ in ("IntegrityError", "ProgrammingError")
+            if is_race and attempt + 1 < _ATTEMPTS:
+                time.sleep(1 + attempt)
+                continue
+            first = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"--storage={_hide_password(options.storage)} does not answer "
+                f"({type(error).__name__}: {first}); check the address, that the "
+                "server runs and that its driver is installed"
+            ) from None
+    if stored != wanted:
         raise UserError(
             f"--study={options.study} of this storage is of another sweep, "
             f"{stored['space']} (now {wanted['space']}), or of other options; give its "
             "own, or another --study"
         )
+    # Another seed for each worker and each start, or they would all ask the same.
+    seed = zlib.crc32(f"{options.sweep_seed}/{worker}/{count}".encode())
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     return Study(study, space, worker)
+
+
+def _join(config: "Config", home: Path) -> Any:
+    import optuna
+
+    options = config.sweep
+    return optuna.create_study(
+        storage=_open_storage(options.storage, home),
+        pruner=_make_pruner(options.pruner, config.train.epochs),
+        study_name=options.study,
+        direction="minimize" if config.train.select_by == "loss" else "maximize",
+        load_if_exists=True,
+    )
 
 
 def describe_study(config: "Config", space: Space) -> dict[str, Any]:

@@ -4,6 +4,7 @@
   python main.py --model=mlp --epochs=20           change any option
   python main.py --config=NAME                     train configs/NAME.py
   python main.py --init_from=DIR --train_only=head fine-tune what a run has learnt
+  python main.py --mode=sweep --sweep='learning_rate=log(1e-3,1,8); seed=0:4'
   python main.py --mode=evaluate --workdir=DIR     evaluate a trained run
   python main.py --mode=predict --workdir=DIR --predict_images='*.png'
   python main.py --mode=visualize --workdir=DIR    pictures of what a run has learnt
@@ -36,6 +37,7 @@ from cnn import (
     evaluate,
     export,
     predict,
+    sweep,
     train,
     visualize,
     workdir,
@@ -47,6 +49,7 @@ from cnn.progress import Terminal
 
 MODES = {
     "train": "train, or go on with a run that was stopped",
+    "sweep": "run the trials of --sweep as few programs; goes on likewise",
     "evaluate": "write evaluation.json: loss, accuracy, confusion",
     "predict": "write predictions.csv for --predict_images",
     "convert": "turn PyTorch's weights (--source, --model) into a run",
@@ -54,6 +57,7 @@ MODES = {
     "visualize": "draw --pictures and report.html of a run, or of --workdir=A,B",
     "describe": "write describe.json: parameters, operations, shapes; trains nothing",
 }
+TRIALS_FAILED = 1
 USAGE_ERROR = 2
 
 flags.DEFINE_string("config", "digits", "preset NAME of configs/, or path of a .py")
@@ -72,7 +76,7 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) > 1:
             raise UserError(f"{arguments[1]} is no flag; flags are --name=value")
-        run_mode(FLAGS.mode, Terminal())
+        failed = run_mode(FLAGS.mode, Terminal())
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -80,24 +84,35 @@ def main(arguments: list[str]) -> int:
         return stopped.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    return 0
+    return TRIALS_FAILED if failed else 0
 
 
-def run_mode(mode: str, terminal: Terminal) -> None:
-    """Compose the config from preset, run and flags, and call the mode."""
+def run_mode(mode: str, terminal: Terminal) -> int:
+    """Compose the config from preset, run and flags, and call the mode.
+
+    Returns:
+        How many trials of a sweep failed; 0 in the other modes.
+    """
     if mode not in MODES:
         raise UserError(f"--mode={mode} is unknown{config_module.suggest(mode, MODES)}")
     given = _read_flags()
-    directory = Path(FLAGS.workdir or workdir.name_workdir(*_name_parts(given)))
+    directory = Path(FLAGS.workdir or workdir.name_workdir(*_name_parts(mode, given)))
     directories = [directory]
     if mode == "visualize" and FLAGS.workdir:
         directories = workdir.split_directories(FLAGS.workdir)
-    config = config_module.make_config(_read_base(mode, directories[0], given), given)
+    layers = [_read_base(mode, directories[0], given), given]
+    config = config_module.make_config(*layers)
+    if mode == "train" and config.sweep.from_trial:
+        layers.insert(1, sweep.read_trial(config.sweep.from_trial))
+        config = config_module.make_config(*layers)
     devices.configure(config.device)
     if mode == "train":
         train.train(config, directory, terminal)
     elif mode == "evaluate":
         evaluate.evaluate(config, directory, terminal)
+    elif mode == "sweep":
+        fields = config_module.list_fields()
+        return sweep.sweep(config, fields, directory, terminal) or 0
     elif mode == "predict":
         path = predict.predict(config, directory)
         terminal.say(f"written to {path}")
@@ -109,6 +124,7 @@ def run_mode(mode: str, terminal: Terminal) -> None:
         visualize.visualize(config, directories, terminal)
     else:
         describe.describe(config, directory, terminal)
+    return 0
 
 
 def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, Any]:
@@ -133,9 +149,14 @@ def _read_flags() -> dict[str, Any]:
     return given
 
 
-def _name_parts(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _name_parts(mode: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     fields = config_module.list_fields()
-    named = {n: v for n, v in given.items() if fields[n].metadata["changes_run"]}
+    own = sweep.SweepOptions().select_identity() if mode == "sweep" else {}
+    named = {
+        name: value
+        for name, value in given.items()
+        if fields[name].metadata["changes_run"] or name in own
+    }
     return Path(FLAGS.config).stem, named
 
 

@@ -28,6 +28,7 @@ from cnn.optimizer import OptimizerOptions
 from cnn.predict import PredictOptions
 from cnn.progress import ProgressOptions
 from cnn.steps import StepOptions
+from cnn.sweep import SweepOptions
 from cnn.train import TrainOptions
 from cnn.transfer import TransferOptions
 from cnn.visualize import VisualizeOptions
@@ -47,6 +48,7 @@ class Config:
     step: StepOptions = StepOptions()
     train: TrainOptions = TrainOptions()
     transfer: TransferOptions = TransferOptions()
+    sweep: SweepOptions = SweepOptions()
     checkpoint: CheckpointOptions = CheckpointOptions()
     progress: ProgressOptions = ProgressOptions()
     device: DeviceOptions = DeviceOptions()
@@ -101,6 +103,24 @@ class Config:
                     traced[field.name] = field.default
             groups[group.name] = dataclasses.replace(group_options, **traced)
         return Config(**groups)
+
+    def make_program_key(self) -> tuple["Config", tuple]:
+        """Return what is equal for runs that are one program.
+
+        Returns:
+            The static part, and the shape of every traced number, None where absent.
+        """
+        numbers = self.make_hyperparameters().items()
+        shapes = tuple((n, None if x is None else x.shape) for n, x in numbers)
+        return self.make_static(), shapes
+
+    def change(self, changes: Mapping[str, Any]) -> "Config":
+        """Return the config with other values of some options, by flag name.
+
+        Raises:
+            UserError: as `make_config`.
+        """
+        return make_config(self.to_flat(), changes)
 
     def select_run_options(self) -> dict[str, Any]:
         """Return those options, by flag name, of which a change makes another run."""

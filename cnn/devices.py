@@ -28,6 +28,13 @@ class DeviceOptions:
         "what layers compute in; parameters, statistics and losses stay float32",
         choices=("float32", "bfloat16"),
     )
+    cpu_devices: int = option(
+        0,
+        "virtual devices the CPU is split into, as for --executor=shard; 0: as jax "
+        "has it",
+        within="[0, 1024]",
+        changes_run=False,
+    )
     deterministic: bool = option(
         False, "only operations whose result never varies (GPU; slower)"
     )
@@ -67,6 +74,8 @@ def configure(options: DeviceOptions) -> None:
     if options.deterministic:
         flags.append("--xla_gpu_deterministic_ops=true")
     os.environ["XLA_FLAGS"] = " ".join(flags)
+    if options.cpu_devices:
+        jax.config.update("jax_num_cpu_devices", options.cpu_devices)
     if options.compilation_cache == "off":
         jax.config.update("jax_enable_compilation_cache", False)
         return

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 from cnn import describe, devices, workdir
@@ -14,7 +15,7 @@ from cnn.state import (
 )
 from cnn.transfer import proof
 
-_TEST_METRICS = ("accuracy", "loss", "correct", "count", "top5", "balanced_accuracy")
+TEST_METRICS = ("accuracy", "loss", "correct", "count", "top5", "balanced_accuracy")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -54,10 +55,24 @@ def write_result(run: Run) -> dict[str, Any]:
     Raises:
         UserError: frozen leaves are not what they were; `result.json` says so too.
     """
-    found, records = run.evaluate("test"), run.records
+    found = run.evaluate("test")
     run.update_seconds()
+    result = make_result(run, found)
+    workdir.write_json(run.directory / "result.json", result)
+    proof.check_unchanged(_find_changed(run), f"{run.directory}")
+    return result
+
+
+def make_result(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Make what `result.json` says of a run that has ended.
+
+    Args:
+        run: the run.
+        found: `TEST_METRICS` of its final weights.
+    """
+    records = run.records
     images = run.step * run.config.step.batch_size
-    result = {f"test_{name}": found[name] for name in _TEST_METRICS}
+    result = {f"test_{name}": found[name] for name in TEST_METRICS}
     result |= {
         "best_step": records.best_step,
         "best_validation": records.best_value if records.best_step >= 0 else None,
@@ -74,13 +89,14 @@ def write_result(run: Run) -> dict[str, Any]:
         "state_sha256": compute_state_sha256(run.state),
     }
     transfer = run.describe_checkpoint().get("transfer", {})
-    changed = proof.find_changed(
-        transfer.get("frozen", {}), get_weights(run.state), get_variables(run.state)
-    )
-    result |= proof.summarise(transfer, changed)
-    workdir.write_json(run.directory / "result.json", result)
-    proof.check_unchanged(changed, f"{run.directory}")
-    return result
+    return result | proof.summarise(transfer, _find_changed(run))
+
+
+def _find_changed(run: Run) -> list[str]:
+    """List the frozen leaves that are not what they were before the first step."""
+    transfer = run.describe_checkpoint().get("transfer", {})
+    weights = get_weights(run.state), get_variables(run.state)
+    return proof.find_changed(transfer.get("frozen", {}), *weights)
 
 
 def conclude(run: Run, result: dict[str, Any]) -> None:

@@ -76,23 +76,18 @@ class Run:
         self._stored = manifest.read_description(self._newest) if self._newest else {}
         source, pixels = start.open_start(config, self._stored, self.dataset, terminal)
         task = make_task(config, self.dataset, pixels)
-        self.image_shape = self._crop_shape(self.dataset.train.shape)
+        size, stored = config.data.image_size, self.dataset.train.shape
+        self.image_shape = (size, size, stored[2]) if size else stored
         self.description = describe.describe_model(task.model, self.image_shape)
-        self.plan = plan.make_plan(
-            config,
-            source,
-            self._stored,
-            task.model,
-            self.description,
-            self.dataset,
-            terminal,
-        )
+        start_of = config, source, self._stored, task.model
+        self.plan = plan.make_plan(*start_of, self.description, self.dataset, terminal)
         self.task = dataclasses.replace(task, rates=self.plan.rates)
         self.loaders = like.loaders if shares_data else self._make_loaders()
         self.eval_split = "validation" if "validation" in self.loaders else "test"
         self._everywhere = devices.replicated(self.mesh)
         self.hyperparameters = config.make_hyperparameters()
-        self.phase, self.program = 0, self._make_program(0)
+        self._built: dict[int, tuple[Program, Callable[..., TrainState]]] = {}
+        self._enter(0)
         self.frozen: dict[str, str] = {}
         self.pace = Pace()
         self._seconds_before = 0.0
@@ -124,7 +119,7 @@ class Run:
             self.begin(self.config)
             return
         self._choose_phase(int(self._newest.name))
-        shapes = jax.eval_shape(self._make_create(), self.hyperparameters, {})
+        shapes = jax.eval_shape(self._create, self.hyperparameters, {})
         sums = jax.eval_shape(steps.create_train_sums)
         like = checkpoint.abstract((shapes, sums), self._everywhere)
         self.state, self.sums, _ = checkpoint.load_state(self._newest, *like)
@@ -133,16 +128,26 @@ class Run:
         self._seconds_before = self.records.seconds
         self.terminal.say(f"going on from step {self.step} of {self.total_steps}")
 
-    def begin(self, config: "Config") -> None:
-        """Stand before the first step of a run that has the same static part."""
+    def begin(self, config: "Config", state: TrainState | None = None) -> None:
+        """Take up another run of the same static part.
+
+        Args:
+            config: its options.
+            state: where it stands, between two epochs; None: before its first step.
+        """
+        goes_on = state is not None and config == self.config
         self.config, self.hyperparameters = config, config.make_hyperparameters()
-        self._choose_phase(0)
-        self.program.forget()
-        self.state = self._make_create()(self.hyperparameters, self.plan.taken)
-        self.frozen = proof.hash_frozen(
-            self.plan.phases[0],
-            replace_leaves(get_weights(self.state), self.plan.taken),
-        )
+        if not goes_on:
+            self._choose_phase(0)
+            self.program.forget()
+            self.state = self._create(self.hyperparameters, self.plan.taken)
+            self.frozen = proof.hash_frozen(
+                self.plan.phases[0],
+                replace_leaves(get_weights(self.state), self.plan.taken),
+            )
+        if state is not None:
+            self.state = state
+            self._choose_phase(self.step)
         self.sums = jax.device_put(steps.create_train_sums(), self._everywhere)
         self.records = Records()
 
@@ -151,7 +156,7 @@ class Run:
         phase = self.phase
         self._choose_phase(self.step + 1)
         if self.phase != phase:
-            fresh = self._make_create()(self.hyperparameters, get_weights(self.state))
+            fresh = self._create(self.hyperparameters, get_weights(self.state))
             opt_state = freezing.carry_over(self.state.opt_state, fresh.opt_state)
             self.state = self.state.replace(opt_state=opt_state)
 
@@ -187,11 +192,6 @@ class Run:
             "records": dataclasses.asdict(self.records),
         } | self.plan.describe(self.phase, self.frozen)
 
-    def _crop_shape(self, stored: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return (H, W, C) of what the model sees of stored images."""
-        size = self.config.data.image_size
-        return (size, size, stored[2]) if size else stored
-
     def _make_loaders(self) -> dict[str, Loader]:
         return {
             split: Loader(images, self.config.data, self.mesh)
@@ -199,9 +199,9 @@ class Run:
             if (images := getattr(self.dataset, split)) is not None
         }
 
-    def _make_create(self) -> Callable[..., TrainState]:
-        """Make the function that creates a state of the current phase."""
-        trained = freezing.list_trained(self.plan.phases[self.phase])
+    def _make_create(self, phase: int) -> Callable[..., TrainState]:
+        """Make the function that creates a state of a phase."""
+        trained = freezing.list_trained(self.plan.phases[phase])
         task, shape = self.task, self.image_shape
 
         def create(numbers: Hyperparameters, taken: Any) -> TrainState:
@@ -213,9 +213,15 @@ class Run:
     def _choose_phase(self, step: int) -> None:
         """Take up the phase that took a step, counted from 1, or takes the first."""
         number = max(0, step - 1) // self.task.steps_per_epoch
-        phase = freezing.find_phase(self.plan.phases, number)
-        if phase != self.phase:
-            self.phase, self.program = phase, self._make_program(phase)
+        self._enter(freezing.find_phase(self.plan.phases, number))
+
+    def _enter(self, phase: int) -> None:
+        """Take up a phase, built when it comes first."""
+        self.phase = phase
+        if phase not in self._built:
+            built = self._make_program(phase), self._make_create(phase)
+            self._built[phase] = built
+        self.program, self._create = self._built[phase]
 
     def _make_program(self, phase: int) -> Program:
         """Build what computes in a phase; on features while the head alone trains."""

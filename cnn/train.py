@@ -122,7 +122,6 @@ def _loop(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
                 _save(run, log, writer)
         if run.has_ended:
             return
-        run.enter_phase()
         _train_epoch(run, log, writer)
 
 
@@ -141,6 +140,7 @@ def iterate_calls(
     Raises:
         Interrupted: a signal arrived.
     """
+    run.enter_phase()
     number, done = divmod(run.step, run.task.steps_per_epoch)
     batch_size, count = run.config.step.batch_size, len(run.loaders["train"])
     ids = make_epoch_order(run.config.train.seed, number, count, batch_size)

@@ -60,7 +60,7 @@ def _find_typing_only(tree):
 
 def _are_modules(node):
     # `from cnn.data import decode` means cnn.data.decode, not what the package makes.
-    inside = ("cnn.data", "cnn.ops", "cnn.models", "cnn.augment", "cnn.visualize")
+    inside = [f"cnn.{m}" for m in "data ops models augment visualize sweep".split()]
     return node.module in inside and all(a.name.islower() for a in node.names)
 
 

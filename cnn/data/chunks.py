@@ -55,7 +55,7 @@ class Loader:
         Raises:
             UserError: `always`, and the device cannot hold them.
         """
-        size, memory = images.num_bytes, _device_memory(mesh)
+        size, memory = images.num_bytes, get_device_memory(mesh)
         self.is_resident = options.resident == "always" or (
             options.resident == "auto" and size <= RESIDENT_SHARE * memory
         )
@@ -93,6 +93,11 @@ class Loader:
     def image_bytes(self) -> int:
         """Return the bytes of one image."""
         return self._images.num_bytes // len(self)
+
+    @property
+    def resident(self) -> dict[str, jax.Array]:
+        """Return `images` uint8 [N, H, W, C] and `labels` int32 [N] on the device."""
+        return {"images": self._on_device, "labels": jax.numpy.asarray(self._labels)}
 
     def fill(self, positions: np.ndarray, **arrays: np.ndarray) -> dict[str, Any]:
         """Fill one chunk.
@@ -153,7 +158,8 @@ def _cut(array: np.ndarray, start: int, size: int) -> np.ndarray:
     return np.pad(part, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
 
 
-def _device_memory(mesh: Mesh) -> int:
+def get_device_memory(mesh: Mesh) -> int:
+    """Return the bytes of a device's memory."""
     device: Any = mesh.devices.flat[0]
     statistics: dict | Sequence | None = device.memory_stats()
     if statistics and "bytes_limit" in statistics:

@@ -120,20 +120,20 @@ def test_mistakes_in_reading_reach_the_caller(make_images, mesh):
     ],
 )
 def test_where_images_lie(make_images, mesh, monkeypatch, memory, resident, expected):
-    monkeypatch.setattr(chunks, "_device_memory", lambda mesh: memory)
+    monkeypatch.setattr(chunks, "get_device_memory", lambda mesh: memory)
     loader = make_loader(make_images(44), resident, mesh)
     assert loader.is_resident == expected
     assert len(loader) == 44 and loader.image_shape == (8, 8, 1)
 
 
 def test_always_refuses_what_cannot_fit(make_images, mesh, monkeypatch):
-    monkeypatch.setattr(chunks, "_device_memory", lambda mesh: 44 * 64 - 1)
+    monkeypatch.setattr(chunks, "get_device_memory", lambda mesh: 44 * 64 - 1)
     with pytest.raises(UserError, match="--resident=never"):
         make_loader(make_images(44), "always", mesh)
 
 
 def test_memory_of_the_machine_is_known(mesh):
-    assert chunks._device_memory(mesh) > 2**28
+    assert chunks.get_device_memory(mesh) > 2**28
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""Trials and their groups: those of one group are one program."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cnn.errors import UserError
+from cnn.progress import Terminal
+from cnn.sweep.space import Space
+
+if TYPE_CHECKING:
+    from cnn.config import Config
+
+MANY_PROGRAMS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One point of a space.
+
+    Attributes:
+        number: of the trial, from 0.
+        options: what it has of the space, by flag name, `seed` among them.
+        config: all of its options, as the solo run with the same flags has them.
+    """
+
+    number: int
+    options: Mapping[str, Any]
+    config: "Config"
+
+    @property
+    def setting(self) -> tuple:
+        """Return its options without the seed: trials that share it are repetitions."""
+        return make_setting(self.options)
+
+
+def make_setting(options: Mapping[str, Any]) -> tuple:
+    """Return options without the seed, as something that can be compared."""
+    return tuple(
+        (name, tuple(value) if isinstance(value, list) else value)
+        for name, value in options.items()
+        if name != "seed"
+    )
+
+
+def make_trial(number: int, options: Mapping[str, Any], config: "Config") -> Trial:
+    """Make a trial of the options of a sweep.
+
+    Raises:
+        UserError: its options are out of range, or contradict each other.
+    """
+    defaults = type(config)().sweep
+    alone = dataclasses.replace(config, sweep=defaults)
+    return Trial(number, options, alone.change(options))
+
+
+def make_trials(space: Space, config: "Config") -> list[Trial]:
+    """Make every trial of a space.
+
+    Raises:
+        UserError: there are more than --max_trials, the number of draws is missing or
+            has nothing to draw, or a trial's options are not allowed.
+    """
+    options = config.sweep
+    drawn = ", ".join(axis.name for axis in space.drawn)
+    if space.drawn and not options.trials:
+        raise UserError(f"--sweep draws {drawn}; say how many times with --trials=N")
+    if options.trials and not space.drawn:
+        raise UserError(
+            f"--trials={options.trials} counts draws, and --sweep has nothing to draw; "
+            "leave it out, or use uniform(a,b), loguniform(a,b) or choice(…)"
+        )
+    count = space.count_points() * (options.trials or 1)
+    if count > options.max_trials:
+        raise UserError(
+            f"--sweep has {count} trials, more than --max_trials="
+            f"{options.max_trials}; make it smaller, or raise that"
+        )
+    points = space.iterate(options.trials, options.sweep_seed)
+    return [make_trial(i, point, config) for i, point in enumerate(points)]
+
+
+def group_trials(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Group trials by program, in the order of their first trials."""
+    groups: dict[Any, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(trial.config.make_program_key(), []).append(trial)
+    return list(groups.values())
+
+
+def make_corners(space: Space, config: "Config") -> list[Trial]:
+    """Make trials that between them have every value and every program of a space.
+
+    They are what is checked before a search whose points are not known beforehand.
+
+    Raises:
+        UserError: a value is not allowed.
+    """
+    ends = {axis.name: axis.values or (axis.low, axis.high) for axis in space.axes}
+    first = {name: values[0] for name, values in ends.items()}
+    alone = {
+        name: [make_trial(0, first | {name: value}, config) for value in values]
+        for name, values in ends.items()
+    }
+    static = {
+        name: ends[name]
+        for name, some in alone.items()
+        if len({trial.config.make_program_key() for trial in some}) > 1
+    }
+    together = [
+        make_trial(0, first | dict(zip(static, values, strict=True)), config)
+        for values in itertools.product(*static.values())
+    ]
+    return [trial for some in alone.values() for trial in some] + together
+
+
+def announce_groups(
+    groups: Sequence[Sequence[Trial]], count: int, terminal: Terminal
+) -> None:
+    """Say how many trials and programs there are; warn where those are many."""
+    terminal.say(f"trials    {count} in {len(groups)} compiled program(s)")
+    if len(groups) > MANY_PROGRAMS:
+        config = groups[0][0].config
+        static = {
+            field.name
+            for group in dataclasses.fields(config)
+            for field in dataclasses.fields(group.type)
+            if field.metadata["kind"] == "static"
+        }
+        names = [name for name in groups[0][0].options if name in static]
+        terminal.say(
+            f"warning: {len(groups)} programs must be compiled, one for each choice of "
+            f"{', '.join(names)}; numbers such as learning_rate share one"
+        )

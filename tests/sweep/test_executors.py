@@ -1,0 +1,158 @@
+"""A trial equals the solo run, whatever runs beside it."""
+
+import json
+import logging
+import random
+
+import jax
+import numpy as np
+import pytest
+from fixtures_runs import TINY, train_run
+
+from cnn import config as config_module
+from cnn.interrupt import Stop
+from cnn.progress import Terminal
+from cnn.run import Run
+from cnn.state import compute_state_sha256
+from cnn.sweep.loop import Loop
+from cnn.sweep.stacked import STACKED, Stacked
+
+BASE = config_module.make_config(
+    config_module.load_preset("digits"),
+    TINY,
+    {"flip_probability": 0.5, "mixup_alpha": 0.2, "train_examples": 200},
+)
+STEPS = 20
+
+
+def make_run(config=BASE, like=None):
+    return Run(config, "nowhere", Terminal(), Stop(), like)
+
+
+def make_executor(name, run, width):
+    return Loop(run, width) if name == "loop" else Stacked(run, name, width)
+
+
+def train(executor, configs, epochs, active=None):
+    """Return states on the host and the losses [T, steps] of some epochs."""
+    states, losses = executor.create(configs), []
+    for number in range(epochs):
+        taking_part = active or [True] * len(configs)
+        states, results = executor.train_epoch(states, configs, number, taking_part)
+        losses.append([r.losses if r else np.zeros(0) for r in results])
+    joined = [np.concatenate(own) for own in zip(*losses, strict=True)]
+    return executor.take_states(states), joined
+
+
+@pytest.fixture(scope="module")
+def run():
+    return make_run()
+
+
+CONFIGS = [
+    BASE.change({"learning_rate": rate, "seed": seed})
+    for rate, seed in ((0.01, 0), (0.1, 0), (0.05, 3))
+]
+
+
+@pytest.mark.parametrize("name", ["loop", *STACKED])
+def test_losses_equal_the_loop(run, name):
+    reference = train(Loop(run, 3), CONFIGS, 2)
+    states, losses = train(make_executor(name, run, 3), CONFIGS, 2)
+    for own, others in zip(losses, reference[1], strict=True):
+        assert len(own) == STEPS
+        np.testing.assert_allclose(own, others, rtol=1e-5, atol=0)
+    if name == "loop":
+        own = [compute_state_sha256(state) for state in states]
+        assert own == [compute_state_sha256(state) for state in reference[0]]
+
+
+@pytest.mark.parametrize("name", ["map", "vmap"])
+def test_neighbours_do_not_matter(run, name):
+    executor = Stacked(run, name, 3)
+    alone, _ = train(executor, CONFIGS[1:2], 1)
+    beside, _ = train(executor, CONFIGS, 1)
+    other, _ = train(executor, CONFIGS[::-1], 1, [False, True, True])
+    hashes = [compute_state_sha256(x) for x in (alone[0], beside[1], other[1])]
+    assert len(set(hashes)) == 1
+
+
+@pytest.mark.parametrize("name", ["loop", *STACKED])
+def test_a_trial_that_takes_no_part_stays(run, name):
+    executor = make_executor(name, run, 3)
+    before = executor.take_states(executor.create(CONFIGS))
+    after, losses = train(executor, CONFIGS, 1, [True, False, True])
+    same = [
+        compute_state_sha256(a) == compute_state_sha256(b)
+        for a, b in zip(before[:3], after[:3], strict=True)
+    ]
+    assert same == [False, True, False]
+    assert [len(own) for own in losses] == [10, 0, 10]
+
+
+@pytest.mark.parametrize("name", ["map", "vmap", "shard"])
+def test_evaluation_is_that_of_the_solo_run(run, name):
+    loop, stacked = Loop(run, 3), Stacked(run, name, 3)
+    states = loop.create(CONFIGS)
+    placed = stacked.place(loop.take_states(states))
+    active = [True, False, True]
+    found = loop.evaluate(states, "test", active)
+    others = stacked.evaluate(placed, "test", active)
+    assert found[1] is None and others[1] is None
+    for one, other in ((found[0], others[0]), (found[2], others[2])):
+        assert one["confusion"] == other["confusion"] and one["count"] == 360
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["loop", *STACKED])
+def test_one_compilation_for_all_numbers(name, caplog):
+    run = make_run()
+    with caplog.at_level(logging.DEBUG, "jax"), jax.log_compiles():
+        executor = make_executor(name, run, 2)
+        for some in (CONFIGS[:2], CONFIGS[1:], CONFIGS[2:]):
+            train(executor, some, 2)
+    assert count_compilations(caplog) == 1
+
+
+def count_compilations(caplog):
+    """Count the compilations of a program that trains."""
+    messages = [record.getMessage() for record in caplog.records]
+    return sum("XLA compilation of jit(train_" in message for message in messages)
+
+
+def test_a_run_shares_its_data(run):
+    other = make_run(BASE.change({"model": "mlp"}), like=run)
+    assert other.loaders is run.loaders and other.task.model != run.task.model
+    fewer = make_run(BASE.change({"train_examples": 150}), like=run)
+    assert fewer.loaders is not run.loaders
+
+
+MODELS = ("simple_cnn", "mlp", "sliding_regression")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(10))
+def test_ten_random_trials_equal_their_solo_runs(tmp_path, number):
+    chance = random.Random(number)
+    changes = {
+        "model": MODELS[number % 3],
+        "learning_rate": 10 ** chance.uniform(-2.5, -0.5),
+        "weight_decay": chance.choice([0.0, 5e-4]),
+        "dropout_rate": chance.choice([0.0, 0.3]),
+        "epochs": chance.choice([4, 5]),
+        "seed": chance.randrange(100),
+    }
+    result = train_run(tmp_path, **changes)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    solo = [json.loads(x)["loss"] for x in lines if "gradient_norm" in x][:STEPS]
+    config = config_module.make_config(config_module.load_preset("digits"), TINY)
+    config = config.change(changes)
+    shared = make_run(config)
+    beside = [config.change({"learning_rate": 0.02}), config]
+    epochs = config.train.epochs
+    states, losses = train(Loop(shared, 2), beside, epochs)
+    assert compute_state_sha256(states[1]) == result["state_sha256"]
+    np.testing.assert_array_equal(losses[1][:STEPS], np.float32(solo))
+    for name in STACKED:
+        _, losses = train(Stacked(shared, name, 2), beside, epochs)
+        np.testing.assert_allclose(losses[1][:STEPS], solo, rtol=1e-5, atol=0)

@@ -1,0 +1,187 @@
+"""Optuna's studies: every setting once, whoever dies; and one message for mistakes."""
+
+import collections
+import json
+import os
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from fixtures_runs import make_flags, start_main
+from test_sweep import TINY, read_table, run_sweep
+
+from cnn import config as config_module
+from cnn.errors import UserError
+from cnn.sweep import storage, study
+from cnn.sweep.space import parse_space
+from cnn.sweep.table import read_records
+from cnn.sweep.worker import gather_records
+
+SPACE = "learning_rate=loguniform(0.01,1); momentum=0.5,0.9; seed=0:2"
+OPTUNA = {"sweep": SPACE, "search": "optuna", "trials": 5, "trials_at_once": 6}
+# A server for the test of many workers, as docs/sweeps.md starts one.
+SERVER = os.environ.get("CNN_TEST_STORAGE", "")
+
+
+def open_study(home, worker, **changes):
+    fields = config_module.list_fields()
+    config = config_module.make_config(TINY, OPTUNA, changes)
+    space = parse_space(config.sweep.sweep, fields)
+    return storage.open_study(config, space, Path(home), worker)
+
+
+def test_settings_are_handed_out_once(tmp_path):
+    workers = [open_study(tmp_path, name) for name in "ab"]
+    asked = [worker.ask(5) for _ in range(4) for worker in workers]
+    given = [setting for setting in asked if setting is not None]
+    assert sorted(number for number, _ in given) == [0, 1, 2, 3, 4]
+    assert asked[5:] == [None, None, None]
+    for _, options in given:
+        assert list(options) == ["learning_rate", "momentum"]
+        assert 0.01 <= options["learning_rate"] <= 1
+        assert options["momentum"] in (0.5, 0.9)
+    for number, _ in given:
+        workers[number % 2].tell(number, "finished", "", 0.5)
+    assert workers[0].count_ended() == 5
+
+
+def test_a_dead_workers_settings_are_asked_again(tmp_path):
+    dead, alive = open_study(tmp_path, "dead"), open_study(tmp_path, "alive")
+    lost, kept = dead.ask(2), alive.ask(2)
+    with dead.show_life(60):
+        assert alive.take_over(3600) == 0
+        assert alive.ask(2) is None
+    assert alive.take_over(0.0) == 0, "its last sign is new to this one"
+    assert alive.take_over(0.0) == 1 and alive.take_over(0.0) == 0
+    again = alive.ask(2)
+    assert again[1] == lost[1] and again[0] not in (lost[0], kept[0])
+    # The dead one wakes up: what it has to say does not count any more.
+    assert dead.report(lost[0], 0.1, 1) is False
+    dead.tell(lost[0], "failed", "the loss is not finite", None)
+    alive.tell(kept[0], "failed", "the loss is not finite", None)
+    assert alive.count_ended() == 1
+    alive.tell(again[0], "finished", "", 0.5)
+    assert alive.count_ended() == 2 and alive.ask(2) is None
+    assert alive.list_ended() == {kept[0], again[0]}
+
+
+def test_a_worker_that_shows_life_keeps_its_settings(tmp_path):
+    busy, other = open_study(tmp_path, "busy"), open_study(tmp_path, "other")
+    busy.ask(1)
+    with busy.show_life(0.3):
+        for _ in range(10):
+            time.sleep(0.1)
+            assert other.take_over(0.5) == 0
+
+
+def test_a_worker_of_the_same_name_takes_over_at_once(tmp_path):
+    open_study(tmp_path, "a").ask(2)
+    later = open_study(tmp_path, "a")
+    assert later.take_over(3600) == 1
+
+
+def test_released_settings_are_asked_again(tmp_path):
+    first, second = open_study(tmp_path, "a"), open_study(tmp_path, "b")
+    given = first.ask(1)
+    first.release()
+    assert second.ask(1)[1] == given[1]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"sweep": SPACE.replace("0.01", "0.02")}, "is of another sweep"),
+        ({"batch_size": 10}, "is of another sweep"),
+    ],
+)
+def test_a_study_of_another_space_is_refused(tmp_path, changes, message):
+    open_study(tmp_path, "a")
+    with pytest.raises(UserError, match=message):
+        open_study(tmp_path, "b", **changes)
+    open_study(tmp_path, "b", study="other", **changes)
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://me:secret@127.0.0.1:1/x", "nonsense://me:secret@y/x"]
+)
+def test_a_storage_that_does_not_answer(tmp_path, address):
+    with pytest.raises(UserError, match="does not answer") as caught:
+        open_study(tmp_path, "a", storage=address)
+    assert "secret" not in str(caught.value)
+
+
+def test_options_that_do_not_go_together(tmp_path):
+    for changes, message in (
+        ({"trials": 0}, "needs --trials=N"),
+        ({"halving": 3}, "use --pruner=hyperband"),
+        ({"sweep": "seed=0:3"}, "nothing to search but seeds"),
+        ({"max_trials": 9}, "10 trials, more than --max_trials=9"),
+        ({"sweep": "model=mlp,simple_cn"}, "simple_cn is unknown"),
+        ({"sweep": "dropout_rate=uniform(0,1)"}, "--dropout_rate=1.0 is outside"),
+        ({"sweep": "batch_size=20,5000; model=mlp,simple_cnn"}, "larger than the tr"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run_sweep(tmp_path / "run", **OPTUNA | changes)
+        assert not list((tmp_path / "run").glob("**/trials.jsonl"))
+
+
+def test_a_search_ends_and_goes_on_with_more_trials(tmp_path):
+    options = OPTUNA | {"pruner": "median", "worker": "me"}
+    assert run_sweep(tmp_path, **options) == 0
+    rows = read_table(tmp_path)
+    assert len(rows) == 10 and {row["status"] for row in rows} <= {"finished", "pruned"}
+    run_sweep(tmp_path, **options | {"trials": 8})
+    more = read_table(tmp_path)
+    assert len(more) == 16 and more[:10] == rows
+    best = json.loads((tmp_path / "sweep" / "best.json").read_text())
+    found = json.loads((tmp_path / "sweep" / "best" / "result.json").read_text())
+    assert found["state_sha256"] == best["trial"]["state_sha256"]
+
+
+def start_worker(directory, name, trials, address, study_name):
+    flags = TINY | OPTUNA | {"trials": trials, "worker_timeout": 5.0, "epochs": 20}
+    flags |= {"executor": "map", "trials_at_once": 4, "worker": name}
+    flags |= {"mode": "sweep", "workdir": str(directory), "study": study_name}
+    return start_main(*make_flags(flags | ({"storage": address} if address else {})))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        pytest.param(SERVER, marks=pytest.mark.skipif(not SERVER, reason="no server")),
+    ],
+    ids=["journal", "server"],
+)
+def test_four_workers_one_of_which_is_killed(tmp_path, address):
+    trials, name = 16, f"test-{uuid.uuid4().hex}"
+    workers = [start_worker(tmp_path, w, trials, address, name) for w in "abcd"]
+    lines = tmp_path / "sweep" / "workers" / "a" / "trials.jsonl"
+    while workers[0].poll() is None and not (lines.exists() and read_records(lines)):
+        time.sleep(0.005)
+    workers[0].kill()
+    workers[0].communicate()
+    for worker in workers[1:]:
+        _, told = worker.communicate(timeout=900)
+        assert worker.returncode == 0, told
+    rows = read_table(tmp_path)
+    settings = collections.Counter(
+        (row["learning_rate"], row["momentum"]) for row in rows
+    )
+    assert len(rows) == 2 * trials and set(settings.values()) == {2}
+    assert {row["status"] for row in rows} == {"finished"}
+    numbers = [int(row["trial"]) for row in rows]
+    assert len(set(numbers)) == len(numbers)
+    config = config_module.make_config(
+        config_module.load_preset("digits"), TINY, OPTUNA, {"epochs": 20}
+    )
+    space = parse_space(SPACE, config_module.list_fields())
+    changes = {"storage": address, "study": name, "executor": "map"}
+    config = config.change(changes)
+    shared = storage.open_study(config, space, tmp_path / "sweep", "reader")
+    assert shared.count_ended() == trials == len(shared.list_ended())
+    found = gather_records(tmp_path / "sweep", shared.list_ended(), 2)
+    assert sum(map(len, found.values())) == 2 * trials and len(found) == 4
+    assert isinstance(shared, study.Study)

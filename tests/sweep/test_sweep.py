@@ -1,0 +1,260 @@
+"""A sweep from its command to its table: the same whatever happens on the way."""
+
+import csv
+import json
+import re
+import signal
+import time
+from pathlib import Path
+
+import jax
+import pytest
+from fixtures_runs import make_flags, run_main, start_main, train_run
+
+from cnn import config as config_module
+from cnn.interrupt import Interrupted
+from cnn.progress import Terminal
+from cnn.sweep import batch as batch_module
+from cnn.sweep import sweep, table
+
+TINY = {
+    "model": "mlp",
+    "mlp_widths": (8,),
+    "train_examples": 100,
+    "batch_size": 20,
+    "epochs": 3,
+    "validation_fraction": 0.1,
+    "weight_decay": 5e-4,
+}
+SPACE = "learning_rate=0.01,0.1,1; model=mlp,sliding_regression; seed=0:2"
+TIMED = ("seconds",)
+
+
+def run_sweep(directory, terminal=None, **changes):
+    """Run a tiny sweep in this process; returns how many trials failed."""
+    preset = config_module.load_preset("digits")
+    options = {"sweep": SPACE, "executor": "map", "trials_at_once": 4}
+    config = config_module.make_config(preset, TINY, options, changes)
+    fields = config_module.list_fields()
+    return sweep(config, fields, Path(directory), terminal or Terminal())
+
+
+def read_table(directory):
+    """Read trials.csv without what measures time."""
+    with open(Path(directory) / "sweep" / "trials.csv") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in TIMED} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Return the directory of a sweep that has ended; not to be changed."""
+    directory = tmp_path_factory.mktemp("swept") / "run"
+    assert run_sweep(directory) == 0
+    return directory
+
+
+def test_table_has_every_trial(swept):
+    rows = read_table(swept)
+    assert [int(row["trial"]) for row in rows] == list(range(12))
+    assert {row["status"] for row in rows} == {"finished"}
+    points = [(r["learning_rate"], r["model"], r["seed"]) for r in rows]
+    assert points[:3] == [
+        ("0.01", "mlp", "0"),
+        ("0.01", "mlp", "1"),
+        ("0.01", "sliding_regression", "0"),
+    ]
+    assert len(set(points)) == 12
+    assert {row["steps"] for row in rows} == {"15"}
+
+
+def test_a_trial_repeated_alone_is_the_same(swept, tmp_path):
+    rows = read_table(swept)
+    flags = [f"--from_trial={swept}:4", f"--workdir={tmp_path / 'run'}"]
+    assert run_main(*flags) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    found = float(rows[4]["test_accuracy"]), float(rows[4]["test_loss"])
+    assert result["test_loss"] == pytest.approx(found[1], rel=1e-3)
+    assert result["seed"] == int(rows[4]["seed"]) and result["steps"] == 15
+
+
+def test_loop_gives_the_state_of_the_solo_run(tmp_path):
+    run_sweep(
+        tmp_path / "sweep", executor="loop", sweep="learning_rate=0.1,0.3;seed=1,5"
+    )
+    rows = read_table(tmp_path / "sweep")
+    preset = config_module.load_preset("digits")
+    for row in (rows[0], rows[3]):
+        own = {name: float(row["learning_rate"]) for name in ("learning_rate",)}
+        options = {**preset, **TINY, **own, "seed": int(row["seed"])}
+        result = train_run(
+            tmp_path / row["trial"],
+            **{"dropout_rate": 0.0, "ema_decay": 0.0, **options},
+        )
+        assert result["state_sha256"] == row["state_sha256"]
+        assert str(result["test_accuracy"]) == row["test_accuracy"]
+
+
+def test_the_best_trial_is_an_ordinary_run(swept, capsys, tmp_path):
+    best = json.loads((swept / "sweep" / "best.json").read_text())
+    rows = read_table(swept)
+    settings = {}
+    for row in rows:
+        key = row["learning_rate"], row["model"]
+        settings.setdefault(key, []).append(float(row["validation_accuracy"]))
+    means = {key: sum(values) / 2 for key, values in settings.items()}
+    assert best["setting"]["mean"] == pytest.approx(max(means.values()))
+    run = swept / "sweep" / "best"
+    result = json.loads((run / "result.json").read_text())
+    row = rows[best["trial"]["trial"]]
+    assert result["state_sha256"] == row["state_sha256"]
+    assert run_main("--mode=evaluate", f"--workdir={run}") == 0
+    found = json.loads((run / "evaluation.json").read_text())
+    assert found["accuracy"] == float(row["test_accuracy"])
+    assert sorted(path.name for path in (swept / "sweep" / "kept").iterdir()) == [
+        row["trial"]
+    ]
+    preset = config_module.load_preset(str(swept / "sweep" / "best.py"))
+    config = config_module.make_config(preset)
+    stored = json.loads((run / "config.json").read_text())
+    assert config.select_run_options() == {
+        name: stored[name] for name in config.select_run_options()
+    }
+
+
+def test_the_same_command_runs_nothing_again(swept, monkeypatch):
+    before = read_table(swept)
+    monkeypatch.setattr(batch_module.Batch, "advance", None)
+    assert run_sweep(swept) == 0
+    assert read_table(swept) == before
+
+
+def test_another_sweep_is_refused(swept):
+    with pytest.raises(Exception, match=r"holds another run, one with --sweep="):
+        run_sweep(swept, sweep="seed=0:3")
+    with pytest.raises(Exception, match="--batch_size=20 .now 10"):
+        run_sweep(swept, batch_size=10)
+
+
+class Stopper(Terminal):
+    """A terminal at which somebody presses Ctrl-C when a batch begins to be shown."""
+
+    def __init__(self, shown):
+        super().__init__()
+        self.left = shown
+
+    def say(self, text=""):
+        """Send the signal when it is time."""
+        if text.startswith("epoch"):
+            self.left -= 1
+            if not self.left:
+                signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("halving", [0, 3])
+def test_stopped_again_and_again_is_the_same_table(
+    tmp_path, monkeypatch, swept, halving
+):
+    monkeypatch.setattr("cnn.sweep.live.PAUSE", 0.0)
+    whole = swept
+    if halving:
+        whole = tmp_path / "whole"
+        run_sweep(whole, halving=halving)
+    stops = 0
+    for shown in (2, 5, 5, 4):
+        try:
+            run_sweep(tmp_path / "run", Stopper(shown), halving=halving)
+        except Interrupted as stopped:
+            assert stopped.exit_code == 130
+            stops += 1
+    run_sweep(tmp_path / "run", halving=halving)
+    assert stops >= 3
+    assert read_table(tmp_path / "run") == read_table(whole)
+
+
+def test_failed_trials_do_not_stop_the_others(tmp_path, capsys):
+    space = "--sweep=learning_rate=0.1,1e30; seed=0:2"
+    flags = [*make_flags(TINY), space, "--executor=map", f"--workdir={tmp_path}"]
+    with jax.debug_nans(False):
+        assert run_main("--mode=sweep", *flags) == 1
+    rows = read_table(tmp_path)
+    assert [row["status"] for row in rows] == ["finished"] * 2 + ["failed"] * 2
+    assert "not finite at step" in rows[2]["reason"] and rows[2]["test_loss"] == ""
+    assert "trial 3 failed: the loss" in capsys.readouterr().out
+    alone = tmp_path / "alone"
+    run_sweep(alone, sweep="learning_rate=0.1; seed=0:2")
+    assert [r["state_sha256"] for r in read_table(alone)] == [
+        row["state_sha256"] for row in rows[:2]
+    ]
+
+
+def test_epochs_may_differ_and_runs_stop_early(tmp_path):
+    space = "epochs=1,2,5; learning_rate=0.1,1e-9"
+    run_sweep(tmp_path / "a", sweep=space, early_stop_epochs=1, trials_at_once=6)
+    rows = read_table(tmp_path / "a")
+    assert [int(row["trained_epochs"]) for row in rows[::2]] == [1, 2, 5]
+    assert rows[5]["stopped_early"] == "true" and int(rows[5]["trained_epochs"]) == 1
+    run_sweep(tmp_path / "b", sweep=space, early_stop_epochs=1, executor="loop")
+    solo = read_table(tmp_path / "b")
+    for name in ("trained_epochs", "steps", "best_epoch", "stopped_early"):
+        assert [row[name] for row in rows] == [row[name] for row in solo]
+
+
+def test_a_torn_line_is_cut_off(tmp_path):
+    path = tmp_path / "trials.jsonl"
+    path.write_text('{"trial": 0}\n{"trial": 1}\n{"tri')
+    log = table.TrialLog(path)
+    log.append([{"trial": 2}])
+    log.close()
+    assert [record["trial"] for record in table.read_records(path)] == [0, 1, 2]
+    path.write_text('{"trial": 0}\n{"tri\n{"trial": 1}\n')
+    with pytest.raises(Exception, match="line 2 is damaged"):
+        table.read_records(path)
+
+
+def test_auto_says_what_it_chose_and_keeps_to_it(tmp_path, capsys):
+    options = {"sweep": "learning_rate=0.1,0.2", "executor": "auto"}
+    run_sweep(tmp_path, **options)
+    said = capsys.readouterr().out
+    chosen = re.search(r"executor  (\w+): it runs most trials", said)[1]
+    assert all(name in said for name in ("loop", "map", "vmap", "shard"))
+    noted = json.loads((tmp_path / "sweep" / "executors.json").read_text())
+    assert noted["0"]["executor"] == chosen
+    assert {row["executor"] for row in read_table(tmp_path)} == {chosen}
+
+
+def test_from_trial_mistakes(swept, capsys):
+    for text, message in (
+        (f"{swept}:99", "trial 99 is unknown"),
+        (f"{swept}", "expected the directory of a sweep"),
+        ("nowhere:1", "nowhere holds no sweep"),
+    ):
+        assert run_main(f"--from_trial={text}") == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["map", "loop"])
+def test_killed_three_times_is_the_same_table(tmp_path, executor):
+    space = "--sweep=learning_rate=log(0.01,1,6); model=mlp,simple_cnn; seed=0:2"
+    flags = ["--mode=sweep", space, f"--executor={executor}", "--trials_at_once=4"]
+    flags += make_flags(TINY | {"epochs": 40})
+    whole = start_main(*flags, f"--workdir={tmp_path / 'whole'}")
+    assert whole.wait(600) == 0
+    lines = tmp_path / "run" / "sweep" / "trials.jsonl"
+    for kill in range(1, 4):
+        process = start_main(*flags, f"--workdir={tmp_path / 'run'}")
+        until = 6 * kill
+        while process.poll() is None and count_lines(lines) < until:
+            time.sleep(0.002)
+        time.sleep(0.05 * kill)
+        assert process.poll() is None, "it ended too early to be killed"
+        process.kill()
+        process.communicate()
+    last = start_main(*flags, f"--workdir={tmp_path / 'run'}")
+    assert last.wait(600) == 0
+    assert read_table(tmp_path / "run") == read_table(tmp_path / "whole")
+
+
+def count_lines(path):
+    return path.read_text().count("\n") if path.exists() else 0

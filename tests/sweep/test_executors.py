@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 from fixtures_runs import TINY, train_run
 
 from cnn import config as config_module
+from cnn.errors import UserError
 from cnn.interrupt import Stop
 from cnn.progress import Terminal
 from cnn.run import Run
 from cnn.state import compute_state_sha256
 from cnn.sweep.loop import Loop
-from cnn.sweep.stacked import STACKED, Stacked
+from cnn.sweep.stacked import STACKED, Stacked, check_stackable
 
 BASE = config_module.make_config(
     config_module.load_preset("digits"),
@@ -26,7 +28,7 @@ STEPS = 20
 
 
 def make_run(config=BASE, like=None):
-    return Run(config, "nowhere", Terminal(), Stop(), like)
+    return Run(config, Path("nowhere"), Terminal(), Stop(), like)
 
 
 def make_executor(name, run, width):
@@ -102,6 +104,43 @@ def test_evaluation_is_that_of_the_solo_run(run, name):
     for one, other in ((found[0], others[0]), (found[2], others[2])):
         assert one["confusion"] == other["confusion"] and one["count"] == 360
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+def fine_tune(**changes):
+    """Return a run of which a stage is frozen, and three of its trials."""
+    changes = {"freeze": ("stage1",), "ema_decay": 0.0} | changes
+    configs = [config.change(changes) for config in CONFIGS]
+    return make_run(configs[0]), configs
+
+
+@pytest.mark.parametrize("name", ["map", "vmap"])
+def test_stacked_trials_fine_tune_as_the_loop_does(name):
+    run, configs = fine_tune()
+    states, losses = train(Stacked(run, name, 3), configs, 1)
+    before = Stacked(run, name, 3)
+    before = before.take_states(before.create(configs))
+    for first, last in zip(before, states, strict=False):
+        kernels = [x.params["stage1_conv"]["kernel"] for x in (first, last)]
+        np.testing.assert_array_equal(*kernels)
+        assert "stage1_conv" not in str(last.opt_state)
+    _, others = train(Loop(run, 3), configs, 1)
+    for own, other in zip(losses, others, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-5, atol=0)
+
+
+def test_a_loop_thaws_and_caches_features_anew_for_every_trial(tmp_path):
+    options = {"train_only": ("head",), "freeze": (), "unfreeze": ("stage1:2",)}
+    options |= {"flip_probability": 0.0, "mixup_alpha": 0.0, "dropout_rate": 0.0}
+    run, configs = fine_tune(**options)
+    assert run.program.task.takes_features
+    with pytest.raises(UserError, match="--unfreeze .* --executor=loop"):
+        check_stackable("map", run)
+    states, _ = train(Loop(run, 3), configs, 3)
+    for number, config in enumerate(configs[1:], start=1):
+        solo = make_run(config)
+        alone, _ = train(Loop(solo, 1), [config], 3)
+        own, other = (compute_state_sha256(x) for x in (states[number], alone[0]))
+        assert own == other
 
 
 @pytest.mark.parametrize("name", ["loop", *STACKED])

@@ -12,22 +12,6 @@ import time
 
 import torch
 
-LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
-for operator in (
-    "nms",
-    "qnms",
-    "roi_align",
-    "roi_pool",
-    "ps_roi_align",
-    "ps_roi_pool",
-    "deform_conv2d",
-):
-    for name in (operator, f"_{operator}_backward"):
-        try:
-            LIBRARY.define(f"{name}(Tensor x) -> Tensor")
-        except RuntimeError:
-            pass
-
 
 def make_torchvision(case, size):
     """Return (image transforms, batch transform) or None."""

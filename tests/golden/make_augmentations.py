@@ -8,23 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
-# A torchvision without its compiled operators imports once these are named.
-LIBRARY = torch.library.Library("torchvision", "DEF")
-for operator in (
-    "nms",
-    "qnms",
-    "roi_align",
-    "roi_pool",
-    "ps_roi_align",
-    "ps_roi_pool",
-    "deform_conv2d",
-):
-    for name in (operator, f"_{operator}_backward"):
-        LIBRARY.define(f"{name}(Tensor x) -> Tensor")
-
-from torchvision.transforms.v2 import InterpolationMode, _auto_augment  # noqa: E402
-from torchvision.transforms.v2 import functional as F  # noqa: E402
+from torchvision.transforms.v2 import InterpolationMode, _auto_augment
+from torchvision.transforms.v2 import functional as F
 
 NEAREST, BILINEAR = InterpolationMode.NEAREST, InterpolationMode.BILINEAR
 POLICY = {

@@ -1,22 +1,13 @@
-"""PyTorch's models by our names; runs under PyTorch only.
+"""PyTorch's models by our names; runs under PyTorch and its torchvision only.
 
 torchvision's where it has them; the CIFAR ResNet with its shortcuts and the wide
 ResNet as their authors coded them.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import nn
-
-# Where torchvision's compiled operators do not load, its models still do.
-_LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
-for _name in ("nms", "qnms"):
-    try:
-        _LIBRARY.define(f"{_name}(Tensor a, Tensor b, float c) -> Tensor")
-    except RuntimeError:
-        pass
-from torchvision import models  # noqa: E402
-from torchvision.ops import StochasticDepth  # noqa: E402
+from torchvision import models
+from torchvision.ops import StochasticDepth
 
 TORCHVISION = (
     "alexnet vgg11 vgg13 vgg16 vgg19 vgg11_bn vgg13_bn vgg16_bn vgg19_bn resnet18 "

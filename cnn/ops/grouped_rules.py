@@ -18,6 +18,7 @@ from cnn.ops.geometry import Pairs
 from cnn.ops.taps import list_taps, sum_dtype
 
 _BLOCK_CHANNELS = 16
+_MOST_BLOCKS = 32  # each is an operation of its own, which compilation feels
 _SUMS_BYTES = 500_000  # half of a small L2 cache
 
 
@@ -107,10 +108,9 @@ def depthwise_kernel_gradient(
 def count_blocks(channels: int, groups: int) -> int:
     """Return into how many blocks the groups of a convolution are merged."""
     depth = channels // groups
-    sizes = (n for n in range(1, groups + 1) if groups % n == 0)
-    return groups // next(
-        n for n in sizes if n * depth >= _BLOCK_CHANNELS or n == groups
-    )
+    least = max(-(-_BLOCK_CHANNELS // depth), -(-groups // _MOST_BLOCKS))
+    sizes = (size for size in range(1, groups + 1) if groups % size == 0)
+    return groups // next((size for size in sizes if size >= least), groups)
 
 
 def merge_groups(kernel: jax.Array, groups: int, blocks: int) -> list[jax.Array]:

@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 from jax import lax
 
-from cnn.ops import convolution
+from cnn.ops import convolution, grouped_rules
 
 INPUT = [
     [5, -1, 3, 8, 4, 6, -2],
@@ -222,3 +222,11 @@ def test_refuses_what_does_not_fit(x, kernel, options, message):
 def test_refuses_whole_numbers():
     with pytest.raises(ValueError, match="int32"):
         convolution.conv1d(jnp.ones((1, 4, 1), jnp.int32), jnp.ones((2, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    "channels, groups, blocks",
+    [(128, 32, 8), (512, 32, 32), (2048, 64, 32), (24, 6, 1), (32, 8, 2), (14, 7, 1)],
+)
+def test_groups_are_merged_into_few_broad_blocks(channels, groups, blocks):
+    assert grouped_rules.count_blocks(channels, groups) == blocks

@@ -136,8 +136,14 @@ def copy_windows(
     Returns:
         [N, height, width, C].
     """
-    rows, has_row = _find_sources(top, upside_down, size[0], images.shape[1], mode)
-    columns, has_column = _find_sources(left, mirrored, size[1], images.shape[2], mode)
+    if mode == "zero":
+        # Without the barrier each pixel is looked up once for every flip.
+        copied = jax.lax.optimization_barrier(
+            _slice_framed(images, top, left, size, fill)
+        )
+        return flip_each(copied, mirrored, upside_down)
+    rows = _find_sources(top, upside_down, size[0], images.shape[1])
+    columns = _find_sources(left, mirrored, size[1], images.shape[2])
 
     def copy(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
         image = image.at[rows].get(mode="promise_in_bounds")
@@ -146,11 +152,28 @@ def copy_windows(
     # Small images take as long one after the other, but then on one thread only.
     is_small = images[0].size <= SMALL
     copy_all = jax.vmap(copy) if is_small else functools.partial(map_images, copy)
-    copied = copy_all(images, rows, columns)
-    if mode == "reflect":
-        return copied
-    inside = (has_row[:, :, None] & has_column[:, None])[..., None]
-    return jnp.where(inside, copied, jnp.asarray(fill, images.dtype))
+    return copy_all(images, rows, columns)
+
+
+def _slice_framed(
+    images: jax.Array,
+    top: jax.Array,
+    left: jax.Array,
+    size: tuple[int, int],
+    fill: jax.Array | float,
+) -> jax.Array:
+    """Slice a window out of each image in a frame of `fill`, as wide as the window.
+
+    A window that lies further outside sees nothing but the frame either way.
+    """
+    frame = ((size[0],) * 2 + (0,), (size[1],) * 2 + (0,), (0, 0, 0))
+
+    def cut(image: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:
+        framed = jax.lax.pad(image, jnp.asarray(fill, image.dtype), frame)
+        corner = (top + size[0], left + size[1], 0)
+        return jax.lax.dynamic_slice(framed, corner, (*size, image.shape[-1]))
+
+    return jax.vmap(cut)(images, top, left)
 
 
 def map_images(function: Callable[..., Any], *arrays: jax.Array) -> Any:
@@ -172,13 +195,11 @@ def expand(values: jax.Array, ndim: int) -> jax.Array:
 
 
 def _find_sources(
-    first: jax.Array, flipped: jax.Array, size: int, length: int, mode: str
-) -> tuple[jax.Array, jax.Array]:
-    """Find the source of each of `size` positions on an axis, and if it has one."""
+    first: jax.Array, flipped: jax.Array, size: int, length: int
+) -> jax.Array:
+    """Find the source of each of `size` positions on an axis, reflected at its ends."""
     places = jnp.arange(size)[None]
     places = jnp.where(flipped[:, None], size - 1 - places, places) + first[:, None]
-    inside = (places >= 0) & (places < length)
-    if mode == "reflect":
-        places = jnp.abs(places)
-        places = jnp.where(places >= length, 2 * (length - 1) - places, places)
-    return jnp.clip(places, 0, length - 1), inside
+    places = jnp.abs(places)
+    places = jnp.where(places >= length, 2 * (length - 1) - places, places)
+    return jnp.clip(places, 0, length - 1)

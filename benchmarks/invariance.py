@@ -35,7 +35,7 @@ MODELS = {
 SETS = {
     "digits": {"flags": ["--epochs=40"], "augmented": ["--crop_padding=2"]},
     "cifar10_jpeg": {
-        "flags": ["--dataset=tfds:cifar10_jpeg", "--batch_size=128", "--epochs=10"],
+        "flags": ["--dataset=tfds:cifar10_jpeg", "--batch_size=128", "--epochs=5"],
         "augmented": ["--crop_padding=4", "--flip_probability=0.5", "--hue=0.1"],
     },
 }

@@ -7,7 +7,8 @@
 
 The first command trains the source, the second a new head on it. `python
 benchmarks/finetune.py classes` compares it with training from scratch, the last stage,
-everything, and thawing stage by stage; the figures are in docs/fine_tuning.md.
+everything, and thawing stage by stage. This one reaches 72.44 % (one seed), everything
+75.78, scratch 72.84 %; half a minute each on one core, after 6 minutes for the source.
 """
 
 options = {

@@ -6,7 +6,8 @@
 The head is new, because the classes are others; the first two stages stay as they
 are. `python benchmarks/finetune.py digits` compares this with training from scratch,
 the head alone, everything, and thawing stage by stage, for 10, 20 and 50 images a
-class: accuracies, seconds and curves are in docs/fine_tuning.md.
+class: accuracies, seconds and curves are in docs/fine_tuning.md. With 10 images of each
+digit this one reaches 94.07 ± 1.70 % (n = 3 seeds) in 7 s on one core, scratch 96.67.
 """
 
 options = {

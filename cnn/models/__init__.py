@@ -30,6 +30,7 @@ from cnn.models import (
     vgg,
     wide_resnet,
 )
+from cnn.ops import convolution
 from cnn.options import option
 
 MODELS = {
@@ -125,6 +126,12 @@ class ModelOptions(
         "blocks proportionally less (efficientnet_b0, convnext_tiny)",
         kind="traced_unless_zero",
         within="[0, 1)",
+    )
+    convolution: str = option(
+        "auto",
+        "how convolutions and their gradients are computed: auto (what is quick on the "
+        "platform) or plain (as XLA and JAX have them); equal up to rounding",
+        choices=convolution.FORMULATIONS,
     )
     bn_variance: str = option(
         "biased",

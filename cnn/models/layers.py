@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn.errors import UserError
-from cnn.ops import convolution
+from cnn.ops import batch_norm, convolution
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -43,6 +43,7 @@ class Conv(nn.Module):
         kernel_init: draws the kernel; with `torch_default` (uniform within
             ±1 / sqrt(fan in)) the bias is drawn likewise, else it starts at 0.
         dtype: what is computed in.
+        formulation: `auto` or `plain`; see `convolution.conv2d`.
     """
 
     features: int
@@ -53,6 +54,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     kernel_init: Callable[..., jax.Array] = kaiming_fan_out
     dtype: Any = jnp.float32
+    formulation: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -66,6 +68,7 @@ class Conv(nn.Module):
             stride=self.stride,
             padding=self.padding,
             groups=self.groups,
+            formulation=self.formulation,
         )
         if self.use_bias:
             init = _make_bias_init(self.kernel_init, kernel)
@@ -127,21 +130,21 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", zeros, shape, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
-        x, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
         if train:
-            mean = jnp.mean(x, axes)
-            var = jnp.mean(jnp.square(x - jnp.expand_dims(mean, axes)), axes)
+            y, mean, var = batch_norm.batch_norm(x, scale, bias, self.epsilon)
             if not self.is_initializing():
                 count = x.size // x.shape[-1]
                 bessel = count / max(count - 1, 1) if self.unbiased else 1.0
                 keep = self.momentum
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_var.value = keep * running_var.value + (1 - keep) * bessel * var
-        else:
-            mean, var = running_mean.value, running_var.value
-        factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        mean, factor, bias = (jnp.expand_dims(v, axes) for v in (mean, factor, bias))
-        return ((x - mean) * factor + bias).astype(self.dtype)
+            return y.astype(self.dtype)
+        axes = tuple(range(x.ndim - 1))
+        factor = scale * jax.lax.rsqrt(running_var.value + self.epsilon)
+        mean, factor, bias = (
+            jnp.expand_dims(v, axes) for v in (running_mean.value, factor, bias)
+        )
+        return ((x.astype(jnp.float32) - mean) * factor + bias).astype(self.dtype)
 
 
 class Dropout(nn.Module):
@@ -188,7 +191,8 @@ def make_layers(
     """Configure convolution, normalisation and dense layers once for a whole model.
 
     Args:
-        options: `bn_variance` says which running variance is kept.
+        options: `bn_variance` says which running variance is kept, `convolution`
+            how convolutions are computed.
         dtype: what is computed in.
 
     Returns:
@@ -197,7 +201,7 @@ def make_layers(
     norm = functools.partial(
         BatchNorm, unbiased=options.bn_variance == "unbiased", dtype=dtype
     )
-    conv = functools.partial(Conv, dtype=dtype)
+    conv = functools.partial(Conv, dtype=dtype, formulation=options.convolution)
     return conv, norm, functools.partial(Dense, dtype=dtype)
 
 

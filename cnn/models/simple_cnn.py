@@ -58,6 +58,7 @@ class SimpleCnn(nn.Module):
     activation: str = "relu"
     unbiased: bool = False
     dtype: Any = jnp.float32
+    formulation: str = "auto"
 
     @nn.compact
     def __call__(
@@ -98,6 +99,7 @@ class SimpleCnn(nn.Module):
             padding=options.padding,
             use_bias=not options.batch_norm,
             dtype=self.dtype,
+            formulation=self.formulation,
             name=f"{stage}_conv",
         )
         x = conv(x)
@@ -125,4 +127,6 @@ def simple_cnn(options: Any, num_classes: int, dtype: Any) -> nn.Module:
     names = [field.name for field in dataclasses.fields(SimpleCnnOptions)]
     chosen = SimpleCnnOptions(**{name: getattr(options, name) for name in names})
     unbiased = options.bn_variance == "unbiased"
-    return SimpleCnn(num_classes, chosen, options.activation, unbiased, dtype)
+    return SimpleCnn(
+        num_classes, chosen, options.activation, unbiased, dtype, options.convolution
+    )

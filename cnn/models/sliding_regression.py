@@ -19,10 +19,12 @@ class SlidingRegression(nn.Module):
     Attributes:
         num_classes: K.
         dtype: what is computed in.
+        formulation: `auto` or `plain`; see `convolution.conv2d`.
     """
 
     num_classes: int
     dtype: Any = jnp.float32
+    formulation: str = "auto"
 
     @nn.compact
     def __call__(
@@ -44,7 +46,10 @@ class SlidingRegression(nn.Module):
         zeros = nn.initializers.zeros_init()
         bias = self.param("bias", zeros, (1, self.num_classes), jnp.float32)
         scores = convolution.conv2d(
-            x.astype(self.dtype), kernel.astype(self.dtype), padding="same"
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            padding="same",
+            formulation=self.formulation,
         )
         self.sow("features", "alignments_out", scores)
         return jnp.max(scores, axis=(1, 2)) + bias.astype(self.dtype)
@@ -52,5 +57,4 @@ class SlidingRegression(nn.Module):
 
 def sliding_regression(options: Any, num_classes: int, dtype: Any) -> nn.Module:
     """Create the sliding regression."""
-    del options
-    return SlidingRegression(num_classes, dtype)
+    return SlidingRegression(num_classes, dtype, options.convolution)

@@ -16,6 +16,8 @@ from jax import lax
 from cnn.ops import convolution_rules, geometry
 from cnn.ops.geometry import Padding
 
+FORMULATIONS = ("auto", "plain")
+
 
 def conv2d(
     x: jax.Array,
@@ -25,6 +27,7 @@ def conv2d(
     padding: Padding = "valid",
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    formulation: str = "auto",
 ) -> jax.Array:
     """Slide a kernel over the rows and columns of images.
 
@@ -42,6 +45,8 @@ def conv2d(
             puts the odd pixel on the right and bottom.
         dilation: pixels between the kernel's taps; one number or (rows, columns).
         groups: how many parts the channels are cut into.
+        formulation: `auto` computes the result and both gradients in what is quick
+            on the platform that is compiled for, `plain` as XLA and JAX have them.
 
     Returns:
         [N, H', W', O] in x's dtype, H' = (H + top + bottom − extent) // stride + 1.
@@ -54,7 +59,7 @@ def conv2d(
     """
     if x.ndim != 4:
         raise ValueError(f"x {list(x.shape)}: conv2d takes [N, H, W, C]")
-    return _convolve(x, kernel, stride, padding, dilation, groups)
+    return _convolve(x, kernel, stride, padding, dilation, groups, formulation)
 
 
 def conv1d(
@@ -65,6 +70,7 @@ def conv1d(
     padding: Padding = "valid",
     dilation: int = 1,
     groups: int = 1,
+    formulation: str = "auto",
 ) -> jax.Array:
     """Slide a kernel along sequences.
 
@@ -77,6 +83,7 @@ def conv1d(
         padding: `valid`, `same`, `full`, one number, or (low, high); see `conv2d`.
         dilation: positions between the kernel's taps.
         groups: how many parts the channels are cut into.
+        formulation: `auto` or `plain`; see `conv2d`.
 
     Returns:
         [N, L', O] in x's dtype; for stride 1 and an extent of e, L' is L − (e − 1)
@@ -87,7 +94,7 @@ def conv1d(
     """
     if x.ndim != 3:
         raise ValueError(f"x {list(x.shape)}: conv1d takes [N, L, C]")
-    return _convolve(x, kernel, stride, padding, dilation, groups)
+    return _convolve(x, kernel, stride, padding, dilation, groups, formulation)
 
 
 def true_convolution2d(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
@@ -96,7 +103,7 @@ def true_convolution2d(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
     Args:
         x: float array [N, H, W, C].
         kernel: float array [Sh, Sw, C / groups, O].
-        **options: `stride`, `padding`, `dilation`, `groups` of `conv2d`.
+        **options: those of `conv2d`.
 
     Returns:
         [N, H', W', O] in x's dtype.
@@ -113,7 +120,7 @@ def true_convolution1d(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
     Args:
         x: float array [N, L, C].
         kernel: float array [S, C / groups, O].
-        **options: `stride`, `padding`, `dilation`, `groups` of `conv1d`.
+        **options: those of `conv1d`.
 
     Returns:
         [N, L', O] in x's dtype.
@@ -124,17 +131,20 @@ def true_convolution1d(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
     return conv1d(x, kernel[::-1], **options)
 
 
-def _convolve(x, kernel, stride, padding, dilation, groups) -> jax.Array:
+def _convolve(x, kernel, stride, padding, dilation, groups, formulation) -> jax.Array:
     static = geometry.resolve_convolution(
         x.shape, kernel.shape, stride, padding, dilation, groups
     )
     geometry.convolution_shape(x.shape, kernel.shape, static)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"x is {x.dtype}: convolutions take floating-point arrays")
+    if formulation not in FORMULATIONS:
+        raise ValueError(f"formulation {formulation!r}: one of {FORMULATIONS}")
+    rule = _conv2d if formulation == "auto" else convolution_rules.plain
     kernel = kernel.astype(x.dtype)
     if x.ndim == 4:
-        return _conv2d(x, kernel, *static)
-    return _conv2d(x[:, None], kernel[None], *geometry.lift(static))[:, 0]
+        return rule(x, kernel, *static)
+    return rule(x[:, None], kernel[None], *geometry.lift(static))[:, 0]
 
 
 def _choose(x, kernel, *static) -> jax.Array:
@@ -156,6 +166,7 @@ _conv2d = jax.custom_vjp(_choose, nondiff_argnums=(2, 3, 4, 5))
 
 
 def _forward(x, kernel, *static):
+    x = lax.optimization_barrier(x)
     return _choose(x, kernel, *static), (x, kernel)
 
 
@@ -164,6 +175,7 @@ def _backward(stride, padding, dilation, groups, kept, gradient):
     static = (stride, padding, dilation, groups)
 
     def on_cpu(x, kernel, gradient):
+        gradient = lax.optimization_barrier(gradient)
         return (
             convolution_rules.input_gradient(gradient, kernel, x.shape, *static),
             convolution_rules.kernel_gradient(x, gradient, kernel.shape, *static),

@@ -17,7 +17,7 @@ from cnn.ops import geometry, grouped_rules
 from cnn.ops.geometry import Pairs
 from cnn.ops.taps import list_taps, sum_dtype
 
-_CHUNK_BYTES = 1_200_000  # a core's L2 cache is 1–2 MB
+_CHUNK_BYTES = 6_000_000  # less makes products too small for several threads
 
 
 def plain(
@@ -134,42 +134,51 @@ def kernel_gradient(
         found = [kernel_gradient(*p, own, *static, 1) for p in zip(*parts, strict=True)]
         return grouped_rules.take_groups(found, shape, groups)
     if stride == (1, 1) and height * width > 1 and depth >= 8:
-        product, columns = _crossed_shifts, width * depth + height * features
+        product, order = _multiply_shifts, (2, 0, 1, 3)
+        columns, split = width * depth + height * features, (width, depth, height, -1)
     else:
-        product, columns = _patches, height * width * depth * groups + features
-    pixels = -(-x.shape[1] * x.shape[2] // (stride[0] * stride[1]))
-    fitting = max(2, _CHUNK_BYTES // (pixels * columns * x.dtype.itemsize))
-    size = min(images, 1 << (fitting.bit_length() - 1))
-    chunks, rest = divmod(images, size)
+        product, order = _multiply_patches, (0, 1, 2, 3)
+        columns, split = height * width * depth * groups + features, shape
 
-    def of(x, gradient):
-        return product(x, gradient, shape, stride, padding, dilation, groups)
+    def multiply(x, gradient):
+        return product(x, gradient, shape, *static, groups)
 
-    total = of(x[images - rest :], gradient[images - rest :]) if rest else 0.0
-    if chunks == 1:
-        return (total + of(x[:size], gradient[:size])).astype(x.dtype)
+    pixels = gradient.shape[1] * gradient.shape[2]
+    size = max(1, _CHUNK_BYTES // (pixels * columns * x.dtype.itemsize))
+    if height * width == 1:
+        size = images  # there is nothing to copy
+    total = _sum_chunks(multiply, x, gradient, 1 << (size.bit_length() - 1))
+    return total.reshape(split).transpose(order).astype(x.dtype)
+
+
+def _sum_chunks(multiply, x, gradient, size) -> jax.Array:
+    """Add up the products of chunks of `size` images, the last perhaps smaller."""
+    chunks, rest = divmod(x.shape[0], size)
+    first = x.shape[0] - rest
+    total = multiply(x[first:], gradient[first:]) if rest else 0.0
+    if chunks <= 1:
+        return total + multiply(x[:size], gradient[:size]) if chunks else total
     # Chunk i holds images i, i + chunks, …: a batch sharded over devices stays so.
-    x, gradient = (
-        a[: images - rest].reshape(size, chunks, *a.shape[1:]) for a in (x, gradient)
+    x, gradient = (a[:first].reshape(size, chunks, *a.shape[1:]) for a in (x, gradient))
+    kind = jax.eval_shape(multiply, x[:, 0], gradient[:, 0])
+    return lax.fori_loop(
+        0,
+        chunks,
+        lambda i, total: total + multiply(x[:, i], gradient[:, i]),
+        jnp.zeros(kind.shape, kind.dtype) + total,
     )
-    start = jnp.zeros(shape, sum_dtype(x)) + total
-    total = lax.fori_loop(
-        0, chunks, lambda i, total: total + of(x[:, i], gradient[:, i]), start
-    )
-    return total.astype(x.dtype)
 
 
-def _crossed_shifts(x, gradient, shape, stride, padding, dilation, groups):
+def _multiply_shifts(x, gradient, shape, stride, padding, dilation, groups):
     """Shift x along columns and the gradient along rows; one product has all taps.
 
     A tap (a, b) meets row i + a·d − low of x with row i of the gradient. Moving the
     gradient's rows instead of x's leaves Sw copies of x and Sh of the gradient where
-    patches would make Sh·Sw of x, and gives the product two broad sides.
+    patches would make Sh·Sw of x, and gives the product [Sw·C, Sh·O] two broad sides.
     """
     height, width, depth, features = shape
-    count, rows, _, _ = x.shape
+    rows, ends = x.shape[1], gradient.shape[2]
     x = jnp.pad(x, ((0, 0), (0, 0), padding[1], (0, 0)))
-    ends = gradient.shape[2]
     x = [x[:, :, b * dilation[1] : b * dilation[1] + ends] for b in range(width)]
     moved = []
     for a in range(height):
@@ -180,13 +189,14 @@ def _crossed_shifts(x, gradient, shape, stride, padding, dilation, groups):
         moved.append(lax.pad(gradient, zero, around))
     x = jnp.concatenate(x, -1).reshape(-1, width * depth)
     moved = jnp.concatenate(moved, -1).reshape(-1, height * features)
-    product = jnp.matmul(x.T, moved, preferred_element_type=sum_dtype(x))
-    product = product.reshape(width, depth, height, features)
-    return product.transpose(2, 0, 1, 3)
+    return jnp.matmul(x.T, moved, preferred_element_type=sum_dtype(x))
 
 
-def _patches(x, gradient, shape, stride, padding, dilation, groups):
-    """Multiply the gradient with the patches of x that its pixels saw."""
+def _multiply_patches(x, gradient, shape, stride, padding, dilation, groups):
+    """Multiply the gradient with the patches of x that its pixels saw.
+
+    The product is [Sh·Sw·C / groups, O].
+    """
     height, width, depth, features = shape
     taps = list_taps(x, gradient.shape, shape, stride, padding, dilation)
     taps = jnp.stack(taps, axis=3)
@@ -194,12 +204,11 @@ def _patches(x, gradient, shape, stride, padding, dilation, groups):
     if groups == 1:
         taps = taps.reshape(-1, height * width * depth)
         pixels = gradient.reshape(-1, features)
-        product = jnp.matmul(taps.T, pixels, preferred_element_type=kind)
-        return product.reshape(shape)
+        return jnp.matmul(taps.T, pixels, preferred_element_type=kind)
     taps = taps.reshape(-1, height * width, groups, depth)
     pixels = gradient.reshape(-1, groups, features // groups)
     product = jnp.einsum("ptgc,pgo->tcgo", taps, pixels, preferred_element_type=kind)
-    return product.reshape(shape)
+    return product.reshape(-1, features)
 
 
 def _exchange_channels(kernel: jax.Array, groups: int) -> jax.Array:

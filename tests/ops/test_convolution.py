@@ -1,5 +1,7 @@
 """Convolution: the lecture's numbers, references in scipy, gradients, refusals."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -167,6 +169,60 @@ def test_equals_plain_convolution_and_its_gradients(name):
         assert got.shape == expected.shape
         scale = float(jnp.max(jnp.abs(expected)))
         np.testing.assert_allclose(got, expected, atol=1e-5 * scale)
+
+
+def draw_case(seed):
+    """Draw shapes and options of a convolution that exists."""
+    random = np.random.default_rng(seed)
+    while True:
+        groups = int(random.choice([1, 1, 2, 4, 8]))
+        channels, features = groups * random.integers(1, [7, 7])
+        window, stride, dilation, pads = random.integers(
+            [1] * 8, [5, 5, 4, 4, 3, 3, 4, 4]
+        ).reshape(4, 2)
+        shape = (int(random.integers(1, 6)), *random.integers(1, 12, 2), channels)
+        extent = (window - 1) * dilation + 1
+        if np.all(np.asarray(shape[1:3]) + 2 * (pads - 1) >= extent):
+            break
+    options = {
+        "stride": tuple(map(int, stride)),
+        "dilation": tuple(map(int, dilation)),
+        "padding": tuple((int(p) - 1, int(p) - 1) for p in pads),
+        "groups": groups,
+    }
+    x = jnp.asarray(random.normal(size=shape), jnp.float32)
+    kernel_shape = (*map(int, window), channels // groups, features)
+    kernel = jnp.asarray(random.normal(size=kernel_shape), jnp.float32)
+    return x, kernel, options
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [*range(12), *(pytest.param(s, marks=pytest.mark.slow) for s in range(12, 150))],
+)
+def test_auto_equals_plain_over_random_shapes(seed):
+    """Results within 1e-5 of the largest, gradients within 1e-4."""
+    x, kernel, options = draw_case(seed)
+    rules = {
+        name: functools.partial(convolution.conv2d, formulation=name, **options)
+        for name in convolution.FORMULATIONS
+    }
+    ours, pull = jax.vjp(rules["auto"], x, kernel)
+    wanted, pull_plain = jax.vjp(rules["plain"], x, kernel)
+    weights = jnp.cos(jnp.arange(wanted.size, dtype=jnp.float32))
+    weights = weights.reshape(wanted.shape)
+    found = (ours, *pull(weights))
+    for got, expected, tolerance in zip(
+        found, (wanted, *pull_plain(weights)), (1e-5, 1e-4, 1e-4), strict=True
+    ):
+        assert got.shape == expected.shape
+        scale = float(jnp.max(jnp.abs(expected)))
+        np.testing.assert_allclose(got, expected, atol=tolerance * scale)
+
+
+def test_unknown_formulation_is_refused():
+    with pytest.raises(ValueError, match="'fast': one of"):
+        convolution.conv1d(jnp.ones((1, 4, 1)), jnp.ones((2, 1, 1)), formulation="fast")
 
 
 def test_vmap_over_images_and_over_kernels_equals_a_loop():

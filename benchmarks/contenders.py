@@ -1,0 +1,234 @@
+"""Contenders of the benchmarks of training: ours, a plain loop, and PyTorch.
+
+Each is a function that runs one round and returns its seconds. The same model, batch,
+optimizer (SGD, Nesterov momentum 0.9, weight decay 5e-4) and cores for all; images are
+random and lie in memory.
+"""
+
+import dataclasses
+import operator
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from cnn import config, devices, epoch, metrics, models, steps  # noqa: E402
+from cnn.state import create_state  # noqa: E402
+
+Round = Callable[[], float]
+NUM_CLASSES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is trained: a model on images of one size, and the steps of a round."""
+
+    model: str
+    size: int
+    channels: int
+    batch_size: int
+    steps: int
+
+    @property
+    def images(self) -> int:
+        """Images of a round."""
+        return self.batch_size * self.steps
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of an image, (H, W, C)."""
+        return (self.size, self.size, self.channels)
+
+    def __str__(self) -> str:
+        """Name the case in a table."""
+        size = "x".join(map(str, self.shape))
+        return f"{self.model}, {size}, batch {self.batch_size}"
+
+
+class Ours:
+    """Our step on random images, with a state that goes on from round to round."""
+
+    def __init__(self, case: Case, **options) -> None:
+        """Create the state and put the images on the devices."""
+        given = {"model": case.model, "batch_size": case.batch_size}
+        run = config.make_config(given | {"weight_decay": 5e-4} | options)
+        static = run.make_static()
+        self.case, mesh = case, devices.make_mesh()
+        self.task = steps.Task(
+            model=models.create_model(
+                static.model, NUM_CLASSES, devices.get_dtype(static.device)
+            ),
+            num_classes=NUM_CLASSES,
+            mean=(0.5,) * case.channels,
+            std=(0.25,) * case.channels,
+            steps_per_epoch=case.steps,
+            optimizer=static.optimizer,
+        )
+        everywhere = devices.replicated(mesh)
+        self.numbers = jax.device_put(run.make_hyperparameters(), everywhere)
+
+        def create(numbers):
+            return create_state(
+                self.task.model, case.shape, self.task.optimizer, numbers
+            )
+
+        self.state = jax.jit(create, out_shardings=everywhere)(self.numbers)
+        self.sums = jax.device_put(steps.create_train_sums(), everywhere)
+        images, labels = make_data(case)
+        ids = np.arange(labels.size, dtype=np.int32).reshape(labels.shape)
+        chunk = {"images": images, "labels": labels, "ids": ids}
+        self.chunk = jax.device_put(chunk, devices.split_batches(mesh))
+        self.compile_seconds = 0.0
+
+    def make_scanned(self) -> Round:
+        """Make rounds of the epoch's program, all steps in one call."""
+        bounds = np.int32(0), np.int32(self.case.steps)
+        program = epoch.make_train_chunk(self.task)
+        arguments = (self.state, self.sums, self.chunk, self.numbers, *bounds)
+        started = time.perf_counter()
+        program = program.lower(*arguments).compile()
+        self.compile_seconds = time.perf_counter() - started
+
+        def run_round() -> float:
+            started = time.perf_counter()
+            self.state, self.sums, records = program(
+                self.state, self.sums, self.chunk, self.numbers, *bounds
+            )
+            jax.block_until_ready(records)
+            return time.perf_counter() - started
+
+        return run_round
+
+    def make_loop(self) -> Round:
+        """Make rounds of a Python loop that calls one jitted step after the other."""
+
+        def step(state, batch, numbers):
+            return steps.train_step(self.task, state, batch, numbers)[::2]
+
+        program = jax.jit(step, donate_argnums=0)
+        batches = [
+            jax.tree.map(operator.itemgetter(i), self.chunk)
+            for i in range(self.case.steps)
+        ]
+
+        def run_round() -> float:
+            started = time.perf_counter()
+            for batch in batches:
+                self.state, record = program(self.state, batch, self.numbers)
+            jax.block_until_ready(record)
+            return time.perf_counter() - started
+
+        return run_round
+
+    def make_forward(self) -> Round:
+        """Make rounds of evaluation, all batches in one call."""
+        program = epoch.make_eval_chunk(self.task)
+        variables = {"params": self.state.params, "batch_stats": self.state.batch_stats}
+        variables = jax.tree.map(jnp.copy, variables)  # the state will be donated
+        labels = self.chunk["labels"]
+        chunk = {"images": self.chunk["images"], "labels": labels}
+        chunk["mask"] = jnp.ones_like(labels, bool)
+        sums = metrics.create_sums(NUM_CLASSES)
+        bounds = np.int32(0), np.int32(self.case.steps)
+
+        def run_round() -> float:
+            started = time.perf_counter()
+            jax.block_until_ready(program(variables, sums, chunk, *bounds))
+            return time.perf_counter() - started
+
+        return run_round
+
+
+def make_torch(python: str, case: Case, what: str, layout: str, mode: str) -> Round:
+    """Make rounds in a PyTorch process.
+
+    Args:
+        python: an interpreter that has PyTorch.
+        case: as ours.
+        what: `train` or `forward`.
+        layout: `default` or `channels_last`.
+        mode: `eager` or `compiled`.
+    """
+    script = str(Path(__file__).with_name("torch_step.py"))
+    arguments = (what, layout, mode, *dataclasses.astuple(case))
+    worker = subprocess.Popen(
+        [python, script, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def run_round() -> float:
+        worker.stdin.write("round\n")
+        worker.stdin.flush()
+        return float(worker.stdout.readline())
+
+    return run_round
+
+
+def make_data(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Make uint8 images [steps, B, H, W, C] and labels; values do not matter here."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(
+        0, 256, (case.steps, case.batch_size, *case.shape), np.uint8
+    )
+    labels = generator.integers(0, NUM_CLASSES, images.shape[:2])
+    return images, labels.astype(np.int32)
+
+
+def take_turns(
+    contenders: dict[str, Round], images: int, rounds: int
+) -> dict[str, list[float]]:
+    """Run the contenders in turns, a round each, after a warm-up round.
+
+    Returns:
+        Images a second of each contender's rounds.
+    """
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, run_round in contenders.items():
+            seconds = run_round()
+            if number:
+                speeds[name].append(images / seconds)
+    return speeds
+
+
+def compare_with(ours: list[float], values: list[float]) -> str:
+    """Write the median of ours / theirs, with its range; neighbours in time."""
+    ratios = [a / b for a, b in zip(ours, values, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+
+
+def measure_peak(size: int = 2048, repeats: int = 5) -> float:
+    """Measure the multiply-accumulates a second of a square matrix product."""
+    a = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        product(a, a).block_until_ready()
+        best = min(best, time.perf_counter() - started)
+    return size**3 / best
+
+
+def measure_bandwidth(megabytes: int = 512, repeats: int = 5) -> float:
+    """Measure the bytes a second that are read and written by scaling an array."""
+    a = jnp.ones((megabytes * 2**18,), jnp.float32)
+    scale = jax.jit(lambda x: 2 * x)
+    scale(a).block_until_ready()
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        scale(a).block_until_ready()
+        best = min(best, time.perf_counter() - started)
+    return 2 * a.nbytes / best

@@ -1,0 +1,84 @@
+"""The PyTorch contender: runs a round for each line that it reads.
+
+python torch_step.py train|forward default|channels_last eager|compiled \
+    MODEL SIZE CHANNELS BATCH STEPS
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "golden"))
+
+import torch_models  # noqa: E402
+
+WIDTHS = (32, 64, 128)
+
+
+def make_simple_cnn(channels: int) -> nn.Module:
+    """Make our simple_cnn of the default widths: max-pooling, global average."""
+    blocks: list[nn.Module] = []
+    for width in WIDTHS:
+        blocks += [
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        ]
+        channels = width
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
+    return nn.Sequential(*blocks, *head)
+
+
+def main() -> None:
+    """Print the seconds of one round for each line of input."""
+    what, layout, mode, name = sys.argv[1:5]
+    size, channels, batch_size, count = map(int, sys.argv[5:])
+    if name == "simple_cnn":
+        model = make_simple_cnn(channels)
+    else:
+        model = torch_models.create(name, 10)
+    memory_format = torch.contiguous_format
+    if layout == "channels_last":
+        memory_format = torch.channels_last
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    model = model.to(device, memory_format=memory_format).train(what == "train")
+    optimizer = torch.optim.SGD(
+        model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, nesterov=True
+    )
+    shape = (count, batch_size, channels, size, size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    labels = torch.randint(0, 10, (count, batch_size), device=device)
+    call = torch.compile(model) if mode == "compiled" else model
+
+    def compute_loss(i: int) -> torch.Tensor:
+        x = (images[i].float() / 255 - 0.5) / 0.25
+        x = x.contiguous(memory_format=memory_format)
+        return nn.functional.cross_entropy(call(x), labels[i])
+
+    def train(i: int) -> torch.Tensor:
+        loss = compute_loss(i)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    def forward(i: int) -> torch.Tensor:
+        with torch.no_grad():
+            return compute_loss(i)
+
+    step = train if what == "train" else forward
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        for i in range(count):
+            loss = step(i)
+        loss.item()
+        print(time.perf_counter() - started, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""How many bytes a program keeps at a time, counted on its jaxpr: nothing is compiled.
+
+A compiler writes only some of a program's values to memory. Here, as in XLA, what is
+computed element by element is written where a convolution, a product or a loop reads
+it, and otherwise computed again by each reader; what is written lies there from the
+step that writes it to the last that reads it, in the order of the jaxpr.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+# Computed again by each reader, unless one of them needs it in memory.
+_ELEMENTWISE = frozenset(
+    "abs add add_any and bitcast_convert_type broadcast_in_dim ceil clamp concatenate "
+    "convert_element_type cos div dynamic_slice eq erf erf_inv erfc exp exp2 expm1 "
+    "floor ge gt integer_pow iota is_finite le log log1p logistic lt max min mul ne "
+    "neg nextafter not or pad pow random_bits random_fold_in random_seed random_unwrap "
+    "random_wrap reduce_precision rem rev round rsqrt select_n shift_left "
+    "shift_right_arithmetic shift_right_logical sign sin slice sqrt square sub tanh "
+    "xor".split()
+)
+# Read what is computed element by element without its being written.
+_REDUCTIONS = frozenset(
+    "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum "
+    "reduce_xor".split()
+)
+# Another name for the same bytes.
+_VIEWS = frozenset(
+    "copy expand_dims reshape squeeze stop_gradient transpose optimization_barrier "
+    "sharding_constraint".split()
+)
+_INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+
+
+@dataclasses.dataclass(eq=False)
+class _Buffer:
+    """Bytes in memory, from the step that writes them to the last that reads them."""
+
+    size: int
+    born: int
+    dies: int
+
+
+@dataclasses.dataclass(eq=False)
+class _Value:
+    """What a variable is: in memory, or to be computed from buffers that are.
+
+    Attributes:
+        size: its bytes.
+        buffers: where it lies, or what it is computed from; empty for arguments.
+        is_written: whether it lies in memory.
+        branch: of the platform's index, the branch that it chooses.
+    """
+
+    size: int
+    buffers: tuple[_Buffer, ...] = ()
+    is_written: bool = True
+    branch: int = 0
+
+
+def count_temporary_bytes(jaxpr: Any, platform: str) -> int:
+    """Count the most bytes that a program keeps at a time besides its arguments.
+
+    Args:
+        jaxpr: closed, as of `jax.jit(f).trace(…).jaxpr`.
+        platform: `cpu`, `gpu` or `tpu`, whose branch of a program is counted.
+
+    Returns:
+        The bytes. Results that a loop has carried from the arguments on lie in them.
+    """
+    counter = _Counter(platform)
+    values = [_Value(_count_bytes(var.aval)) for var in jaxpr.jaxpr.invars]
+    for value in counter.walk(jaxpr.jaxpr, values):
+        counter.write(value)
+        counter.read(value)
+    return counter.find_peak()
+
+
+class _Counter:
+    """Walks through a program step by step."""
+
+    def __init__(self, platform: str) -> None:
+        self._platform = platform
+        self._time = 0
+        self._buffers: list[_Buffer] = []
+
+    def walk(self, jaxpr: Any, values: Sequence[_Value]) -> list[_Value]:
+        """Go through a jaxpr and return the values of its results."""
+        known = dict(zip(jaxpr.invars, values, strict=True))
+        known |= {var: _Value(_count_bytes(var.aval)) for var in jaxpr.constvars}
+
+        def look_up(var: Any) -> _Value:
+            return _Value(0) if isinstance(var, jax.core.Literal) else known[var]
+
+        for equation in jaxpr.eqns:
+            inputs = [look_up(var) for var in equation.invars]
+            results = self._run(equation, inputs)
+            known |= dict(zip(equation.outvars, results, strict=True))
+        return [look_up(var) for var in jaxpr.outvars]
+
+    def read(self, value: _Value) -> None:
+        """Note that a value is read now."""
+        for buffer in value.buffers:
+            buffer.dies = max(buffer.dies, self._time)
+
+    def write(self, value: _Value) -> None:
+        """Let a value lie in memory from the next step on; its sources are read now."""
+        if value.is_written:
+            return
+        self.read(value)
+        self._time += 1
+        value.buffers, value.is_written = (self._allocate(value.size),), True
+
+    def find_peak(self) -> int:
+        """Return the most bytes that lay in memory at a time."""
+        changes = np.zeros(self._time + 2, np.int64)
+        for buffer in self._buffers:
+            changes[buffer.born] += buffer.size
+            changes[buffer.dies + 1] -= buffer.size
+        return int(np.cumsum(changes).max())
+
+    def _allocate(self, size: int) -> _Buffer:
+        buffer = _Buffer(size, self._time, self._time)
+        self._buffers.append(buffer)
+        return buffer
+
+    def _run(self, equation: Any, inputs: list[_Value]) -> list[_Value]:
+        """Return the values of an equation's results."""
+        name, params = equation.primitive.name, equation.params
+        sizes = [_count_bytes(var.aval) for var in equation.outvars]
+        if name in _VIEWS and name != "optimization_barrier":
+            return inputs[: len(sizes)]
+        if name in _ELEMENTWISE:
+            sources = {id(b): b for value in inputs for b in value.buffers}
+            return [_Value(size, tuple(sources.values()), False) for size in sizes]
+        if name == "platform_index":
+            return [_Value(0, branch=_choose(params, self._platform))]
+        if name == "cond":
+            return self.walk(params["branches"][inputs[0].branch].jaxpr, inputs[1:])
+        inner = next((params[key] for key in _INNER if key in params), None)
+        if name == "scan" or name == "while":
+            return self._loop(equation, inputs, sizes)
+        if inner is not None:
+            return self.walk(getattr(inner, "jaxpr", inner), inputs)
+        for value in inputs:
+            if name not in _REDUCTIONS:
+                self.write(value)
+        if name in _VIEWS:
+            return inputs
+        self._time += 1
+        for value in inputs:
+            self.read(value)
+        if name in ("dynamic_update_slice", "scatter", "scatter-add"):
+            return inputs[:1]
+        return [_Value(size, (self._allocate(size),)) for size in sizes]
+
+    def _loop(
+        self, equation: Any, inputs: list[_Value], sizes: list[int]
+    ) -> list[_Value]:
+        """Go through a loop's body once; what it carries stays where it lies."""
+        params = equation.params
+        if equation.primitive.name == "scan":
+            body, skipped = params["jaxpr"].jaxpr, 0
+            constants, carried = params["num_consts"], params["num_carry"]
+        else:
+            body, skipped = params["body_jaxpr"].jaxpr, params["cond_nconsts"]
+            constants = params["body_nconsts"]
+            carried = len(sizes)
+        inputs = inputs[skipped:]
+        for value in inputs:
+            self.write(value)
+        self._time += 1
+        stacked = [_Value(size, (self._allocate(size),)) for size in sizes[carried:]]
+        counter = _Counter(self._platform)
+        own = [_Value(_count_bytes(var.aval)) for var in body.invars]
+        for value in counter.walk(body, own):
+            counter.read(value)
+        self._allocate(counter.find_peak())
+        for value in [*inputs, *stacked]:
+            self.read(value)
+        return inputs[constants : constants + carried] + stacked
+
+
+def _choose(params: dict[str, Any], platform: str) -> int:
+    """Return the number of the branch that a platform takes."""
+    names = {"gpu": ("gpu", "cuda", "rocm")}.get(platform, (platform,))
+    for number, platforms in enumerate(params["platforms"]):
+        if platforms is None or set(names) & set(platforms):
+            return number
+    return 0
+
+
+def _count_bytes(shape: Any) -> int:
+    """Count the bytes of an abstract array; a key's or token's count as none."""
+    try:
+        return int(shape.size) * np.dtype(shape.dtype).itemsize
+    except (TypeError, AttributeError):
+        return 0

@@ -4,9 +4,9 @@
         [--dataset=tfds:cifar10_jpeg --data_dir=DIR] [--rounds=3] [--json=FILE]
 
 Without a folder of yours (class folders, as --dataset=folder:PATH takes them) JPEG
-files of that size are made and decoded to it. Decoding goes the way of training, through
-the dataset's own `read` and its threads, which are held to so many cores; a resident set
-is gathered on the device. The best of the rounds is printed. One core's rate is what
+files of that size are made and decoded to it. Decoding goes the way of training, by the
+dataset's own `read` and its threads, which are held to so many cores; a resident set is
+gathered on the device. The best of the rounds is printed. One core's rate is what
 `--mode=describe --decode_images_per_second=` takes.
 """
 

@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
+from jax.extend.core import Literal
 
 # Computed again by each reader, unless one of them needs it in memory.
 _ELEMENTWISE = frozenset(
@@ -30,9 +30,12 @@ _REDUCTIONS = frozenset(
 )
 # Another name for the same bytes.
 _VIEWS = frozenset(
-    "copy expand_dims reshape squeeze stop_gradient transpose optimization_barrier "
-    "sharding_constraint".split()
+    "copy expand_dims reshape squeeze stop_gradient transpose sharding_constraint".split()
 )
+# What enters is written, and known no more for what it was computed from.
+_BARRIERS = frozenset(("optimization_barrier", "checkpoint", "remat2"))
+# Computing from more than so many buffers again and again would take too long.
+_MOST_SOURCES = 3
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
@@ -53,12 +56,16 @@ class _Value:
         size: its bytes.
         buffers: where it lies, or what it is computed from; empty for arguments.
         is_written: whether it lies in memory.
+        sources: of what was computed element by element, the buffers it came from.
+        since: the step in which it was.
         branch: of the platform's index, the branch that it chooses.
     """
 
     size: int
     buffers: tuple[_Buffer, ...] = ()
     is_written: bool = True
+    sources: tuple[_Buffer, ...] = ()
+    since: int = 0
     branch: int = 0
 
 
@@ -94,7 +101,7 @@ class _Counter:
         known |= {var: _Value(_count_bytes(var.aval)) for var in jaxpr.constvars}
 
         def look_up(var: Any) -> _Value:
-            return _Value(0) if isinstance(var, jax.core.Literal) else known[var]
+            return _Value(0) if isinstance(var, Literal) else known[var]
 
         for equation in jaxpr.eqns:
             inputs = [look_up(var) for var in equation.invars]
@@ -114,6 +121,7 @@ class _Counter:
         self.read(value)
         self._time += 1
         value.buffers, value.is_written = (self._allocate(value.size),), True
+        value.buffers[0].born = max(value.since, *(b.born for b in value.sources), 0)
 
     def find_peak(self) -> int:
         """Return the most bytes that lay in memory at a time."""
@@ -132,11 +140,13 @@ class _Counter:
         """Return the values of an equation's results."""
         name, params = equation.primitive.name, equation.params
         sizes = [_count_bytes(var.aval) for var in equation.outvars]
-        if name in _VIEWS and name != "optimization_barrier":
+        if name == "reshape" and inputs[0].sources:
+            # XLA computes it apart in its other shape, and early.
+            return [dataclasses.replace(inputs[0], buffers=inputs[0].sources, is_written=False)]
+        if name in _VIEWS:
             return inputs[: len(sizes)]
         if name in _ELEMENTWISE:
-            sources = {id(b): b for value in inputs for b in value.buffers}
-            return [_Value(size, tuple(sources.values()), False) for size in sizes]
+            return [self._compute(inputs, size) for size in sizes]
         if name == "platform_index":
             return [_Value(0, branch=_choose(params, self._platform))]
         if name == "cond":
@@ -145,12 +155,14 @@ class _Counter:
         if name == "scan" or name == "while":
             return self._loop(equation, inputs, sizes)
         if inner is not None:
+            if name in _BARRIERS:
+                inputs = self._fix(inputs)
             return self.walk(getattr(inner, "jaxpr", inner), inputs)
+        if name in _BARRIERS:
+            return self._fix(inputs)
         for value in inputs:
             if name not in _REDUCTIONS:
                 self.write(value)
-        if name in _VIEWS:
-            return inputs
         self._time += 1
         for value in inputs:
             self.read(value)
@@ -158,19 +170,33 @@ class _Counter:
             return inputs[:1]
         return [_Value(size, (self._allocate(size),)) for size in sizes]
 
+    def _fix(self, inputs: list[_Value]) -> list[_Value]:
+        """Write values and forget what they were computed from."""
+        for value in inputs:
+            self.write(value)
+            self.read(value)
+        return [_Value(value.size, value.buffers) for value in inputs]
+
+    def _compute(self, inputs: list[_Value], size: int) -> _Value:
+        """Return a value computed element by element, written if from too many."""
+        found = {id(b): b for value in inputs for b in value.buffers}
+        sources = tuple(found.values())
+        value = _Value(size, sources, False, sources, self._time)
+        large = [b for b in sources if 4 * b.size >= size]
+        if len(large) > _MOST_SOURCES:
+            self.write(value)
+        return value
+
     def _loop(
         self, equation: Any, inputs: list[_Value], sizes: list[int]
     ) -> list[_Value]:
         """Go through a loop's body once; what it carries stays where it lies."""
         params = equation.params
-        if equation.primitive.name == "scan":
-            body, skipped = params["jaxpr"].jaxpr, 0
-            constants, carried = params["num_consts"], params["num_carry"]
-        else:
-            body, skipped = params["body_jaxpr"].jaxpr, params["cond_nconsts"]
-            constants = params["body_nconsts"]
-            carried = len(sizes)
-        inputs = inputs[skipped:]
+        body = params["jaxpr" if "jaxpr" in params else "body_jaxpr"].jaxpr
+        inputs = inputs[params.get("cond_nconsts", 0) :]
+        carried = _count_alike(equation.outvars, body.outvars)
+        # Constants and what is carried; then what a scan goes through.
+        constants = _count_alike(equation.invars[-len(inputs) :], body.invars) - carried
         for value in inputs:
             self.write(value)
         self._time += 1
@@ -183,6 +209,12 @@ class _Counter:
         for value in [*inputs, *stacked]:
             self.read(value)
         return inputs[constants : constants + carried] + stacked
+
+
+def _count_alike(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """Count the variables that are the same in a loop's body, not a part of them."""
+    pairs = zip(outside, inside, strict=True)
+    return sum(a.aval.shape == b.aval.shape for a, b in pairs)
 
 
 def _choose(params: dict[str, Any], platform: str) -> int:

@@ -160,15 +160,16 @@ def find_batch_size(
 def _describe_shortage(program: Any, arguments: tuple, remedies: str) -> str:
     """Say what is needed, what there is and what would fit."""
     capacity, taken = get_capacity(_get_mesh(arguments)), _count_taken(arguments)
-    chunk = arguments[_CHUNK]
-    batch_size = chunk["labels"].shape[1]
+    # By shapes alone: a call that failed may have taken its donated arguments away.
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+    batch_size = shapes[_CHUNK]["labels"].shape[1]
 
     def predict_size(size: int) -> int:
-        resized = {
+        chunk = {
             name: jax.ShapeDtypeStruct((x.shape[0], size, *x.shape[2:]), x.dtype)
-            for name, x in chunk.items()
+            for name, x in shapes[_CHUNK].items()
         }
-        changed = (*arguments[:_CHUNK], resized, *arguments[_CHUNK + 1 :])
+        changed = (*shapes[:_CHUNK], chunk, *shapes[_CHUNK + 1 :])
         return taken + _count_temporary(program.trace(*changed), arguments)
 
     text = (

@@ -105,7 +105,9 @@ class Profiler:
         if self._directory is not None and step + 1 == self._first:
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0  # it would drown the operations
-            jax.profiler.start_trace(self._directory, profiler_options=options)
+            jax.profiler.start_trace(
+                self._directory, create_perfetto_trace=True, profiler_options=options
+            )
             self._is_open = True
         yield
         if step + count == self._last:

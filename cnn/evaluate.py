@@ -75,9 +75,8 @@ def compute_metrics(
             count, started = pace.choose_steps(last - first), time.perf_counter()
             here = first % size
             everywhere = devices.replicated(chunk["labels"].sharding.mesh)
-            sums, *bounds = jax.device_put(
-                (sums, np.int32(here), np.int32(here + count)), everywhere
-            )
+            bounds = (np.int32(here), np.int32(here + count))
+            sums, *bounds = jax.device_put((sums, *bounds), everywhere)
             arguments = (variables, sums, chunk, *bounds)
             with memory.explain_shortage(program, arguments):
                 sums = jax.block_until_ready(program(*arguments))

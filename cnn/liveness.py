@@ -30,7 +30,8 @@ _REDUCTIONS = frozenset(
 )
 # Another name for the same bytes.
 _VIEWS = frozenset(
-    "copy expand_dims reshape squeeze stop_gradient transpose sharding_constraint".split()
+    "copy expand_dims reshape sharding_constraint squeeze stop_gradient "
+    "transpose".split()
 )
 # What enters is written, and known no more for what it was computed from.
 _BARRIERS = frozenset(("optimization_barrier", "checkpoint", "remat2"))
@@ -57,7 +58,6 @@ class _Value:
         buffers: where it lies, or what it is computed from; empty for arguments.
         is_written: whether it lies in memory.
         sources: of what was computed element by element, the buffers it came from.
-        since: the step in which it was.
         branch: of the platform's index, the branch that it chooses.
     """
 
@@ -65,7 +65,6 @@ class _Value:
     buffers: tuple[_Buffer, ...] = ()
     is_written: bool = True
     sources: tuple[_Buffer, ...] = ()
-    since: int = 0
     branch: int = 0
 
 
@@ -120,8 +119,20 @@ class _Counter:
             return
         self.read(value)
         self._time += 1
-        value.buffers, value.is_written = (self._allocate(value.size),), True
-        value.buffers[0].born = max(value.since, *(b.born for b in value.sources), 0)
+        buffer = self._allocate(value.size)
+        # XLA computes it as soon as what it comes from is there.
+        buffer.born = max((b.born + 1 for b in value.buffers), default=self._time)
+        value.buffers, value.is_written = (buffer,), True
+
+    def carry(self, before: list[_Value], after: list[_Value]) -> None:
+        """Write a loop's next values: in place, where no other still needs the last."""
+        left = list(after)
+        for old, value in reversed(list(zip(before, after, strict=False))):
+            left.remove(value)
+            if any(old.buffers[0] in other.buffers for other in left):
+                self.write(value)
+        for value in after:
+            self.read(value)
 
     def find_peak(self) -> int:
         """Return the most bytes that lay in memory at a time."""
@@ -141,8 +152,9 @@ class _Counter:
         name, params = equation.primitive.name, equation.params
         sizes = [_count_bytes(var.aval) for var in equation.outvars]
         if name == "reshape" and inputs[0].sources:
-            # XLA computes it apart in its other shape, and early.
-            return [dataclasses.replace(inputs[0], buffers=inputs[0].sources, is_written=False)]
+            # XLA computes it apart in its other shape.
+            sources = inputs[0].sources
+            return [_Value(sizes[0], sources, False, sources)]
         if name in _VIEWS:
             return inputs[: len(sizes)]
         if name in _ELEMENTWISE:
@@ -181,7 +193,7 @@ class _Counter:
         """Return a value computed element by element, written if from too many."""
         found = {id(b): b for value in inputs for b in value.buffers}
         sources = tuple(found.values())
-        value = _Value(size, sources, False, sources, self._time)
+        value = _Value(size, sources, False, sources)
         large = [b for b in sources if 4 * b.size >= size]
         if len(large) > _MOST_SOURCES:
             self.write(value)
@@ -202,9 +214,10 @@ class _Counter:
         self._time += 1
         stacked = [_Value(size, (self._allocate(size),)) for size in sizes[carried:]]
         counter = _Counter(self._platform)
-        own = [_Value(_count_bytes(var.aval)) for var in body.invars]
-        for value in counter.walk(body, own):
-            counter.read(value)
+        # Of what enters, no bytes but who reads it is noted.
+        own = [_Value(0, (_Buffer(0, 0, 0),)) for _ in body.invars]
+        results = counter.walk(body, own)
+        counter.carry(own[constants : constants + carried], results)
         self._allocate(counter.find_peak())
         for value in [*inputs, *stacked]:
             self.read(value)

@@ -20,8 +20,8 @@ _ELEMENTWISE = frozenset(
     "floor ge gt integer_pow iota is_finite le log log1p logistic lt max min mul ne "
     "neg nextafter not or pad pow random_bits random_fold_in random_seed random_unwrap "
     "random_wrap reduce_precision rem rev round rsqrt select_n shift_left "
-    "shift_right_arithmetic shift_right_logical sign sin slice sqrt square sub tanh "
-    "xor".split()
+    "shift_right_arithmetic shift_right_logical sign sin slice sqrt square stack sub "
+    "tanh xor".split()
 )
 # Read what is computed element by element without its being written.
 _REDUCTIONS = frozenset(
@@ -94,8 +94,18 @@ class _Counter:
         self._time = 0
         self._buffers: list[_Buffer] = []
 
-    def walk(self, jaxpr: Any, values: Sequence[_Value]) -> list[_Value]:
-        """Go through a jaxpr and return the values of its results."""
+    def walk(
+        self, jaxpr: Any, values: Sequence[_Value], results: Sequence[Any] = ()
+    ) -> list[_Value]:
+        """Go through a jaxpr, but for what nobody needs, and return its results.
+
+        Args:
+            jaxpr: not closed.
+            values: of its arguments.
+            results: the variables that take its results, None where none does; all
+                are needed when left out.
+        """
+        needed = _find_needed(jaxpr, results or jaxpr.outvars)
         known = dict(zip(jaxpr.invars, values, strict=True))
         known |= {var: _Value(_count_bytes(var.aval)) for var in jaxpr.constvars}
 
@@ -103,10 +113,15 @@ class _Counter:
             return _Value(0) if isinstance(var, Literal) else known[var]
 
         for equation in jaxpr.eqns:
-            inputs = [look_up(var) for var in equation.invars]
-            results = self._run(equation, inputs)
-            known |= dict(zip(equation.outvars, results, strict=True))
-        return [look_up(var) for var in jaxpr.outvars]
+            taken = [var if var in needed else None for var in equation.outvars]
+            if any(taken):
+                inputs = [look_up(var) for var in equation.invars]
+                found = self._run(equation, inputs, taken)
+                known |= dict(zip(equation.outvars, found, strict=True))
+        return [
+            look_up(var) if result is not None else _Value(0)
+            for var, result in zip(jaxpr.outvars, results or jaxpr.outvars, strict=True)
+        ]
 
     def read(self, value: _Value) -> None:
         """Note that a value is read now."""
@@ -147,7 +162,9 @@ class _Counter:
         self._buffers.append(buffer)
         return buffer
 
-    def _run(self, equation: Any, inputs: list[_Value]) -> list[_Value]:
+    def _run(
+        self, equation: Any, inputs: list[_Value], taken: list[Any]
+    ) -> list[_Value]:
         """Return the values of an equation's results."""
         name, params = equation.primitive.name, equation.params
         sizes = [_count_bytes(var.aval) for var in equation.outvars]
@@ -162,14 +179,15 @@ class _Counter:
         if name == "platform_index":
             return [_Value(0, branch=_choose(params, self._platform))]
         if name == "cond":
-            return self.walk(params["branches"][inputs[0].branch].jaxpr, inputs[1:])
+            branch = params["branches"][inputs[0].branch].jaxpr
+            return self.walk(branch, inputs[1:], taken)
         inner = next((params[key] for key in _INNER if key in params), None)
         if name == "scan" or name == "while":
             return self._loop(equation, inputs, sizes)
         if inner is not None:
             if name in _BARRIERS:
                 inputs = self._fix(inputs)
-            return self.walk(getattr(inner, "jaxpr", inner), inputs)
+            return self.walk(getattr(inner, "jaxpr", inner), inputs, taken)
         if name in _BARRIERS:
             return self._fix(inputs)
         for value in inputs:
@@ -222,6 +240,16 @@ class _Counter:
         for value in [*inputs, *stacked]:
             self.read(value)
         return inputs[constants : constants + carried] + stacked
+
+
+def _find_needed(jaxpr: Any, results: Sequence[Any]) -> set[Any]:
+    """Find the variables on which the results that somebody takes depend."""
+    pairs = zip(jaxpr.outvars, results, strict=True)
+    needed = {a for a, b in pairs if b is not None and not isinstance(a, Literal)}
+    for equation in reversed(jaxpr.eqns):
+        if needed.intersection(equation.outvars):
+            needed |= {v for v in equation.invars if not isinstance(v, Literal)}
+    return needed
 
 
 def _count_alike(outside: Sequence[Any], inside: Sequence[Any]) -> int:

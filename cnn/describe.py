@@ -4,6 +4,7 @@ So are the bytes that training it takes. Everything is computed from shapes; not
 compiled and no memory is taken.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,6 +184,7 @@ def _predict_memory(
     count, numbers = mesh.devices.size, config.make_hyperparameters()
     stored_shape = (stored, stored, image_shape[2])
 
+    @functools.cache
     def predict(batch_size: int) -> dict[str, int]:
         own = batch_size // count
         return memory.predict(task, image_shape, stored_shape, own, numbers)

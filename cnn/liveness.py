@@ -13,28 +13,8 @@ from typing import Any
 import numpy as np
 from jax.extend.core import Literal
 
-# Computed again by each reader, unless one of them needs it in memory.
-_ELEMENTWISE = frozenset(
-    "abs add add_any and bitcast_convert_type broadcast_in_dim ceil clamp concatenate "
-    "convert_element_type cos div dynamic_slice eq erf erf_inv erfc exp exp2 expm1 "
-    "floor ge gt integer_pow iota is_finite le log log1p logistic lt max min mul ne "
-    "neg nextafter not or pad pow random_bits random_fold_in random_seed random_unwrap "
-    "random_wrap reduce_precision rem rev round rsqrt select_n shift_left "
-    "shift_right_arithmetic shift_right_logical sign sin slice sqrt square stack sub "
-    "tanh xor".split()
-)
-# Read what is computed element by element without its being written.
-_REDUCTIONS = frozenset(
-    "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum "
-    "reduce_xor".split()
-)
-# Another name for the same bytes.
-_VIEWS = frozenset(
-    "copy expand_dims reshape sharding_constraint squeeze stop_gradient "
-    "transpose".split()
-)
-# What enters is written, and known no more for what it was computed from.
-_BARRIERS = frozenset(("optimization_barrier", "checkpoint", "remat2"))
+from cnn import jaxprs
+
 # Computing from more than so many buffers again and again would take too long.
 _MOST_SOURCES = 3
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -79,7 +59,7 @@ def count_temporary_bytes(jaxpr: Any, platform: str) -> int:
         The bytes. Results that a loop has carried from the arguments on lie in them.
     """
     counter = _Counter(platform)
-    values = [_Value(_count_bytes(var.aval)) for var in jaxpr.jaxpr.invars]
+    values = [_Value(jaxprs.count_bytes(var.aval)) for var in jaxpr.jaxpr.invars]
     for value in counter.walk(jaxpr.jaxpr, values):
         counter.write(value)
         counter.read(value)
@@ -105,9 +85,9 @@ class _Counter:
             results: the variables that take its results, None where none does; all
                 are needed when left out.
         """
-        needed = _find_needed(jaxpr, results or jaxpr.outvars)
+        needed = jaxprs.find_needed(jaxpr, results or jaxpr.outvars)
         known = dict(zip(jaxpr.invars, values, strict=True))
-        known |= {var: _Value(_count_bytes(var.aval)) for var in jaxpr.constvars}
+        known |= {var: _Value(jaxprs.count_bytes(var.aval)) for var in jaxpr.constvars}
 
         def look_up(var: Any) -> _Value:
             return _Value(0) if isinstance(var, Literal) else known[var]
@@ -167,17 +147,17 @@ class _Counter:
     ) -> list[_Value]:
         """Return the values of an equation's results."""
         name, params = equation.primitive.name, equation.params
-        sizes = [_count_bytes(var.aval) for var in equation.outvars]
+        sizes = [jaxprs.count_bytes(var.aval) for var in equation.outvars]
         if name == "reshape" and inputs[0].sources:
             # XLA computes it apart in its other shape.
             sources = inputs[0].sources
             return [_Value(sizes[0], sources, False, sources)]
-        if name in _VIEWS:
+        if name in jaxprs.VIEWS:
             return inputs[: len(sizes)]
-        if name in _ELEMENTWISE:
+        if name in jaxprs.ELEMENTWISE:
             return [self._compute(inputs, size) for size in sizes]
         if name == "platform_index":
-            return [_Value(0, branch=_choose(params, self._platform))]
+            return [_Value(0, branch=jaxprs.choose_branch(params, self._platform))]
         if name == "cond":
             branch = params["branches"][inputs[0].branch].jaxpr
             return self.walk(branch, inputs[1:], taken)
@@ -185,13 +165,13 @@ class _Counter:
         if name == "scan" or name == "while":
             return self._loop(equation, inputs, sizes)
         if inner is not None:
-            if name in _BARRIERS:
+            if name in jaxprs.BARRIERS:
                 inputs = self._fix(inputs)
             return self.walk(getattr(inner, "jaxpr", inner), inputs, taken)
-        if name in _BARRIERS:
+        if name in jaxprs.BARRIERS:
             return self._fix(inputs)
         for value in inputs:
-            if name not in _REDUCTIONS:
+            if name not in jaxprs.REDUCTIONS:
                 self.write(value)
         self._time += 1
         for value in inputs:
@@ -224,9 +204,11 @@ class _Counter:
         params = equation.params
         body = params["jaxpr" if "jaxpr" in params else "body_jaxpr"].jaxpr
         inputs = inputs[params.get("cond_nconsts", 0) :]
-        carried = _count_alike(equation.outvars, body.outvars)
+        carried = jaxprs.count_alike(equation.outvars, body.outvars)
         # Constants and what is carried; then what a scan goes through.
-        constants = _count_alike(equation.invars[-len(inputs) :], body.invars) - carried
+        constants = (
+            jaxprs.count_alike(equation.invars[-len(inputs) :], body.invars) - carried
+        )
         for value in inputs:
             self.write(value)
         self._time += 1
@@ -240,36 +222,3 @@ class _Counter:
         for value in [*inputs, *stacked]:
             self.read(value)
         return inputs[constants : constants + carried] + stacked
-
-
-def _find_needed(jaxpr: Any, results: Sequence[Any]) -> set[Any]:
-    """Find the variables on which the results that somebody takes depend."""
-    pairs = zip(jaxpr.outvars, results, strict=True)
-    needed = {a for a, b in pairs if b is not None and not isinstance(a, Literal)}
-    for equation in reversed(jaxpr.eqns):
-        if needed.intersection(equation.outvars):
-            needed |= {v for v in equation.invars if not isinstance(v, Literal)}
-    return needed
-
-
-def _count_alike(outside: Sequence[Any], inside: Sequence[Any]) -> int:
-    """Count the variables that are the same in a loop's body, not a part of them."""
-    pairs = zip(outside, inside, strict=True)
-    return sum(a.aval.shape == b.aval.shape for a, b in pairs)
-
-
-def _choose(params: dict[str, Any], platform: str) -> int:
-    """Return the number of the branch that a platform takes."""
-    names = {"gpu": ("gpu", "cuda", "rocm")}.get(platform, (platform,))
-    for number, platforms in enumerate(params["platforms"]):
-        if platforms is None or set(names) & set(platforms):
-            return number
-    return 0
-
-
-def _count_bytes(shape: Any) -> int:
-    """Count the bytes of an abstract array; a key's or token's count as none."""
-    try:
-        return int(shape.size) * np.dtype(shape.dtype).itemsize
-    except (TypeError, AttributeError):
-        return 0

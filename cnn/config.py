@@ -18,6 +18,7 @@ from cnn.augment import AugmentOptions
 from cnn.checkpoint import CheckpointOptions
 from cnn.convert import ConvertOptions
 from cnn.data import DataOptions
+from cnn.data.feed import FeedOptions
 from cnn.devices import DeviceOptions
 from cnn.errors import UserError, suggest
 from cnn.evaluate import EvaluateOptions
@@ -26,6 +27,7 @@ from cnn.losses import LossOptions
 from cnn.models import ModelOptions
 from cnn.optimizer import OptimizerOptions
 from cnn.predict import PredictOptions
+from cnn.profiling import ProfileOptions
 from cnn.progress import ProgressOptions
 from cnn.steps import StepOptions
 from cnn.sweep import SweepOptions
@@ -51,12 +53,14 @@ class Config:
     sweep: SweepOptions = SweepOptions()
     checkpoint: CheckpointOptions = CheckpointOptions()
     progress: ProgressOptions = ProgressOptions()
+    profile: ProfileOptions = ProfileOptions()
     device: DeviceOptions = DeviceOptions()
     evaluate: EvaluateOptions = EvaluateOptions()
     predict: PredictOptions = PredictOptions()
     convert: ConvertOptions = ConvertOptions()
     export: ExportOptions = ExportOptions()
     visualize: VisualizeOptions = VisualizeOptions()
+    feed: FeedOptions = FeedOptions()
 
     def to_flat(self) -> dict[str, Any]:
         """Return every option's value by flag name, as JSON has it."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cnn import augment, devices, epoch, metrics, predict, workdir
+from cnn import augment, devices, epoch, memory, metrics, predict, workdir
 from cnn.data import load_dataset
 from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
 from cnn.data.images import Dataset
@@ -64,6 +64,7 @@ def compute_metrics(
 
     Raises:
         Interrupted: a signal arrived.
+        UserError: the device has too little memory.
     """
     positions, mask = make_eval_order(len(loader), batch_size)
     size = choose_chunk_steps(len(positions), batch_size, loader.image_bytes)
@@ -72,9 +73,13 @@ def compute_metrics(
     for first, last, chunk in iterate_chunks(loader, size, arrays):
         while first < last:
             count, started = pace.choose_steps(last - first), time.perf_counter()
-            here = np.int32(first % size)
-            sums = program(variables, sums, chunk, here, here + np.int32(count))
-            jax.block_until_ready(sums)
+            here = first % size
+            everywhere = devices.replicated(chunk["labels"].sharding.mesh)
+            bounds = (np.int32(here), np.int32(here + count))
+            sums, *bounds = jax.device_put((sums, *bounds), everywhere)
+            arguments = (variables, sums, chunk, *bounds)
+            with memory.explain_shortage(program, arguments):
+                sums = jax.block_until_ready(program(*arguments))
             pace.note((time.perf_counter() - started) / count)
             first += count
             stop.check()

@@ -1,12 +1,15 @@
 """What computes in one phase of a run: its compiled chunks and what fills them."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
+import jax
 import numpy as np
 
-from cnn import epoch
+from cnn import epoch, memory
 from cnn.data.chunks import Loader, choose_chunk_steps
 from cnn.evaluate import compute_metrics
 from cnn.interrupt import Stop
@@ -14,6 +17,8 @@ from cnn.optimizer import Hyperparameters
 from cnn.state import TrainState
 from cnn.steps import Sums, Task
 from cnn.transfer.features import FeatureLoaders
+
+_UNWATCHED = contextlib.nullcontext()
 
 
 class Program:
@@ -71,8 +76,18 @@ class Program:
         hyperparameters: Hyperparameters,
         first: int,
         last: int,
+        watch: AbstractContextManager = _UNWATCHED,
     ) -> tuple[TrainState, Sums, dict[str, np.ndarray], float]:
         """Take steps first … last - 1 of a chunk; compiled when first called.
+
+        Args:
+            state: before them, on the devices.
+            sums: the epoch's so far, on the devices.
+            chunk: the images, on the devices.
+            hyperparameters: every number.
+            first: of the chunk's steps, the first to take.
+            last: the one after the last.
+            watch: in which the compiled program is called.
 
         Returns:
             State and sums after them; their `loss`, `learning_rate` and
@@ -80,15 +95,23 @@ class Program:
 
         Raises:
             Interrupted: a signal arrived during compilation; no step was taken.
+            UserError: the device has too little memory.
         """
-        arguments = (state, sums, chunk, hyperparameters)
-        bounds = (np.int32(first), np.int32(last))
+        # Inside a call nothing crosses between host and devices unless placed here.
+        numbers = (hyperparameters, np.int32(first), np.int32(last))
+        numbers = jax.device_put(numbers, state.step.sharding)
+        arguments = (state, sums, chunk, *numbers)
         if self._compiled is None:
-            self._compiled = self._train_chunk.lower(*arguments, *bounds).compile()
+            self._compiled = memory.compile_if_it_fits(self._train_chunk, arguments)
             self._stop.check()
+        explained = memory.explain_shortage(
+            self._train_chunk, arguments, memory.REMEDIES
+        )
         started = time.perf_counter()
-        state, sums, records = self._compiled(*arguments, *bounds)
-        records = {name: np.asarray(x)[first:last] for name, x in records.items()}
+        with explained, watch:
+            state, sums, records = self._compiled(*arguments)
+            records = jax.device_get(records)
+        records = {name: x[first:last] for name, x in records.items()}
         return state, sums, records, time.perf_counter() - started
 
     def evaluate(self, variables: Any, split: str) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cnn import checkpoint, describe, devices, epoch, manifest, steps
+from cnn import checkpoint, describe, devices, epoch, manifest, profiling, steps
 from cnn.data import load_dataset
 from cnn.data.chunks import Loader
 from cnn.interrupt import Stop
+from cnn.models import remat
 from cnn.optimizer import Hyperparameters
 from cnn.program import Program
 from cnn.progress import Pace, Terminal
@@ -79,9 +80,11 @@ class Run:
         size, stored = config.data.image_size, self.dataset.train.shape
         self.image_shape = (size, size, stored[2]) if size else stored
         self.description = describe.describe_model(task.model, self.image_shape)
+        remat.check(config.model, self.description["layers"])
         start_of = config, source, self._stored, task.model
         self.plan = plan.make_plan(*start_of, self.description, self.dataset, terminal)
         self.task = dataclasses.replace(task, rates=self.plan.rates)
+        self.profiler = profiling.Profiler(config.profile, self.total_steps)
         self.loaders = like.loaders if shares_data else self._make_loaders()
         self.eval_split = "validation" if "validation" in self.loaders else "test"
         self._everywhere = devices.replicated(self.mesh)
@@ -89,8 +92,7 @@ class Run:
         self._built: dict[int, tuple[Program, Callable[..., TrainState]]] = {}
         self._enter(0)
         self.frozen: dict[str, str] = {}
-        self.pace = Pace()
-        self._seconds_before = 0.0
+        self.pace, self._seconds_before = Pace(), 0.0
 
     @property
     def step(self) -> int:
@@ -126,6 +128,7 @@ class Run:
         self.records = Records(**self._stored["records"])
         self.frozen = self._stored.get("transfer", {}).get("frozen", {})
         self._seconds_before = self.records.seconds
+        self.profiler.check_ahead(self.step)
         self.terminal.say(f"going on from step {self.step} of {self.total_steps}")
 
     def begin(self, config: "Config", state: TrainState | None = None) -> None:
@@ -164,8 +167,9 @@ class Run:
         self, chunk: epoch.Chunk, first: int, last: int
     ) -> dict[str, np.ndarray]:
         """Take steps first … last - 1 of a chunk; see `Program.take_steps`."""
+        watch = self.profiler.watch(self.step, last - first)
         self.state, self.sums, records, seconds = self.program.take_steps(
-            self.state, self.sums, chunk, self.hyperparameters, first, last
+            self.state, self.sums, chunk, self.hyperparameters, first, last, watch
         )
         self.pace.note(seconds / (last - first))
         self.records.train_seconds += seconds
@@ -202,11 +206,10 @@ class Run:
     def _make_create(self, phase: int) -> Callable[..., TrainState]:
         """Make the function that creates a state of a phase."""
         trained = freezing.list_trained(self.plan.phases[phase])
-        task, shape = self.task, self.image_shape
+        static = self.task.model, self.image_shape, self.task.optimizer
 
         def create(numbers: Hyperparameters, taken: Any) -> TrainState:
-            optimizer = task.optimizer
-            return create_state(task.model, shape, optimizer, numbers, taken, trained)
+            return create_state(*static, numbers, taken, trained)
 
         return jax.jit(create, out_shardings=self._everywhere)
 

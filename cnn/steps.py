@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from cnn import augment, keys, losses, metrics, optimizer
+from cnn.models import remat
 from cnn.ops import scaling
 from cnn.optimizer import Hyperparameters
 from cnn.options import option
@@ -180,7 +181,7 @@ def compute_loss(
     """
     labels, targets = piece["labels"], piece["targets"]
     params = replace_leaves(params, trained)
-    with freezing.hold_statistics(task.phase):
+    with freezing.hold_statistics(task.phase), remat.recompute_blocks(task.remat):
         logits, updated = task.model.apply(
             {"params": params, "batch_stats": batch_stats},
             piece["images"],

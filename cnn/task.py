@@ -39,6 +39,7 @@ class Task:
         class_weights: K weights of the loss; empty when all are 1.
         optimizer: the structure of the update.
         accumulate_steps: pieces a batch is computed in.
+        remat: whether the backward pass computes the model's blocks again.
         augment: the structure of augmentation.
         phase: which leaves train; None: all.
         rates: each parameter's place among the learning rates by layer.
@@ -55,6 +56,7 @@ class Task:
     class_weights: tuple[float, ...] = ()
     optimizer: OptimizerOptions = OptimizerOptions()
     accumulate_steps: int = 1
+    remat: bool = False
     augment: AugmentOptions = AugmentOptions()
     phase: Phase | None = None
     rates: Rates = ()
@@ -85,10 +87,7 @@ def make_task(
             f"--batch_size={batch_size} is larger than the training set of "
             f"{len(dataset.train)} images; give a smaller one"
         )
-    if batch_size % pieces:
-        raise UserError(
-            f"--accumulate_steps={pieces} does not divide --batch_size={batch_size}"
-        )
+    check_pieces(batch_size, pieces)
     if config.train.early_stop_epochs and dataset.validation is None:
         raise UserError(
             "--early_stop_epochs selects on validation data and there is none; carve "
@@ -113,5 +112,18 @@ def make_task(
         ),
         optimizer=static.optimizer,
         accumulate_steps=pieces,
+        remat=config.model.remat == "blocks",
         augment=static.augment,
     )
+
+
+def check_pieces(batch_size: int, pieces: int) -> None:
+    """Refuse a batch that does not divide into pieces of one size.
+
+    Raises:
+        UserError: naming both flags.
+    """
+    if batch_size % pieces:
+        raise UserError(
+            f"--accumulate_steps={pieces} does not divide --batch_size={batch_size}"
+        )

@@ -85,7 +85,7 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
         log = MetricsLog(directory, run.records.metrics_bytes, tensorboard)
         keep = config.checkpoint.keep_checkpoints
         writer = CheckpointWriter(directory / "checkpoints", keep)
-        with catch_signals(run.stop):
+        with catch_signals(run.stop), run.profiler:
             result = _run_to_the_end(run, log, writer)
         report.conclude(run, result)
         return result
@@ -149,8 +149,8 @@ def iterate_calls(
     loader, size = program.loaders["train"], program.chunk_steps
     for first, last, chunk in iterate_chunks(loader, size, arrays, done):
         while first < last:
-            until_save = interval - run.step % interval
-            count = run.pace.choose_steps(min(last - first, until_save))
+            most = min(last - first, interval - run.step % interval)
+            count = run.pace.choose_steps(run.profiler.cut(run.step, most))
             here = first % size
             records = run.take_steps(chunk, here, here + count)
             yield ids[first : first + count], records

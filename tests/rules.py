@@ -11,9 +11,9 @@ LEVELS = [
     ["main", "configs"],
     ["cnn.config"],
     [f"cnn.{m}" for m in "sweep visualize train run report evaluate predict".split()]
-    + [f"cnn.{m}" for m in "convert export describe records program".split()],
+    + [f"cnn.{m}" for m in "convert export describe records program memory".split()],
     [f"cnn.{m}" for m in "epoch steps task transfer weights checkpoint".split()],
-    [f"cnn.{m}" for m in "state models optimizer".split()],
+    [f"cnn.{m}" for m in "state models optimizer liveness jaxprs profiling".split()],
     [f"cnn.{m}" for m in "data augment losses metrics ops devices progress".split()]
     + [f"cnn.{m}" for m in "keys interrupt workdir manifest options errors".split()],
 ]

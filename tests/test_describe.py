@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -75,7 +76,48 @@ def test_describe_writes_what_it_returns(tmp_path, capsys):
     assert json.loads((directory / "describe.json").read_text()) == found
     assert found["model"] == "mlp" and found["output_shape"] == [7]
     assert found["num_parameters"] == 48 * 3 + 3 + 3 * 7 + 7
-    assert f"{found['num_parameters']:,} parameters" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{found['num_parameters']:,} parameters" in told
+    sizes = found["memory"]
+    assert sizes["parameters"] == sizes["optimizer_state"] == found["parameter_bytes"]
+    assert sizes["total"] == sum(list(sizes.values())[:-2]) <= sizes["device"]
+    assert f"{sizes['total'] / 2**20:,.1f} MiB" in told and "feed" not in found
+
+
+def describe_memory(tmp_path, **changes):
+    flat = {"model": "simple_cnn", "widths": (4, 6), "image_size": 16, "num_classes": 5}
+    config = config_module.make_config(flat | {"momentum": 0.0} | changes)
+    return describe.describe(config, tmp_path, Terminal())["memory"]
+
+
+def test_memory_follows_the_options(tmp_path):
+    plain = describe_memory(tmp_path)
+    assert plain["optimizer_state"] == plain["averaged_weights"] == 0
+    adam = describe_memory(tmp_path, optimizer="adam", ema_decay=0.9)
+    assert adam["optimizer_state"] == 2 * adam["parameters"] + 4
+    averaged = adam["parameters"] + adam["batch_stats"]
+    assert adam["averaged_weights"] == averaged
+    for changes in ({"batch_size": 64}, {"accumulate_steps": 4}):
+        fewer = describe_memory(tmp_path, **changes)["activations"]
+        assert fewer < 0.7 * plain["activations"], changes
+
+
+def test_too_large_a_batch_names_what_fits(tmp_path, monkeypatch, capsys):
+    largest = describe_memory(tmp_path, batch_size=128)["total"]
+    capsys.readouterr()
+    monkeypatch.setattr(describe.memory, "get_device_memory", lambda mesh: 2 * largest)
+    describe_memory(tmp_path, batch_size=256)
+    assert re.search(
+        r"--batch_size=1[12]\d would fit; or keep", capsys.readouterr().out
+    )
+
+
+def test_cores_that_feed_a_step(tmp_path, capsys):
+    flat = {"step_images_per_second": 1000.0, "decode_images_per_second": 300.0}
+    config = config_module.make_config(flat)
+    found = describe.describe(config, tmp_path, Terminal())
+    assert found["feed"] == {"decode_images_per_second": 300.0, "cores": 4}
+    assert "4 feed a step of 1,000 images/s" in capsys.readouterr().out
 
 
 def test_too_small_image_is_refused(tmp_path):

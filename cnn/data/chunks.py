@@ -113,6 +113,7 @@ class Loader:
         sharding = devices.split_batches(self._mesh)
         host = {"labels": self._labels[positions], **arrays}
         if self.is_resident:
+            positions = jax.device_put(positions, devices.replicated(self._mesh))
             chunk = {"images": self._gather(self._on_device, positions)}
         else:
             flat = self._images.read(positions.reshape(-1))

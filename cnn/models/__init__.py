@@ -23,6 +23,7 @@ from cnn.models import (
     layers,
     linear,
     locally_connected,
+    remat,
     resnet,
     simple_cnn,
     sliding_regression,
@@ -104,6 +105,7 @@ class ModelOptions(
     locally_connected.LocallyConnectedOptions,
     simple_cnn.SimpleCnnOptions,
     linear.MlpOptions,
+    remat.RematOptions,
 ):
     """Which model, and its choices."""
 

@@ -1,0 +1,127 @@
+"""Seconds from the command to the first steps: imports, data, compilation, cache.
+
+    python benchmarks/startup.py [--rounds=3] [--images=5000] [--json=FILE]
+
+Each round starts a process with an empty compilation cache (cold) and another with the
+cache that the first has left (warm), for the preset digits and for cifar10_resnet20 on
+random images. The medians of the rounds are printed.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+PRESETS = ("digits", "cifar10_resnet20")
+PHASES = ("import", "data", "state", "compile", "first step")
+
+
+def run_child(preset: str, cache: str, dataset: str) -> None:
+    """Go through the phases of a run in this process and print their seconds."""
+    seconds, started = {}, time.perf_counter()
+
+    def note(phase: str) -> None:
+        nonlocal started
+        seconds[phase] = time.perf_counter() - started
+        started = time.perf_counter()
+
+    import main  # noqa: F401
+    from cnn import config as config_module
+    from cnn import devices, interrupt, memory, progress, run, train
+
+    note("import")
+    changes = {"dataset": dataset} if dataset else {}
+    changes |= {"compilation_cache": cache}
+    config = config_module.make_config(config_module.load_preset(preset), changes)
+    devices.configure(config.device)
+    with tempfile.TemporaryDirectory() as directory:
+        made = run.Run(config, Path(directory), progress.Terminal(), interrupt.Stop())
+        note("data")
+        made.restore()
+        note("state")
+        compile_program = memory.compile_if_it_fits
+
+        def compile_timed(*arguments: Any) -> Any:
+            # What came before is filling the first chunk, a part of the first step.
+            before = time.perf_counter()
+            compiled = compile_program(*arguments)
+            seconds["compile"] = time.perf_counter() - before
+            return compiled
+
+        memory.compile_if_it_fits = compile_timed
+        next(train.iterate_calls(made, made.task.steps_per_epoch))
+        note("first step")
+    seconds["first step"] -= seconds["compile"]
+    print(json.dumps(seconds))
+
+
+def measure(preset: str, cache: str, dataset: str) -> dict[str, float]:
+    """Return the seconds of the phases of a new process."""
+    command = [sys.executable, __file__, "--child", preset, cache, dataset]
+    output = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(output.stdout.splitlines()[-1])
+
+
+def measure_help() -> float:
+    """Return the seconds of `python main.py --help`."""
+    started = time.perf_counter()
+    command = [sys.executable, str(ROOT / "main.py"), "--help"]
+    subprocess.run(command, capture_output=True, check=True)
+    return time.perf_counter() - started
+
+
+def make_dataset(directory: Path, count: int) -> str:
+    """Write random CIFAR-sized images and return the option that reads them."""
+    random, arrays = np.random.default_rng(0), {}
+    for part, size in (("train", count), ("test", 500)):
+        shape = (size, 32, 32, 3)
+        arrays[f"x_{part}"] = random.integers(0, 256, shape, dtype=np.uint8)
+        arrays[f"y_{part}"] = np.arange(size) % 10
+    path = directory / "random.npz"
+    np.savez(path, **arrays)
+    return f"npz:{path}"
+
+
+def main() -> None:
+    """Measure all presets in turns and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--json", default="")
+    options = parser.parse_args()
+    if options.child:
+        return run_child(*options.child)
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        random = make_dataset(Path(directory), options.images)
+        for number in range(options.rounds):
+            found.setdefault("python main.py --help", []).append(measure_help())
+            for preset in PRESETS:
+                dataset = "" if preset == "digits" else random
+                cache = f"{directory}/{preset}{number}"
+                for kind in ("cold", "warm"):
+                    for phase, seconds in measure(preset, cache, dataset).items():
+                        name = f"{preset}, {kind}: {phase}"
+                        found.setdefault(name, []).append(seconds)
+    print("| what | seconds, median | range |\n|---|---|---|")
+    for name, seconds in found.items():
+        middle, low, high = statistics.median(seconds), min(seconds), max(seconds)
+        print(f"| {name} | {middle:.2f} | {low:.2f}–{high:.2f} |")
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
+    return None
+
+
+if __name__ == "__main__":
+    main()

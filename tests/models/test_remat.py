@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn import config as config_module
+from cnn import describe, epoch, models, steps
+from cnn.errors import UserError
+from cnn.models import remat
+from cnn.state import flatten_paths
+
+SIZES = {"densenet121": 32, "squeezenet1_1": 33, "convnext_tiny": 32}
+
+
+def differentiate(task, state, batch, numbers):
+    """Return the gradients and running statistics of one training step's loss."""
+    prepared = steps.prepare_batch(task, 0, batch, numbers)
+    arguments = (state.params, state.params, state.batch_stats, prepared)
+    key = jax.random.key(0)
+    gradient = jax.grad(steps.compute_loss, has_aux=True)
+    return gradient(*arguments, key, task, numbers)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wrn_10_1",
+        pytest.param("resnet18", marks=pytest.mark.slow),
+        pytest.param("densenet121", marks=pytest.mark.slow),
+        pytest.param("efficientnet_b0", marks=pytest.mark.slow),
+        pytest.param("convnext_tiny", marks=pytest.mark.slow),
+        pytest.param("squeezenet1_1", marks=pytest.mark.slow),
+    ],
+)
+def test_gradients_are_those_without(make_task, make_numbers, start, make_batch, name):
+    numbers = make_numbers(dropout_rate=0.3, stochastic_depth_rate=0.3)
+    size = SIZES.get(name, 8)
+    found, batch = [], make_batch(4, (size, size, 3))
+    for is_wanted in (False, True):
+        task = make_task({"remat": is_wanted}, model=name)
+        state = start(task, numbers, (size, size, 3))
+        found.append(
+            jax.jit(differentiate, static_argnums=0)(task, state, batch, numbers)
+        )
+    plain, again = map(flatten_paths, found)
+    assert list(plain) == list(again)
+    largest = max(np.abs(x).max() for x in plain.values())
+    for path, gradient in plain.items():
+        np.testing.assert_allclose(
+            again[path], gradient, rtol=1e-6, atol=1e-6 * largest, err_msg=path
+        )
+
+
+def test_blocks_take_less_memory(make_task, make_numbers, start, make_batch):
+    numbers, batch, needed = make_numbers(), make_batch(64), []
+    for is_wanted in (False, True):
+        task = make_task({"remat": is_wanted}, model="resnet20")
+        state = start(task, numbers)
+        chunk = {name: x[None] for name, x in batch.items()}
+        bounds = np.int32(0), np.int32(1)
+        program = epoch.make_train_chunk(task)
+        arguments = (state, steps.create_train_sums(), chunk, numbers, *bounds)
+        analysis = program.lower(*arguments).compile().memory_analysis()
+        needed.append(analysis.temp_size_in_bytes)
+    assert needed[1] < 0.7 * needed[0]
+
+
+def test_frozen_statistics_stay_in_blocks(make_task, make_numbers, start, make_batch):
+    """Two interceptors at once: normalisation is held inside blocks too."""
+    from cnn.transfer.freezing import Phase
+
+    numbers, batch = make_numbers(), make_batch(4)
+    task = make_task(model="wrn_10_1")
+    params = flatten_paths(start(task, numbers).params)
+    phase = Phase(0, frozenset(params), frozenset())
+    task = make_task({"remat": True, "phase": phase}, model="wrn_10_1")
+    state = start(task, numbers)
+    stats = jax.jit(differentiate, static_argnums=0)(task, state, batch, numbers)[1][0]
+    jax.tree.map(np.testing.assert_array_equal, stats, state.batch_stats)
+
+
+def test_models_without_blocks_are_refused(tmp_path):
+    config = config_module.make_config({"remat": "blocks", "model": "simple_cnn"})
+    with pytest.raises(UserError, match="--remat=blocks: simple_cnn has no blocks"):
+        describe.describe(config, tmp_path, None)
+    assert not list(tmp_path.iterdir())
+    remat.check(config.model, [{"path": "stage1_block1/conv1"}])
+
+
+def test_nothing_happens_unless_wanted():
+    def count(is_wanted):
+        def apply(x):
+            with remat.recompute_blocks(is_wanted):
+                return model.apply(variables, x).sum()
+
+        return str(jax.make_jaxpr(jax.grad(apply))(images)).count("remat2[")
+
+    model = models.create_model(models.ModelOptions(model="wrn_10_1"), 4)
+    images = jnp.zeros((1, 8, 8, 1))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables)
+    assert count(True) > 0 == count(False)

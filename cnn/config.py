@@ -19,6 +19,7 @@ from cnn.checkpoint import CheckpointOptions
 from cnn.convert import ConvertOptions
 from cnn.data import DataOptions
 from cnn.devices import DeviceOptions
+from cnn.devices.processes import ProcessOptions
 from cnn.errors import UserError, suggest
 from cnn.evaluate import EvaluateOptions
 from cnn.export import ExportOptions
@@ -52,6 +53,7 @@ class Config:
     checkpoint: CheckpointOptions = CheckpointOptions()
     progress: ProgressOptions = ProgressOptions()
     device: DeviceOptions = DeviceOptions()
+    processes: ProcessOptions = ProcessOptions()
     evaluate: EvaluateOptions = EvaluateOptions()
     predict: PredictOptions = PredictOptions()
     convert: ConvertOptions = ConvertOptions()

@@ -16,6 +16,7 @@ from cnn.data import load_dataset
 from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
 from cnn.data.images import Dataset
 from cnn.data.order import make_eval_order
+from cnn.devices import processes
 from cnn.errors import UserError
 from cnn.interrupt import Stop, catch_signals
 from cnn.options import format_value, option
@@ -75,7 +76,8 @@ def compute_metrics(
             here = np.int32(first % size)
             sums = program(variables, sums, chunk, here, here + np.int32(count))
             jax.block_until_ready(sums)
-            pace.note((time.perf_counter() - started) / count)
+            seconds = processes.find_most(time.perf_counter() - started)
+            pace.note(seconds / count)
             first += count
             stop.check()
     return metrics.summarise(sums)
@@ -96,7 +98,7 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
         UserError: the run, the checkpoint or the split is absent, the data has other
             classes, or frozen weights are not what they were.
     """
-    mesh, stop = devices.make_mesh(), Stop()
+    mesh, stop = devices.make_mesh(config.device.mesh), Stop()
     devices.check_batch_size(config.step.batch_size, mesh)
     trained = predict.load_trained(directory, config.checkpoint.checkpoint)
     changed = proof.find_changed(trained.transfer.get("frozen", {}), trained.variables)

@@ -44,10 +44,11 @@ class Stop:
         Raises:
             Interrupted: it has.
         """
+        number = self.signal or 0
         if self._agree is not None:
-            self.signal = int(self._agree(self.signal or 0)) or None
-        if self.signal is not None:
-            raise Interrupted(self.signal)
+            number = int(self._agree(number))
+        if number:
+            raise Interrupted(number)
 
 
 def leave_on_signals() -> None:

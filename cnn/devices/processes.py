@@ -185,6 +185,7 @@ def _meet(options: ProcessOptions) -> None:
                 # Longer than ours: past its own limit jax aborts the process.
                 initialization_timeout=options.distributed_seconds + 60,
             )
+            jax.devices()  # here too each waits for the others
         except Exception as error:
             failed.append(error)
 

@@ -16,7 +16,7 @@ import traceback
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -66,8 +66,8 @@ def join(options: ProcessOptions) -> Iterator[None]:
         options: whom to meet, and within how many seconds.
 
     Raises:
-        UserError: the options are malformed, there is no environment to tell of other
-            processes, or these did not come in time.
+        UserError: the options are malformed, or there is no environment to tell of
+            other processes. If these do not come in time, it prints so and ends.
     """
     if not options.distributed:
         yield
@@ -94,7 +94,7 @@ def leave_when_lost() -> Iterator[None]:
         raise
 
 
-def leave(error: Exception) -> None:
+def leave(error: Exception) -> NoReturn:
     """Print why this process ends, and end it without waiting for the others."""
     who = f"process {jax.process_index()} of {jax.process_count()}"
     is_mistake = isinstance(error, UserError | OSError)

@@ -84,7 +84,8 @@ class CheckpointWriter:
         with self._explain_errors():
             if processes.is_first() and new.exists():
                 shutil.rmtree(new)
-            processes.check_equal("step", new.name)
+        processes.check_equal("step", new.name)
+        with self._explain_errors():
             # Created in the background, a directory that cannot be made leaves threads
             # that wait for it and keep the process from ending.
             context = ocp.Context()

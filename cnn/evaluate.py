@@ -115,7 +115,7 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
     with catch_signals(stop):
         result = compute_metrics(
             epoch.make_eval_chunk(task),
-            trained.variables,
+            jax.device_put(trained.variables, devices.replicated(mesh)),
             loader,
             config.step.batch_size,
             task.num_classes,

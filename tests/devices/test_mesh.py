@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -96,6 +97,18 @@ def test_split_parameters_compute_the_same(tmp_path):
     assert whole["test_loss"] == pytest.approx(split["test_loss"], abs=1e-4)
     again = train_run(tmp_path / "whole", **WIDE, mesh="data:1,model:2")
     assert again["state_sha256"] == whole["state_sha256"]
+
+
+@pytest.mark.parametrize("mesh", ["data:1", "data:1,model:2"])
+def test_evaluation_on_any_mesh(trained, tmp_path, mesh):
+    directory = tmp_path / "run"
+    shutil.copytree(trained, directory)
+    arguments = "--mode=evaluate", f"--workdir={directory}", f"--mesh={mesh}"
+    assert run_main(*arguments) == 0
+    found = json.loads((directory / "evaluation.json").read_text())
+    result = json.loads((directory / "result.json").read_text())
+    assert found["correct"] == result["test_correct"]
+    assert found["loss"] == pytest.approx(result["test_loss"], abs=1e-5)
 
 
 @pytest.mark.slow

@@ -43,6 +43,7 @@ from cnn import (
     workdir,
 )
 from cnn.config import Config
+from cnn.devices import processes
 from cnn.errors import UserError
 from cnn.options import format_value, parse
 from cnn.progress import Terminal
@@ -81,6 +82,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
     except interrupt.Interrupted as stopped:
+        interrupt.requeue(stopped)
         return stopped.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -106,8 +108,11 @@ def run_mode(mode: str, terminal: Terminal) -> int:
         layers.insert(1, sweep.read_trial(config.sweep.from_trial))
         config = config_module.make_config(*layers)
     devices.configure(config.device)
+    if mode != "train" and config.processes.distributed:
+        raise UserError(f"--distributed is for --mode=train, not {mode}; leave it out")
     if mode == "train":
-        train.train(config, directory, terminal)
+        with processes.join(config.processes):
+            train.train(config, directory, terminal)
     elif mode == "evaluate":
         evaluate.evaluate(config, directory, terminal)
     elif mode == "sweep":
@@ -130,13 +135,20 @@ def run_mode(mode: str, terminal: Terminal) -> int:
 def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, Any]:
     """Return the options that the command line changes: a run's, or the preset's."""
     if mode in ("evaluate", "predict", "export"):
-        return workdir.read_config(directory)
+        return _read_run(directory)
     default = visualize.VisualizeOptions().pictures
     if mode == "visualize" and visualize.needs_run(given.get("pictures", default)):
         names = {field.name for field in dataclasses.fields(visualize.VisualizeOptions)}
-        stored = workdir.read_config(directory)
+        stored = _read_run(directory)
         return {name: x for name, x in stored.items() if name not in names}
     return config_module.load_preset(FLAGS.config)
+
+
+def _read_run(directory: Path) -> dict[str, Any]:
+    """Return a run's options but those that tell of the machines it ran on."""
+    names = ("mesh", "distributed")
+    stored = workdir.read_config(directory)
+    return {name: x for name, x in stored.items() if name not in names}
 
 
 def _read_flags() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from cnn import manifest, workdir
+from cnn.devices import processes
 from cnn.errors import UserError
 from cnn.manifest import DESCRIPTION
 from cnn.options import option
@@ -81,8 +82,10 @@ class CheckpointWriter:
         step = int(state.step)
         new = self._directory / f"{step}{manifest.NEW}"
         with self._explain_errors():
-            if new.exists():
+            if processes.is_first() and new.exists():
                 shutil.rmtree(new)
+        processes.check_equal("step", new.name)
+        with self._explain_errors():
             # Created in the background, a directory that cannot be made leaves threads
             # that wait for it and keep the process from ending.
             context = ocp.Context()
@@ -93,6 +96,8 @@ class CheckpointWriter:
 
         def finish() -> None:
             response.result()
+            if not processes.is_first():
+                return
             workdir.write_json(new / DESCRIPTION, description)
             manifest.finish(new)
             manifest.remove_old(self._directory, step, self._keep, best_step)
@@ -100,7 +105,7 @@ class CheckpointWriter:
         self._pending = self._worker.submit(finish)
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is on disk.
+        """Wait until the last checkpoint is on disk, sealed by the first process.
 
         Raises:
             UserError: it could not be written.
@@ -110,6 +115,7 @@ class CheckpointWriter:
         pending, self._pending = self._pending, None
         with self._explain_errors():
             pending.result()
+        processes.check_equal("checkpoints", str(self._directory))
 
     @contextlib.contextmanager
     def _explain_errors(self) -> Iterator[None]:
@@ -225,8 +231,15 @@ def _check_same_tree(path: Path, stored: dict, wanted: dict) -> None:
         )
 
 
-def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Describe a tree of arrays by shape, dtype and the sharding to load it with."""
+def abstract(tree: Any, sharding: Any) -> Any:
+    """Describe a tree of arrays by shape, dtype and the sharding to load it with.
+
+    Args:
+        tree: arrays, or their shapes.
+        sharding: that of all leaves, or a tree with that of each.
+    """
+    if isinstance(sharding, jax.sharding.Sharding):
+        sharding = jax.tree.map(lambda _: sharding, tree)
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, sharding
     )

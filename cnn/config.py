@@ -20,6 +20,7 @@ from cnn.convert import ConvertOptions
 from cnn.data import DataOptions
 from cnn.data.feed import FeedOptions
 from cnn.devices import DeviceOptions
+from cnn.devices.processes import ProcessOptions
 from cnn.errors import UserError, suggest
 from cnn.evaluate import EvaluateOptions
 from cnn.export import ExportOptions
@@ -55,6 +56,7 @@ class Config:
     progress: ProgressOptions = ProgressOptions()
     profile: ProfileOptions = ProfileOptions()
     device: DeviceOptions = DeviceOptions()
+    processes: ProcessOptions = ProcessOptions()
     evaluate: EvaluateOptions = EvaluateOptions()
     predict: PredictOptions = PredictOptions()
     convert: ConvertOptions = ConvertOptions()

@@ -11,21 +11,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from cnn import metrics, steps
+from cnn import devices, metrics, steps
 from cnn.optimizer import Hyperparameters
 from cnn.state import TrainState
 from cnn.steps import Batch, Sums, Task
 
 Chunk = dict[str, jax.Array]
+place = jax.lax.with_sharding_constraint
 RECORDS = ("loss", "learning_rate", "gradient_norm")
 
 
-def make_train_chunk(task: Task) -> Callable[..., tuple[TrainState, Sums, dict]]:
+def make_train_chunk(
+    task: Task, mesh: Mesh | None = None
+) -> Callable[..., tuple[TrainState, Sums, dict]]:
     """Make the program that takes some steps of a chunk.
 
     Args:
         task: the static part of the step.
+        mesh: on which the state comes back as `devices.split_leaves` says, and the
+            rest whole; None: as the compiler has it.
 
     Returns:
         A jitted function of (state, sums, chunk, hyperparameters, first, last) that
@@ -44,16 +50,24 @@ def make_train_chunk(task: Task) -> Callable[..., tuple[TrainState, Sums, dict]]
     ) -> tuple[TrainState, Sums, dict[str, jax.Array]]:
         size = chunk["labels"].shape[0]
         take = functools.partial(_take_batch, chunk)
-        return run_steps(task, take, size, state, sums, hyperparameters, first, last)
+        arguments = take, size, state, sums, hyperparameters, first, last
+        if mesh is None:
+            return run_steps(task, *arguments)
+        step = functools.partial(_step_on_mesh, mesh)
+        state, *rest = run_steps(task, *arguments, take_step=step)
+        sums, records = place(rest, devices.replicated(mesh))
+        return devices.place_state(mesh, state), sums, records
 
     return jax.jit(train_chunk, donate_argnums=(0,))
 
 
-def make_eval_chunk(task: Task) -> Callable[..., Sums]:
+def make_eval_chunk(task: Task, mesh: Mesh | None = None) -> Callable[..., Sums]:
     """Make the program that evaluates some batches of a chunk.
 
     Args:
         task: the static part of the step.
+        mesh: on which every device gets the weights and the sums whole; None: as they
+            come.
 
     Returns:
         A jitted function of (variables, sums, chunk, first, last) that returns the
@@ -64,7 +78,11 @@ def make_eval_chunk(task: Task) -> Callable[..., Sums]:
         variables: Any, sums: Sums, chunk: Chunk, first: jax.Array, last: jax.Array
     ) -> Sums:
         take = functools.partial(_take_batch, chunk)
-        return sum_batches(task, take, variables, sums, first, last)
+        if mesh is None:
+            return sum_batches(task, take, variables, sums, first, last)
+        whole = devices.replicated(mesh)
+        variables = place(variables, whole)
+        return place(sum_batches(task, take, variables, sums, first, last), whole)
 
     return jax.jit(eval_chunk)
 
@@ -78,6 +96,7 @@ def run_steps(
     hyperparameters: Hyperparameters,
     first: jax.Array,
     last: jax.Array,
+    take_step: Callable[..., tuple] = steps.train_step,
 ) -> tuple[TrainState, Sums, dict[str, jax.Array]]:
     """Take steps first … last - 1; pure.
 
@@ -90,6 +109,7 @@ def run_steps(
         hyperparameters: every number.
         first: int32 [].
         last: int32 [].
+        take_step: of the arguments and results of `steps.train_step`.
 
     Returns:
         As the program of `make_train_chunk`.
@@ -97,9 +117,7 @@ def run_steps(
 
     def body(i: jax.Array, carry: Any) -> Any:
         state, sums, records = carry
-        state, more, record = steps.train_step(
-            task, state, take_batch(i), hyperparameters
-        )
+        state, more, record = take_step(task, state, take_batch(i), hyperparameters)
         records = {name: records[name].at[i].set(record[name]) for name in RECORDS}
         return state, metrics.add_sums(sums, more), records
 
@@ -122,6 +140,16 @@ def sum_batches(
         return metrics.add_sums(sums, more)
 
     return jax.lax.fori_loop(first, last, body, sums)
+
+
+def _step_on_mesh(
+    mesh: Mesh, task: Task, state: TrainState, batch: Batch, numbers: Hyperparameters
+) -> tuple[TrainState, Sums, dict[str, jax.Array]]:
+    """Take a step with whole parameters; between steps the state is split again."""
+    params = place(state.params, devices.replicated(mesh))
+    state = state.replace(params=params)
+    state, sums, record = steps.train_step(task, state, batch, numbers)
+    return devices.place_state(mesh, state), sums, record
 
 
 def _take_batch(chunk: Chunk, i: jax.Array) -> Batch:

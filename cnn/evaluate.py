@@ -16,6 +16,7 @@ from cnn.data import load_dataset
 from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
 from cnn.data.images import Dataset
 from cnn.data.order import make_eval_order
+from cnn.devices import processes
 from cnn.errors import UserError
 from cnn.interrupt import Stop, catch_signals
 from cnn.options import format_value, option
@@ -68,19 +69,19 @@ def compute_metrics(
     """
     positions, mask = make_eval_order(len(loader), batch_size)
     size = choose_chunk_steps(len(positions), batch_size, loader.image_bytes)
-    sums, pace = metrics.create_sums(num_classes), Pace()
+    everywhere, pace = devices.replicated(loader.mesh), Pace()
+    sums = devices.put(everywhere, metrics.create_sums(num_classes))
     arrays = {"positions": positions, "mask": mask}
     for first, last, chunk in iterate_chunks(loader, size, arrays):
         while first < last:
             count, started = pace.choose_steps(last - first), time.perf_counter()
             here = first % size
-            everywhere = devices.replicated(chunk["labels"].sharding.mesh)
             bounds = (np.int32(here), np.int32(here + count))
-            sums, *bounds = jax.device_put((sums, *bounds), everywhere)
-            arguments = (variables, sums, chunk, *bounds)
+            arguments = (variables, sums, chunk, *devices.put(everywhere, bounds))
             with memory.explain_shortage(program, arguments):
                 sums = jax.block_until_ready(program(*arguments))
-            pace.note((time.perf_counter() - started) / count)
+            seconds = processes.find_most(time.perf_counter() - started)
+            pace.note(seconds / count)
             first += count
             stop.check()
     return metrics.summarise(sums)
@@ -101,7 +102,7 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
         UserError: the run, the checkpoint or the split is absent, the data has other
             classes, or frozen weights are not what they were.
     """
-    mesh, stop = devices.make_mesh(), Stop()
+    mesh, stop = devices.make_mesh(config.device.mesh), Stop()
     devices.check_batch_size(config.step.batch_size, mesh)
     trained = predict.load_trained(directory, config.checkpoint.checkpoint)
     changed = proof.find_changed(trained.transfer.get("frozen", {}), trained.variables)
@@ -118,7 +119,7 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
     with catch_signals(stop):
         result = compute_metrics(
             epoch.make_eval_chunk(task),
-            trained.variables,
+            jax.device_put(trained.variables, devices.replicated(mesh)),
             loader,
             config.step.batch_size,
             task.num_classes,

@@ -1,11 +1,14 @@
-"""SIGTERM and Ctrl-C: noted at once, acted upon between chunks of steps.
+"""SIGTERM, SIGUSR1 and Ctrl-C: noted at once, acted upon between chunks of steps.
 
-Before there is something to save, they end the process at once.
+Before there is something to save, they end the process at once. SIGUSR1 is what Slurm
+sends before a job's time is over; the job is then put into the queue again.
 """
 
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -13,7 +16,7 @@ class Interrupted(Exception):
     """The run was asked to stop and has saved what it had.
 
     Attributes:
-        exit_code: 128 plus the signal's number, as shells have it: 143 or 130.
+        exit_code: 128 plus the signal's number, as shells have it: 143, 138 or 130.
     """
 
     def __init__(self, number: int) -> None:
@@ -25,9 +28,15 @@ class Interrupted(Exception):
 class Stop:
     """Whether, and by which signal, the process was asked to stop."""
 
-    def __init__(self) -> None:
-        """Start without a request."""
+    def __init__(self, agree: Callable[[int], float] | None = None) -> None:
+        """Start without a request.
+
+        Args:
+            agree: returns the largest of several processes' numbers, so that all of
+                them leave together; None: this process is alone.
+        """
         self.signal: int | None = None
+        self._agree = agree
 
     def check(self) -> None:
         """Leave if a signal has arrived.
@@ -35,8 +44,11 @@ class Stop:
         Raises:
             Interrupted: it has.
         """
-        if self.signal is not None:
-            raise Interrupted(self.signal)
+        number = self.signal or 0
+        if self._agree is not None:
+            number = int(self._agree(number))
+        if number:
+            raise Interrupted(number)
 
 
 def leave_on_signals() -> None:
@@ -50,7 +62,7 @@ def leave_on_signals() -> None:
 
 @contextmanager
 def catch_signals(stop: Stop) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into a request; a second Ctrl-C ends at once."""
+    """Turn the signals into a request; a second Ctrl-C ends at once."""
 
     def note(number: int, frame: object) -> None:
         del frame
@@ -60,13 +72,31 @@ def catch_signals(stop: Stop) -> Iterator[None]:
 
     before = {
         number: signal.signal(number, note)
-        for number in (signal.SIGTERM, signal.SIGINT)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def requeue(stopped: Interrupted) -> None:
+    """Ask Slurm to run a job again that SIGUSR1 has stopped, once for all its tasks."""
+    job = os.environ.get("SLURM_JOB_ID")
+    is_first = os.environ.get("SLURM_PROCID", "0") == "0"
+    if stopped.exit_code != 128 + signal.SIGUSR1 or not job or not is_first:
+        return
+    command = ["scontrol", "requeue", job]
+    try:
+        subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        told = (getattr(error, "stderr", "") or str(error)).strip()
+        print(
+            f"error: {' '.join(command)} failed ({told}); submit the job again, it "
+            "goes on from its checkpoint",
+            file=sys.stderr,
+        )
 
 
 def _leave(number: int, frame: object) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from cnn import epoch, memory
+from cnn import devices, epoch, memory
 from cnn.data.chunks import Loader, choose_chunk_steps
+from cnn.devices import processes
 from cnn.evaluate import compute_metrics
 from cnn.interrupt import Stop
 from cnn.optimizer import Hyperparameters
@@ -37,6 +39,7 @@ class Program:
         batch_size: int,
         image_bytes: int,
         stop: Stop,
+        mesh: Mesh,
     ) -> None:
         """Build the programs without compiling them.
 
@@ -46,15 +49,16 @@ class Program:
             batch_size: of training and evaluation.
             image_bytes: of one example.
             stop: looked at between calls.
+            mesh: the devices.
         """
         self.task, self.loaders = task, loaders
         self._batch_size, self._stop = batch_size, stop
         self.chunk_steps = choose_chunk_steps(
             task.steps_per_epoch, batch_size, image_bytes
         )
-        self._train_chunk = epoch.make_train_chunk(task)
+        self._train_chunk = epoch.make_train_chunk(task, mesh)
         self._compiled: Callable[..., Any] | None = None
-        self._eval_chunk = epoch.make_eval_chunk(task)
+        self._eval_chunk = epoch.make_eval_chunk(task, mesh)
 
     def place(self, ids: np.ndarray, number: int) -> np.ndarray:
         """Return where the loader has the training examples `ids` in an epoch."""
@@ -91,7 +95,7 @@ class Program:
 
         Returns:
             State and sums after them; their `loss`, `learning_rate` and
-            `gradient_norm`, each [last - first]; seconds.
+            `gradient_norm`, each [last - first]; seconds, of the slowest process.
 
         Raises:
             Interrupted: a signal arrived during compilation; no step was taken.
@@ -99,7 +103,7 @@ class Program:
         """
         # Inside a call nothing crosses between host and devices unless placed here.
         numbers = (hyperparameters, np.int32(first), np.int32(last))
-        numbers = jax.device_put(numbers, state.step.sharding)
+        numbers = devices.put(state.step.sharding, numbers)
         arguments = (state, sums, chunk, *numbers)
         if self._compiled is None:
             self._compiled = memory.compile_if_it_fits(self._train_chunk, arguments)
@@ -112,7 +116,8 @@ class Program:
             state, sums, records = self._compiled(*arguments)
             records = jax.device_get(records)
         records = {name: x[first:last] for name, x in records.items()}
-        return state, sums, records, time.perf_counter() - started
+        seconds = processes.find_most(time.perf_counter() - started)
+        return state, sums, records, seconds
 
     def evaluate(self, variables: Any, split: str) -> dict[str, Any]:
         """Evaluate weights; see `evaluate.compute_metrics`."""

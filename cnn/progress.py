@@ -48,7 +48,7 @@ class Terminal:
 
     def start_bar(self, total_steps: int, step: int) -> None:
         """Show the bar of a run, if the output is a terminal."""
-        if not self.console.is_terminal:
+        if not self.console.is_terminal or self.console.quiet:
             return
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -154,6 +154,28 @@ def write_images(workdir: Path, images: Mapping[str, np.ndarray]) -> None:
     for name, image in images.items():
         writer.add_image(name, image, 0, dataformats="HWC")
     writer.close()
+
+
+class NoLog(MetricsLog):
+    """What other processes than the first write: nothing."""
+
+    def __init__(self) -> None:
+        """Open nothing."""
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Write nothing."""
+
+    def write_result(
+        self, options: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> None:
+        """Show nothing."""
+
+    def sync(self) -> int:
+        """Return that there are no bytes."""
+        return 0
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 class Pace:

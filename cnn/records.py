@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from cnn.train import TrainOptions
 
+REMEDY = "Lower --learning_rate, or add --warmup_epochs=1 or --clip_norm=1"
+
 
 @dataclasses.dataclass
 class Records:

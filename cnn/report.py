@@ -2,10 +2,17 @@
 
 import importlib.metadata
 import platform
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from cnn import describe, devices, workdir
+from cnn.devices import processes
+from cnn.errors import UserError
+from cnn.progress import MetricsLog
+from cnn.records import REMEDY, find_bad_step
 from cnn.run import Run
 from cnn.state import (
     compute_state_sha256,
@@ -25,13 +32,49 @@ def announce(run: Run) -> None:
     height, width, channels = run.image_shape
     sizes = ", ".join(f"{len(x)} {split}" for split, x in run.loaders.items())
     place = "on the device" if run.loaders["train"].is_resident else "streamed"
-    say(f"device    {devices.describe_device()}")
+    say(f"device    {devices.describe_device(run.mesh)}")
     say(
         f"dataset   {data.name}: {sizes}; {len(data.class_names)} classes, "
         f"{height}x{width}x{channels}, {place}"
     )
     say(f"model     {run.config.model.model}")
     run.terminal.console.print(describe.make_table(run.description))
+
+
+def check_and_log(
+    run: Run, log: MetricsLog, records: dict[str, np.ndarray], ids: np.ndarray
+) -> None:
+    """Check, log and show the steps that were just taken.
+
+    Args:
+        run: after them.
+        log: takes every `--log_every_steps`th.
+        records: `loss`, `learning_rate` and `gradient_norm` of each, [n].
+        ids: of their examples, [n, B].
+
+    Raises:
+        UserError: a loss or gradient among them is not finite.
+    """
+    before = run.step - len(ids)
+    if bad_step := find_bad_step(records, before):
+        raise UserError(
+            f"The loss or its gradient is not finite at step {bad_step}. Training "
+            f"stops; checkpoints from before it are whole. {REMEDY}"
+        )
+    every = run.config.progress.log_every_steps
+    for i, step in enumerate(range(before + 1, run.step + 1)):
+        if every and step % every == 0:
+            line: dict[str, Any] = {n: float(v[i]) for n, v in records.items()}
+            line["example_ids_hash"] = f"{zlib.crc32(ids[i].tobytes()):08x}"
+            log.write(step, line)
+    count = int(run.sums["count"])
+    run.terminal.update_bar(
+        run.step,
+        before // run.task.steps_per_epoch + 1,
+        float(run.sums["loss"]) / count,
+        int(run.sums["correct"]) / count,
+        count / run.records.epoch_seconds,
+    )
 
 
 def print_epoch(run: Run, line: dict[str, Any]) -> None:
@@ -58,7 +101,8 @@ def write_result(run: Run) -> dict[str, Any]:
     found = run.evaluate("test")
     run.update_seconds()
     result = make_result(run, found)
-    workdir.write_json(run.directory / "result.json", result)
+    if processes.is_first():
+        workdir.write_json(run.directory / "result.json", result)
     proof.check_unchanged(_find_changed(run), f"{run.directory}")
     return result
 
@@ -83,10 +127,10 @@ def make_result(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": round(records.seconds, 3),
         "images_per_second": round(images / records.train_seconds, 1),
         "seed": run.config.train.seed,
-        "device": devices.describe_device(),
+        "device": devices.describe_device(run.mesh),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "state_sha256": compute_state_sha256(run.state),
+        "state_sha256": compute_state_sha256(devices.gather(run.mesh, run.state)),
     }
     transfer = run.describe_checkpoint().get("transfer", {})
     return result | proof.summarise(transfer, _find_changed(run))
@@ -95,7 +139,8 @@ def make_result(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
 def _find_changed(run: Run) -> list[str]:
     """List the frozen leaves that are not what they were before the first step."""
     transfer = run.describe_checkpoint().get("transfer", {})
-    weights = get_weights(run.state), get_variables(run.state)
+    state = devices.gather(run.mesh, run.state)
+    weights = get_weights(state), get_variables(state)
     return proof.find_changed(transfer.get("frozen", {}), *weights)
 
 

@@ -65,8 +65,9 @@ class Run:
         self.config, self.directory = config, directory
         self.terminal, self.stop = terminal, stop
         self._started = time.perf_counter()
-        self.mesh = devices.make_mesh()
-        devices.check_batch_size(config.step.batch_size, self.mesh)
+        self.mesh = devices.make_mesh(config.device.mesh)
+        pieces = config.step.accumulate_steps
+        devices.check_batch_size(config.step.batch_size, self.mesh, pieces)
         shares_data = like is not None and like.config.data == config.data
         self.dataset = like.dataset if shares_data else load_dataset(config.data)
         for note in () if shares_data else self.dataset.notes:
@@ -122,8 +123,8 @@ class Run:
             return
         self._choose_phase(int(self._newest.name))
         shapes = jax.eval_shape(self._create, self.hyperparameters, {})
-        sums = jax.eval_shape(steps.create_train_sums)
-        like = checkpoint.abstract((shapes, sums), self._everywhere)
+        shapes = shapes, jax.eval_shape(steps.create_train_sums)
+        like = checkpoint.abstract(shapes, devices.split_leaves(self.mesh, shapes))
         self.state, self.sums, _ = checkpoint.load_state(self._newest, *like)
         self.records = Records(**self._stored["records"])
         self.frozen = self._stored.get("transfer", {}).get("frozen", {})
@@ -144,14 +145,13 @@ class Run:
             self._choose_phase(0)
             self.program.forget()
             self.state = self._create(self.hyperparameters, self.plan.taken)
-            self.frozen = proof.hash_frozen(
-                self.plan.phases[0],
-                replace_leaves(get_weights(self.state), self.plan.taken),
-            )
+            whole = devices.gather(self.mesh, get_weights(self.state))
+            taken = replace_leaves(whole, self.plan.taken)
+            self.frozen = proof.hash_frozen(self.plan.phases[0], taken)
         if state is not None:
             self.state = state
             self._choose_phase(self.step)
-        self.sums = jax.device_put(steps.create_train_sums(), self._everywhere)
+        self.sums = devices.put(self._everywhere, steps.create_train_sums())
         self.records = Records()
 
     def enter_phase(self) -> None:
@@ -209,9 +209,10 @@ class Run:
         static = self.task.model, self.image_shape, self.task.optimizer
 
         def create(numbers: Hyperparameters, taken: Any) -> TrainState:
-            return create_state(*static, numbers, taken, trained)
+            state = create_state(*static, numbers, taken, trained)
+            return devices.place_state(self.mesh, state)
 
-        return jax.jit(create, out_shardings=self._everywhere)
+        return jax.jit(create)
 
     def _choose_phase(self, step: int) -> None:
         """Take up the phase that took a step, counted from 1, or takes the first."""
@@ -236,7 +237,7 @@ class Run:
             self.terminal.say(line)
         if trunk is None:
             size = self.loaders["train"].image_bytes
-            return Program(task, self.loaders, batch_size, size, self.stop)
+            return Program(task, self.loaders, batch_size, size, self.stop, self.mesh)
         loaders = FeatureLoaders(
             config,
             task,
@@ -247,4 +248,4 @@ class Run:
         )
         task = dataclasses.replace(task, model=trunk.head, takes_features=True)
         size = 4 * int(np.prod(trunk.shape))
-        return Program(task, loaders, batch_size, size, self.stop)
+        return Program(task, loaders, batch_size, size, self.stop, self.mesh)

@@ -3,9 +3,9 @@
 flags ─► config ─► train ─► chunks of images ─► steps ─► metrics ─► checkpoint ─► report
 """
 
+import contextlib
 import dataclasses
 import math
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +17,17 @@ from cnn import report, workdir
 from cnn.checkpoint import CheckpointWriter
 from cnn.data.chunks import iterate_chunks
 from cnn.data.order import make_epoch_order
+from cnn.devices import processes
 from cnn.errors import UserError
 from cnn.interrupt import Interrupted, Stop, catch_signals
 from cnn.options import option
-from cnn.progress import MetricsLog, Terminal
-from cnn.records import find_bad_step, note_best
+from cnn.progress import MetricsLog, NoLog, Terminal
+from cnn.records import REMEDY, note_best
 from cnn.run import Run
 from cnn.state import is_finite
 
 if TYPE_CHECKING:
     from cnn.config import Config
-
-_REMEDY = "Lower --learning_rate, or add --warmup_epochs=1 or --clip_norm=1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +62,8 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
 
     Args:
         config: every option.
-        directory: the run's directory; made if need be, locked meanwhile.
+        directory: the run's directory; made if need be, locked meanwhile. Several
+            processes share it, and the first one writes.
         terminal: where to print.
 
     Returns:
@@ -74,15 +74,20 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
             or the loss is no longer finite.
         Interrupted: a signal arrived; a checkpoint was saved.
     """
-    with workdir.lock(directory):
+    is_first = processes.is_first()
+    terminal.console.quiet = terminal.console.quiet or not is_first
+    with workdir.lock(directory) if is_first else contextlib.nullcontext():
+        processes.enter(directory, f"{config.select_run_options()} {config.device}")
         defaults = type(config)().to_flat()
         workdir.check_same_run(directory, config.select_run_options(), defaults)
-        run = Run(config, directory, terminal, Stop())
+        run = Run(config, directory, terminal, Stop(processes.find_most))
         run.restore()
         report.announce(run)
-        workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
-        tensorboard = config.progress.tensorboard
-        log = MetricsLog(directory, run.records.metrics_bytes, tensorboard)
+        log = NoLog()
+        if is_first:
+            workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
+            tensorboard = config.progress.tensorboard
+            log = MetricsLog(directory, run.records.metrics_bytes, tensorboard)
         keep = config.checkpoint.keep_checkpoints
         writer = CheckpointWriter(directory / "checkpoints", keep)
         with catch_signals(run.stop), run.profiler:
@@ -94,8 +99,21 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
 def _run_to_the_end(
     run: Run, log: MetricsLog, writer: CheckpointWriter
 ) -> dict[str, Any]:
-    """Train and write the result; when asked to stop, save and leave."""
+    """Train and write the result, and close everything."""
     run.terminal.start_bar(run.total_steps, run.step)
+    try:
+        with processes.leave_when_lost():
+            return _train_or_save(run, log, writer)
+    finally:
+        run.terminal.stop_bar()
+        log.close()
+        writer.wait()
+
+
+def _train_or_save(
+    run: Run, log: MetricsLog, writer: CheckpointWriter
+) -> dict[str, Any]:
+    """Train and write the result; when asked to stop, save and leave."""
     try:
         _loop(run, log, writer)
         result = report.write_result(run)
@@ -105,10 +123,6 @@ def _run_to_the_end(
         _save(run, log, writer)
         run.terminal.say(f"stopped at step {run.step}; the same command goes on")
         raise
-    finally:
-        run.terminal.stop_bar()
-        log.close()
-        writer.wait()
 
 
 def _loop(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
@@ -162,39 +176,9 @@ def _train_epoch(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
     """Take the steps that are left of the current epoch, saving as it goes."""
     length, interval = run.task.steps_per_epoch, run.checkpoint_interval
     for ids, records in iterate_calls(run, interval):
-        _check_and_log(run, log, records, ids)
+        report.check_and_log(run, log, records, ids)
         if run.step % interval == 0 and run.step % length:
             _save(run, log, writer)
-
-
-def _check_and_log(
-    run: Run, log: MetricsLog, records: dict[str, np.ndarray], ids: np.ndarray
-) -> None:
-    """Check, log and show the steps that were just taken.
-
-    Raises:
-        UserError: a loss or gradient among them is not finite.
-    """
-    before = run.step - len(ids)
-    if bad_step := find_bad_step(records, before):
-        raise UserError(
-            f"The loss or its gradient is not finite at step {bad_step}. Training "
-            f"stops; checkpoints from before it are whole. {_REMEDY}"
-        )
-    every = run.config.progress.log_every_steps
-    for i, step in enumerate(range(before + 1, run.step + 1)):
-        if every and step % every == 0:
-            line: dict[str, Any] = {n: float(v[i]) for n, v in records.items()}
-            line["example_ids_hash"] = f"{zlib.crc32(ids[i].tobytes()):08x}"
-            log.write(step, line)
-    count = int(run.sums["count"])
-    run.terminal.update_bar(
-        run.step,
-        before // run.task.steps_per_epoch + 1,
-        float(run.sums["loss"]) / count,
-        int(run.sums["correct"]) / count,
-        count / run.records.epoch_seconds,
-    )
 
 
 def _end_epoch(run: Run, log: MetricsLog) -> None:
@@ -215,7 +199,7 @@ def _end_epoch(run: Run, log: MetricsLog) -> None:
         if not math.isfinite(found["loss"]):
             raise UserError(
                 f"The {run.eval_split} loss is not finite after step {run.step}; its "
-                f"weights are not saved. {_REMEDY}"
+                f"weights are not saved. {REMEDY}"
             )
         for name in ("loss", "accuracy", "balanced_accuracy", "top5"):
             line[f"{run.eval_split}_{name}"] = found[name]
@@ -242,7 +226,7 @@ def _save(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
     if not is_finite(run.state):
         raise UserError(
             f"The update of step {run.step} is not finite and is not saved; "
-            f"checkpoints from before it are whole. {_REMEDY}"
+            f"checkpoints from before it are whole. {REMEDY}"
         )
     run.records.metrics_bytes = log.sync()
     run.update_seconds()

@@ -58,7 +58,7 @@ def expected(run):
 def one_device(monkeypatch):
     """Let everything run on the first device alone, as odd batch sizes need."""
     mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
-    monkeypatch.setattr(devices, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(devices, "make_mesh", lambda axes="": mesh)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])

@@ -1,7 +1,8 @@
 """Chunks of batches on the device, from images that lie there or are streamed.
 
 A chunk is a dict of arrays [S, B, …] on the mesh, `images` uint8 among them. Both
-ways fill the same chunk for the same program, so that results are the same bits.
+ways fill the same chunk for the same program, so that results are the same bits. Of
+several processes each reads what its own devices hold.
 """
 
 import concurrent.futures
@@ -11,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from cnn import devices
 from cnn.data import DataOptions
@@ -71,13 +72,20 @@ class Loader:
                 f"has {memory / 2**30:.1f} GiB; use --resident=never"
             )
         everything = images.read(np.arange(len(images)))
-        self._on_device = jax.device_put(everything, devices.replicated(mesh))
-        sharding = devices.split_batches(mesh)
-        self._gather = jax.jit(lambda x, i: x[i], out_shardings=sharding)
+        self._on_device = devices.put(devices.replicated(mesh), everything)
+        self._gather = jax.jit(
+            lambda x, i, to: jax.lax.with_sharding_constraint(x[i], to),
+            static_argnums=2,
+        )
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self._labels)
+
+    @property
+    def mesh(self) -> Mesh:
+        """Return the devices that chunks lie on."""
+        return self._mesh
 
     @property
     def labels(self) -> np.ndarray:
@@ -110,16 +118,30 @@ class Loader:
             `images` uint8 [S, B, H, W, C], `labels` int32 [S, B] and `arrays`, on the
             devices, batches split over them.
         """
-        sharding = devices.split_batches(self._mesh)
-        host = {"labels": self._labels[positions], **arrays}
+        sharding = devices.split_batches(self._mesh, positions.shape[1])
+        chunk = devices.put(sharding, {"labels": self._labels[positions], **arrays})
         if self.is_resident:
-            positions = jax.device_put(positions, devices.replicated(self._mesh))
-            chunk = {"images": self._gather(self._on_device, positions)}
+            everywhere = devices.replicated(self._mesh)
+            positions = devices.put(everywhere, positions)
+            images = self._gather(self._on_device, positions, sharding)
         else:
-            flat = self._images.read(positions.reshape(-1))
-            host["images"] = flat.reshape(*positions.shape, *self._images.shape)
-            chunk = {}
-        return chunk | jax.device_put(host, sharding)
+            images = self._stream(positions, sharding)
+        return chunk | {"images": images}
+
+    def _stream(self, positions: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        """Read those images of a chunk that this process's devices hold."""
+        held = sharding.addressable_devices_indices_map(positions.shape).values()
+        columns = np.arange(positions.shape[1])
+        own = np.unique(np.concatenate([columns[index[1]] for index in held]))
+        flat = self._images.read(positions[:, own].reshape(-1))
+        images = flat.reshape(len(positions), len(own), *self._images.shape)
+
+        def take(index: tuple[slice, ...]) -> np.ndarray:
+            first, last = np.searchsorted(own, columns[index[1]][[0, -1]])
+            return images[:, first : last + 1]
+
+        shape = (*positions.shape, *self._images.shape)
+        return jax.make_array_from_callback(shape, sharding, take)
 
 
 def iterate_chunks(
@@ -161,7 +183,7 @@ def _cut(array: np.ndarray, start: int, size: int) -> np.ndarray:
 
 def get_device_memory(mesh: Mesh) -> int:
     """Return the bytes of a device's memory."""
-    device: Any = mesh.devices.flat[0]
+    device: Any = mesh.local_devices[0]
     statistics: dict | Sequence | None = device.memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"]

@@ -65,7 +65,8 @@ def save_run(
     if directory.exists():
         shutil.rmtree(directory)
     directory.mkdir(parents=True)
-    run.begin(trial.config, jax.device_put(state, devices.replicated(run.mesh)))
+    placed = jax.device_put(state, devices.split_leaves(run.mesh, state))
+    run.begin(trial.config, placed)
     metric = record[f"validation_{trial.config.train.select_by}"]
     lines = [_make_line(line, run) for line in record["curve"]]
     text = "".join(json.dumps(line) + "\n" for line in lines)

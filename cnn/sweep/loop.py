@@ -59,7 +59,8 @@ class Loop:
 
     def place(self, states: Sequence[TrainState]) -> list[TrainState]:
         """Bring the states of single trials to the devices."""
-        return [jax.device_put(s, devices.replicated(self._run.mesh)) for s in states]
+        mesh = self._run.mesh
+        return [jax.device_put(s, devices.split_leaves(mesh, s)) for s in states]
 
     def train_epoch(
         self,

@@ -67,7 +67,7 @@ class Stacked:
                 up to a multiple of those.
         """
         axis, is_spread = STACKED[name]
-        chosen = jax.devices()[: None if is_spread else 1]
+        chosen = list(run.mesh.devices.flat)[: None if is_spread else 1]
         self._run, self.name = run, name
         each = -(-width // len(chosen))
         self.width = each * len(chosen)

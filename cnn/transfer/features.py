@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnn import steps
+from cnn import devices, steps
 from cnn.augment.views import make_views
 from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
 from cnn.data.images import Images
@@ -55,7 +55,11 @@ class FeatureLoaders(Mapping[str, Loader]):
         """
         self._config, self._loaders, self._get_inputs = config, loaders, get_inputs
         self._mesh, self._stop = mesh, stop
-        self._program = jax.jit(make_feature_chunk(task), static_argnums=0)
+        self._program = jax.jit(
+            make_feature_chunk(task),
+            static_argnums=0,
+            out_shardings=devices.replicated(mesh),
+        )
         self._made: dict[str, Loader] = {}
         self.views = max(1, config.transfer.cached_views)
 

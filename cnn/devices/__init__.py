@@ -1,4 +1,4 @@
-"""Devices: compiler settings, the mesh, and how arrays lie on it.
+"""Devices: compiler settings, the mesh, how arrays lie on it, several processes.
 
 `configure` comes before the first device call; XLA reads its flags once, when the
 backend opens.
@@ -11,10 +11,36 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from cnn.devices.mesh import (
+    check_batch_size,
+    describe_device,
+    gather,
+    make_mesh,
+    place_state,
+    put,
+    replicated,
+    split_batches,
+    split_leaves,
+)
 from cnn.errors import UserError
 from cnn.options import option
+
+__all__ = [
+    "DeviceOptions",
+    "check_batch_size",
+    "check_jax_version",
+    "configure",
+    "describe_device",
+    "gather",
+    "get_dtype",
+    "make_mesh",
+    "place_state",
+    "put",
+    "replicated",
+    "split_batches",
+    "split_leaves",
+]
 
 OLDEST_JAX = (0, 11, 2)
 
@@ -33,6 +59,13 @@ class DeviceOptions:
         "virtual devices the CPU is split into, as for --executor=shard; 0: as jax "
         "has it",
         within="[0, 1024]",
+        changes_run=False,
+    )
+    mesh: str = option(
+        "",
+        "train, sweep, evaluate: devices as data:N, over which batches are split, or "
+        "data:N,model:M, which splits parameters and optimizer state over M as well; "
+        "empty: all devices on data",
         changes_run=False,
     )
     deterministic: bool = option(
@@ -96,42 +129,3 @@ def configure(options: DeviceOptions) -> None:
 def get_dtype(options: DeviceOptions) -> Any:
     """Return the type that layers compute in."""
     return jnp.bfloat16 if options.precision == "bfloat16" else jnp.float32
-
-
-def make_mesh() -> Mesh:
-    """Make the mesh of all devices, one axis `data` over which batches are split."""
-    count = jax.device_count()
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of what every device holds whole."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def split_batches(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of chunks [steps, batch, …], whose batches are split."""
-    return NamedSharding(mesh, PartitionSpec(None, "data"))
-
-
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Refuse a batch that does not divide evenly over the devices.
-
-    Raises:
-        UserError: naming the nearest sizes that do.
-    """
-    count = mesh.shape["data"]
-    if batch_size % count:
-        below = batch_size // count * count
-        near = f"{below} or {below + count}" if below else str(count)
-        raise UserError(
-            f"--batch_size={batch_size} does not divide over {count} devices; "
-            f"use {near}"
-        )
-
-
-def describe_device() -> str:
-    """Describe the devices in words, as `2 x cpu (cpu)`."""
-    devices = jax.devices()
-    kind, platform = devices[0].device_kind, devices[0].platform
-    return f"{len(devices)} x {kind} ({platform})"

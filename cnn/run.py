@@ -79,7 +79,7 @@ class Run:
         size, stored = config.data.image_size, self.dataset.train.shape
         self.image_shape = (size, size, stored[2]) if size else stored
         self.description = describe.describe_model(task.model, self.image_shape)
-        start_of = config, source, self._stored, task.model
+        start_of = config, source, self._stored, task
         self.plan = plan.make_plan(*start_of, self.description, self.dataset, terminal)
         self.task = dataclasses.replace(task, rates=self.plan.rates)
         self.loaders = like.loaders if shares_data else self._make_loaders()

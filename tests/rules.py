@@ -13,7 +13,7 @@ LEVELS = [
     [f"cnn.{m}" for m in "sweep visualize train run report evaluate predict".split()]
     + [f"cnn.{m}" for m in "convert export describe records program".split()],
     [f"cnn.{m}" for m in "epoch steps task transfer weights checkpoint".split()],
-    [f"cnn.{m}" for m in "state models optimizer".split()],
+    [f"cnn.{m}" for m in "state models optimizer averaging muon schedules".split()],
     [f"cnn.{m}" for m in "data augment losses metrics ops devices progress".split()]
     + [f"cnn.{m}" for m in "keys interrupt workdir manifest options errors".split()],
 ]

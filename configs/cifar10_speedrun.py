@@ -3,9 +3,9 @@
     python main.py --config=cifar10_speedrun --data_dir=DIR --precision=bfloat16
     python benchmarks/speedrun.py --full --seeds=50 --data_dir=DIR
 
-Published for PyTorch: 94.01 % (n = 1000) in 9.9 epochs, 3.83 s on an A100. The whole run
-is made for a GPU and was not measured here. `docs/speedrun.md` says where each technique
-is, where this differs, and what was seen at small size.
+Published for PyTorch: 94.01 % (n = 1000) in 9.9 epochs, 3.83 s on an A100. The whole
+run is made for a GPU and was not measured here. `docs/speedrun.md` says where each
+technique is, where this differs, and what was seen at small size.
 """
 
 options = {

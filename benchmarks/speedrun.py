@@ -4,10 +4,10 @@
     python benchmarks/speedrun.py --dataset=tfds:cifar10_jpeg --data_dir=DIR   # small
     python benchmarks/speedrun.py --full --seeds=50 --data_dir=DIR --precision=bfloat16
 
-Any flag of main.py may follow, `--config=NAME` for another preset. Prints the mean test
-accuracy over the seeds with its 95 % interval (Student's t), and the seconds a run: from
-drawing weights through the last step and the test, divided by the runs. Compilation is
-left out, as airbench leaves it out; so is whitening, which all seeds share.
+Any flag of main.py may follow, `--config=NAME` for another preset. Prints the mean
+test accuracy over the seeds with its 95 % interval (Student's t), and the seconds a
+run: from drawing weights through the last step and the test, divided by the runs.
+Compilation is left out, as airbench leaves it out; so is whitening, which all share.
 """
 
 import argparse
@@ -109,10 +109,11 @@ def main() -> None:
         "jax": jax.__version__,
     }
     half = "" if low is None else f" ± {mean - low:.2%} (95 %)"
+    seconds, warmup = result["seconds_per_run"], result["warmup_seconds"]
+    print(f"accuracy {mean:.2%}{half}, n = {arguments.seeds}, {seconds:.2f} s a run")
     print(
-        f"accuracy {mean:.2%}{half}, n = {arguments.seeds}, {result['seconds_per_run']:.2f} s a run on "
-        f"{result['device']} ({result['warmup_seconds']:.0f} s of warm-up and "
-        f"compilation apart), jax {result['jax']}, --executor={arguments.executor}"
+        f"on {result['device']}, jax {result['jax']}, --executor={arguments.executor}; "
+        f"warm-up and compilation apart, {warmup:.0f} s"
     )
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -18,14 +18,7 @@ from cnn.models import layers
 from cnn.ops import pooling
 from cnn.options import option
 
-
-def gelu(x: jax.Array) -> jax.Array:
-    """Apply GELU, computed once.
-
-    Without the barrier XLA's CPU backend puts the error function into every shifted
-    copy of the next convolution's gradient: minutes of compilation instead of seconds.
-    """
-    return jax.lax.optimization_barrier(nn.gelu(x, approximate=False))
+gelu = functools.partial(nn.gelu, approximate=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -79,7 +79,7 @@ class TransferOptions:
         5e-4,
         "added to the variance of patches, in units of scaled pixels, before whitening "
         "divides by its root",
-        within="[0, inf)",
+        within="(0, inf)",
     )
     cache_features: str = option(
         "auto",

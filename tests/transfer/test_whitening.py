@@ -1,6 +1,6 @@
 """The whitened first convolution: against numpy, in a run, and for many seeds."""
 
-import json
+import signal
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from fixtures_runs import run_main, train_run
 from cnn import config as config_module
 from cnn.data.images import from_array
 from cnn.errors import UserError
-from cnn.interrupt import Stop
+from cnn.interrupt import Interrupted, Stop
 from cnn.ops import convolution
 from cnn.progress import Terminal
 from cnn.run import Run
@@ -144,13 +144,25 @@ def test_a_leaf_trains_until_its_epoch_alone():
     assert np.any(found[0]["stage1_norm/scale"] != found[1]["stage1_norm/scale"])
 
 
-def test_the_run_goes_on_to_the_same_bits(tmp_path):
+class Stopper(Terminal):
+    """A terminal at which somebody presses Ctrl-C after the seventh step."""
+
+    def update_bar(self, step, *args):
+        """Send the signal."""
+        if step == 7:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, no_pauses):
     whole = train_run(tmp_path / "whole", **SMALL)
-    assert (
-        whole["state_sha256"] == train_run(tmp_path / "again", **SMALL)["state_sha256"]
-    )
-    stored = json.loads((tmp_path / "whole" / "config.json").read_text())
-    assert stored["whitening_images"] == 60
+    with pytest.raises(Interrupted):
+        train_run(tmp_path / "stopped", Stopper(), **SMALL)
+    assert not (tmp_path / "stopped" / "result.json").exists()
+    resumed = train_run(tmp_path / "stopped", **SMALL)
+    assert whole["state_sha256"] == resumed["state_sha256"]
+    arguments = ["--mode=evaluate", f"--workdir={tmp_path / 'stopped'}", "--tta=shifts"]
+    assert run_main(*arguments) == 0
+    assert (tmp_path / "stopped" / "evaluation,tta=shifts.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -159,7 +171,7 @@ def test_the_run_goes_on_to_the_same_bits(tmp_path):
         ({"model": "mlp", "freeze": (), "train_until": ()}, "is no convolution"),
         ({"widths": (9, 6)}, "has 9 outputs"),
         ({"widths": (10, 6)}, "an even number of at most 8"),
-        ({"whitening_epsilon": 0.0, "whitening_images": 1}, "do not vary"),
+        ({"whitening_epsilon": 0.0}, r"outside \(0, inf\)"),
         ({"init_from": "runs/elsewhere"}, "leave one of them out"),
         ({"ema_decay": 0.9}, "both average weights"),
         ({"optimizer": "adam"}, "is for sgd and muon_sgd, not --optimizer=adam"),

@@ -2,7 +2,7 @@
 
 Made to be trained in ten epochs; see `configs/cifar10_speedrun.py`.
 
-Source: Jordan 2024, section 3.1 and appendix A, https://arxiv.org/abs/2404.00498
+Source: Jordan 2024, https://arxiv.org/abs/2404.00498
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """The first convolution as a whitening of the patches that it sees.
 
-Source: Jordan 2024, section 3.1, https://arxiv.org/abs/2404.00498, after
+Source: Jordan 2024, https://arxiv.org/abs/2404.00498, after
     https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks
 """
 

@@ -89,7 +89,8 @@ def compute_schedule(
         passed = step >= jnp.round(hyperparameters["milestones"] * steps_per_epoch)
         factor = hyperparameters["milestone_factor"] ** jnp.sum(passed)
     elif options.schedule == "triangle":
-        start, end = (hyperparameters[f"triangle_{x}"] for x in ("start", "end"))
+        start = hyperparameters["triangle_start"]
+        end = hyperparameters["triangle_end"]
         peak = jnp.maximum(jnp.floor(hyperparameters["triangle_peak"] * steps), 1)
         rising = start + (1 - start) * step / peak
         falling = 1 - (1 - end) * (step - peak) / (steps - peak)

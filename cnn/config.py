@@ -15,6 +15,7 @@ import numpy as np
 
 from cnn import options
 from cnn.augment import AugmentOptions
+from cnn.averaging import AveragingOptions
 from cnn.checkpoint import CheckpointOptions
 from cnn.convert import ConvertOptions
 from cnn.data import DataOptions
@@ -48,6 +49,7 @@ class Config:
     model: ModelOptions = ModelOptions()
     loss: LossOptions = LossOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
+    averaging: AveragingOptions = AveragingOptions()
     step: StepOptions = StepOptions()
     train: TrainOptions = TrainOptions()
     transfer: TransferOptions = TransferOptions()

@@ -83,3 +83,19 @@ def compute_class_weights(
     present = max(1, np.count_nonzero(counts))
     weights = np.where(counts > 0, len(labels) / (present * np.maximum(counts, 1)), 0)
     return tuple(float(weight) for weight in weights)
+
+
+def sum_weights(class_weights: tuple[float, ...], labels: jax.Array) -> jax.Array:
+    """Sum the weights of a batch's examples, each that of its own class.
+
+    Args:
+        class_weights: K weights, or none where all are 1.
+        labels: int32 [N].
+
+    Returns:
+        float32 [].
+    """
+    if not class_weights:
+        return jnp.full((), labels.shape[0], jnp.float32)
+    weights = jnp.asarray(class_weights, jnp.float32)[labels]
+    return jnp.maximum(jnp.sum(weights), jnp.finfo(jnp.float32).tiny)

@@ -20,6 +20,7 @@ import numpy as np
 
 from cnn import (
     augment,
+    averaging,
     checkpoint,
     devices,
     manifest,
@@ -106,7 +107,7 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
     shapes = jax.eval_shape(lambda: create_variables(task.model, 0, image_shape))
     sharding = devices.replicated(devices.make_mesh())
     like = checkpoint.abstract(shapes, sharding)
-    averaged = bool(stored["ema_decay"])
+    averaged = averaging.is_on(stored)
     return Trained(
         task=task,
         variables=checkpoint.load_variables(path, like, averaged),

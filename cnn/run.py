@@ -82,7 +82,7 @@ class Run:
         self.image_shape = (size, size, stored[2]) if size else stored
         self.description = describe.describe_model(task.model, self.image_shape)
         remat.check(config.model, self.description["layers"])
-        start_of = config, source, self._stored, task.model
+        start_of = config, source, self._stored, task
         self.plan = plan.make_plan(*start_of, self.description, self.dataset, terminal)
         self.task = dataclasses.replace(task, rates=self.plan.rates)
         self.profiler = profiling.Profiler(config.profile, self.total_steps)
@@ -92,8 +92,7 @@ class Run:
         self.hyperparameters = config.make_hyperparameters()
         self._built: dict[int, tuple[Program, Callable[..., TrainState]]] = {}
         self._enter(0)
-        self.frozen: dict[str, str] = {}
-        self.pace, self._seconds_before = Pace(), 0.0
+        self.frozen, self.pace, self._seconds_before = {}, Pace(), 0.0
 
     @property
     def step(self) -> int:

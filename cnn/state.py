@@ -126,7 +126,8 @@ def make_state(
     params = variables["params"]
     rate = hyperparameters["learning_rate"]
     chain = optimizer.make_optimizer(options, rate, hyperparameters)
-    averaged = hyperparameters["ema_decay"] is not None
+    decays = hyperparameters["ema_decay"], hyperparameters["lookahead_decay"]
+    averaged = decays != (None, None)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cnn import augment, keys, losses, metrics, optimizer
+from cnn import augment, averaging, keys, losses, metrics, optimizer, schedules
 from cnn.models import remat
 from cnn.ops import scaling
 from cnn.optimizer import Hyperparameters
@@ -61,27 +61,31 @@ def train_step(
     gradients, batch_stats, sums = _compute_gradients(
         task, state, prepared, hyperparameters
     )
-    rate = optimizer.compute_learning_rate(
-        task.optimizer, state.step, task.steps_per_epoch, hyperparameters
-    )
-    chain = optimizer.make_optimizer(task.optimizer, rate, hyperparameters)
+    when = state.step, task.steps_per_epoch, hyperparameters
+    size = batch["labels"].shape[0]
+    rate = optimizer.compute_learning_rate(task.optimizer, *when, size)
+    schedule = schedules.compute_schedule(task.optimizer, *when)
+    chain = optimizer.make_optimizer(task.optimizer, rate, hyperparameters, schedule)
+    scale = functools.partial(rates.scale, task.rates, hyperparameters)
+    is_decoupled = task.optimizer.decoupled_rates
     trained = freezing.select_trained(task.phase, state.params)
-    updates, opt_state = chain.update(gradients, state.opt_state, trained)
-    updates = rates.scale_updates(task.rates, updates, hyperparameters)
+    scaled = scale(gradients) if is_decoupled else gradients
+    updates, opt_state = chain.update(scaled, state.opt_state, trained)
+    updates = updates if is_decoupled else scale(updates)
+    updates = rates.stop(task.rates, hyperparameters, epoch, updates)
     params = replace_leaves(state.params, optax.apply_updates(trained, updates))
-    ema = state.ema
+    weights, ema = {"params": params, "batch_stats": batch_stats}, state.ema
     if ema is not None:
-        current = {"params": params, "batch_stats": batch_stats}
-        decay = hyperparameters["ema_decay"]
-        averaged = optimizer.update_ema(ema, current, decay, state.step)
+        averaged = averaging.update_average(ema, weights, *when)
         # A weighted mean of x and x is not always x to the bit.
         ema = freezing.keep_frozen(task.phase, ema, averaged)
+        weights = averaging.pull_back(ema, weights, *when)
     record = {
         "loss": sums["loss"] / sums["count"],
         "learning_rate": rate,
         "gradient_norm": optax.tree.norm(gradients),
     }
-    state = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
+    state = TrainState(state.step + 1, **weights, opt_state=opt_state, ema=ema)
     return state, sums, record
 
 
@@ -238,13 +242,5 @@ def _compute_gradients(
         (gradients, batch_stats, sums), _ = jax.lax.scan(
             add_piece, start, (jnp.arange(pieces), split)
         )
-    scale = 1 / _sum_weights(task, batch["labels"])
+    scale = 1 / losses.sum_weights(task.class_weights, batch["labels"])
     return jax.tree.map(lambda x: x * scale, gradients), batch_stats, sums
-
-
-def _sum_weights(task: Task, labels: jax.Array) -> jax.Array:
-    """Sum the weights of a batch's examples, each that of its own class."""
-    if not task.class_weights:
-        return jnp.full((), labels.shape[0], jnp.float32)
-    weights = jnp.asarray(task.class_weights, jnp.float32)[labels]
-    return jnp.maximum(jnp.sum(weights), jnp.finfo(jnp.float32).tiny)

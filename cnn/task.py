@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import flax.linen as nn
 import jax
 
-from cnn import augment, devices, losses, models
+from cnn import augment, averaging, devices, losses, models, optimizer
 from cnn.augment import AugmentOptions
 from cnn.data.images import Dataset
 from cnn.data.statistics import compute_scaling
@@ -94,6 +94,8 @@ def make_task(
             "it out of train with --validation_fraction=0.1"
         )
     data = config.data
+    optimizer.check(config.optimizer)
+    averaging.check(config.averaging)
     augment.check(config.augment, dataset.train.shape, data.image_size)
     mean, std = pixels or compute_scaling(
         data.scaling, data.mean, data.std, dataset.train

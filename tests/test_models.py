@@ -58,6 +58,7 @@ def make_images(name):
     """Make four small images that a model's downsampling does not exhaust."""
     family = name.split("_")[0].rstrip("0123456789")
     size = {"alexnet": 63, "vgg": 32, "densenet": 32, "squeezenet": 33, "convnext": 32}
+    size["airbench"] = 16
     shape = (4, size.get(family, 8), size.get(family, 8), 2)
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 

@@ -185,11 +185,29 @@ def test_milestones_may_be_parts_of_epochs():
     np.testing.assert_allclose(found[:4], [0.1, 0.1, 0.01, 0.01], rtol=1e-6)
 
 
-@pytest.mark.parametrize("step, decay", [(0, 0.1), (8, 0.5), (1000, 0.75)])
-def test_ema_trusts_early_averages_less(step, decay):
-    old, new = {"w": jnp.float32([1.0])}, {"w": jnp.float32([3.0])}
-    found = optimizer.update_ema(old, new, jnp.float32(0.75), jnp.int32(step))
-    np.testing.assert_allclose(found["w"], [decay + 3 * (1 - decay)], rtol=1e-6)
+def test_triangle_equals_its_corners():
+    found = compute_rates(
+        count=100,
+        steps_per_epoch=25,
+        schedule="triangle",
+        triangle_start=0.2,
+        triangle_peak=0.236,
+        triangle_end=0.07,
+    )
+    expected = np.interp(np.arange(100), [0, 23, 100], [0.2, 1, 0.07])
+    np.testing.assert_allclose(found, 0.1 * expected, rtol=1e-5)
+
+
+def test_decoupled_rate_is_that_of_its_source():
+    flat = {"decoupled_rates": True, "learning_rate": 11.5, "momentum": 0.85}
+    config = config_module.make_config(flat | {"schedule": "constant"})
+    numbers = config.make_hyperparameters()
+    for batch_size in (512, 1024):
+        found = optimizer.compute_learning_rate(
+            config.optimizer, jnp.int32(0), 3, numbers, batch_size
+        )
+        per_example = 11.5 / (1024 * (1 + 1 / (1 - 0.85)))
+        np.testing.assert_allclose(found, per_example * batch_size, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rule", ["sgd", "adam", "adamw", "rmsprop", "lamb", "muon"])

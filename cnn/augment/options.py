@@ -172,8 +172,9 @@ class AugmentOptions(ColourOptions):
     )
     tta: str = option(
         "none",
-        "views whose probabilities evaluation averages: none, flip (two), or crops "
-        "(four corners, the centre and their mirror images)",
-        choices=("none", "flip", "crops"),
+        "views that evaluation averages: none, flip (two), crops (four corners, the "
+        "centre and their mirror images), or shifts (as it is, weighing twice, by a "
+        "pixel up and left, down and right, and their mirror images)",
+        choices=("none", "flip", "crops", "shifts"),
         changes_run=False,
     )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from cnn.errors import UserError, suggest
 from cnn.models import (
+    airbench,
     alexnet,
     cifar_resnet,
     convnext,
@@ -77,6 +78,7 @@ MODELS = {
     "mobilenet_v2": inverted_residual.mobilenet_v2,
     "efficientnet_b0": inverted_residual.efficientnet_b0,
     "convnext_tiny": convnext.convnext_tiny,
+    "airbench94": airbench.airbench94,
 }
 
 # What a model was published for, (image size, channels, classes), where not ImageNet.
@@ -94,11 +96,13 @@ PUBLISHED_INPUTS = {
     "resnet56": _CIFAR,
     "resnet110": _CIFAR,
     "wrn_D_K": _CIFAR,
+    "airbench94": _CIFAR,
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions(
+    airbench.AirbenchOptions,
     wide_resnet.WideResNetOptions,
     cifar_resnet.CifarResNetOptions,
     resnet.ResNetOptions,

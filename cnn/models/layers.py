@@ -82,11 +82,13 @@ class Dense(nn.Module):
 
     Attributes:
         features: O.
+        use_bias: whether a bias is added.
         kernel_init: draws the kernel, and the bias with `torch_default`.
         dtype: what is computed in.
     """
 
     features: int
+    use_bias: bool = True
     kernel_init: Callable[..., jax.Array] = torch_default
     dtype: Any = jnp.float32
 
@@ -95,9 +97,11 @@ class Dense(nn.Module):
         """Map [..., I] to [..., O]."""
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        x = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        if not self.use_bias:
+            return x
         init = _make_bias_init(self.kernel_init, kernel)
         bias = self.param("bias", init, (self.features,), jnp.float32)
-        x = x.astype(self.dtype) @ kernel.astype(self.dtype)
         leading = tuple(range(x.ndim - 1))
         return x + jnp.expand_dims(bias.astype(self.dtype), leading)
 
@@ -110,6 +114,7 @@ class BatchNorm(nn.Module):
             momentum is one minus this).
         epsilon: added to the variance.
         unbiased: whether the running variance is that of n - 1, as in PyTorch.
+        use_scale: whether there is a scale; without one it is 1.
         scale_init: draws the scale.
         dtype: type of the result.
 
@@ -119,6 +124,7 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     unbiased: bool = False
+    use_scale: bool = True
     scale_init: Callable[..., jax.Array] = nn.initializers.ones_init()
     dtype: Any = jnp.float32
 
@@ -126,7 +132,9 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Normalise with the batch's statistics in training, else the running ones."""
         shape, zeros = (x.shape[-1],), nn.initializers.zeros_init()
-        scale = self.param("scale", self.scale_init, shape, jnp.float32)
+        scale = 1.0
+        if self.use_scale:
+            scale = self.param("scale", self.scale_init, shape, jnp.float32)
         bias = self.param("bias", zeros, shape, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)

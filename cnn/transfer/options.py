@@ -58,9 +58,28 @@ class TransferOptions:
     learning_rate_for: tuple[str, ...] = option(
         (),
         "pattern=factor of the learning rate of those paths, times --layer_decay; of "
+        "several, the first that matches; with --decoupled_rates their decay stays",
+        kind="traced_by_name",
+        within="[0, inf)",
+    )
+    train_until: tuple[str, ...] = option(
+        (),
+        "pattern=epochs for which those paths train, then stay as they are; of "
         "several, the first that matches",
         kind="traced_by_name",
         within="[0, inf)",
+    )
+    whitening_images: int = option(
+        0,
+        "training images from whose patches the first convolution's kernel is "
+        "computed, such that its outputs are uncorrelated and of variance 1; 0: drawn",
+        within="[0, inf)",
+    )
+    whitening_epsilon: float = option(
+        5e-4,
+        "added to the variance of patches, in units of scaled pixels, before whitening "
+        "divides by its root",
+        within="(0, inf)",
     )
     cache_features: str = option(
         "auto",

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
 import jax
 
 from cnn.data.images import Dataset
@@ -12,7 +11,8 @@ from cnn.errors import UserError
 from cnn.options import split_numbers
 from cnn.progress import Terminal
 from cnn.state import create_variables, flatten_paths
-from cnn.transfer import explain, freezing, merge, paths
+from cnn.task import Task
+from cnn.transfer import explain, freezing, merge, paths, whitening
 from cnn.transfer.classes import choose_reset
 from cnn.transfer.freezing import Phase
 from cnn.transfer.rates import Rates, make_rates
@@ -29,7 +29,8 @@ class Plan:
     Attributes:
         phases: what trains when; (None,) for everything always.
         rates: each parameter's place among the learning rates by layer.
-        taken: `params` and `batch_stats` from the source, without what is drawn anew.
+        taken: `params` and `batch_stats` that are not drawn: from the source, or the
+            whitening kernel.
         about: what checkpoints say of the source: `source`, `source_sha256`.
     """
 
@@ -57,7 +58,7 @@ def make_plan(
     config: "Config",
     source: Source | None,
     stored: Mapping[str, Any],
-    model: nn.Module,
+    task: Task,
     description: Mapping[str, Any],
     dataset: Dataset,
     terminal: Terminal,
@@ -68,7 +69,7 @@ def make_plan(
         config: every option.
         source: the weights; None without, and for a run that goes on.
         stored: as of `open_start`.
-        model: ours.
+        task: the model and how its images are scaled.
         description: of it, as of `describe.describe_model`.
         dataset: the images.
         terminal: told what is taken and what trains.
@@ -77,13 +78,16 @@ def make_plan(
         UserError: source and model do not fit, or what is frozen makes no sense.
     """
     image_shape, options = tuple(description["input_shape"]), config.transfer
-    variables = jax.eval_shape(lambda: create_variables(model, 0, image_shape))
+    variables = jax.eval_shape(lambda: create_variables(task.model, 0, image_shape))
     params = list(flatten_paths(variables["params"]))
     run_order = [layer["path"] for layer in description["layers"]]
     layers = paths.order_layers(run_order, params)
     phases = freezing.make_phases(options, layers, variables, config.train.epochs)
-    patterns = split_numbers("learning_rate_for", options.learning_rate_for)[0]
-    rates = make_rates(patterns, layers, params)
+    named, until = (
+        split_numbers(flag, getattr(options, flag))[0]
+        for flag in ("learning_rate_for", "train_until")
+    )
+    rates = make_rates(named, layers, params, until)
     shapes = flatten_paths(variables)
     taken = {}
     about = {x: y for x, y in stored.get("transfer", {}).items() if x != "frozen"}
@@ -109,6 +113,12 @@ def make_plan(
         taken = merge.nest(found.taken)
         about = {"source": source.name, "source_sha256": source.sha256}
         _tell_adapted(source, found.kinds["adapted"], image_shape, terminal)
+    elif options.whitening_images and not stored:
+        path = whitening.find_kernel(config.model.model, layers, shapes)
+        shape, pixels = shapes[path].shape, (task.mean, task.std)
+        kernel = whitening.compute_kernel(options, shape, pixels, dataset.train)
+        taken = merge.nest({path: kernel})
+        terminal.say(f"whitened  {path}")
     _tell_phases(phases, shapes, terminal)
     return Plan(phases, rates, taken, about)
 

@@ -1,54 +1,58 @@
-"""Learning rates by layer: factors of each leaf's update, traced.
+"""Learning rates by layer: factors of each leaf's update, and when it stops; traced.
 
 Source: Clark et al. 2020 (decay by layer), https://arxiv.org/abs/2003.10555
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from cnn.transfer import paths
 
-# For each parameter's path: layers between it and the last one, and the number of the
-# factor of --learning_rate_for that holds for it, -1 for none.
-Rates = tuple[tuple[str, int, int], ...]
+# For each parameter's path: layers between it and the last one, and the numbers of the
+# factor of --learning_rate_for and of --train_until that hold for it, -1 for none.
+Rates = tuple[tuple[str, int, int, int], ...]
+Hyperparameters = Mapping[str, jax.Array | None]
 
 
 def make_rates(
-    patterns: Sequence[str], layers: Sequence[str], params: Sequence[str]
+    patterns: Sequence[str],
+    layers: Sequence[str],
+    params: Sequence[str],
+    until: Sequence[str] = (),
 ) -> Rates:
-    """Find each parameter's place among the layers and its factor.
+    """Find each parameter's place among the layers, its factor and its end.
 
     Args:
         patterns: those of `--learning_rate_for`; of several, the first holds.
         layers: the model's, in the order in which they run.
         params: paths of the parameters.
+        until: patterns of `--train_until`; of several, the first holds.
 
     Raises:
         UserError: a pattern means nothing.
     """
     depths = paths.count_depths(layers)
-    named = [paths.select([x], params, "learning_rate_for") for x in patterns]
+
+    def find(patterns: Sequence[str], flag: str) -> Callable[[str], int]:
+        named = [paths.select([x], params, flag) for x in patterns]
+        return lambda path: next((i for i, x in enumerate(named) if path in x), -1)
+
+    factor, end = find(patterns, "learning_rate_for"), find(until, "train_until")
     return tuple(
-        (
-            path,
-            depths[path.split("/")[0]],
-            next((i for i, chosen in enumerate(named) if path in chosen), -1),
-        )
-        for path in params
+        (path, depths[path.split("/")[0]], factor(path), end(path)) for path in params
     )
 
 
-def scale_updates(
-    rates: Rates, updates: Any, hyperparameters: Mapping[str, jax.Array | None]
-) -> Any:
+def scale(rates: Rates, hyperparameters: Hyperparameters, updates: Any) -> Any:
     """Multiply each leaf's update by its factors.
 
     Args:
         rates: of `make_rates`.
-        updates: of the parameters that train.
         hyperparameters: `layer_decay` and `learning_rate_for`; None where absent.
+        updates: of the parameters that train, or their gradients.
     """
     decay = hyperparameters["layer_decay"]
     factors = hyperparameters["learning_rate_for"]
@@ -56,12 +60,39 @@ def scale_updates(
         return updates
     places = {path: place for path, *place in rates}
 
-    def scale(path: Any, update: jax.Array) -> jax.Array:
-        depth, number = places[jax.tree_util.keystr(path, simple=True, separator="/")]
+    def scale_one(path: Any, update: jax.Array) -> jax.Array:
+        depth, number, _ = places[_name(path)]
         if decay is not None:
             update = update * decay**depth
         if factors is not None and number >= 0:
             update = update * factors[number]
         return update
 
-    return jax.tree_util.tree_map_with_path(scale, updates)
+    return jax.tree_util.tree_map_with_path(scale_one, updates)
+
+
+def stop(
+    rates: Rates, hyperparameters: Hyperparameters, epoch: jax.Array, updates: Any
+) -> Any:
+    """Set the updates to 0 of what has trained for as many epochs as it may.
+
+    Args:
+        rates: of `make_rates`.
+        hyperparameters: `train_until`; None where absent.
+        epoch: int32 [], from 0.
+        updates: of the parameters that train.
+    """
+    ends = hyperparameters["train_until"]
+    if ends is None:
+        return updates
+    numbers = {path: number for path, _, _, number in rates}
+
+    def stop_one(path: Any, update: jax.Array) -> jax.Array:
+        number = numbers[_name(path)]
+        return update if number < 0 else jnp.where(epoch < ends[number], update, 0)
+
+    return jax.tree_util.tree_map_with_path(stop_one, updates)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

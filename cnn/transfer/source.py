@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn import checkpoint, devices, manifest, workdir
+from cnn import averaging, checkpoint, devices, manifest, workdir
 from cnn.errors import UserError
 from cnn.state import flatten_paths
 from cnn.weights import exchange
@@ -70,7 +70,7 @@ def open_source(init_from: str) -> Source:
         )
     try:
         description = manifest.read_description(path)
-        averaged = bool(description["options"]["ema_decay"])
+        averaged = averaging.is_on(description["options"])
         everywhere = devices.replicated(devices.make_mesh())
         variables = checkpoint.read_variables(path, averaged, everywhere)
     except manifest.DamagedCheckpoint as error:

@@ -45,6 +45,11 @@ def open_start(
                     "from somewhere; give --init_from"
                 )
         return None, None
+    if config.transfer.whitening_images:
+        raise UserError(
+            f"--whitening_images={config.transfer.whitening_images} computes weights "
+            "that --init_from brings; leave one of them out"
+        )
     if stored:
         return None, (tuple(stored["mean"]), tuple(stored["std"]))
     source = open_source(config.transfer.init_from)

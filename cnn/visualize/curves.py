@@ -13,6 +13,7 @@ import numpy as np
 from cnn import options
 from cnn.errors import UserError
 from cnn.optimizer import OptimizerOptions, compute_learning_rate
+from cnn.steps import StepOptions
 from cnn.train import TrainOptions
 
 Series = tuple[np.ndarray, np.ndarray]
@@ -83,17 +84,18 @@ def compute_learning_rates(
         UserError: an option is of another type.
     """
     chosen = options.read_group(OptimizerOptions, stored)
-    warmup = jnp.float32(chosen.warmup_epochs) if chosen.warmup_epochs else None
     numbers = {
-        "epochs": jnp.float32(options.read_group(TrainOptions, stored).epochs),
-        "learning_rate": jnp.float32(chosen.learning_rate),
-        "warmup_epochs": warmup,
-        "milestones": jnp.asarray(chosen.milestones, jnp.float32),
-        "milestone_factor": jnp.float32(chosen.milestone_factor),
+        field.name: jnp.asarray(getattr(chosen, field.name), jnp.float32)
+        for field in dataclasses.fields(OptimizerOptions)
+        if field.metadata["kind"] != "static"
     }
+    numbers["epochs"] = jnp.float32(options.read_group(TrainOptions, stored).epochs)
+    for name in ("warmup_epochs", "momentum"):
+        numbers[name] = numbers[name] if getattr(chosen, name) else None
+    batch_size = options.read_group(StepOptions, stored).batch_size
 
     def compute(step: jax.Array) -> jax.Array:
-        return compute_learning_rate(chosen, step, steps_per_epoch, numbers)
+        return compute_learning_rate(chosen, step, steps_per_epoch, numbers, batch_size)
 
     rates = jax.vmap(compute)(jnp.asarray(steps, jnp.int32))
     return np.broadcast_to(np.asarray(rates, np.float32), np.shape(steps))

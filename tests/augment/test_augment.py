@@ -180,6 +180,22 @@ def test_views_average_probabilities():
         )
 
 
+def test_shifted_views_average_logits():
+    weights = np.random.default_rng(0).normal(size=(IMAGES[0].size, 4))
+
+    def predict(images):
+        return jnp.asarray(np.square(images.reshape(len(images), -1) / 255) @ weights)
+
+    around = np.pad(IMAGES, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+    size = IMAGES.shape[1]
+    views = [around[:, t : t + size, t : t + size] for t in (1, 0, 2)]
+    views += [view[:, :, ::-1] for view in views]
+    each = np.stack([predict(view) for view in views])
+    found = augment.average_views(predict, jnp.asarray(IMAGES), "shifts")
+    shares = np.array([2, 1, 1, 2, 1, 1])[:, None, None] / 8
+    np.testing.assert_allclose(found, (shares * each).sum(0), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [

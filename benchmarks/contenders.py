@@ -21,11 +21,12 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from cnn import config, devices, epoch, metrics, models, steps  # noqa: E402
+from cnn import config, describe, devices, epoch, metrics, models, steps  # noqa: E402
 from cnn.state import create_state  # noqa: E402
 
 Round = Callable[[], float]
 NUM_CLASSES = 10
+EPOCH_IMAGES = 50_000  # as in CIFAR-10; by it --cpu_kernels=auto chooses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Ours:
         given = {"model": case.model, "batch_size": case.batch_size}
         run = config.make_config(given | {"weight_decay": 5e-4} | options)
         static = run.make_static()
-        self.case, mesh = case, devices.make_mesh()
+        self.case, mesh = case, devices.make_mesh(run.device.mesh)
         self.task = steps.Task(
             model=models.create_model(
                 static.model, NUM_CLASSES, devices.get_dtype(static.device)
@@ -88,11 +89,16 @@ class Ours:
         chunk = {"images": images, "labels": labels, "ids": ids}
         self.chunk = jax.device_put(chunk, devices.split_batches(mesh))
         self.compile_seconds = 0.0
+        macs = describe.describe_model(self.task.model, case.shape)["macs"]
+        macs *= EPOCH_IMAGES
+        kernels = run.device.cpu_kernels
+        self._compiler_options = devices.choose_compiler_options(kernels, mesh, macs)
 
     def make_scanned(self) -> Round:
         """Make rounds of the epoch's program, all steps in one call."""
         bounds = np.int32(0), np.int32(self.case.steps)
-        program = epoch.make_train_chunk(self.task)
+        options = self._compiler_options
+        program = epoch.make_train_chunk(self.task, None, options)
         arguments = (self.state, self.sums, self.chunk, self.numbers, *bounds)
         started = time.perf_counter()
         program = program.lower(*arguments).compile()
@@ -114,7 +120,8 @@ class Ours:
         def step(state, batch, numbers):
             return steps.train_step(self.task, state, batch, numbers)[::2]
 
-        program = jax.jit(step, donate_argnums=0)
+        options = self._compiler_options
+        program = jax.jit(step, donate_argnums=0, compiler_options=options)
         batches = [
             jax.tree.map(operator.itemgetter(i), self.chunk)
             for i in range(self.case.steps)
@@ -211,7 +218,9 @@ def compare_with(ours: list[float], values: list[float]) -> str:
 def measure_peak(size: int = 2048, repeats: int = 5) -> float:
     """Measure the multiply-accumulates a second of a square matrix product."""
     a = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(jnp.matmul)
+    mesh = devices.make_mesh("data:1")
+    options = devices.choose_compiler_options("auto", mesh, float("inf"))
+    product = jax.jit(jnp.matmul, compiler_options=options)
     product(a, a).block_until_ready()
     best = float("inf")
     for _ in range(repeats):

@@ -20,7 +20,7 @@ import contenders
 from contenders import Case, Ours
 
 import jax  # isort: skip
-from cnn import config, describe, devices, models
+from cnn import describe, devices, models
 
 # Image size and batch size where they are not 32 and 64; steps a round.
 SIZES = {
@@ -45,7 +45,8 @@ def make_contenders(
     case: Case, options: argparse.Namespace, what: str
 ) -> tuple[dict[str, contenders.Round], Ours]:
     """Make all contenders of a case, for `train` or `forward`."""
-    ours = Ours(case, precision=options.precision)
+    device = {"precision": options.precision, "cpu_kernels": options.cpu_kernels}
+    ours = Ours(case, **device)
     if what == "forward":
         found = {"ours": ours.make_forward()}
     else:
@@ -53,7 +54,8 @@ def make_contenders(
         if is_chosen("loop", options.only):
             found["loop"] = ours.make_loop()
         if is_chosen("plain", options.only):
-            plain = Ours(case, convolution="plain", precision=options.precision)
+            plain = {"convolution": "plain", "cpu_kernels": "xla"}
+            plain = Ours(case, **device | plain)
             found["plain"] = plain.make_loop()
     if options.torch_python and case.model not in ("mlp", "logistic_regression"):
         pairs = TORCH
@@ -101,22 +103,21 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(REQUIRED), help="names, or all")
     parser.add_argument("--what", default="train", choices=("train", "forward", "both"))
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--cpu_devices", type=int, default=0)
+    parser.add_argument("--cpu_kernels", default="auto", choices=devices.KERNELS)
     parser.add_argument("--only", default="", help="contenders, by parts of names")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="of a round")
     parser.add_argument("--json", default="")
     options = parser.parse_args()
-    chosen = config.make_config({"cpu_devices": options.cpu_devices}).device
-    devices.configure(chosen)
+    devices.configure(devices.DeviceOptions(compilation_cache="off"))
     names = options.models.split(",")
     if options.models == "all":
         names = [name for name in models.MODELS if name != "wrn_D_K"] + ["wrn_16_4"]
     both = ("train", "forward") if options.what == "both" else (options.what,)
     print(
         f"{devices.describe_device()}, {len(os.sched_getaffinity(0))} cores, "
-        f"jax {jax.__version__}, {options.precision}, n = {options.rounds} rounds of "
-        f"{options.steps} steps\n"
+        f"jax {jax.__version__}, {options.precision}, kernels "
+        f"{options.cpu_kernels}, n = {options.rounds} rounds of {options.steps} steps\n"
     )
     print("| case | what | contender | images/s | ours / it (range) | of the peak |")
     print("|---|---|---|---|---|---|")

@@ -6,7 +6,7 @@ same bits; the host is touched only between calls.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -24,7 +24,9 @@ RECORDS = ("loss", "learning_rate", "gradient_norm")
 
 
 def make_train_chunk(
-    task: Task, mesh: Mesh | None = None
+    task: Task,
+    mesh: Mesh | None = None,
+    compiler_options: Mapping[str, Any] | None = None,
 ) -> Callable[..., tuple[TrainState, Sums, dict]]:
     """Make the program that takes some steps of a chunk.
 
@@ -32,6 +34,7 @@ def make_train_chunk(
         task: the static part of the step.
         mesh: on which the state comes back as `devices.split_leaves` says, and the
             rest whole; None: as the compiler has it.
+        compiler_options: of `devices.choose_compiler_options`.
 
     Returns:
         A jitted function of (state, sums, chunk, hyperparameters, first, last) that
@@ -58,7 +61,8 @@ def make_train_chunk(
         sums, records = place(rest, devices.replicated(mesh))
         return devices.place_state(mesh, state), sums, records
 
-    return jax.jit(train_chunk, donate_argnums=(0,))
+    options = dict(compiler_options or {})
+    return jax.jit(train_chunk, donate_argnums=(0,), compiler_options=options)
 
 
 def make_eval_chunk(task: Task, mesh: Mesh | None = None) -> Callable[..., Sums]:
@@ -96,7 +100,7 @@ def run_steps(
     hyperparameters: Hyperparameters,
     first: jax.Array,
     last: jax.Array,
-    take_step: Callable[..., tuple] = steps.train_step,
+    take_step: Callable[..., tuple] | None = None,
 ) -> tuple[TrainState, Sums, dict[str, jax.Array]]:
     """Take steps first … last - 1; pure.
 
@@ -109,7 +113,7 @@ def run_steps(
         hyperparameters: every number.
         first: int32 [].
         last: int32 [].
-        take_step: of the arguments and results of `steps.train_step`.
+        take_step: what stands in for `steps.train_step`; None: that itself.
 
     Returns:
         As the program of `make_train_chunk`.
@@ -117,7 +121,8 @@ def run_steps(
 
     def body(i: jax.Array, carry: Any) -> Any:
         state, sums, records = carry
-        state, more, record = take_step(task, state, take_batch(i), hyperparameters)
+        step = take_step or steps.train_step
+        state, more, record = step(task, state, take_batch(i), hyperparameters)
         records = {name: records[name].at[i].set(record[name]) for name in RECORDS}
         return state, metrics.add_sums(sums, more), records
 

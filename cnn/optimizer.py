@@ -7,7 +7,6 @@ option is 0 and its code is absent. Steps count from 0.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp

@@ -40,6 +40,7 @@ class Program:
         image_bytes: int,
         stop: Stop,
         mesh: Mesh,
+        compiler_options: Mapping[str, Any],
     ) -> None:
         """Build the programs without compiling them.
 
@@ -50,13 +51,14 @@ class Program:
             image_bytes: of one example.
             stop: looked at between calls.
             mesh: the devices.
+            compiler_options: of the training steps.
         """
         self.task, self.loaders = task, loaders
         self._batch_size, self._stop = batch_size, stop
         self.chunk_steps = choose_chunk_steps(
             task.steps_per_epoch, batch_size, image_bytes
         )
-        self._train_chunk = epoch.make_train_chunk(task, mesh)
+        self._train_chunk = epoch.make_train_chunk(task, mesh, compiler_options)
         self._compiled: Callable[..., Any] | None = None
         self._eval_chunk = epoch.make_eval_chunk(task, mesh)
 

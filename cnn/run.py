@@ -222,29 +222,29 @@ class Run:
         """Take up a phase, built when it comes first."""
         self.phase = phase
         if phase not in self._built:
-            built = self._make_program(phase), self._make_create(phase)
-            self._built[phase] = built
+            self._built[phase] = self._make_program(phase), self._make_create(phase)
         self.program, self._create = self._built[phase]
 
     def _make_program(self, phase: int) -> Program:
         """Build what computes in a phase; on features while the head alone trains."""
-        config, batch_size = self.config, self.config.step.batch_size
+        config, train = self.config, self.dataset.train
         task = dataclasses.replace(self.task, phase=self.plan.phases[phase])
-        train, shape = self.dataset.train, self.image_shape
-        trunk, line = choose_cache(config, task, train, shape)
+        trunk, line = choose_cache(config, task, train, self.image_shape)
         if line:
             self.terminal.say(line)
-        if trunk is None:
-            size = self.loaders["train"].image_bytes
-            return Program(task, self.loaders, batch_size, size, self.stop, self.mesh)
-        loaders = FeatureLoaders(
-            config,
-            task,
-            self.loaders,
-            lambda: (get_weights(self.state), self.hyperparameters),
-            self.mesh,
-            self.stop,
-        )
-        task = dataclasses.replace(task, model=trunk.head, takes_features=True)
-        size = 4 * int(np.prod(trunk.shape))
-        return Program(task, loaders, batch_size, size, self.stop, self.mesh)
+        loaders, size = self.loaders, self.loaders["train"].image_bytes
+        macs = self.description["macs"] * len(train)
+        if trunk is not None:
+            loaders = FeatureLoaders(
+                config,
+                task,
+                self.loaders,
+                lambda: (get_weights(self.state), self.hyperparameters),
+                self.mesh,
+                self.stop,
+            )
+            task = dataclasses.replace(task, model=trunk.head, takes_features=True)
+            size, macs = 4 * int(np.prod(trunk.shape)), 0
+        kernels = config.device.cpu_kernels, self.mesh, macs
+        rest = size, self.stop, self.mesh, devices.choose_compiler_options(*kernels)
+        return Program(task, loaders, config.step.batch_size, *rest)

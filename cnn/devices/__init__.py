@@ -6,12 +6,14 @@ backend opens.
 
 import dataclasses
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from cnn.devices.kernels import KERNELS, choose_compiler_options
 from cnn.devices.mesh import (
     check_batch_size,
     describe_device,
@@ -27,9 +29,11 @@ from cnn.errors import UserError
 from cnn.options import option
 
 __all__ = [
+    "KERNELS",
     "DeviceOptions",
     "check_batch_size",
     "check_jax_version",
+    "choose_compiler_options",
     "configure",
     "describe_device",
     "gather",
@@ -67,6 +71,13 @@ class DeviceOptions:
         "data:N,model:M, which splits parameters and optimizer state over M as well; "
         "empty: all devices on data",
         changes_run=False,
+    )
+    cpu_kernels: str = option(
+        "auto",
+        "what computes the convolutions and matrix products of training on CPU: xla, "
+        "onednn (faster, but compiled anew at each start; one device only), or auto "
+        "(onednn where an epoch is long enough for it)",
+        choices=KERNELS,
     )
     deterministic: bool = option(
         False, "only operations whose result never varies (GPU; slower)"
@@ -120,6 +131,8 @@ def configure(options: DeviceOptions) -> None:
             f"--compilation_cache={directory} cannot be made ({error.strerror}); "
             "give a directory that can be written, or off"
         ) from None
+    # Programs that call oneDNN cannot be written; nothing is lost but time.
+    warnings.filterwarnings("ignore", "Error writing persistent.*MemoryError")
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -71,6 +71,8 @@ def put(sharding: NamedSharding, tree: Any) -> Any:
         array = np.asarray(array)
         return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
     return jax.tree.map(put_one, tree)
 
 

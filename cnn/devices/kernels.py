@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from cnn.errors import UserError
 
 KERNELS = ("auto", "xla", "onednn")
-# An epoch of so many takes a core about ten seconds, the compilation two to ten.
-LEAST_MACS = 1e12
+# An epoch of so many takes two cores about four seconds, compilation two to ten.
+LEAST_MACS = 1e11
 _OLDEST = (0, 12)
 _ONEDNN = {
     "xla_cpu_experimental_onednn_custom_call": True,

@@ -73,11 +73,7 @@ def convert(config: "Config", directory: Path, terminal: "Terminal") -> Path:
     variables = exchange.import_state_dict(
         config.model.model, shapes, state_dict, source
     )
-    filled = {"image_size": size, "channels": channels}
-    if config.data.scaling == "standardize":
-        filled |= {"mean": mean, "std": std}
-    data = dataclasses.replace(config.data, **filled)
-    config = dataclasses.replace(config, data=data)
+    config = _fill_data(config, size, channels, mean, std)
     description = {
         "options": config.to_flat(),
         "class_names": class_names or [str(number) for number in range(classes)],
@@ -96,6 +92,21 @@ def convert(config: "Config", directory: Path, terminal: "Terminal") -> Path:
         f"{classes} classes\nwritten to {path}"
     )
     return path
+
+
+def _fill_data(
+    config: "Config",
+    size: int,
+    channels: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> "Config":
+    """Return the options with what they leave open of the images."""
+    filled = {"image_size": size, "channels": channels}
+    if config.data.scaling == "standardize":
+        filled |= {"mean": mean, "std": std}
+    data = dataclasses.replace(config.data, **filled)
+    return dataclasses.replace(config, data=data)
 
 
 def _write(

@@ -5,7 +5,7 @@ Source: Olah, Mordvintsev and Schubert 2017, Feature visualization,
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,17 +48,7 @@ def maximise(
     Returns:
         The images, float32 in 0..1, [N, H, W, C]; what each of them scores, [N].
     """
-    mean, std = (jnp.stack(x).reshape(1, 1, 1, -1) for x in scaling)
-    exposed, count = tracing.expose(function), next(iter(targets.values())).shape[0]
-
-    def score(images: jax.Array) -> jax.Array:
-        logits, features = exposed((images - mean) / std)
-        total = jnp.zeros(count)
-        for name, weights in targets.items():
-            x = logits if name == "logits" else _favour_strong(features[name])
-            x = x.reshape(count, -1, x.shape[-1])
-            total += jnp.einsum("npc,nc->n", x, weights) / x.shape[1]
-        return total
+    score, count = _make_score(function, targets, scaling), _count(targets)
 
     def climb(step: jax.Array, images: jax.Array) -> jax.Array:
         most = max(1, min(image_shape[:2]) // 16)
@@ -81,6 +71,32 @@ def maximise(
     images = jnp.clip(0.5 + _NOISE * noise, 0, 1)
     images = jax.lax.fori_loop(0, steps, climb, images)
     return images, score(images)
+
+
+def _make_score(
+    function: Any,
+    targets: Mapping[str, jax.Array],
+    scaling: tuple[Sequence[float], Sequence[float]],
+) -> Callable[[jax.Array], jax.Array]:
+    """Make what images in 0..1 score, [N]; the arguments are those of `maximise`."""
+    mean, std = (jnp.stack(x).reshape(1, 1, 1, -1) for x in scaling)
+    exposed, count = tracing.expose(function), _count(targets)
+
+    def score(images: jax.Array) -> jax.Array:
+        logits, features = exposed((images - mean) / std)
+        total = jnp.zeros(count)
+        for name, weights in targets.items():
+            x = logits if name == "logits" else _favour_strong(features[name])
+            x = x.reshape(count, -1, x.shape[-1])
+            total += jnp.einsum("npc,nc->n", x, weights) / x.shape[1]
+        return total
+
+    return score
+
+
+def _count(targets: Mapping[str, jax.Array]) -> int:
+    """Return how many images are wanted."""
+    return next(iter(targets.values())).shape[0]
 
 
 def _favour_strong(x: jax.Array) -> jax.Array:

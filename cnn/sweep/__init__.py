@@ -190,6 +190,7 @@ def _search(
         trials.announce_groups(groups, options.trials * seeds, terminal)
         for group in groups:
             session.make_run(group[0].config)
+        session.check_same_sweep()  # before a study is made for it
         shared = storage.open_study(config, points, home, name)
         session.open()
         session.write_config(home)

@@ -124,7 +124,7 @@ def test_a_run_of_other_classes_is_told_and_the_others_are_compared(
     trained, tmp_path, capsys
 ):
     few = tmp_path / "few"
-    train_run(few, classes=("3", "5"), epochs=1, ema_decay=0.0)
+    train_run(few, classes=(3, 5), epochs=1, ema_decay=0.0)
     flags = ("--picture_examples=1", "--output=" + str(tmp_path / "both"))
     names = "mistakes,invariance,saliency"
     assert draw(f"{trained},{few}", tmp_path / "both", names, *flags) == 0

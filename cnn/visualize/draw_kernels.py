@@ -109,7 +109,7 @@ def _draw_first(subject: Subject, run: NamedRun, name: str, folder: Path) -> Pic
     most = np.abs(images).max()
     columns = min(_COLUMNS, len(images))
     rows = -(-len(images) // columns)
-    figure = picture.make_figure(2 * 0.5 * columns + 2, max(2.2, 0.5 * rows + 1.1))
+    figure = picture.make_figure(2 * 0.5 * columns + 2, max(2.7, 0.5 * rows + 1.1))
     own, common = figure.subplots(1, 2)
     shown = signed.show_sheet(own, kernels.scale_each(images), 1.0, columns)
     own.set_title("each on its own scale")

@@ -48,7 +48,7 @@ def draw_plots(
             figure = picture.make_figure(7, 4.5)
             draw(figure.add_subplot(), *arguments)
             paths.append(directory / f"{name}.png")
-            figure.savefig(paths[-1], dpi=120)
+            figure.savefig(paths[-1], dpi=120, bbox_inches="tight", pad_inches=0.1)
     return paths
 
 
@@ -72,17 +72,19 @@ def _draw_option(axes: Any, records: Sequence[Record], name: str, metric: str) -
         others = tuple(f"{n}={_text(record, n)}" for n in names)
         by_value = groups.setdefault(others, {})
         by_value.setdefault(record["options"][name], []).append(record[metric])
-    few = len(groups) <= 8
-    for others, by_value in groups.items():
+    few, markers = len(groups) <= 8, itertools.cycle(picture.MARKERS)
+    for (others, by_value), marker in zip(groups.items(), markers, strict=False):
         xs = sorted(by_value)
         means = [sum(by_value[x]) / len(by_value[x]) for x in xs]
         label = ", ".join(others) if few else None
         (line,) = axes.plot(xs, means, linewidth=1, alpha=0.8, label=label)
         for x in xs:
             own = by_value[x]
-            axes.plot([x] * len(own), own, ".", color=line.get_color(), alpha=0.7)
+            style = {"color": line.get_color(), "alpha": 0.7, "markersize": 4}
+            axes.plot([x] * len(own), own, marker, **style)
     _scale(axes.set_xscale, [record["options"][name] for record in records])
     axes.set(xlabel=name, ylabel=_name(metric))
+    axes.set_title("points: trials; lines: means over seeds")
     if few and any(groups):
         axes.legend(fontsize=8)
 
@@ -110,6 +112,8 @@ def _draw_parallel(
             )
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks([])
+    axes.set_facecolor("0.85")  # or the brightest lines would not be seen
+    axes.set_title("each line is a trial")
     axes.set_xlim(-0.1, len(names) - 0.7)
     mapped = mpl.cm.ScalarMappable(norm, "viridis")
     axes.figure.colorbar(mapped, ax=axes, label=_name(metric))
@@ -134,6 +138,7 @@ def _draw_curves(axes: Any, records: Sequence[Record], metric: str) -> None:
     losses = [line[metric] for record in records for line in record["curve"]]
     if "loss" in metric and losses and min(losses) > 0:
         axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="epoch", ylabel=_name(metric))
     axes.legend(fontsize=8)
 

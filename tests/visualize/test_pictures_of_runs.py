@@ -50,7 +50,7 @@ def test_everything_of_a_cnn_is_drawn(trained, tmp_path, monkeypatch, capsys):
     assert set(list_pictures(tmp_path)) == expected
     for name in expected:
         with Image.open(tmp_path / "pictures" / name) as image:
-            assert min(image.size) > 150
+            assert min(image.size) > 100
             assert len(np.unique(np.asarray(image))) > 20, "something is drawn"
     assert "needs a run of --model=logistic_regression" in capsys.readouterr().out
 

@@ -51,15 +51,13 @@ def maximise(
     score, count = _make_score(function, targets, scaling), _count(targets)
 
     def climb(step: jax.Array, images: jax.Array) -> jax.Array:
-        most = max(1, min(image_shape[:2]) // 16)
-        moves = jax.random.fold_in(key, step)
-        moves = jax.random.randint(moves, (2,), -most, most + 1)
+        moves = _draw_moves(jax.random.fold_in(key, step), image_shape)
         moved = jnp.roll(images, moves, (1, 2))
-        gradient = jax.grad(lambda x: jnp.sum(score(x)))(moved)
+        gradient = jax.grad(lambda x: score(x).sum())(moved)
         size = jnp.sqrt(jnp.mean(gradient**2, (1, 2, 3), keepdims=True))
         moved = moved + _STEP * (1 - step / steps) * gradient / (size + 1e-12)
-        images = jnp.roll(moved, -moves, (1, 2))
-        images = jnp.clip(0.5 + (1 - _DECAY) * (images - 0.5), 0, 1)
+        back = jnp.roll(moved, -moves, (1, 2))
+        images = jnp.clip(0.5 + (1 - _DECAY) * (back - 0.5), 0, 1)
         return jax.lax.cond(
             (step % _BLUR_EVERY == 0) & (step < 0.8 * steps),
             lambda x: colour.blur(x, jnp.full(count, _BLUR_SIGMA), 5),
@@ -68,8 +66,8 @@ def maximise(
         )
 
     noise = jax.random.normal(jax.random.fold_in(key, steps), (count, *image_shape))
-    images = jnp.clip(0.5 + _NOISE * noise, 0, 1)
-    images = jax.lax.fori_loop(0, steps, climb, images)
+    grey = jnp.clip(0.5 + _NOISE * noise, 0, 1)
+    images = jax.lax.fori_loop(0, steps, climb, grey)
     return images, score(images)
 
 
@@ -92,6 +90,12 @@ def _make_score(
         return total
 
     return score
+
+
+def _draw_moves(key: jax.Array, image_shape: tuple[int, int, int]) -> jax.Array:
+    """Draw by how many rows and columns images move, int32 [2]."""
+    most = max(1, min(image_shape[:2]) // 16)
+    return jax.random.randint(key, (2,), -most, most + 1)
 
 
 def _count(targets: Mapping[str, jax.Array]) -> int:

@@ -65,23 +65,15 @@ def convert(config: "Config", directory: Path, terminal: "Terminal") -> Path:
     size, channels, classes = models.get_published_input(config.model.model)
     size, channels = config.data.image_size or size, config.data.channels or channels
     classes = config.data.num_classes or _count_classes(config, state_dict) or classes
-    class_names = _read_class_names(config.convert.class_names, classes)
+    named = _read_class_names(config.convert.class_names, classes)
     mean, std = preprocessing.choose_scaling(config.data, config.model.model, channels)
     shape = (size, size, channels)
-    model = models.create_model(config.make_static().model, classes)
-    shapes = jax.eval_shape(lambda: create_variables(model, 0, shape))
-    variables = exchange.import_state_dict(
-        config.model.model, shapes, state_dict, source
-    )
-    filled = {"image_size": size, "channels": channels}
-    if config.data.scaling == "standardize":
-        filled |= {"mean": mean, "std": std}
-    data = dataclasses.replace(config.data, **filled)
-    config = dataclasses.replace(config, data=data)
+    variables = _import(config, state_dict, shape, classes)
+    config = _fill_data(config, size, channels, mean, std)
     description = {
         "options": config.to_flat(),
-        "class_names": class_names or [str(number) for number in range(classes)],
-        "classes_are_named": bool(class_names),
+        "class_names": named or list(map(str, range(classes))),
+        "classes_are_named": bool(named),
         "image_shape": list(shape),
         "mean": list(mean),
         "std": list(std),
@@ -96,6 +88,34 @@ def convert(config: "Config", directory: Path, terminal: "Terminal") -> Path:
         f"{classes} classes\nwritten to {path}"
     )
     return path
+
+
+def _import(
+    config: "Config",
+    state_dict: dict[str, np.ndarray],
+    shape: tuple[int, int, int],
+    classes: int,
+) -> Any:
+    """Bring a file's tensors into the variables of the model; refuses what differs."""
+    model = models.create_model(config.make_static().model, classes)
+    shapes = jax.eval_shape(lambda: create_variables(model, 0, shape))
+    name, source = config.model.model, config.convert.source
+    return exchange.import_state_dict(name, shapes, state_dict, source)
+
+
+def _fill_data(
+    config: "Config",
+    size: int,
+    channels: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> "Config":
+    """Return the options with what they leave open of the images."""
+    filled = {"image_size": size, "channels": channels}
+    if config.data.scaling == "standardize":
+        filled |= {"mean": mean, "std": std}
+    data = dataclasses.replace(config.data, **filled)
+    return dataclasses.replace(config, data=data)
 
 
 def _write(

@@ -14,13 +14,14 @@ import numpy as np
 from cnn import augment, devices, epoch, memory, metrics, predict, workdir
 from cnn.data import load_dataset
 from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
-from cnn.data.images import Dataset
+from cnn.data.images import Dataset, Images
 from cnn.data.order import make_eval_order
 from cnn.devices import processes
 from cnn.errors import UserError
 from cnn.interrupt import Stop, catch_signals
 from cnn.options import format_value, option
 from cnn.progress import Pace
+from cnn.task import Task
 from cnn.transfer import proof
 
 if TYPE_CHECKING:
@@ -108,13 +109,8 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
     changed = proof.find_changed(trained.transfer.get("frozen", {}), trained.variables)
     proof.check_unchanged(changed, f"--workdir={directory}")
     dataset = load_dataset(config.data)
-    images, size = get_split(dataset, config.evaluate.split), config.data.image_size
-    _check_classes(trained, dataset)
-    seen = (size, size, images.shape[2]) if size else images.shape
-    predict.check_image_shape(trained, seen)
-    views = config.make_static().augment
-    augment.check_views(views.tta, images.shape, size)
-    task = dataclasses.replace(trained.task, image_size=size, augment=views)
+    images = get_split(dataset, config.evaluate.split)
+    task = _make_task(config, trained, dataset, images)
     loader = Loader(images, config.data, mesh)
     with catch_signals(stop):
         result = compute_metrics(
@@ -144,7 +140,19 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
     return result
 
 
-def get_split(dataset: Dataset, split: str) -> Any:
+def _make_task(
+    config: "Config", trained: predict.Trained, dataset: Dataset, images: Images
+) -> Task:
+    """Make the task of a run on these images; refuses those that it does not know."""
+    size, views = config.data.image_size, config.make_static().augment
+    _check_classes(trained, dataset)
+    seen = (size, size, images.shape[2]) if size else images.shape
+    predict.check_image_shape(trained, seen)
+    augment.check_views(views.tta, images.shape, size)
+    return dataclasses.replace(trained.task, image_size=size, augment=views)
+
+
+def get_split(dataset: Dataset, split: str) -> Images:
     """Return the images of a split.
 
     Raises:

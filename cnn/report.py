@@ -100,10 +100,11 @@ def write_result(run: Run) -> dict[str, Any]:
     """
     found = run.evaluate("test")
     run.update_seconds()
-    result = make_result(run, found)
+    transfer, changed = _examine_frozen(run)
+    result = _list_figures(run, found) | proof.summarise(transfer, changed)
     if processes.is_first():
         workdir.write_json(run.directory / "result.json", result)
-    proof.check_unchanged(_find_changed(run), f"{run.directory}")
+    proof.check_unchanged(changed, f"{run.directory}")
     return result
 
 
@@ -114,10 +115,14 @@ def make_result(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
         run: the run.
         found: `TEST_METRICS` of its final weights.
     """
+    return _list_figures(run, found) | proof.summarise(*_examine_frozen(run))
+
+
+def _list_figures(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
     records = run.records
     images = run.step * run.config.step.batch_size
-    result = {f"test_{name}": found[name] for name in TEST_METRICS}
-    result |= {
+    figures = {f"test_{name}": found[name] for name in TEST_METRICS}
+    return figures | {
         "best_step": records.best_step,
         "best_validation": records.best_value if records.best_step >= 0 else None,
         "num_parameters": count_parameters(run.state.params),
@@ -132,16 +137,14 @@ def make_result(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
         "state_sha256": compute_state_sha256(devices.gather(run.mesh, run.state)),
     }
-    transfer = run.describe_checkpoint().get("transfer", {})
-    return result | proof.summarise(transfer, _find_changed(run))
 
 
-def _find_changed(run: Run) -> list[str]:
-    """List the frozen leaves that are not what they were before the first step."""
+def _examine_frozen(run: Run) -> tuple[dict[str, Any], list[str]]:
+    """Return what a checkpoint says of frozen leaves, and those that have changed."""
     transfer = run.describe_checkpoint().get("transfer", {})
     state = devices.gather(run.mesh, run.state)
     weights = get_weights(state), get_variables(state)
-    return proof.find_changed(transfer.get("frozen", {}), *weights)
+    return transfer, proof.find_changed(transfer.get("frozen", {}), *weights)
 
 
 def conclude(run: Run, result: dict[str, Any]) -> None:

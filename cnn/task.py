@@ -79,8 +79,33 @@ def make_task(
         UserError: the batch is larger than the training set, does not divide into
             `accumulate_steps`, or early stopping has no validation set.
     """
-    static = config.make_static()
+    _check_fits(config, dataset)
+    static, data = config.make_static(), config.data
     num_classes = len(dataset.class_names)
+    mean, std = pixels or compute_scaling(
+        data.scaling, data.mean, data.std, dataset.train
+    )
+    return Task(
+        model=models.create_model(
+            static.model, num_classes, devices.get_dtype(config.device)
+        ),
+        num_classes=num_classes,
+        mean=mean,
+        std=std,
+        image_size=data.image_size,
+        steps_per_epoch=len(dataset.train) // config.step.batch_size,
+        class_weights=losses.compute_class_weights(
+            config.loss, dataset.train.labels, num_classes
+        ),
+        optimizer=static.optimizer,
+        accumulate_steps=config.step.accumulate_steps,
+        remat=config.model.remat == "blocks",
+        augment=static.augment,
+    )
+
+
+def _check_fits(config: "Config", dataset: Dataset) -> None:
+    """Refuse options that do not go with the images or with each other."""
     batch_size, pieces = config.step.batch_size, config.step.accumulate_steps
     if len(dataset.train) < batch_size:
         raise UserError(
@@ -93,30 +118,9 @@ def make_task(
             "--early_stop_epochs selects on validation data and there is none; carve "
             "it out of train with --validation_fraction=0.1"
         )
-    data = config.data
     optimizer.check(config.optimizer)
     averaging.check(config.averaging)
-    augment.check(config.augment, dataset.train.shape, data.image_size)
-    mean, std = pixels or compute_scaling(
-        data.scaling, data.mean, data.std, dataset.train
-    )
-    return Task(
-        model=models.create_model(
-            static.model, num_classes, devices.get_dtype(config.device)
-        ),
-        num_classes=num_classes,
-        mean=mean,
-        std=std,
-        image_size=data.image_size,
-        steps_per_epoch=len(dataset.train) // batch_size,
-        class_weights=losses.compute_class_weights(
-            config.loss, dataset.train.labels, num_classes
-        ),
-        optimizer=static.optimizer,
-        accumulate_steps=pieces,
-        remat=config.model.remat == "blocks",
-        augment=static.augment,
-    )
+    augment.check(config.augment, dataset.train.shape, config.data.image_size)
 
 
 def check_pieces(batch_size: int, pieces: int) -> None:

@@ -60,13 +60,13 @@ def split_directories(text: str) -> list[Path]:
 def lock(workdir: Path) -> Iterator[None]:
     """Make the directory if need be and hold it against other processes.
 
-    A directory that was made in vain, for a mistake in the options, is removed.
+    Directories that were made in vain, for a mistake in the options, are removed.
 
     Raises:
         UserError: it cannot be written, or another process holds it.
     """
     try:
-        is_new = not workdir.exists()
+        made = [path for path in (workdir, *workdir.parents) if not path.exists()]
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / _LOCK, "a+")  # noqa: SIM115
     except OSError as error:
@@ -94,9 +94,11 @@ def lock(workdir: Path) -> Iterator[None]:
         try:
             yield
         except UserError:
-            if is_new and os.listdir(workdir) == [_LOCK]:
+            if made and os.listdir(workdir) == [_LOCK]:
                 os.unlink(workdir / _LOCK)
-                workdir.rmdir()
+                with contextlib.suppress(OSError):  # others put something there
+                    for path in made:
+                        path.rmdir()
             raise
 
 

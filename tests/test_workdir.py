@@ -69,6 +69,9 @@ def test_directory_made_in_vain_is_removed(tmp_path):
         (tmp_path / "new" / "result.json").touch()
         raise UserError("later")
     assert (tmp_path / "new" / "result.json").exists()
+    with pytest.raises(UserError), workdir.lock(tmp_path / "new" / "a" / "b"):
+        raise UserError("a misspelt option")
+    assert (tmp_path / "new").is_dir() and not (tmp_path / "new" / "a").exists()
 
 
 @pytest.mark.parametrize("name", ["file", "file/run", "x" * 300])

@@ -138,6 +138,19 @@ def mix_batch(
         return images, targets
     # What an image is mixed with would else be computed a second time.
     images = jax.lax.optimization_barrier(images)
+    return _mix(options, hyperparameters, draw, epoch, images, targets)
+
+
+def _mix(
+    options: AugmentOptions,
+    hyperparameters: Hyperparameters,
+    draw: placing.Draw,
+    epoch: jax.Array | int,
+    images: jax.Array,
+    targets: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Blend examples, or paste parts of one into another, as numbers are present."""
+    alphas = hyperparameters["mixup_alpha"], hyperparameters["cutmix_alpha"]
     probability = hyperparameters["mixing_probability"]
     last = hyperparameters["mixing_until_epoch"]
     if last is not None:

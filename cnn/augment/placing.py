@@ -54,10 +54,7 @@ def place(
             return resize.resize_windows(images, window, size, *flips)
         images = resize.soften(images, window, size)
     else:
-        corner = (no.astype(jnp.int32),) * 2
-        if padding is not None or size != shape:
-            pixels = 0 if padding is None else padding
-            corner = crops.draw_corners(draw("crop"), shape, size, pixels)
+        corner = _draw_corner(padding, draw, count, shape, size)
         if matrix is None:
             return crops.copy_windows(images, *corner, *flips, size, mode, fill)
         window = (*corner, jnp.float32(size[0]), jnp.float32(size[1]))
@@ -88,6 +85,20 @@ def _draw_flips(
     if down is not None:
         upside_down = crops.draw_flips(draw("vertical_flip"), down)
     return mirrored, upside_down
+
+
+def _draw_corner(
+    padding: jax.Array | None,
+    draw: Draw,
+    count: int,
+    shape: tuple[int, int],
+    size: tuple[int, int],
+) -> tuple[jax.Array, jax.Array]:
+    """Draw the top left corners of crops, [N] each; 0 where nothing is cropped."""
+    if padding is None and size == shape:
+        return (jnp.zeros(count, jnp.int32),) * 2
+    pixels = 0 if padding is None else padding
+    return crops.draw_corners(draw("crop"), shape, size, pixels)
 
 
 def _draw_matrix(

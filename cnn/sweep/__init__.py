@@ -139,13 +139,7 @@ def sweep(
             anything is compiled.
         Interrupted: a signal arrived; the trials that have ended are recorded.
     """
-    own = {field.name for field in dataclasses.fields(SweepOptions)}
-    sweepable = {
-        name: field
-        for name, field in fields.items()
-        if field.metadata["changes_run"] and name not in own and name not in _FIXED
-    }
-    points = space.parse_space(config.sweep.sweep, sweepable)
+    points = space.parse_space(config.sweep.sweep, _select_sweepable(fields))
     stop, home = Stop(), directory / "sweep"
     if config.sweep.search == "optuna":
         return _search(config, points, home, terminal, stop)
@@ -170,6 +164,17 @@ def sweep(
         return conclude.conclude(config, home, records, terminal, started)
 
 
+def _select_sweepable(
+    fields: Mapping[str, dataclasses.Field],
+) -> dict[str, dataclasses.Field]:
+    own = {field.name for field in dataclasses.fields(SweepOptions)}
+    return {
+        name: field
+        for name, field in fields.items()
+        if field.metadata["changes_run"] and name not in own and name not in _FIXED
+    }
+
+
 def _search(
     config: "Config", points: space.Space, home: Path, terminal: "Terminal", stop: Stop
 ) -> int:
@@ -185,6 +190,7 @@ def _search(
         trials.announce_groups(groups, options.trials * seeds, terminal)
         for group in groups:
             session.make_run(group[0].config)
+        session.check_same_sweep()  # before a study is made for it
         shared = storage.open_study(config, points, home, name)
         session.open()
         session.write_config(home)

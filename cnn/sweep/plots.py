@@ -9,6 +9,7 @@ from typing import Any
 from cnn.options import format_value
 from cnn.sweep.statistics import rank_settings
 from cnn.sweep.table import Record
+from cnn.visualize import picture
 
 _MANY = 30.0
 _MOST_CELLS = 12
@@ -28,8 +29,6 @@ def draw_plots(
         The files: for each numeric option the metric against it; parallel coordinates
         and heat maps where two options or more vary; the learning curves.
     """
-    from matplotlib.figure import Figure
-
     metric = f"validation_{select_by}"
     finished = [record for record in records if record["status"] == "finished"]
     varied = list_varied(records)
@@ -44,11 +43,12 @@ def draw_plots(
         drawings[f"{x}_by_{y}"] = _draw_heat, finished, x, y, select_by
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, (draw, *arguments) in drawings.items():
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        draw(figure.add_subplot(), *arguments)
-        paths.append(directory / f"{name}.png")
-        figure.savefig(paths[-1], dpi=120)
+    with picture.use_style():
+        for name, (draw, *arguments) in drawings.items():
+            figure = picture.make_figure(7, 4.5)
+            draw(figure.add_subplot(), *arguments)
+            paths.append(directory / f"{name}.png")
+            figure.savefig(paths[-1], dpi=120, bbox_inches="tight", pad_inches=0.1)
     return paths
 
 
@@ -72,17 +72,19 @@ def _draw_option(axes: Any, records: Sequence[Record], name: str, metric: str) -
         others = tuple(f"{n}={_text(record, n)}" for n in names)
         by_value = groups.setdefault(others, {})
         by_value.setdefault(record["options"][name], []).append(record[metric])
-    few = len(groups) <= 8
-    for others, by_value in groups.items():
+    few, markers = len(groups) <= 8, itertools.cycle(picture.MARKERS)
+    for (others, by_value), marker in zip(groups.items(), markers, strict=False):
         xs = sorted(by_value)
         means = [sum(by_value[x]) / len(by_value[x]) for x in xs]
         label = ", ".join(others) if few else None
         (line,) = axes.plot(xs, means, linewidth=1, alpha=0.8, label=label)
         for x in xs:
             own = by_value[x]
-            axes.plot([x] * len(own), own, ".", color=line.get_color(), alpha=0.7)
+            style = {"color": line.get_color(), "alpha": 0.7, "markersize": 4}
+            axes.plot([x] * len(own), own, marker, **style)
     _scale(axes.set_xscale, [record["options"][name] for record in records])
-    axes.set(xlabel=name, ylabel=metric.replace("_", " "))
+    axes.set(xlabel=name, ylabel=_name(metric))
+    axes.set_title("points: trials; lines: means over seeds")
     if few and any(groups):
         axes.legend(fontsize=8)
 
@@ -110,17 +112,19 @@ def _draw_parallel(
             )
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks([])
+    axes.set_facecolor("0.85")  # or the brightest lines would not be seen
+    axes.set_title("each line is a trial")
     axes.set_xlim(-0.1, len(names) - 0.7)
     mapped = mpl.cm.ScalarMappable(norm, "viridis")
-    axes.figure.colorbar(mapped, ax=axes, label=metric.replace("_", " "))
+    axes.figure.colorbar(mapped, ax=axes, label=_name(metric))
 
 
 def _draw_curves(axes: Any, records: Sequence[Record], metric: str) -> None:
     """Draw the metric by epoch: finished trials bold, those that were ended faint."""
     styles = {
-        "finished": {"alpha": 0.9, "linewidth": 1.3, "color": "tab:blue"},
-        "pruned": {"alpha": 0.25, "linewidth": 0.8, "color": "tab:orange"},
-        "failed": {"alpha": 0.25, "linewidth": 0.8, "color": "tab:red"},
+        "finished": {"alpha": 0.9, "linewidth": 1.3, "color": picture.COLOURS[0]},
+        "pruned": {"alpha": 0.3, "linewidth": 0.8, "color": picture.COLOURS[1]},
+        "failed": {"alpha": 0.6, "linewidth": 0.8, "color": picture.COLOURS[6]},
     }
     if sum(record["status"] == "finished" for record in records) > 20:
         styles["finished"]["alpha"] = 0.4
@@ -134,7 +138,8 @@ def _draw_curves(axes: Any, records: Sequence[Record], metric: str) -> None:
     losses = [line[metric] for record in records for line in record["curve"]]
     if "loss" in metric and losses and min(losses) > 0:
         axes.set_yscale("log")
-    axes.set(xlabel="epoch", ylabel=metric.replace("_", " "))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="epoch", ylabel=_name(metric))
     axes.legend(fontsize=8)
 
 
@@ -144,9 +149,10 @@ def _draw_heat(
     """Draw the best mean over seeds for each pair of values."""
     import numpy as np
 
+    metric = f"validation_{select_by}"
     columns, rows = _list_values(records, x), _list_values(records, y)
     if len(columns) > _MOST_CELLS or len(rows) > _MOST_CELLS:
-        _draw_scattered(axes, records, x, y, select_by)
+        _draw_scattered(axes, records, x, y, metric)
         return
     cells = np.full((len(rows), len(columns)), np.nan)
     # The ranking begins with the best, so the first to fill a cell is its best.
@@ -166,11 +172,11 @@ def _draw_heat(
     )
     axes.set_yticks(range(len(rows)), map(_shorten, rows))
     axes.set(xlabel=x, ylabel=y)
-    axes.figure.colorbar(image, ax=axes, label=f"validation {select_by}, best mean")
+    axes.figure.colorbar(image, ax=axes, label=f"best mean of {_name(metric)}")
 
 
 def _draw_scattered(
-    axes: Any, records: Sequence[Record], x: str, y: str, select_by: str
+    axes: Any, records: Sequence[Record], x: str, y: str, metric: str
 ) -> None:
     """Draw trials as coloured points, where a map would have too many cells."""
     places = []
@@ -181,10 +187,10 @@ def _draw_scattered(
         else:
             values = [_text(record, name) for record in records]
         places.append(values)
-    colours = [record[f"validation_{select_by}"] for record in records]
+    colours = [record[metric] for record in records]
     points = axes.scatter(*places, c=colours, cmap="viridis", s=28)
     axes.set(xlabel=x, ylabel=y)
-    axes.figure.colorbar(points, ax=axes, label=f"validation {select_by}")
+    axes.figure.colorbar(points, ax=axes, label=_name(metric))
 
 
 def _scale(set_scale: Any, values: Sequence[float]) -> None:
@@ -228,6 +234,12 @@ def _list_values(records: Sequence[Record], name: str) -> list[str]:
 def _text(record: Record, name: str) -> str:
     value = record["options"][name]
     return format_value(tuple(value) if isinstance(value, list) else value)
+
+
+def _name(metric: str) -> str:
+    """Name a metric with its unit."""
+    unit = "nats" if metric.endswith("loss") else "share"
+    return f"{metric.replace('_', ' ')} ({unit})"
 
 
 def _shorten(text: str) -> str:

@@ -97,15 +97,23 @@ class Session:
         """
         self._stop.check()
 
+    def check_same_sweep(self) -> None:
+        """Refuse to go on with a sweep under options that would make it another.
+
+        Raises:
+            UserError: naming the options that differ.
+        """
+        config = self.config
+        wanted = config.select_run_options() | config.sweep.select_identity()
+        workdir.check_same_run(self.home, wanted, type(config)().to_flat())
+
     def open(self) -> None:
         """Make the directory, note the options and open the table.
 
         Raises:
             UserError: the directory holds another sweep.
         """
-        config = self.config
-        wanted = config.select_run_options() | config.sweep.select_identity()
-        workdir.check_same_run(self.home, wanted, type(config)().to_flat())
+        self.check_same_sweep()
         self.home.mkdir(parents=True, exist_ok=True)
         self.write_config(self.home)
         self.log = TrialLog(self.home / "trials.jsonl")

@@ -42,10 +42,9 @@ def choose_reset(
     theirs = source.class_names
     if theirs:
         differ = theirs != ours
-    elif source.description:
-        differ = len(source.description["class_names"]) != len(ours)
     else:
-        differ = _count_classes(config.model.model, source, shapes, head) != len(ours)
+        count = _count_classes(config.model.model, source, shapes, head)
+        differ = count != len(ours)
     is_permuted = differ and sorted(theirs) == sorted(ours)
     default = head if differ and not is_permuted else ""
     reset = merge.find_resets(patterns, shapes, default)
@@ -70,7 +69,12 @@ def choose_reset(
 def _count_classes(
     model: str, source: Source, shapes: Mapping[str, Any], head: str
 ) -> int:
-    """Read the number of classes off a file's head; 0 where it has none."""
+    """Return the number of a source's classes; 0 where a file has no head.
+
+    A checkpoint says it, and of a file it is read off the head.
+    """
+    if source.description:
+        return len(source.description["class_names"])
     for entry in exchange.choose_spelling(model, shapes, source.arrays):
         if entry.path == f"params/{head}/bias" and entry.name in source.arrays:
             return source.arrays[entry.name].size

@@ -80,22 +80,27 @@ def compare(
         spelling = exchange.choose_spelling(model, shapes, theirs)
         theirs, entries = _translate(spelling, theirs), {e.path: e for e in spelling}
     for path, here in shapes.items():
-        there = theirs.get(path)
-        fitted = None if there is None else _fit_channels(path, there, here, layers)
         if split_collection(path)[1] in reset:
             kinds["reset"][path] = here
-        elif there is None:
-            kinds["missing"][path] = here
-        elif there.dtype != here.dtype:
-            kinds["of another dtype"][path] = there
-        elif there.shape == here.shape:
-            kinds["restored"][path] = there
-        elif fitted is not None:
-            kinds["adapted"][path] = fitted
         else:
-            kinds["differently shaped"][path] = there
+            kind, leaf = _compare_leaf(path, theirs.get(path), here, layers)
+            kinds[kind][path] = leaf
     kinds["unexpected"] = {name: x for name, x in theirs.items() if name not in shapes}
     return Comparison(source, shapes, theirs, entries, kinds)
+
+
+def _compare_leaf(
+    path: str, there: np.ndarray | None, here: Any, layers: Sequence[str]
+) -> tuple[str, Any]:
+    """Return the kind of a leaf, and what is taken or shown of it."""
+    if there is None:
+        return "missing", here
+    if there.dtype != here.dtype:
+        return "of another dtype", there
+    if there.shape == here.shape:
+        return "restored", there
+    fitted = _fit_channels(path, there, here, layers)
+    return ("differently shaped", there) if fitted is None else ("adapted", fitted)
 
 
 def make_table(kinds: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -89,27 +89,16 @@ def make_plan(
     )
     rates = make_rates(named, layers, params, until)
     shapes = flatten_paths(variables)
-    taken = {}
-    about = {x: y for x, y in stored.get("transfer", {}).items() if x != "frozen"}
-    kinds: dict[str, dict[str, Any]] = {}
+    found = None
     if source is not None:
         reset = choose_reset(config, source, shapes, layers[-1], dataset, terminal)
         name = config.model.model
         found = merge.compare(source, name, shapes, layers, options, reset)
-        kinds = found.kinds
-    if phases != (None,):
-        kinds = kinds | {
-            "frozen": {p: x for p, x in shapes.items() if phases[0].is_frozen(p)}
-        }
-    if kinds:
-        terminal.console.print(merge.make_table(kinds))
-    if source is not None:
-        has_flags = bool(options.init_reset or options.init_skip or options.init_rename)
-        explain.check_fit(found, name, has_flags)
-        _check_frozen_are_taken(phases[0], found.kinds["reset"])
-        static = config.make_static().model
-        num_classes = len(dataset.class_names)
-        explain.check_same_function(source, static, num_classes, image_shape)
+    _show_leaves(found, phases[0], shapes, terminal)
+    taken = {}
+    about = {x: y for x, y in stored.get("transfer", {}).items() if x != "frozen"}
+    if found is not None:
+        _check_merge(config, found, phases[0], len(dataset.class_names), image_shape)
         taken = merge.nest(found.taken)
         about = {"source": source.name, "source_sha256": source.sha256}
         _tell_adapted(source, found.kinds["adapted"], image_shape, terminal)
@@ -121,6 +110,36 @@ def make_plan(
         terminal.say(f"whitened  {path}")
     _tell_phases(phases, shapes, terminal)
     return Plan(phases, rates, taken, about)
+
+
+def _show_leaves(
+    found: merge.Comparison | None,
+    phase: Phase | None,
+    shapes: Mapping[str, Any],
+    terminal: Terminal,
+) -> None:
+    """Print how many leaves are taken, and how many are frozen at first."""
+    kinds = {} if found is None else dict(found.kinds)
+    if phase is not None:
+        kinds["frozen"] = {p: x for p, x in shapes.items() if phase.is_frozen(p)}
+    if kinds:
+        terminal.console.print(merge.make_table(kinds))
+
+
+def _check_merge(
+    config: "Config",
+    found: merge.Comparison,
+    phase: Phase | None,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+) -> None:
+    """Refuse a source that does not fit the model, or what is frozen at first."""
+    options = config.transfer
+    has_flags = bool(options.init_reset or options.init_skip or options.init_rename)
+    explain.check_fit(found, config.model.model, has_flags)
+    _check_frozen_are_taken(phase, found.kinds["reset"])
+    static = config.make_static().model
+    explain.check_same_function(found.source, static, num_classes, image_shape)
 
 
 def _check_frozen_are_taken(phase: Phase | None, reset: Mapping[str, Any]) -> None:

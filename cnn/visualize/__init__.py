@@ -153,7 +153,9 @@ def visualize(
         notes = [note for section in sections for note in section.notes]
         raise UserError("Nothing could be drawn: " + "; ".join(dict.fromkeys(notes)))
     runs = directories if needs_run(names) else []
-    terminal.say(f"written to {report.write_report(directory, runs, sections)}")
+    options = config.select_run_options()
+    path = report.write_report(directory, runs, sections, options)
+    terminal.say(f"written to {path}")
     if config.progress.tensorboard:
         progress.write_images(directory, picture.read_pictures(sections))
     return sections

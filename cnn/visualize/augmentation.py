@@ -69,11 +69,11 @@ POLICIES = (
 
 
 def draw(subject: Subject, folder: Path) -> list[Picture]:
-    """Draw `augmentation.png`.
+    """Draw training images as the flags vary them, and each transformation alone.
 
     Args:
         subject: its options and its dataset matter, no run is needed.
-        folder: where the file goes.
+        folder: where the files go.
 
     Raises:
         UserError: the options do not fit the images.
@@ -91,20 +91,31 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
         shown = _vary(config, {}, images, ids, scale, epoch)
         above.append((f"epoch {epoch}", shown))
     below = list(_vary_each(config, images[:_EACH], ids[:_EACH], scale))
-    half = (len(below) + 1) // 2
-    figure = picture.make_figure(17, 0.42 * half)
-    left, middle, right = figure.subplots(
-        1, 3, width_ratios=(len(images), _EACH, _EACH)
-    )
-    _show_rows(left, above, "training images as the flags vary them")
-    _show_rows(middle, below[:half], "each transformation alone, weak and strong")
-    _show_rows(right, below[half:], "")
+    return [_draw_epochs(above, folder), _draw_each(below, folder)]
+
+
+def _draw_epochs(rows: list, folder: Path) -> Picture:
+    figure = picture.make_figure(0.7 * len(rows[0][1]) + 0.8, 0.7 * len(rows) + 0.2)
+    _show_rows(figure.subplots(), rows)
     caption = (
-        "Left, each row is another epoch's version of the images in the first row; "
-        "right, each row is one transformation alone at the strength beside it."
+        "Each row is another epoch's version of the images in the first row, as the "
+        "flags vary them."
     )
     path = folder / "augmentation.png"
-    return [picture.save(figure, path, "Augmentation", caption)]
+    title = "Training images, varied anew in each epoch"
+    return picture.save(figure, path, title, caption)
+
+
+def _draw_each(rows: list, folder: Path) -> Picture:
+    half, side = (len(rows) + 1) // 2, 0.42
+    figure = picture.make_figure(2 * (side * _EACH + 2.3), side * half + 0.2)
+    left, right = figure.subplots(1, 2)
+    _show_rows(left, rows[:half])
+    _show_rows(right, rows[half:])
+    caption = "Each row is one transformation alone, at the strength beside its name."
+    path = folder / "augmentation_each.png"
+    title = "Each transformation alone, weak and strong"
+    return picture.save(figure, path, title, caption)
 
 
 def _choose_examples(labels: np.ndarray, count: int) -> np.ndarray:
@@ -124,14 +135,14 @@ def _vary_each(config: "Config", images: np.ndarray, ids: np.ndarray, scale: Any
                 _check_alone(config, changes, images.shape[1:])
             except UserError:
                 shown = np.zeros_like(images)
-                yield f"{name}\nneeds 3 channels, has {channels}", shown
-                continue
+                yield f"{name} needs 3 channels, has {channels}", shown
+                break
             shown = _vary(config, changes, images, ids, scale, 0)
-            yield f"{name}\n{strength:g}", shown
+            yield f"{name} {strength:g}", shown
     for changes in POLICIES:
         shown = _vary(config, changes, images, ids, scale, 0)
         values = [str(changes["policy"]), f"{changes.get('policy_magnitude', 0):g}"]
-        yield "\n".join(values if "policy_magnitude" in changes else values[:1]), shown
+        yield " ".join(values if "policy_magnitude" in changes else values[:1]), shown
 
 
 def _check_alone(config: "Config", changes: dict, shape: tuple) -> None:
@@ -174,7 +185,7 @@ def _vary_batch(
     return jnp.clip(floats * std + mean, 0, 1)
 
 
-def _show_rows(ax: Any, rows: list, title: str) -> None:
+def _show_rows(ax: Any, rows: list) -> None:
     """Show rows of images as one mosaic, each row with its label."""
     lines = []
     for _, images in rows:
@@ -191,4 +202,3 @@ def _show_rows(ax: Any, rows: list, title: str) -> None:
     ax.set_xticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_title(title, fontsize=9)

@@ -147,3 +147,4 @@ def _label(axes: dict[str, Any], counted: set[bool]) -> None:
     for name in ("rate", "speed"):
         axes[name].set_ylim(0, 1.06 * axes[name].get_ylim()[1])
     axes["speed"].yaxis.set_major_formatter("{x:,.0f}")
+    axes["speed"].set_xlim(axes["loss"].get_xlim())

@@ -15,7 +15,8 @@ from cnn.visualize.picture import Picture
 from cnn.visualize.subject import Subject
 from cnn.visualize.svg import Drawing
 
-# The lecture's windows 5 7 0 and 1 4 7, its kernels, and its image.
+# The lecture's alignment, its windows 5 7 0 and 1 4 7, its kernels, and its image.
+ALIGNED, WEIGHTS = (0.2, 0.7, 0.5, 0.3, 1), (0.8, 0, 0.8, 0.2)
 SEQUENCE, KERNEL_1D = (1, 4, 7, 5, 7, 0, 2), (-1, 3, -1)
 IMAGE = np.array(
     [
@@ -34,6 +35,11 @@ _CHANNEL_KERNELS = np.stack([KERNEL, KERNEL.T, np.diag([0, 1, 0])], axis=-1)
 _slide = functools.partial
 
 SLIDES: dict[str, tuple[Callable[[], Drawing], str]] = {
+    "alignment": (
+        _slide(slides_1d.align, ALIGNED, WEIGHTS),
+        "The same weights meet the image at each place; a match is the sum of the "
+        "products below, and the largest one tells where image and weights agree most.",
+    ),
     "convolution_valid": (
         _slide(slides_1d.convolve, SEQUENCE, KERNEL_1D),
         "The kernel visits every place where it lies inside x; each y is the sum of "

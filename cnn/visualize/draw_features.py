@@ -69,6 +69,7 @@ def _draw_maps(
     ]
     columns = ["image", *map(str, channels)]
     figure, ax, shown = _show(subject, grid, columns, most)
+    ax.set_xlabel("channel")
     label = "response"
     caption = "Each row is an image, each column a channel of the stage"
     if stage.is_thresholded:
@@ -119,6 +120,7 @@ def _draw_alignments(
     ]
     most = float(np.abs(values).max())
     figure, ax, shown = _show(subject, grid, ["image", *names[:count]], most)
+    ax.set_xlabel("class")
     for row, scores in enumerate(values):
         winner = int(np.argmax(scores.max(axis=(0, 1))))
         for label in range(count):

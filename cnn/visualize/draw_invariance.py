@@ -1,7 +1,6 @@
 """Invariance: which changes of an image leave the prediction alone."""
 
 from pathlib import Path
-from typing import Any
 
 from cnn import workdir
 from cnn.visualize import invariance, picture
@@ -25,7 +24,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
         folder: where the files go; the JSON goes beside it.
 
     Raises:
-        UserError: no run takes the images, or their classes are others.
+        UserError: no run takes the images and knows their classes.
     """
     positions = subject.sample(subject.config.visualize.invariance_images)
     images, labels = subject.read(positions), subject.split.labels[positions]
@@ -36,12 +35,10 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     strengths = {name: values for name, values in strengths.items() if values}
     options = subject.config.augment
     outside = {"mode": options.crop_mode, "fill": options.geometry_fill}
-    results: dict[str, Any] = {}
-    for run in subject.fitting_runs:
-        subject.check_classes(run)
-        results[run.name] = invariance.measure(
-            run.predict, images, labels, strengths, **outside
-        )
+    results = {
+        run.name: invariance.measure(run.predict, images, labels, strengths, **outside)
+        for run in subject.comparable_runs
+    }
     about = {
         "dataset": subject.dataset.name,
         "split": subject.config.evaluate.split,

@@ -5,13 +5,12 @@ kernels over RGB as colours, on which grey is nothing.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cnn import manifest
 from cnn.errors import UserError
-from cnn.visualize import kernels, picture
+from cnn.visualize import kernels, picture, signed
 from cnn.visualize.draw_shift import draw_shift
 from cnn.visualize.named_run import NamedRun, load_run
 from cnn.visualize.picture import Picture
@@ -45,7 +44,9 @@ def _draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
     pictures = _draw_pixel_weights(subject, run, folder)
     if not run.kernels:
         model = run.trained.options["model"]
-        subject.note(f"{run.name}: {model} has no convolution, hence no kernels")
+        subject.note(
+            f"{run.name}: {model} shares no kernel among places, none is drawn"
+        )
         return pictures
     if not chosen:
         raise UserError("no kernel is among --picture_layers")
@@ -85,7 +86,7 @@ def _draw_pixel_weights(subject: Subject, run: NamedRun, folder: Path) -> list[P
     for ax in all_axes:
         ax.set_axis_off()
     for ax, number, label in zip(all_axes, order, labels, strict=False):
-        shown = _show(ax, images[number], most)
+        shown = signed.show(ax, images[number], most)
         ax.set_title(label)
     figure.colorbar(shown, ax=all_axes, label="weight", shrink=0.8)
     of = "class" if of_classes else "hidden unit"
@@ -108,13 +109,13 @@ def _draw_first(subject: Subject, run: NamedRun, name: str, folder: Path) -> Pic
     most = np.abs(images).max()
     columns = min(_COLUMNS, len(images))
     rows = -(-len(images) // columns)
-    figure = picture.make_figure(2 * 0.5 * columns + 2, max(2.2, 0.5 * rows + 1.1))
+    figure = picture.make_figure(2 * 0.5 * columns + 2, max(2.7, 0.5 * rows + 1.1))
     own, common = figure.subplots(1, 2)
-    shown = _show_sheet(own, kernels.scale_each(images), 1.0, columns)
+    shown = signed.show_sheet(own, kernels.scale_each(images), 1.0, columns)
     own.set_title("each on its own scale")
     label = "weight / largest"
     figure.colorbar(shown, ax=own, label=label, shrink=0.8)
-    shown = _show_sheet(common, images, most, columns)
+    shown = signed.show_sheet(common, images, most, columns)
     common.set_title("all on one scale")
     figure.colorbar(shown, ax=common, label="weight", shrink=0.8)
     size = "×".join(map(str, images.shape[1:3]))
@@ -139,7 +140,7 @@ def _draw_deeper(subject: Subject, run: NamedRun, name: str, folder: Path) -> Pi
     width = max(4.5, 0.34 * len(order) + 1.8)
     figure = picture.make_figure(width, max(2.6, 0.34 * inputs + 1.3))
     ax = figure.subplots()
-    shown = _show_sheet(ax, sheet[..., None], most, len(order))
+    shown = signed.show_sheet(ax, sheet[..., None], most, len(order))
     step = kernel.shape[0] + 1
     ax.set_xticks([step * (i + 0.5) - 1 for i in range(len(order))], order)
     ax.set_yticks([step * (i + 0.5) - 1 for i in range(inputs)], range(inputs))
@@ -180,7 +181,7 @@ def _draw_growth(
     width = max(4.5, 0.45 * len(order) + 1.8)
     figure = picture.make_figure(width, max(2.2, 0.5 * len(steps) + 1.2))
     ax = figure.subplots()
-    shown = _show_sheet(ax, np.concatenate(sheets), most, len(order))
+    shown = signed.show_sheet(ax, np.concatenate(sheets), most, len(order))
     height, across = final.shape[1] + 1, final.shape[2] + 1
     ax.set_yticks([height * (i + 0.5) - 1 for i in range(len(steps))], steps)
     ax.set_xticks([across * (i + 0.5) - 1 for i in range(len(order))], order)
@@ -195,25 +196,6 @@ def _draw_growth(
     )
     path = subject.name_file(folder, run, "kernels", "over_training")
     return picture.save(figure, path, title, caption)
-
-
-def _show_sheet(ax: Any, images: np.ndarray, most: float, columns: int) -> Any:
-    """Show kernels [O, H, W, C] as one sheet; RGB as colours, others by their mean."""
-    if images.shape[-1] == 3:
-        return _show(ax, picture.tile(images, columns, fill=most), most)
-    sheet = picture.tile(images.mean(-1), columns, fill=np.nan)
-    ax.set_facecolor("0.8")
-    return _show(ax, sheet[..., None], most)
-
-
-def _show(ax: Any, image: np.ndarray, most: float) -> Any:
-    """Show weights [H, W, C] between -most and most; returns what tells the scale."""
-    if image.shape[-1] == 3:
-        picture.show_image(ax, np.clip(0.5 + 0.5 * image / most, 0, 1))
-        # Each colour has its weight; grey stands for the scale of all three.
-        return picture.make_scale(-most, most, "gray")
-    options = {"cmap": picture.SIGNED, "vmin": -most, "vmax": most}
-    return picture.show_image(ax, image[..., 0], **options)
 
 
 def _spread(total: int, count: int) -> list[int]:

@@ -45,7 +45,9 @@ def _draw_run(subject: Subject, run: NamedRun, folder: Path) -> Picture:
         row = images[start : start + len(channels)]
         start += len(channels)
         labels = [names[k] if name == "logits" else str(k) for k in channels]
-        picture.show_grid(ax, [row], labels, ["classes" if name == "logits" else name])
+        picture.show_grid(
+            ax, [row], labels, ["class" if name == "logits" else f"{name}\nchannel"]
+        )
         ax.set(xlim=(0, columns), facecolor="white")
     title = f"{run.name}: images that excite channels and classes"
     figure.suptitle(title)

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from cnn.errors import UserError
-from cnn.visualize import mistakes, picture
+from cnn.visualize import draw_confusion, mistakes, picture
 from cnn.visualize.named_run import NamedRun
 from cnn.visualize.picture import Picture
 from cnn.visualize.subject import Subject
 
 _SHEET, _COLUMNS = 24, 8
-_MOST_NUMBERED, _MOST_NAMED, _MOST_LISTED = 20, 40, 30
+_MOST_LISTED = 30
 _LINE_ART = ("classes", "reliability")
 _SHEETS = {
     "confident_errors": mistakes.find_confident_errors,
@@ -26,6 +25,11 @@ _TEXTS = {
         "Confusion matrix",
         "Row: the true class; column: the predicted one; whatever lies off the "
         "diagonal is a mistake.",
+    ),
+    "confused_classes": (
+        "The most confused classes",
+        "Left the pairs of classes that are confused most often, with the share of the "
+        "true class's images; right the rates among the classes with most mistakes.",
     ),
     "classes": (
         "Precision and recall by class",
@@ -59,20 +63,11 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     Raises:
         UserError: no run takes the images and knows their classes.
     """
-    runs, errors, drawn = subject.fitting_runs, [], []
+    runs, drawn = subject.comparable_runs, []
     for place, run in enumerate(runs):
-        try:
-            subject.check_classes(run)
-        except UserError as error:
-            errors.append(str(error))
-            continue
         ending = "" if len(runs) == 1 else f"_{place + 1}"
         of_run = "" if len(runs) == 1 else f", {run.name}"
         drawn.append(_draw_run(subject, run, folder, ending, of_run))
-    if not drawn:
-        raise UserError("; ".join(errors))
-    for error in errors:
-        subject.note(error)
     # The same picture of all runs together, so that they can be compared.
     return [pictures[name] for name in _TEXTS for pictures in drawn if name in pictures]
 
@@ -87,7 +82,7 @@ def _draw_run(
     predictions = probabilities.argmax(axis=1)
     confusion = mistakes.count_confusion(labels, predictions, len(names))
     figures = {
-        "confusion": _draw_confusion(confusion, names),
+        **draw_confusion.draw_confusion(confusion, names),
         "classes": _draw_classes(confusion, names),
         "reliability": _draw_reliability(probabilities, log_probabilities, labels),
     }
@@ -133,54 +128,6 @@ def _draw_sheet(images: np.ndarray, texts: list[str]) -> Any:
         picture.show_image(ax, image)
         ax.set_title(text, fontsize=7)
     return figure
-
-
-def _draw_confusion(confusion: np.ndarray, names: tuple[str, ...]) -> Any:
-    from matplotlib.colors import LogNorm
-
-    count = len(names)
-    side = min(max(2.8 + 0.32 * count, 4.6), 9)
-    figure = picture.make_figure(2 * side, side * 0.86)
-    axes = figure.subplots(1, 2)
-    rates = mistakes.compute_rates(confusion)
-    many = LogNorm(1, max(int(confusion.max()), 2))
-    tables = (
-        (axes[0], confusion, "images", "{:.0f}", {"norm": many}),
-        (axes[1], rates, "share of the row's images", "{:.2f}", {"vmin": 0, "vmax": 1}),
-    )
-    for ax, table, label, form, options in tables:
-        table = np.where(confusion > 0, table, np.nan)
-        shown = ax.imshow(table, cmap="cividis", **options)
-        figure.colorbar(shown, ax=ax, shrink=0.75, label=label, format="{x:g}")
-        ax.set_xlabel("predicted class")
-        ax.set_ylabel("true class")
-        _name_ticks(ax, names)
-        if count <= _MOST_NUMBERED:
-            _write_numbers(ax, table, form, shown)
-    axes[0].set_title("counts (white: no image)")
-    axes[1].set_title("rates (white: no image)")
-    return figure
-
-
-def _name_ticks(ax: Any, names: tuple[str, ...]) -> None:
-    """Name the classes, or number some of them where there are too many."""
-    if len(names) > _MOST_NAMED:
-        return
-    places = range(len(names))
-    is_short = max(map(len, names)) <= 2
-    ax.set_xticks(places, names, rotation=0 if is_short else 90)
-    ax.set_yticks(places, names)
-
-
-def _write_numbers(ax: Any, table: np.ndarray, form: str, shown: Any) -> None:
-    for (row, column), value in np.ndenumerate(table):
-        if np.isnan(value):
-            continue
-        red, green, blue, _ = shown.cmap(shown.norm(value))
-        is_dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-        colour = "white" if is_dark else "black"
-        text = form.format(value)
-        ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
 
 
 def _draw_classes(confusion: np.ndarray, names: tuple[str, ...]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cnn.errors import UserError
-from cnn.visualize import patches, picture
+from cnn.visualize import patches, picture, signed
 from cnn.visualize.batches import map_batches
 from cnn.visualize.features import Stage
 from cnn.visualize.named_run import NamedRun
@@ -117,28 +117,30 @@ def _draw_stage(
     rows = -(-len(channels) // columns)
     figure = picture.make_figure(2.9 * columns, 1.7 * rows + 0.6)
     axes = figure.subplots(rows, 2 * columns, squeeze=False)
-    for ax in axes.flat:
+    for ax in axes.flat[2 * len(channels) :]:
         ax.set_axis_off()
     for number, channel in enumerate(channels):
         pairs = cut[number * each : (number + 1) * each]
         left, right = axes[number // columns, 2 * (number % columns) :][:2]
-        _show(left, right, pairs)
+        shown = _show(left, right, pairs)
         left.set_title(f"channel {channel}", loc="left")
+    label = "projection / its largest value"
+    figure.colorbar(shown, ax=axes, label=label, shrink=min(1, 2 / rows), aspect=15)
     figure.suptitle(f"{run.name}, {stage.describe()}")
     title = f"{run.name}: what excites {stage.name}"
     caption = (
         "For each channel, left the nine patches of the set that excite it most, "
         "strongest first, each as large as its receptive field (grey lies outside the "
-        "image); right, what in each does, by guided gradients: grey is nothing."
+        "image); right, what in each does, by guided gradients, on a scale of its own."
     )
     return picture.save(figure, path, title, caption)
 
 
-def _show(left: Any, right: Any, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def _show(left: Any, right: Any, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Any:
+    """Show patches and their projections; returns what a colour bar is made of."""
     shown = np.stack([patch for patch, _ in pairs])
     gap = max(1, shown.shape[1] // 12)
     picture.show_image(left, picture.tile(shown, _ACROSS, gap, fill=255))
     each = np.stack([projection for _, projection in pairs]).astype(np.float32)
     most = np.abs(each).max(axis=(1, 2, 3), keepdims=True)
-    each = 0.5 + 0.5 * each / np.maximum(most, 1e-20)
-    picture.show_image(right, picture.tile(each, _ACROSS, gap, fill=1))
+    return signed.show_sheet(right, each / np.maximum(most, 1e-20), 1, _ACROSS, gap)

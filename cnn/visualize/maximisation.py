@@ -5,7 +5,7 @@ Source: Olah, Mordvintsev and Schubert 2017, Feature visualization,
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,8 +48,37 @@ def maximise(
     Returns:
         The images, float32 in 0..1, [N, H, W, C]; what each of them scores, [N].
     """
+    score, count = _make_score(function, targets, scaling), _count(targets)
+
+    def climb(step: jax.Array, images: jax.Array) -> jax.Array:
+        moves = _draw_moves(jax.random.fold_in(key, step), image_shape)
+        moved = jnp.roll(images, moves, (1, 2))
+        gradient = jax.grad(lambda x: score(x).sum())(moved)
+        size = jnp.sqrt(jnp.mean(gradient**2, (1, 2, 3), keepdims=True))
+        moved = moved + _STEP * (1 - step / steps) * gradient / (size + 1e-12)
+        back = jnp.roll(moved, -moves, (1, 2))
+        images = jnp.clip(0.5 + (1 - _DECAY) * (back - 0.5), 0, 1)
+        return jax.lax.cond(
+            (step % _BLUR_EVERY == 0) & (step < 0.8 * steps),
+            lambda x: colour.blur(x, jnp.full(count, _BLUR_SIGMA), 5),
+            lambda x: x,
+            images,
+        )
+
+    noise = jax.random.normal(jax.random.fold_in(key, steps), (count, *image_shape))
+    grey = jnp.clip(0.5 + _NOISE * noise, 0, 1)
+    images = jax.lax.fori_loop(0, steps, climb, grey)
+    return images, score(images)
+
+
+def _make_score(
+    function: Any,
+    targets: Mapping[str, jax.Array],
+    scaling: tuple[Sequence[float], Sequence[float]],
+) -> Callable[[jax.Array], jax.Array]:
+    """Make what images in 0..1 score, [N]; the arguments are those of `maximise`."""
     mean, std = (jnp.stack(x).reshape(1, 1, 1, -1) for x in scaling)
-    exposed, count = tracing.expose(function), next(iter(targets.values())).shape[0]
+    exposed, count = tracing.expose(function), _count(targets)
 
     def score(images: jax.Array) -> jax.Array:
         logits, features = exposed((images - mean) / std)
@@ -60,27 +89,18 @@ def maximise(
             total += jnp.einsum("npc,nc->n", x, weights) / x.shape[1]
         return total
 
-    def climb(step: jax.Array, images: jax.Array) -> jax.Array:
-        most = max(1, min(image_shape[:2]) // 16)
-        moves = jax.random.fold_in(key, step)
-        moves = jax.random.randint(moves, (2,), -most, most + 1)
-        moved = jnp.roll(images, moves, (1, 2))
-        gradient = jax.grad(lambda x: jnp.sum(score(x)))(moved)
-        size = jnp.sqrt(jnp.mean(gradient**2, (1, 2, 3), keepdims=True))
-        moved = moved + _STEP * (1 - step / steps) * gradient / (size + 1e-12)
-        images = jnp.roll(moved, -moves, (1, 2))
-        images = jnp.clip(0.5 + (1 - _DECAY) * (images - 0.5), 0, 1)
-        return jax.lax.cond(
-            (step % _BLUR_EVERY == 0) & (step < 0.8 * steps),
-            lambda x: colour.blur(x, jnp.full(count, _BLUR_SIGMA), 5),
-            lambda x: x,
-            images,
-        )
+    return score
 
-    noise = jax.random.normal(jax.random.fold_in(key, steps), (count, *image_shape))
-    images = jnp.clip(0.5 + _NOISE * noise, 0, 1)
-    images = jax.lax.fori_loop(0, steps, climb, images)
-    return images, score(images)
+
+def _draw_moves(key: jax.Array, image_shape: tuple[int, int, int]) -> jax.Array:
+    """Draw by how many rows and columns images move, int32 [2]."""
+    most = max(1, min(image_shape[:2]) // 16)
+    return jax.random.randint(key, (2,), -most, most + 1)
+
+
+def _count(targets: Mapping[str, jax.Array]) -> int:
+    """Return how many images are wanted."""
+    return next(iter(targets.values())).shape[0]
 
 
 def _favour_strong(x: jax.Array) -> jax.Array:

@@ -69,6 +69,38 @@ def compute_recall(confusion: np.ndarray) -> np.ndarray:
     return _divide(confusion.diagonal(), confusion.sum(axis=1))
 
 
+def find_confused_pairs(confusion: np.ndarray, count: int) -> np.ndarray:
+    """Find the pairs of classes that are confused most often.
+
+    Args:
+        confusion: int [K, K], of `count_confusion`.
+        count: how many at most.
+
+    Returns:
+        int [n, 2], true and predicted class, the most images first; pairs that are
+        never confused are left out.
+    """
+    wrong = confusion - np.diag(confusion.diagonal())
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    pairs = np.stack(np.unravel_index(order, wrong.shape), axis=1)
+    return pairs[wrong[pairs[:, 0], pairs[:, 1]] > 0]
+
+
+def find_confused_classes(confusion: np.ndarray, count: int) -> np.ndarray:
+    """Find the classes with most mistakes, as the true or as the predicted one.
+
+    Args:
+        confusion: int [K, K], of `count_confusion`.
+        count: how many at most.
+
+    Returns:
+        int [n], rising.
+    """
+    wrong = confusion - np.diag(confusion.diagonal())
+    mistakes = wrong.sum(axis=0) + wrong.sum(axis=1)
+    return np.sort(np.argsort(-mistakes, kind="stable")[:count])
+
+
 def compute_reliability(
     probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15
 ) -> Reliability:

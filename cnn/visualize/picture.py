@@ -110,9 +110,10 @@ def save(
         caption: one sentence on how to read it.
         is_line_art: whether the figure is made of lines and text.
     """
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
+    margin = {"bbox_inches": "tight", "pad_inches": 0.1}
+    figure.savefig(path, dpi=_DOTS_PER_INCH, **margin)
     if is_line_art:
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None}, **margin)
     return Picture(path, title, caption)
 
 
@@ -183,6 +184,7 @@ def show_grid(
     ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
     ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    ax.xaxis.set_label_position("top")
     ax.spines[:].set_visible(False)
     return mappable
 

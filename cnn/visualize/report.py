@@ -8,7 +8,7 @@ import base64
 import dataclasses
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,10 @@ class Figure:
 
 
 def write_report(
-    directory: Path, runs: Sequence[Path], sections: Sequence[Section]
+    directory: Path,
+    runs: Sequence[Path],
+    sections: Sequence[Section],
+    run_options: Collection[str] = (),
 ) -> Path:
     """Write `report.html`.
 
@@ -46,6 +49,7 @@ def write_report(
         directory: where it goes.
         runs: the directories of the runs that are shown; empty when none was needed.
         sections: the pictures, in order.
+        run_options: names of the options that are shown where runs differ in them.
 
     Returns:
         The file.
@@ -65,7 +69,7 @@ def write_report(
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html.jinja").render(
-        **run_tables.describe_runs(runs),
+        **run_tables.describe_runs(runs, run_options),
         sections=[_describe_section(s) for s in sections],
     )
     path = directory / "report.html"

@@ -1,7 +1,7 @@
 """What runs say of themselves, as tables: their results and their options."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +49,26 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def describe_runs(directories: Sequence[Path]) -> dict[str, Any]:
+def describe_runs(
+    directories: Sequence[Path], run_options: Collection[str] = ()
+) -> dict[str, Any]:
     """Read what runs say of themselves.
 
     Args:
         directories: of the runs; what cannot be read of one becomes a note.
+        run_options: names of the options of which another value makes another run.
 
     Returns:
         `title`, `runs` (names), `notes`, and the tables `result` (a row for each run),
-        `details` (all of result.json), `options` and, of these, `different`.
+        `details` (all of result.json), `options` and, of those that make another run,
+        `different`.
     """
     names, notes = name_runs(directories), []
     results = [_read(path / "result.json", notes) for path in directories]
     stored = [_read(path / workdir.CONFIG_FILE, notes) for path in directories]
     options = _make_table("option", names, stored)
+    own = [{key: x for key, x in one.items() if key in run_options} for one in stored]
+    different = [row for row in _make_table("option", names, own).rows if row.differs]
     title = f"{names[0]}: a look inside" if names else "A look inside"
     if len(names) > 1:
         title = f"{len(names)} runs compared"
@@ -73,7 +79,7 @@ def describe_runs(directories: Sequence[Path]) -> dict[str, Any]:
         "result": _make_results(names, results),
         "details": _make_table("quantity", names, [_flatten(x) for x in results]),
         "options": options,
-        "different": Table(options.heads, tuple(r for r in options.rows if r.differs)),
+        "different": Table(options.heads, tuple(different)),
     }
 
 

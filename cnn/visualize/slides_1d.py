@@ -12,7 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn.ops import convolution, geometry, pooling
-from cnn.visualize.svg import Drawing, format_maximum, format_products
+from cnn.visualize.svg import (
+    Drawing,
+    format_maximum,
+    format_number,
+    format_products,
+)
 
 _CELL, _LEFT, _WIDTH = 46, 150, 700
 _INPUT, _KERNEL, _OUTPUT, _FORMULA, _HEIGHT = 52, 108, 186, 264, 296
@@ -50,6 +55,29 @@ def convolve(
     (padding_pair,) = geometry.resolve_padding(padding, (len(kernel),), (1,))
     window = _Window(len(kernel), stride, kernel)
     return _draw(title, x, padding_pair, window, values)
+
+
+def align(x: Sequence[float], weights: Sequence[float]) -> Drawing:
+    """Draw how weights match an image at each place, and where they match most.
+
+    Args:
+        x: the image, L numbers.
+        weights: S numbers.
+    """
+    values = convolution.conv1d(_column(x), _column(weights)[0, :, :, None])
+    values = np.asarray(values)[0, :, 0]
+    best = int(np.argmax(values))
+    title = (
+        "Alignment of weights with an image: the best match is "
+        f"{format_number(values[best])}"
+    )
+    window = _Window(len(weights), 1, weights)
+    names = ("image", "weights", "match")
+    drawing = _draw(title, x, (0, 0), window, values, names)
+    left = _LEFT + (best + (len(weights) + 1) / 2) * _CELL + 12
+    at_last = range(len(values) - 1, len(values))
+    drawing.text(left, _OUTPUT + _CELL / 2, "← the best match", "left", at_last)
+    return drawing
 
 
 def max_pool(x: Sequence[float], window: int, stride: int) -> Drawing:

@@ -5,8 +5,6 @@ Everything is loaded when it is first asked for, and once.
 
 import dataclasses
 import functools
-import glob
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +13,9 @@ import numpy as np
 
 from cnn import evaluate, predict
 from cnn.data import load_dataset
-from cnn.data.files import decode_files
 from cnn.data.images import Dataset, Images
 from cnn.errors import UserError, suggest
+from cnn.visualize.chosen import Chosen, choose_files, choose_positions
 from cnn.visualize.features import Stage, list_stages
 from cnn.visualize.named_run import NamedRun, load_run, name_runs
 from cnn.visualize.picture import Picture
@@ -25,22 +23,7 @@ from cnn.visualize.picture import Picture
 if TYPE_CHECKING:
     from cnn.config import Config
 
-_MOST_CHOSEN, _READ_AT_ONCE = 10, 2000
-
-
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-    """A few images that are looked at one by one.
-
-    Attributes:
-        images: uint8 [n, H, W, C].
-        labels: int32 [n]; -1 where the class is not known.
-        names: n texts that say which they are.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    names: tuple[str, ...]
+_READ_AT_ONCE = 2000
 
 
 class Subject:
@@ -92,18 +75,42 @@ class Subject:
         Raises:
             UserError: none does.
         """
-        fitting, errors = [], []
-        for run in self.runs:
+
+        def check(run: NamedRun) -> None:
             try:
                 predict.check_image_shape(run.trained, self.image_shape)
-                fitting.append(run)
             except UserError as error:
-                errors.append(f"{run.name}: {error}")
-        if not fitting:
+                raise UserError(f"{run.name}: {error}") from None
+
+        return self._select(self.runs, check)
+
+    @property
+    def comparable_runs(self) -> tuple[NamedRun, ...]:
+        """Return the runs that take the images and know their classes.
+
+        The others are noted.
+
+        Raises:
+            UserError: none does.
+        """
+        return self._select(self.fitting_runs, self.check_classes)
+
+    def _select(
+        self, runs: Sequence[NamedRun], check: Callable[[NamedRun], None]
+    ) -> tuple[NamedRun, ...]:
+        """Return the runs that pass a check; the others are noted."""
+        selected, errors = [], []
+        for run in runs:
+            try:
+                check(run)
+                selected.append(run)
+            except UserError as error:
+                errors.append(str(error))
+        if not selected:
             raise UserError("; ".join(errors))
         for error in errors:
             self.note(error)
-        return tuple(fitting)
+        return tuple(selected)
 
     def draw_runs(
         self, draw: Callable[[NamedRun], list[Picture]], runs: Sequence[NamedRun]
@@ -187,18 +194,10 @@ class Subject:
         """
         options = self.config.visualize
         if options.picture_files:
-            return self._read_files(options.picture_files)
-        labels, total = self.split.labels, len(self.split)
-        positions = np.asarray(options.picture_examples, np.int64)
-        for position in positions:
-            if position >= total:
-                raise UserError(
-                    f"--picture_examples={position}: the "
-                    f"{self.config.evaluate.split} set has examples 0 to {total - 1}"
-                )
-        if not len(positions):
-            _, first = np.unique(labels, return_index=True)
-            positions = first[:_MOST_CHOSEN]
+            pattern, shape = options.picture_files, self.image_shape
+            return choose_files(pattern, shape, self.config.data, self.note)
+        labels, split = self.split.labels, self.config.evaluate.split
+        positions = choose_positions(options.picture_examples, labels, split)
         names = [
             f"{self.dataset.class_names[labels[position]]}\n#{position}"
             for position in positions
@@ -233,18 +232,3 @@ class Subject:
             logits = [run.predict(self.read(piece)) for piece in pieces]
             self._logits[run.name] = np.concatenate(logits)
         return self._logits[run.name]
-
-    def _read_files(self, pattern: str) -> Chosen:
-        files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
-        if not files:
-            raise UserError(f"--picture_files={pattern} matches no file")
-        if len(files) > _MOST_CHOSEN:
-            self.note(
-                f"--picture_files={pattern} matches {len(files)} files; the first "
-                f"{_MOST_CHOSEN} are shown"
-            )
-        files, images = decode_files(
-            files[:_MOST_CHOSEN], self.image_shape, self.config.data
-        )
-        names = tuple(Path(file).name for file in files)
-        return Chosen(images, np.full(len(files), -1, np.int32), names)

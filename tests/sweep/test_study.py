@@ -123,7 +123,21 @@ def test_options_that_do_not_go_together(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             run_sweep(tmp_path / "run", **OPTUNA | changes)
-        assert not list((tmp_path / "run").glob("**/trials.jsonl"))
+        assert not (tmp_path / "run").exists()
+    address = {"storage": "nonsense://me@y/x"}
+    with pytest.raises(UserError, match="does not answer"):
+        run_sweep(tmp_path / "run", **OPTUNA | address)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_sweep_of_a_worker_is_refused_before_a_study_is_made(tmp_path):
+    own = tmp_path / "sweep" / "workers" / "me"
+    own.mkdir(parents=True)
+    config = config_module.make_config({"epochs": 9})
+    (own / "config.json").write_text(json.dumps(config.to_flat()))
+    with pytest.raises(UserError, match="holds another run, one with --"):
+        run_sweep(tmp_path, **OPTUNA | {"worker": "me"})
+    assert not (tmp_path / "sweep" / "study.log").exists()
 
 
 def test_a_search_ends_and_goes_on_with_more_trials(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from cnn import predict, workdir
 from cnn.config import make_config
 from cnn.errors import UserError
-from cnn.visualize import draw_mistakes, picture
+from cnn.visualize import draw_confusion, draw_mistakes, picture
 from cnn.visualize.subject import Subject
 
 NAMES = ["confusion", "classes", "reliability", "confident_errors", "doubtful_hits"]
@@ -52,9 +52,9 @@ def test_every_picture_of_a_run(trained, tmp_path):
 def test_confusion_is_that_of_evaluation(trained, tmp_path, monkeypatch, unwritten):
     """The pictures' predictions are the ones that evaluation counts."""
     seen = []
-    plain = draw_mistakes._draw_confusion
+    plain = draw_confusion.draw_confusion
     monkeypatch.setattr(
-        draw_mistakes, "_draw_confusion", lambda *x: (seen.append(x), plain(*x))[1]
+        draw_confusion, "draw_confusion", lambda *x: (seen.append(x), plain(*x))[1]
     )
     subject = make_subject(trained)
     draw(subject, tmp_path)
@@ -122,7 +122,19 @@ def test_any_number_of_classes_can_be_drawn(tmp_path, count):
     confusion = draw_mistakes.mistakes.count_confusion(labels, predictions, count)
     names = tuple(f"class number {k}" for k in range(count))
     with picture.use_style():
-        for place, make in enumerate(
-            (draw_mistakes._draw_confusion, draw_mistakes._draw_classes)
-        ):
-            make(confusion, names).savefig(tmp_path / f"{place}.png")
+        drawn = draw_confusion.draw_confusion(confusion, names)
+        drawn["classes"] = draw_mistakes._draw_classes(confusion, names)
+        for name, figure in drawn.items():
+            figure.savefig(tmp_path / f"{name}.png")
+    assert list(drawn)[0] == ("confusion" if count < 41 else "confused_classes")
+
+
+def test_of_many_classes_the_most_confused_are_named():
+    confusion = np.diag(np.full(300, 5))
+    confusion[7, 3] = 5
+    with picture.use_style():
+        drawn = draw_confusion.draw_confusion(confusion, [f"c{k}" for k in range(300)])
+    left, right = drawn["confused_classes"].axes[:2]
+    assert [text.get_text() for text in left.get_yticklabels()] == ["c7 → c3"]
+    assert [text.get_text() for text in left.texts] == ["50%"]
+    assert {"c3", "c7"} <= {text.get_text() for text in right.get_yticklabels()}

@@ -53,6 +53,17 @@ def test_classes_that_never_occur_have_no_share():
     assert np.isnan(mistakes.compute_rates(confusion)[1]).all()
 
 
+def test_the_most_confused(case):
+    confusion = np.array([[9, 5, 0], [2, 9, 0], [5, 0, 9]])
+    pairs = mistakes.find_confused_pairs(confusion, 9)
+    assert pairs.tolist() == [[0, 1], [2, 0], [1, 0]], "most first, none without any"
+    assert mistakes.find_confused_pairs(confusion, 1).tolist() == [[0, 1]]
+    assert mistakes.find_confused_pairs(np.diag([1, 2]), 9).tolist() == []
+    # In 12, 7 and 5 mistakes.
+    assert mistakes.find_confused_classes(confusion, 2).tolist() == [0, 1]
+    assert mistakes.find_confused_classes(confusion[::-1, ::-1], 2).tolist() == [1, 2]
+
+
 def test_brier_and_nll(case):
     labels, log_probabilities, probabilities = case
     expected = metrics.brier_score_loss(labels, probabilities, scale_by_half=False)

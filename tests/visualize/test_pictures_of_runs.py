@@ -50,7 +50,7 @@ def test_everything_of_a_cnn_is_drawn(trained, tmp_path, monkeypatch, capsys):
     assert set(list_pictures(tmp_path)) == expected
     for name in expected:
         with Image.open(tmp_path / "pictures" / name) as image:
-            assert min(image.size) > 150
+            assert min(image.size) > 100
             assert len(np.unique(np.asarray(image))) > 20, "something is drawn"
     assert "needs a run of --model=logistic_regression" in capsys.readouterr().out
 
@@ -90,7 +90,7 @@ def test_what_a_model_lacks_is_said(regression, tmp_path, capsys):
     names = "kernels,features,patches,saliency"
     assert draw(regression, tmp_path, names, "--picture_examples=1") == 0
     told = capsys.readouterr().out
-    assert "logistic_regression has no convolution, hence no kernels" in told
+    assert "logistic_regression shares no kernel among places, none is drawn" in told
     assert "it has no stages" in told
     assert "has no channels with places" in told
     assert "Grad-CAM needs a stage with places" in told
@@ -118,6 +118,39 @@ def test_a_mistake_is_said_and_the_rest_is_drawn(
     assert draw(trained, tmp_path, f"{pictures},curves", flag) == 0
     assert message in capsys.readouterr().out
     assert "curves.png" in list_pictures(tmp_path)
+
+
+def test_a_run_of_other_classes_is_told_and_the_others_are_compared(
+    trained, tmp_path, capsys
+):
+    few = tmp_path / "few"
+    train_run(few, classes=(3, 5), epochs=1, ema_decay=0.0)
+    flags = ("--picture_examples=1", "--output=" + str(tmp_path / "both"))
+    names = "mistakes,invariance,saliency"
+    assert draw(f"{trained},{few}", tmp_path / "both", names, *flags) == 0
+    told = capsys.readouterr().out
+    assert "mistakes: few knows 2 classes (3, …)" in told
+    assert "invariance: few knows 2 classes (3, …)" in told
+    found = json.loads((tmp_path / "both" / "invariance.json").read_text())
+    assert list(found["runs"]) == [trained.name]
+    assert "few_saliency.png" in list_pictures(tmp_path / "both")
+    assert draw(few, tmp_path / "own", "mistakes,saliency", "--classes=") == 0
+    assert list_pictures(tmp_path / "own") == ["saliency.png"]
+
+
+def test_images_of_another_size_are_told_and_the_others_are_drawn(
+    trained, regression, tmp_path, capsys
+):
+    flags = ("--picture_examples=1", "--image_size=6")
+    names = "kernels,features,mistakes,invariance"
+    assert draw(f"{trained},{regression}", tmp_path, names, *flags) == 0
+    told = capsys.readouterr().out
+    for name in ("features", "mistakes", "invariance"):
+        assert f"{name}: regression: The run was trained on images of 8x8x1" in told
+    assert "set --image_size and --channels to what it was trained on" in told
+    drawn = list_pictures(tmp_path)
+    assert f"{trained.name}_features_stage1.png" in drawn
+    assert "regression_kernels_pixel_weights.png" in drawn, "they need no image"
 
 
 def test_a_mistake_alone_is_an_error(trained, tmp_path, capsys):

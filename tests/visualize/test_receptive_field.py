@@ -1,126 +1,15 @@
-"""Receptive fields: the closed form of each architecture, and gradients.
-
-The forms are written out here layer by layer, as the papers have them, and summed by
-size += (window - 1) · jump, jump *= stride. A stage is a list of (window, stride).
-"""
+"""Receptive fields equal the closed form of each architecture."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+from receptive_forms import FORMS, make_function, sum_form
 
-from cnn import config as config_module
 from cnn import models
-from cnn.state import create_variables
 from cnn.visualize import features
 from cnn.visualize.reach import Reach
 from cnn.visualize.receptive_field import compute_fields
 
-C3 = (3, 1)
-
-
-def make_vgg(*counts):
-    stages, pool = {}, []
-    for number, count in enumerate(counts, start=1):
-        stages[f"stage{number}"] = pool + [C3] * count
-        pool = [(2, 2)]
-    return stages
-
-
-def make_resnet(counts, each, stem):
-    """Stages of blocks with `each` 3x3 convolutions, the first of a stage halving."""
-    stages = {"stem": stem[:1]}
-    for number, count in enumerate(counts, start=1):
-        blocks = [C3] * (each * count)
-        if number > 1:
-            blocks[0] = (3, 2)
-        stages[f"stage{number}"] = (stem[1:] if number == 1 else []) + blocks
-    return stages
-
-
-def make_imagenet(counts, each):
-    return make_resnet(counts, each, [(7, 2), (3, 2)])
-
-
-def make_densenet(*counts):
-    stages, before = {"stem": [(7, 2)]}, [(3, 2)]
-    for number, count in enumerate(counts, start=1):
-        stages[f"stage{number}"] = before + [C3] * count
-        before = [(2, 2)]
-    return stages
-
-
-def make_cifar(blocks):
-    return make_resnet([blocks] * 3, 2, [C3])
-
-
-WHOLE = "whole"
-ALEXNET = {
-    "stage1": [(11, 4)],
-    "stage2": [(3, 2), (5, 1)],
-    "stage3": [(3, 2), C3],
-    "stage4": [C3],
-    "stage5": [C3],
-}
-MOBILENET = {"stem": [(3, 2)]} | {
-    f"stage{i}": [(3, stride)] + [C3] * (count - 1)
-    for i, (count, stride) in enumerate(
-        [(1, 1), (2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1)], start=1
-    )
-}
-FORMS = {
-    "logistic_regression": {},
-    "mlp": {"dense1": WHOLE, "dense2": WHOLE},
-    "simple_cnn": {"stage1": [C3], "stage2": [(2, 2), C3], "stage3": [(2, 2), C3]},
-    "sliding_regression": {"alignments": [(8, 1)]},
-    "locally_connected": {"local1": [(3, 2)], "local2": [(3, 2)]},
-    "alexnet": ALEXNET,
-    "alexnet_2012": ALEXNET,
-    "vgg11": make_vgg(1, 1, 2, 2, 2),
-    "vgg13": make_vgg(2, 2, 2, 2, 2),
-    "vgg16": make_vgg(2, 2, 3, 3, 3),
-    "vgg19": make_vgg(2, 2, 4, 4, 4),
-    "resnet18": make_imagenet([2, 2, 2, 2], 2),
-    "resnet34": make_imagenet([3, 4, 6, 3], 2),
-    "resnet50": make_imagenet([3, 4, 6, 3], 1),
-    "resnet101": make_imagenet([3, 4, 23, 3], 1),
-    "resnet152": make_imagenet([3, 8, 36, 3], 1),
-    "resnet20": make_cifar(3),
-    "resnet32": make_cifar(5),
-    "resnet44": make_cifar(7),
-    "resnet56": make_cifar(9),
-    "resnet110": make_cifar(18),
-    "wrn_16_4": make_cifar(2),
-    "densenet121": make_densenet(6, 12, 24, 16),
-    "densenet161": make_densenet(6, 12, 36, 24),
-    "densenet169": make_densenet(6, 12, 32, 32),
-    "densenet201": make_densenet(6, 12, 48, 32),
-    "squeezenet1_1": {
-        "stem": [(3, 2)],
-        "stage1": [(3, 2)] + [C3] * 2,
-        "stage2": [(3, 2)] + [C3] * 2,
-        "stage3": [(3, 2)] + [C3] * 4,
-    },
-    "mobilenet_v2": MOBILENET,
-    # From the first squeeze-and-excitation on, every value sees the whole image.
-    "efficientnet_b0": {"stem": [(3, 2)]} | {f"stage{i}": WHOLE for i in range(1, 8)},
-    "convnext_tiny": {
-        "stem": [(4, 4)],
-        "stage1": [(7, 1)] * 3,
-        "stage2": [(2, 2)] + [(7, 1)] * 3,
-        "stage3": [(2, 2)] + [(7, 1)] * 9,
-        "stage4": [(2, 2)] + [(7, 1)] * 3,
-    },
-}
-FORMS |= {f"{name}_bn": FORMS[name] for name in ("vgg11", "vgg13", "vgg16", "vgg19")}
-FORMS |= dict.fromkeys(
-    ["resnext50_32x4d", "wide_resnet50_2", "resnet50v2"], FORMS["resnet50"]
-)
-FORMS |= dict.fromkeys(
-    ["resnext101_32x8d", "resnext101_64x4d", "wide_resnet101_2", "resnet101v2"],
-    FORMS["resnet101"],
-)
-FORMS["resnet152v2"] = FORMS["resnet152"]
 # From the models' papers and https://distill.pub/2019/computing-receptive-fields/,
 # whose ResNets stride elsewhere in a block; the rest is arithmetic.
 PUBLISHED = {
@@ -133,36 +22,6 @@ PUBLISHED = {
 QUICK = ["logistic_regression", "mlp", "simple_cnn", "sliding_regression"]
 QUICK += ["locally_connected", "alexnet", "vgg11_bn", "resnet18", "resnet20"]
 QUICK += ["wrn_16_4", "squeezenet1_1", "mobilenet_v2"]
-
-
-def sum_form(form):
-    """Return size and stride of each stage; None where it is the whole image."""
-    size, jump, found = 1, 1, {}
-    for name, layers in form.items():
-        if layers == WHOLE:
-            found[name] = None
-            continue
-        for window, stride in layers:
-            size += (window - 1) * jump
-            jump *= stride
-        found[name] = size, jump
-    return found
-
-
-def make_function(name, image_shape, num_classes=10, **changes):
-    """Return a model with zeros for weights; only its operations matter."""
-    options = config_module.make_config({"model": name} | changes).make_static()
-    model = models.create_model(options.model, num_classes)
-    shapes = jax.eval_shape(lambda: create_variables(model, 0, image_shape))
-
-    def function(images, variables=None):
-        if variables is None:
-            variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        logits, updated = model.apply(variables, images, mutable=["features"])
-        found = updated.get("features", {})
-        return logits, {n.removesuffix("_out"): x[0] for n, x in found.items()}
-
-    return function, shapes
 
 
 def list_fields(name, size, channels, **changes):
@@ -191,82 +50,6 @@ def test_fields_are_the_closed_form(name):
             assert found == form, (stage, reach)
         if (name, stage) in PUBLISHED:
             assert form[0] == PUBLISHED[name, stage]
-
-
-def make_positive(shapes, key):
-    """Draw weights that cannot cancel: positive kernels, plain normalisation."""
-
-    def draw(path, x):
-        kind = jax.tree_util.keystr(path)
-        if "kernel" not in kind:
-            return jnp.full(x.shape, float("scale" in kind or "var" in kind), x.dtype)
-        fan_in = x.size // x.shape[-1]
-        return jax.random.uniform(key, x.shape, x.dtype, 0.5, 1.5) / fan_in
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-def measure_extent(function, variables, stage, images):
-    """Return the rows and columns that the centre of a stage has a gradient in."""
-
-    @jax.jit
-    def compute(images):
-        def pick(images):
-            x = function(images, variables)[1][stage]
-            return jnp.sum(x[:, x.shape[1] // 2, x.shape[2] // 2])
-
-        return jax.grad(pick)(images)
-
-    touched = np.any(np.asarray(compute(images)) != 0, axis=(0, 3))
-    found = [np.flatnonzero(touched.any(axis=1 - axis)) for axis in (0, 1)]
-    return [(int(x[0]), int(x[-1]) + 1) for x in found]
-
-
-def check_by_gradients(name, size, channels, only=None, **changes):
-    """Compare fields of at most 300 pixels with where the gradient is not zero."""
-    function, shapes = make_function(name, (size, size, channels), **changes)
-    variables = make_positive(shapes, jax.random.key(0))
-    # Rising and falling towards a corner, so that a maximum picks first or last.
-    ramp = np.add.outer(np.arange(size), np.arange(size)) / (2 * size) + 0.1
-    images = np.stack([ramp, ramp[::-1, ::-1]])[..., None].repeat(channels, axis=-1)
-    images = jnp.asarray(images, jnp.float32)
-    checked = 0
-    for stage in features.list_stages(function, (size, size, channels)):
-        if only and stage.name not in only:
-            continue
-        if None in stage.field or max(reach.size for reach in stage.field) > 300:
-            continue
-        found = measure_extent(function, variables, stage.name, images)
-        for axis, reach in enumerate(stage.field):
-            low, high = reach.locate(stage.shape[axis] // 2)
-            assert found[axis] == (max(0, low), min(size, high)), (stage.name, axis)
-        checked += 1
-    return checked
-
-
-@pytest.mark.parametrize("downsampling", ["stride", "max_pool", "space_to_depth"])
-def test_fields_are_where_gradients_are(downsampling):
-    changes = {"widths": (2, 2, 2), "downsampling": downsampling}
-    assert check_by_gradients("simple_cnn", 40, 1, **changes) == 3
-
-
-def test_fields_without_sharing_are_where_gradients_are():
-    assert check_by_gradients("locally_connected", 15, 1, local_widths=(2, 2)) == 2
-
-
-def test_fields_of_residual_blocks_are_where_gradients_are():
-    assert check_by_gradients("resnet20", 48, 3, only=("stem", "stage2")) == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in FORMS if sum_form(FORMS[n])])
-def test_small_fields_are_where_gradients_are(name):
-    size, channels, _ = models.get_published_input(name)
-    forms = [form for form in sum_form(FORMS[name]).values() if form]
-    small = [form[0] for form in forms if form[0] <= 300]
-    if size > 8:
-        size = 32 * (max([32, *small]) // 32 + 2)
-    assert check_by_gradients(name, size, channels) == len(small)
 
 
 def test_a_place_is_located():

@@ -51,7 +51,7 @@ def write(tmp_path):
     """Return a function that writes a report of runs and sections and reads it."""
 
     def write(runs=(), sections=()):
-        path = report.write_report(tmp_path, list(runs), list(sections))
+        path = report.write_report(tmp_path, list(runs), list(sections), ["model"])
         assert path == tmp_path / "report.html"
         return Page(path.read_text())
 
@@ -117,9 +117,15 @@ def test_notes_of_a_section_are_shown(write):
 def test_result_and_options_of_runs(write, tmp_path):
     result = {"test_accuracy": 0.5, "num_parameters": 12345, "best_validation": None}
     runs = [
-        make_run(tmp_path / "a", {"model": "mlp", "widths": [1, 2]}, result),
         make_run(
-            tmp_path / "b", {"model": "<cnn>", "widths": [1, 2]}, {"versions": {}}
+            tmp_path / "a",
+            {"model": "mlp", "widths": [1, 2], "pictures": ["all"]},
+            result,
+        ),
+        make_run(
+            tmp_path / "b",
+            {"model": "<cnn>", "widths": [1, 2], "pictures": ["kernels"]},
+            {"versions": {}},
         ),
     ]
     page = write(runs)
@@ -127,6 +133,7 @@ def test_result_and_options_of_runs(write, tmp_path):
     assert ["test_accuracy", "0.5", "–"] in page.rows
     assert page.rows.count(["model", "mlp", "<cnn>"]) == 2, "all, and what differs"
     assert page.rows.count(["widths", "1,2", "1,2"]) == 1
+    assert page.rows.count(["pictures", "all", "kernels"]) == 1, "not the run's own"
     assert [row.get("class") for row in page.find("tr")].count("differs") > 1
     values = [cell["data-value"] for cell in page.find("td")]
     assert "0.5" in values and "12345" in values

@@ -56,7 +56,7 @@ def page(tmp_path_factory):
         )
         for n in range(3)
     ]
-    path = report.write_report(directory, runs, sections)
+    path = report.write_report(directory, runs, sections, ["epochs"])
     with browser.start_browser(directory) as opened:
         yield opened, path
 

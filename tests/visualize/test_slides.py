@@ -5,7 +5,14 @@ import pytest
 import scipy.signal
 
 from cnn.visualize import connections, draw_demonstrations, slides_1d, slides_2d
-from cnn.visualize.draw_demonstrations import IMAGE, KERNEL, KERNEL_1D, SEQUENCE
+from cnn.visualize.draw_demonstrations import (
+    ALIGNED,
+    IMAGE,
+    KERNEL,
+    KERNEL_1D,
+    SEQUENCE,
+    WEIGHTS,
+)
 from cnn.visualize.svg import format_sum
 
 VALID = [
@@ -33,6 +40,17 @@ def test_lecture_window_of_one_dimension():
     drawing = slides_1d.convolve(SEQUENCE, KERNEL_1D)
     assert "5·(−1) + 7·3 + 0·(−1) = 16" in drawing.list_texts(3)
     assert read_results(drawing) == [4, 12, 1, 16, -9]
+
+
+def test_lecture_alignment():
+    drawing = slides_1d.align(ALIGNED, WEIGHTS)
+    assert drawing.steps == 2
+    assert "0.2·0.8 + 0.5·0.8 + 0.3·0.2 = 0.62" in drawing.list_texts(0)
+    assert "0.7·0.8 + 0.3·0.8 + 1·0.2 = 1" in drawing.list_texts(1)
+    assert drawing.title.endswith("the best match is 1")
+    marked = [e for e in drawing._elements if "best match" in e.text][1]
+    best = [e for e in drawing._elements if e.style == "new"][1]
+    assert 0 < marked.numbers["x"] - best.numbers["x"] - best.numbers["width"] < 20
 
 
 @pytest.mark.parametrize(

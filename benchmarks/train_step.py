@@ -4,14 +4,18 @@
 
 Contenders take turns, a round each, after a warm-up round; a ratio compares neighbours
 in time. `loop` calls our jitted step from Python, `plain` is that loop with
---convolution=plain, as a plain flax program has it. Beside the images a second stands
-the share of this machine's peak: multiply-accumulates of the convolutions and dense
-layers (three times those of the forward pass in training) over those of a matrix
-product measured just before. Prints Markdown tables; --json=FILE writes all rounds.
+--convolution=plain, as a plain flax program has it. Two rows are limits, not
+contenders. `operations`: multiply-accumulates of the convolutions and dense layers
+(three times those of the forward pass in training) at the speed of a matrix product
+measured just before; the last column is the share of it. `bytes`: each layer's output
+written and read once forwards and, in training, read once backwards and its gradient
+written and read, at the speed of scaling an array. Prints a Markdown table;
+--json=FILE writes all rounds.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 from pathlib import Path
@@ -77,10 +81,14 @@ def is_chosen(name: str, only: str) -> bool:
 def compare(case: Case, options: argparse.Namespace, what: str) -> dict:
     """Run the contenders of one case in turns and print their rows."""
     found, ours = make_contenders(case, options, what)
-    peak = contenders.measure_peak()
-    macs = describe.describe_model(ours.task.model, case.shape)["macs"]
-    macs *= 3 if what == "train" else 1
+    description = describe.describe_model(ours.task.model, case.shape)
+    macs, values = description["macs"], count_outputs(description)
+    training = what == "train"
+    macs, moved = macs * (3 if training else 1), 4 * values * (5 if training else 2)
+    peak, bandwidth = contenders.measure_peak(), contenders.measure_bandwidth()
     speeds = contenders.take_turns(found, case.images, options.rounds)
+    print(f"| {case} | {what} | operations | {peak / macs:,.0f} | | 100% |")
+    print(f"| {case} | {what} | bytes | {bandwidth / moved:,.0f} | | |")
     for name, values in speeds.items():
         median = statistics.median(values)
         ratio = contenders.compare_with(speeds["ours"], values)
@@ -91,8 +99,15 @@ def compare(case: Case, options: argparse.Namespace, what: str) -> dict:
         "images_per_second": speeds,
         "peak_macs_per_second": peak,
         "macs_per_image": macs,
+        "bandwidth_bytes_per_second": bandwidth,
+        "bytes_per_image": moved,
         "compile_seconds": ours.compile_seconds,
     }
+
+
+def count_outputs(description: dict) -> int:
+    """Count the numbers in the outputs of all layers with parameters, for one image."""
+    return sum(math.prod(layer["output_shape"]) for layer in description["layers"])
 
 
 def main() -> None:

@@ -47,6 +47,7 @@ def describe(config: "Config", directory: Path, terminal: "Terminal") -> dict:
         UserError: the model is unknown, the image too small for it, or the options
             of a step do not fit each other.
     """
+    directory.mkdir(parents=True, exist_ok=True)
     size, channels, num_classes = models.get_published_input(config.model.model)
     size = config.data.image_size or size
     image_shape = (size, size, config.data.channels or channels)
@@ -57,7 +58,6 @@ def describe(config: "Config", directory: Path, terminal: "Terminal") -> dict:
     memory_lines, found["memory"] = _predict_memory(config, task, image_shape, stored)
     feed_lines, cores = feed.describe_cores(config.feed, stored, image_shape[2])
     found |= cores
-    directory.mkdir(parents=True, exist_ok=True)
     workdir.write_json(directory / "describe.json", found)
     terminal.console.print(make_table(found))
     terminal.say(

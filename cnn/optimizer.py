@@ -212,11 +212,12 @@ def _make_muon_adamw(
 def _make_rule(
     options: OptimizerOptions, hyperparameters: Hyperparameters
 ) -> optax.GradientTransformation:
-    momentum, epsilon = hyperparameters["momentum"], hyperparameters["epsilon"]
+    momentum = hyperparameters["momentum"]
     if options.optimizer in ("sgd", "muon_sgd"):
         if momentum is None:
             return optax.identity()
         return optax.trace(momentum, nesterov=options.nesterov)
+    epsilon = hyperparameters["epsilon"]
     if options.optimizer == "rmsprop":
         decay = hyperparameters["rmsprop_decay"]
         scaled = optax.scale_by_rms(decay, eps=epsilon, eps_in_sqrt=False)

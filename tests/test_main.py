@@ -25,7 +25,7 @@ def nothing_compiles(monkeypatch):
         raise AssertionError("something was about to be compiled")
 
     monkeypatch.setattr(run_module, "create_state", refuse)
-    monkeypatch.setattr(run_module.epoch, "make_train_chunk", refuse)
+    monkeypatch.setattr(run_module, "Program", refuse)
 
 
 def check_refused(capsys, tmp_path, flags, message):

@@ -48,6 +48,8 @@ def check_command(flags, capsys):
                 getattr(main, mode), mode, lambda *args: called.append(args)
             )
         patched.setattr(main.workdir, "read_config", lambda directory: {})
+        # How many devices there are was settled when the first test began.
+        patched.setattr(main.devices, "configure", lambda options: None)
         code = run_main(*flags)
     told = capsys.readouterr()
     assert code == 0, (flags, told.err)

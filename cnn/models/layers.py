@@ -132,7 +132,7 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Normalise with the batch's statistics in training, else the running ones."""
         shape, zeros = (x.shape[-1],), nn.initializers.zeros_init()
-        scale = 1.0
+        scale = jnp.ones(shape, jnp.float32)
         if self.use_scale:
             scale = self.param("scale", self.scale_init, shape, jnp.float32)
         bias = self.param("bias", zeros, shape, jnp.float32)

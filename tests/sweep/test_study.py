@@ -49,9 +49,10 @@ def test_settings_are_handed_out_once(tmp_path):
 def test_a_dead_workers_settings_are_asked_again(tmp_path):
     dead, alive = open_study(tmp_path, "dead"), open_study(tmp_path, "alive")
     lost, kept = dead.ask(2), alive.ask(2)
+    assert alive.take_over(3600) == 0
+    assert alive.ask(2) is None
     with dead.show_life(60):
-        assert alive.take_over(3600) == 0
-        assert alive.ask(2) is None
+        pass  # one sign at least
     assert alive.take_over(0.0) == 0, "its last sign is new to this one"
     assert alive.take_over(0.0) == 1 and alive.take_over(0.0) == 0
     again = alive.ask(2)

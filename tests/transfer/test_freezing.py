@@ -129,12 +129,12 @@ def test_each_phase_is_compiled_once(source, tmp_path, monkeypatch):
     make, compiled = program_module.epoch.make_train_chunk, []
 
     class Counted:
-        def __init__(self, task):
-            self.task, self.chunk = task, make(task)
+        def __init__(self, task, *rest):
+            self.task, self.chunk = task, make(task, *rest)
 
-        def lower(self, *args):
+        def trace(self, *args):
             compiled.append(self.task.phase.first_epoch)
-            return self.chunk.lower(*args)
+            return self.chunk.trace(*args)
 
     monkeypatch.setattr(program_module.epoch, "make_train_chunk", Counted)
     tune(tmp_path, source, **GRADUAL | {"epochs": 5})

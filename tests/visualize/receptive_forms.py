@@ -90,6 +90,8 @@ FORMS = {
     "densenet161": make_densenet(6, 12, 36, 24),
     "densenet169": make_densenet(6, 12, 32, 32),
     "densenet201": make_densenet(6, 12, 48, 32),
+    "airbench94": {"stem": [(2, 1)]}
+    | {f"stage{i}": [C3, (2, 2), C3] for i in (1, 2, 3)},
     "squeezenet1_1": {
         "stem": [(3, 2)],
         "stage1": [(3, 2)] + [C3] * 2,

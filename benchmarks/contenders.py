@@ -26,6 +26,7 @@ from cnn.state import create_state  # noqa: E402
 
 Round = Callable[[], float]
 NUM_CLASSES = 10
+_PAUSE = 0.5  # idle threads of PyTorch's OpenMP go on spinning for 0.2 s
 EPOCH_IMAGES = 50_000  # as in CIFAR-10; by it --cpu_kernels=auto chooses
 
 
@@ -203,6 +204,7 @@ def take_turns(
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, run_round in contenders.items():
+            time.sleep(_PAUSE)
             seconds = run_round()
             if number:
                 speeds[name].append(images / seconds)

@@ -80,12 +80,12 @@ def is_chosen(name: str, only: str) -> bool:
 
 def compare(case: Case, options: argparse.Namespace, what: str) -> dict:
     """Run the contenders of one case in turns and print their rows."""
+    peak, bandwidth = contenders.measure_peak(), contenders.measure_bandwidth()
     found, ours = make_contenders(case, options, what)
     description = describe.describe_model(ours.task.model, case.shape)
     macs, values = description["macs"], count_outputs(description)
     training = what == "train"
     macs, moved = macs * (3 if training else 1), 4 * values * (5 if training else 2)
-    peak, bandwidth = contenders.measure_peak(), contenders.measure_bandwidth()
     speeds = contenders.take_turns(found, case.images, options.rounds)
     print(f"| {case} | {what} | operations | {peak / macs:,.0f} | | 100% |")
     print(f"| {case} | {what} | bytes | {bandwidth / moved:,.0f} | | |")

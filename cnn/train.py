@@ -102,11 +102,14 @@ def _run_to_the_end(
     """Train and write the result, and close everything."""
     run.terminal.start_bar(run.total_steps, run.step)
     try:
-        with processes.leave_when_lost():
-            return _train_or_save(run, log, writer)
+        # Of several processes one that fails leaves here: it must not wait below.
+        with processes.leave_when_failed():
+            try:
+                return _train_or_save(run, log, writer)
+            finally:
+                run.terminal.stop_bar()
+                log.close()
     finally:
-        run.terminal.stop_bar()
-        log.close()
         writer.wait()
 
 

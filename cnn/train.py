@@ -77,7 +77,7 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
     is_first = processes.is_first()
     terminal.console.quiet = terminal.console.quiet or not is_first
     with workdir.lock(directory) if is_first else contextlib.nullcontext():
-        processes.enter(directory, f"{config.select_run_options()} {config.device}")
+        processes.enter(directory, str(config.select_shared_options()))
         defaults = type(config)().to_flat()
         workdir.check_same_run(directory, config.select_run_options(), defaults)
         run = Run(config, directory, terminal, Stop(processes.find_most))

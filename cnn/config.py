@@ -135,6 +135,15 @@ class Config:
         fields, flat = list_fields(), self.to_flat()
         return {n: v for n, v in flat.items() if fields[n].metadata["changes_run"]}
 
+    def select_shared_options(self) -> dict[str, Any]:
+        """Return those options that processes of one run must have alike.
+
+        What and when a process saves or traces decides what it computes with the
+        others, so these are all but its number and the paths on its own machine.
+        """
+        own = ("distributed", "data_dir", "compilation_cache")
+        return {n: v for n, v in self.to_flat().items() if n not in own}
+
 
 def list_fields() -> dict[str, dataclasses.Field]:
     """Return every option's field by flag name, in the order of `--help`."""

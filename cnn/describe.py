@@ -179,9 +179,11 @@ def _predict_memory(
     config: "Config", task: Task, image_shape: tuple[int, int, int], stored: int
 ) -> tuple[list[str], dict[str, int]]:
     """Predict what training takes of one device, in lines and in bytes."""
-    mesh = devices.make_mesh()
-    devices.check_batch_size(config.step.batch_size, mesh)
-    count, numbers = mesh.devices.size, config.make_hyperparameters()
+    mesh, numbers = devices.make_mesh(config.device.mesh), config.make_hyperparameters()
+    pieces, count = task.accumulate_steps, mesh.devices.size
+    devices.check_batch_size(config.step.batch_size, mesh, pieces)
+    if config.step.batch_size % (count * pieces):
+        count = mesh.shape["data"]  # what only `data` divides repeats along `model`
     stored_shape = (stored, stored, image_shape[2])
 
     @functools.cache
@@ -198,7 +200,7 @@ def _predict_memory(
     for name, size in found.items():
         lines.append(f"  {name.replace('_', ' '):20}{size / 2**20:14,.1f} MiB")
     if found["total"] > capacity:
-        multiple = count * task.accumulate_steps
+        multiple = count * pieces
         size = memory.find_batch_size(
             lambda size: predict(size)["total"],
             config.step.batch_size,

@@ -73,19 +73,20 @@ def predict(
     return found | {"total": sum(found.values())}
 
 
-def compile_if_it_fits(program: Any, arguments: tuple) -> Any:
+def compile_if_it_fits(program: Any, arguments: tuple, pieces: int = 1) -> Any:
     """Compile a training program, unless the device has too little memory for it.
 
     Args:
         program: jitted.
         arguments: what it will be called with, on the devices.
+        pieces: in which it computes a batch.
 
     Raises:
         UserError: it does not fit: by prediction before it is compiled, or by what
             XLA says of the compiled one.
     """
     capacity, taken = get_capacity(_get_mesh(arguments)), _count_taken(arguments)
-    with explain_shortage(program, arguments, REMEDIES):
+    with explain_shortage(program, arguments, REMEDIES, pieces):
         traced = program.trace(*arguments)
         temporary = _count_temporary(traced, arguments)
         # What a prediction is wrong about must not be refused: XLA has the last word.
@@ -101,7 +102,7 @@ def compile_if_it_fits(program: Any, arguments: tuple) -> Any:
 
 @contextlib.contextmanager
 def explain_shortage(
-    program: Any, arguments: tuple, remedies: str = ""
+    program: Any, arguments: tuple, remedies: str = "", pieces: int = 1
 ) -> Iterator[None]:
     """Turn a device's lack of memory into a message that names what would fit.
 
@@ -109,6 +110,7 @@ def explain_shortage(
         program: jitted; what is called or compiled inside.
         arguments: of the call.
         remedies: what to change instead of the batch size, for the message.
+        pieces: in which the program computes a batch.
 
     Raises:
         UserError: the device had too little memory for what was done inside.
@@ -117,7 +119,7 @@ def explain_shortage(
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            message = _describe_shortage(program, arguments, remedies)
+            message = _describe_shortage(program, arguments, remedies, pieces)
             raise UserError(message) from error
         raise
 
@@ -140,7 +142,7 @@ def find_batch_size(
     """Find a batch size that fits.
 
     Args:
-        predict: from a batch size to bytes, about a straight line.
+        predict: from a batch size, a multiple, to bytes; about a straight line.
         batch_size: one that does not fit.
         capacity: bytes that there are.
         multiple: what it must be a multiple of.
@@ -148,7 +150,7 @@ def find_batch_size(
     Returns:
         A size below `batch_size`, near the largest; 0 when none fits.
     """
-    half = max(multiple, batch_size // 2)
+    half = max(multiple, batch_size // 2 // multiple * multiple)
     high, low = predict(batch_size), predict(half)
     slope = (high - low) / max(1, batch_size - half)
     size = min(batch_size - multiple, int(half + (capacity - low) / max(1.0, slope)))
@@ -158,7 +160,9 @@ def find_batch_size(
     return max(size, 0)
 
 
-def _describe_shortage(program: Any, arguments: tuple, remedies: str) -> str:
+def _describe_shortage(
+    program: Any, arguments: tuple, remedies: str, pieces: int
+) -> str:
     """Say what is needed, what there is and what would fit."""
     capacity, taken = get_capacity(_get_mesh(arguments)), _count_taken(arguments)
     # By shapes alone: a call that failed may have taken its donated arguments away.
@@ -177,7 +181,7 @@ def _describe_shortage(program: Any, arguments: tuple, remedies: str) -> str:
         f"--batch_size={batch_size} takes about {predict_size(batch_size) / 2**30:.2f} "
         f"GiB of memory, and a device has {capacity / 2**30:.2f} GiB; "
     )
-    multiple = len(_get_mesh(arguments).devices.flat)
+    multiple = _get_mesh(arguments).devices.size * pieces
     size = find_batch_size(predict_size, batch_size, capacity, multiple)
     if not size:
         return f"{text}no batch fits: take a smaller model or --image_size{remedies}"

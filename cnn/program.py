@@ -108,10 +108,12 @@ class Program:
         numbers = devices.put(state.step.sharding, numbers)
         arguments = (state, sums, chunk, *numbers)
         if self._compiled is None:
-            self._compiled = memory.compile_if_it_fits(self._train_chunk, arguments)
+            self._compiled = memory.compile_if_it_fits(
+                self._train_chunk, arguments, self.task.accumulate_steps
+            )
             self._stop.check()
         explained = memory.explain_shortage(
-            self._train_chunk, arguments, memory.REMEDIES
+            self._train_chunk, arguments, memory.REMEDIES, self.task.accumulate_steps
         )
         started = time.perf_counter()
         with explained, watch:

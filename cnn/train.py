@@ -77,7 +77,7 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
     is_first = processes.is_first()
     terminal.console.quiet = terminal.console.quiet or not is_first
     with workdir.lock(directory) if is_first else contextlib.nullcontext():
-        processes.enter(directory, f"{config.select_run_options()} {config.device}")
+        processes.enter(directory, str(config.select_shared_options()))
         defaults = type(config)().to_flat()
         workdir.check_same_run(directory, config.select_run_options(), defaults)
         run = Run(config, directory, terminal, Stop(processes.find_most))
@@ -102,11 +102,14 @@ def _run_to_the_end(
     """Train and write the result, and close everything."""
     run.terminal.start_bar(run.total_steps, run.step)
     try:
-        with processes.leave_when_lost():
-            return _train_or_save(run, log, writer)
+        # Of several processes one that fails leaves here: it must not wait below.
+        with processes.leave_when_failed():
+            try:
+                return _train_or_save(run, log, writer)
+            finally:
+                run.terminal.stop_bar()
+                log.close()
     finally:
-        run.terminal.stop_bar()
-        log.close()
         writer.wait()
 
 

@@ -179,3 +179,20 @@ def _is_read(node, owners):
         return False
     owner = node.value
     return getattr(owner, "id", getattr(owner, "attr", "")) in owners
+
+
+def test_processes_share_all_options_but_their_own():
+    def read(**options):
+        return config_module.make_config(options).select_shared_options()
+
+    assert read() == read(
+        distributed="auto", data_dir="/there", compilation_cache="off"
+    )
+    for changes in (
+        {"profile": "trace"},
+        {"profile_steps": "3:4"},
+        {"checkpoint_every_epochs": 0.5},
+        {"mesh": "data:2"},
+        {"seed": 1},
+    ):
+        assert read(**changes) != read(), changes

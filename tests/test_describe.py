@@ -112,6 +112,22 @@ def test_too_large_a_batch_names_what_fits(tmp_path, monkeypatch, capsys):
     )
 
 
+def test_what_fits_divides_into_pieces_on_all_devices(tmp_path, monkeypatch, capsys):
+    options = {"batch_size": 1000, "accumulate_steps": 4}
+    total = describe_memory(tmp_path, **options)["total"]
+    capsys.readouterr()
+    monkeypatch.setattr(
+        describe.memory, "get_device_memory", lambda mesh: 2 * (total - 2)
+    )
+    describe_memory(tmp_path, **options)
+    found = re.search(r"--batch_size=(\d+) would fit", capsys.readouterr().out)
+    assert int(found[1]) % 8 == 0
+    with pytest.raises(UserError, match="a --batch_size that 8 divides"):
+        describe_memory(tmp_path, batch_size=20, accumulate_steps=4)
+    with pytest.raises(UserError, match="--mesh=data:4 asks for 4 devices"):
+        describe_memory(tmp_path, mesh="data:4")
+
+
 def test_cores_that_feed_a_step(tmp_path, capsys):
     flat = {"step_images_per_second": 1000.0, "decode_images_per_second": 300.0}
     config = config_module.make_config(flat)

@@ -74,6 +74,18 @@ def test_batch_size_that_fits_is_the_largest():
     assert memory.find_batch_size(predict, 1, 10) == 0
 
 
+def test_only_multiples_are_tried():
+    tried = []
+
+    def predict(size):
+        tried.append(size)
+        return 1000 + 10 * size
+
+    assert memory.find_batch_size(predict, 36, 1300, multiple=12) == 24
+    assert memory.find_batch_size(predict, 12, 1100, multiple=12) == 0
+    assert all(size % 12 == 0 for size in tried)
+
+
 def test_batch_size_that_fits_when_the_line_is_none():
     def predict(size):
         return size**2 if size < 64 else 64 * size

@@ -82,11 +82,14 @@ def join(options: ProcessOptions) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def leave_when_lost() -> Iterator[None]:
-    """End at once when another process has ended, waiting for nothing."""
+def leave_when_failed() -> Iterator[None]:
+    """Of several processes, end this one at once when it fails, waiting for nothing.
+
+    The others may be inside a computation that waits for this one.
+    """
     try:
         yield
-    except (Interrupted, UserError, OSError):
+    except Interrupted:
         raise
     except Exception as error:
         if jax.process_count() > 1:

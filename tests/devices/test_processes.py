@@ -5,13 +5,15 @@ import re
 import signal
 import socket
 import time
+from types import SimpleNamespace
 
 import jax
 import pytest
 from fixtures_runs import TINY, make_flags, read_lines, run_main, start_main
 
-from cnn import interrupt
+from cnn import interrupt, train
 from cnn.devices import processes
+from cnn.errors import UserError
 
 LONG = TINY | {"epochs": 4}
 SIGUSR1 = 128 + signal.SIGUSR1
@@ -73,6 +75,31 @@ def test_alone_nothing_is_asked():
     assert not jax.distributed.is_initialized()
     assert processes.is_first() and processes.find_most(2.5) == 2.5
     processes.check_equal("options", "some")
+
+
+@pytest.mark.parametrize("error", [UserError("full"), OSError("gone"), ValueError()])
+def test_process_that_fails_leaves_before_it_waits(monkeypatch, error):
+    """To wait for a checkpoint is a collective, and the others are in another one."""
+    order = []
+
+    def note(name):
+        return lambda *_: order.append(name)
+
+    def fail(*_):
+        raise error
+
+    terminal = SimpleNamespace(start_bar=note("start"), stop_bar=note("stop"))
+    run = SimpleNamespace(terminal=terminal, total_steps=5, step=0)
+    log, writer = (
+        SimpleNamespace(close=note("close")),
+        SimpleNamespace(wait=note("wait")),
+    )
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "leave", order.append)
+    monkeypatch.setattr(train, "_train_or_save", fail)
+    with pytest.raises(type(error)):
+        train._run_to_the_end(run, log, writer)
+    assert order == ["start", "stop", "close", error, "wait"]
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from cnn import devices, memory, models, workdir
 from cnn.data import feed
+from cnn.data.chunks import get_device_memory
 from cnn.models import remat
 from cnn.state import count_parameters, create_variables
 from cnn.task import Task, check_pieces
@@ -192,7 +193,7 @@ def _predict_memory(
         return memory.predict(task, image_shape, stored_shape, own, numbers)
 
     found = predict(config.step.batch_size)
-    capacity = memory.get_capacity(mesh)
+    capacity = get_device_memory(mesh)
     lines = [
         f"training with --batch_size={config.step.batch_size} takes of a device's "
         f"memory (predicted, within {memory.TOLERANCE:.0%}):"

@@ -104,7 +104,9 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
             classes, or frozen weights are not what they were.
     """
     mesh, stop = devices.make_mesh(config.device.mesh), Stop()
-    devices.check_batch_size(config.step.batch_size, mesh)
+    # Batches are padded all the same, and may come from a run on other devices.
+    count = mesh.shape["data"]
+    batch_size = -(-config.step.batch_size // count) * count
     trained = predict.load_trained(directory, config.checkpoint.checkpoint)
     changed = proof.find_changed(trained.transfer.get("frozen", {}), trained.variables)
     proof.check_unchanged(changed, f"--workdir={directory}")
@@ -117,7 +119,7 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
             epoch.make_eval_chunk(task),
             jax.device_put(trained.variables, devices.replicated(mesh)),
             loader,
-            config.step.batch_size,
+            batch_size,
             task.num_classes,
             stop,
         )

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from cnn import epoch, liveness, steps
 from cnn.data.chunks import CHUNK_BYTES, get_device_memory
@@ -85,7 +84,7 @@ def compile_if_it_fits(program: Any, arguments: tuple, pieces: int = 1) -> Any:
         UserError: it does not fit: by prediction before it is compiled, or by what
             XLA says of the compiled one.
     """
-    capacity, taken = get_capacity(_get_mesh(arguments)), _count_taken(arguments)
+    capacity, taken = get_device_memory(_get_mesh(arguments)), _count_taken(arguments)
     with explain_shortage(program, arguments, REMEDIES, pieces):
         traced = program.trace(*arguments)
         temporary = _count_temporary(traced, arguments)
@@ -130,12 +129,6 @@ def count_bytes(tree: Any) -> int:
     return sum(int(leaf.size) * leaf.dtype.itemsize for leaf in leaves)
 
 
-def get_capacity(mesh: Mesh) -> int:
-    """Return the bytes of a device's memory; virtual devices of a CPU share its."""
-    is_shared = mesh.devices.flat[0].platform == "cpu"
-    return get_device_memory(mesh) // (mesh.devices.size if is_shared else 1)
-
-
 def find_batch_size(
     predict: Callable[[int], int], batch_size: int, capacity: int, multiple: int = 1
 ) -> int:
@@ -164,7 +157,7 @@ def _describe_shortage(
     program: Any, arguments: tuple, remedies: str, pieces: int
 ) -> str:
     """Say what is needed, what there is and what would fit."""
-    capacity, taken = get_capacity(_get_mesh(arguments)), _count_taken(arguments)
+    capacity, taken = get_device_memory(_get_mesh(arguments)), _count_taken(arguments)
     # By shapes alone: a call that failed may have taken its donated arguments away.
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
     batch_size = shapes[_CHUNK]["labels"].shape[1]

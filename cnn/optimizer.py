@@ -106,11 +106,12 @@ def check(options: OptimizerOptions) -> None:
     decoupled, rule = options.decoupled_rates, options.optimizer
     if decoupled and rule not in ("sgd", "muon_sgd"):
         raise UserError(
-            f"--decoupled_rates is for sgd and muon_sgd, not --optimizer={rule}; "
-            "leave it out"
+            f"--decoupled_rates is for sgd and muon_sgd, not --optimizer={rule}"
         )
     if rule == "muon_sgd" and not decoupled:
         raise UserError("--optimizer=muon_sgd needs --decoupled_rates")
+    if decoupled and options.clip_norm:  # gradients are times their rates by then
+        raise UserError("--clip_norm and --decoupled_rates do not go together")
 
 
 def compute_learning_rate(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 
+from cnn.devices import processes
 from cnn.errors import UserError
 from cnn.options import option
 
@@ -48,7 +49,7 @@ class Profiler:
             Path(options.profile).expanduser() if options.profile else None
         )
         self._first = self._last = 0
-        self._is_open = False
+        self._is_open = self._was_opened = False
         if self._directory is None:
             return
         self._first, self._last = _read_steps(options.profile_steps)
@@ -57,7 +58,8 @@ class Profiler:
                 f"--profile_steps={options.profile_steps} lie outside the run, which "
                 f"has {total_steps} steps; give first:last within 1:{total_steps}"
             )
-        _check_directory(self._directory)
+        if processes.is_first():
+            _check_directory(self._directory)
 
     def __enter__(self) -> "Profiler":
         """Return itself; a trace still open when leaving is written."""
@@ -82,6 +84,11 @@ class Profiler:
                 f"step {step}; give later steps, or leave --profile out"
             )
 
+    @property
+    def is_missing(self) -> bool:
+        """Return whether a trace is wanted of which no step was taken so far."""
+        return self._directory is not None and not self._was_opened
+
     def cut(self, step: int, count: int) -> int:
         """Cut a number of steps so that they are traced all or none.
 
@@ -103,15 +110,22 @@ class Profiler:
             count: how many are taken inside.
         """
         if self._directory is not None and step + 1 == self._first:
-            options = jax.profiler.ProfileOptions()
-            options.python_tracer_level = 0  # it would drown the operations
-            jax.profiler.start_trace(
-                self._directory, create_perfetto_trace=True, profiler_options=options
-            )
-            self._is_open = True
+            self._start()
         yield
         if step + count == self._last:
             self._stop()
+
+    def _start(self) -> None:
+        """Open the trace; of several processes, in the first, which alone writes."""
+        self._was_opened = True
+        if not processes.is_first():
+            return
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0  # it would drown the operations
+        jax.profiler.start_trace(
+            self._directory, create_perfetto_trace=True, profiler_options=options
+        )
+        self._is_open = True
 
     def _stop(self) -> None:
         if self._is_open:

@@ -155,5 +155,10 @@ def conclude(run: Run, result: dict[str, Any]) -> None:
         f"{result['test_count']}), loss {result['test_loss']:.4f}; "
         f"{result['steps']} steps in {result['seconds']:.1f} s"
     )
+    if run.profiler.is_missing:
+        say(
+            f"no trace was written: training ended after step {run.step}, before "
+            f"--profile_steps={run.config.profile.profile_steps}"
+        )
     say(f"in {directory}: config.json, metrics.jsonl, result.json, checkpoints")
     say(f"next: python main.py --mode=evaluate --workdir={directory} --split=train")

@@ -6,6 +6,7 @@ flags ─► config ─► train ─► chunks of images ─► steps ─► met
 import contextlib
 import dataclasses
 import math
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,7 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
         defaults = type(config)().to_flat()
         workdir.check_same_run(directory, config.select_run_options(), defaults)
         run = Run(config, directory, terminal, Stop(processes.find_most))
+        processes.check_equal("images", _identify_images(run))
         run.restore()
         report.announce(run)
         log = NoLog()
@@ -94,6 +96,12 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
             result = _run_to_the_end(run, log, writer)
         report.conclude(run, result)
         return result
+
+
+def _identify_images(run: Run) -> str:
+    """Return what differs where the labels of any split do."""
+    splits = run.loaders.items()
+    return str({name: zlib.crc32(loader.labels.tobytes()) for name, loader in splits})
 
 
 def _run_to_the_end(

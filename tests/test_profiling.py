@@ -41,6 +41,16 @@ def test_open_trace_is_written_when_the_run_stops(tmp_path, monkeypatch):
     assert seen == [1]
 
 
+def test_only_the_first_process_traces(tmp_path, monkeypatch):
+    monkeypatch.setattr(profiling.processes, "is_first", lambda: False)
+    monkeypatch.setattr(profiling.jax.profiler, "start_trace", pytest.fail)
+    profiler = make(tmp_path, "3:4")
+    assert profiler.cut(0, 9) == 2 and profiler.is_missing
+    with profiler, profiler.watch(2, 2):
+        pass
+    assert not profiler.is_missing
+
+
 def test_without_a_directory_nothing_is_cut_or_traced():
     profiler = Profiler(ProfileOptions(), 5)
     assert profiler.cut(9, 30) == 30

@@ -182,9 +182,10 @@ def _cut(array: np.ndarray, start: int, size: int) -> np.ndarray:
 
 
 def get_device_memory(mesh: Mesh) -> int:
-    """Return the bytes of a device's memory."""
+    """Return the bytes of a device's memory; a CPU's devices share the machine's."""
     device: Any = mesh.local_devices[0]
     statistics: dict | Sequence | None = device.memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return memory // (len(mesh.local_devices) if device.platform == "cpu" else 1)

@@ -103,7 +103,7 @@ def leave(error: Exception) -> NoReturn:
     is_mistake = isinstance(error, UserError | OSError)
     if is_mistake:
         print(f"error: {who}: {error}", file=sys.stderr)
-    elif re.search(_LOST, str(error)):
+    elif _tells_of_loss(error):
         print(
             f"error: {who}: another process of the run has ended or cannot be reached "
             f"({str(error).splitlines()[0][:200]}); its own message says why. "
@@ -118,6 +118,12 @@ def leave(error: Exception) -> NoReturn:
         # The others are ended when this process is: it lets them say their own first.
         time.sleep(_LAST_WORDS_SECONDS)
     os._exit(MISTAKEN if is_mistake else FAILED)
+
+
+def _tells_of_loss(error: Exception) -> bool:
+    """Return whether jax says so; other errors may use the same words."""
+    is_of_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    return is_of_jax and re.search(_LOST, str(error)) is not None
 
 
 def is_first() -> bool:

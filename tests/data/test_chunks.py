@@ -136,6 +136,14 @@ def test_memory_of_the_machine_is_known(mesh):
     assert chunks.get_device_memory(mesh) > 2**28
 
 
+def test_devices_of_a_cpu_share_its_memory():
+    """What every device holds whole lies there as often."""
+    one, both = (
+        chunks.get_device_memory(devices.make_mesh(f"data:{n}")) for n in (1, 2)
+    )
+    assert both == one // 2
+
+
 @pytest.mark.parametrize(
     "num_steps, batch_size, image_bytes, expected",
     [(10, 4, 100, 10), (10, 1, 2**23, 4), (9, 1, 2**23, 3), (5, 2, 2**26, 1)],

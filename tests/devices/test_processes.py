@@ -102,6 +102,15 @@ def test_process_that_fails_leaves_before_it_waits(monkeypatch, error):
     assert order == ["start", "stop", "close", error, "wait"]
 
 
+@pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
+def test_only_jax_tells_of_lost_processes(monkeypatch, capfd, kind):
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    processes.leave(kind("Connection closed by peer"))
+    is_lost = "another process of the run has ended" in capfd.readouterr().err
+    assert is_lost == (kind is not ValueError)
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_processes_that_do_not_come(tmp_path, number):
     """Neither the first process nor another waits longer than it is told to."""

@@ -87,11 +87,19 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     data = config.data
     scale = compute_scaling(data.scaling, data.mean, data.std, dataset.train)
     above = [("original", views.make_views(jnp.asarray(images), "none", size)[0])]
+    below = [("original", above[0][1][:_EACH])]
+    below += _vary_each(config, images[:_EACH], ids[:_EACH], scale)
+    each = _draw_each(below, folder)
+    if not augment.varies(config.augment, images.shape[1:], size):
+        subject.note(
+            "no augmentation flag is set; one, such as --rotation_degrees=15, adds a "
+            "picture of what it does in each epoch"
+        )
+        return [each]
     for epoch in range(_VERSIONS):
         shown = _vary(config, {}, images, ids, scale, epoch)
         above.append((f"epoch {epoch}", shown))
-    below = list(_vary_each(config, images[:_EACH], ids[:_EACH], scale))
-    return [_draw_epochs(above, folder), _draw_each(below, folder)]
+    return [_draw_epochs(above, folder), each]
 
 
 def _draw_epochs(rows: list, folder: Path) -> Picture:
@@ -112,7 +120,10 @@ def _draw_each(rows: list, folder: Path) -> Picture:
     left, right = figure.subplots(1, 2)
     _show_rows(left, rows[:half])
     _show_rows(right, rows[half:])
-    caption = "Each row is one transformation alone, at the strength beside its name."
+    caption = (
+        "Each row but the first is one transformation alone, at the strength beside "
+        "its name."
+    )
     path = folder / "augmentation_each.png"
     title = "Each transformation alone, weak and strong"
     return picture.save(figure, path, title, caption)

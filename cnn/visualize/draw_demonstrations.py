@@ -151,7 +151,7 @@ def _draw_filters(image: np.ndarray, path: Path) -> Picture:
         ax.set_title(name)
         kernel = _format_kernel(photograph.FILTERS[name])
         ax.set_xlabel(kernel, family="monospace", fontsize=8)
-    bar = figure.colorbar(shown, ax=axes[2], shrink=0.7)
+    bar = figure.colorbar(shown, ax=axes[2], shrink=0.7, extend="both")
     bar.set_label("change of brightness (0..1) × weights")
     return picture.save(
         figure,
@@ -179,6 +179,7 @@ def _draw_shrunk(image: np.ndarray, path: Path) -> Picture:
     axes = figure.subplots(2, 3)
     picture.show_image(axes[0, 0], image)
     axes[0, 0].set_title(f"original, {len(image)}×{len(image[0])} pixels")
+    axes[0, 0].set_xlabel(photograph.CREDIT, fontsize=6)
     for ax, (name, answer) in zip(axes.flat[1:], shrunk.items(), strict=True):
         height, width, depth = answer.shape
         title = f"{name}, {height}×{width} pixels"

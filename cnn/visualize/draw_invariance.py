@@ -8,6 +8,10 @@ from cnn.visualize.picture import COLOURS, MARKERS, Picture
 from cnn.visualize.subject import Subject
 
 _COLUMNS = 4
+_LABELS = {
+    "accuracy": "accuracy, %",
+    "agreement": "agreement with\nthe unchanged image, %",
+}
 _CAPTIONS = {
     "accuracy": "Each line is a model's share of right predictions as the images "
     "change more and more; the dotted line is the strength that changes nothing.",
@@ -77,7 +81,7 @@ def _draw_curves(results: dict, what: str, count: int, folder: Path) -> Picture:
         ax.set(title=name, xlabel=change.unit, ylim=(0, 102))
         ax.grid(alpha=0.3)
     for ax in axes[::columns]:
-        ax.set_ylabel(f"{what}, %")
+        ax.set_ylabel(_LABELS[what])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     title = f"{what.capitalize()} under changes of the image"

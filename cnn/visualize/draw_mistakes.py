@@ -174,6 +174,8 @@ def _draw_reliability(
         "o",
         color=picture.COLOURS[1],
         label="mean of a bin",
+        clip_on=False,
+        zorder=3,
     )
     above.set_ylabel("accuracy (share of the bin)")
     above.set_ylim(0, 1.02)

@@ -18,6 +18,7 @@ from cnn.visualize.picture import Picture
 from cnn.visualize.subject import Subject
 
 _TOP, _ACROSS, _COLUMNS = 9, 3, 4
+_BLUE = (86, 180, 233)
 
 
 def draw(subject: Subject, folder: Path) -> list[Picture]:
@@ -124,6 +125,7 @@ def _draw_stage(
         left, right = axes[number // columns, 2 * (number % columns) :][:2]
         shown = _show(left, right, pairs)
         left.set_title(f"channel {channel}", loc="left")
+        right.set_title("projection", loc="left")
     label = "projection / its largest value"
     figure.colorbar(shown, ax=axes, label=label, shrink=min(1, 2 / rows), aspect=15)
     figure.suptitle(f"{run.name}, {stage.describe()}")
@@ -139,8 +141,9 @@ def _draw_stage(
 def _show(left: Any, right: Any, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Any:
     """Show patches and their projections; returns what a colour bar is made of."""
     shown = np.stack([patch for patch, _ in pairs])
+    shown = np.broadcast_to(shown, (*shown.shape[:3], 3))
     gap = max(1, shown.shape[1] // 12)
-    picture.show_image(left, picture.tile(shown, _ACROSS, gap, fill=255))
+    picture.show_image(left, picture.tile(shown, _ACROSS, gap, fill=_BLUE))
     each = np.stack([projection for _, projection in pairs]).astype(np.float32)
     most = np.abs(each).max(axis=(1, 2, 3), keepdims=True)
     return signed.show_sheet(right, each / np.maximum(most, 1e-20), 1, _ACROSS, gap)

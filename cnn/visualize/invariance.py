@@ -41,8 +41,10 @@ CHANGES: dict[str, Change] = {
     "shear": Change("degrees", (0, 5, 10, 20, 30, 40)),
     "brightness": Change("times the values", (0.25, 0.5, 0.75, 1, 1.5, 2, 3), 1.0),
     "hue": Change("turns of the circle", (0, 0.05, 0.1, 0.2, 0.3, 0.5)),
-    "occlusion": Change("side of a grey square / side", (0, 0.1, 0.2, 0.3, 0.4, 0.6)),
-    "noise": Change("standard deviation, of 0…1", (0, 0.02, 0.05, 0.1, 0.2, 0.4)),
+    "occlusion": Change(
+        "side of the grey square / image side", (0, 0.1, 0.2, 0.3, 0.4, 0.6)
+    ),
+    "noise": Change("standard deviation (values 0…1)", (0, 0.02, 0.05, 0.1, 0.2, 0.4)),
 }
 
 

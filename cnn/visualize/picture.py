@@ -197,14 +197,19 @@ def make_scale(low: float, high: float, colours: str) -> Any:
     return ScalarMappable(Normalize(low, high), colours)
 
 
-def tile(images: np.ndarray, columns: int, gap: int = 1, fill: float = 1) -> np.ndarray:
+def tile(
+    images: np.ndarray,
+    columns: int,
+    gap: int = 1,
+    fill: float | tuple[float, ...] = 1,
+) -> np.ndarray:
     """Lay images out as one, row by row.
 
     Args:
         images: [N, H, W] or [N, H, W, C].
         columns: images in a row.
         gap: pixels between them.
-        fill: the value of gaps and of places without an image.
+        fill: the value of gaps and of places without an image, or one a channel.
 
     Returns:
         One image of ⌈N / columns⌉ rows.

@@ -153,7 +153,7 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
         drawing.cells(left, top, np.full((rows, columns), np.nan), "empty", _CELL)
     drawing.cells(_EDGE, _TOP, np.full(flat.shape, np.nan), "empty", _CELL)
     for step, (i, j) in enumerate(np.ndindex(rows, columns)):
-        now, later = range(step, step + 1), range(step, rows * columns)
+        later = range(step, rows * columns)
         for c, (left, top) in enumerate(spots):
             a, b = divmod(c, 2)
             there = (left + j * _CELL, top + i * _CELL)
@@ -162,6 +162,10 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
             seen = (later, None) if inverse else (None, later)
             drawing.cells(*here, [[flat[2 * i + a, 2 * j + b]]], style, _CELL, seen[0])
             drawing.cells(*there, [[deep[i, j, c]]], style, _CELL, seen[1])
+    for step, (i, j) in enumerate(np.ndindex(rows, columns)):
+        now = range(step, step + 1)
+        for left, top in spots:
+            there = (left + j * _CELL, top + i * _CELL)
             drawing.rectangle(*there, _CELL, _CELL, "new", now)
         _frame(drawing, _EDGE, _TOP, (2 * i, 2 * j), (2, 2), _CELL, now)
     return drawing

@@ -32,7 +32,7 @@ text{fill:#111;text-anchor:middle;dominant-baseline:central;font-size:16px}
 .shade0{fill:#bfe0f5;stroke:#444}
 .shade1{fill:#fbe0a8;stroke:#444}
 .shade2{fill:#b9e3d2;stroke:#444}
-.shade3{fill:#f0cde0;stroke:#444}
+.shade3{fill:#d9a5c4;stroke:#444}
 .weight0{stroke:#0072b2;stroke-width:2.6}
 .weight1{stroke:#d55e00;stroke-width:2.6;stroke-dasharray:9 4}
 .weight2{stroke:#009e73;stroke-width:2.6;stroke-dasharray:2 4}

@@ -132,6 +132,9 @@ def test_shuffling_moves_every_number_once():
     first = inverse.list_texts(0)
     assert [n for n in range(16) if first.count(str(n)) == 2] == [0, 1, 4, 5]
     for slide in (drawing, inverse):
+        styles = [e.style for e in slide._elements]
+        first = min(styles.index("new"), styles.index("window"))
+        assert set(styles[first:]) == {"new", "window"}, "no cell covers a frame"
         places = {
             (e.text, e.numbers["x"], e.numbers["y"])
             for e in slide._elements

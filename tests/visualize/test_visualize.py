@@ -36,6 +36,22 @@ def test_demonstrations_need_no_run(tmp_path, monkeypatch, capsys):
     assert text.count("<figure") == len(names) and 'href="#result"' not in text
 
 
+@pytest.mark.parametrize("flag", [None, "--rotation_degrees=15"])
+def test_epochs_are_drawn_where_a_flag_varies_images(
+    flag, tmp_path, monkeypatch, capsys
+):
+    module = visualize.augmentation
+    monkeypatch.setattr(module, "STRENGTHS", {"flip_probability": (0.5, 1.0)})
+    monkeypatch.setattr(module, "POLICIES", ())
+    flags = ["--pictures=augmentation", f"--output={tmp_path}"]
+    assert draw(*flags, *([flag] if flag else [])) == 0
+    names = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert names == {"augmentation_each.png"} | (
+        {"augmentation.png"} if flag else set()
+    )
+    assert ("no augmentation flag is set" in capsys.readouterr().out) != bool(flag)
+
+
 def test_a_damaged_run_is_told_and_the_others_are_drawn(
     trained, tmp_path, quick, capsys
 ):

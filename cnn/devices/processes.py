@@ -28,7 +28,8 @@ from cnn.options import option
 
 FAILED = 1
 MISTAKEN = 2
-_LOST = "Gloo|NCCL|oordination|UNAVAILABLE|DEADLINE|Connection|peer"
+# How jax, gloo and NCCL speak of a lost process; the type of error differs.
+_LOST = "(?i)gloo|nccl|coordination service|UNAVAILABLE:|DEADLINE_EXCEEDED"
 _LAST_WORDS_SECONDS = 1.0
 _NO_JOB = (
     "no Slurm, Open MPI, Kubernetes or TPU pod tells of processes here; give "
@@ -103,7 +104,7 @@ def leave(error: Exception) -> NoReturn:
     is_mistake = isinstance(error, UserError | OSError)
     if is_mistake:
         print(f"error: {who}: {error}", file=sys.stderr)
-    elif _tells_of_loss(error):
+    elif re.search(_LOST, str(error)):
         print(
             f"error: {who}: another process of the run has ended or cannot be reached "
             f"({str(error).splitlines()[0][:200]}); its own message says why. "
@@ -118,12 +119,6 @@ def leave(error: Exception) -> NoReturn:
         # The others are ended when this process is: it lets them say their own first.
         time.sleep(_LAST_WORDS_SECONDS)
     os._exit(MISTAKEN if is_mistake else FAILED)
-
-
-def _tells_of_loss(error: Exception) -> bool:
-    """Return whether jax says so; other errors may use the same words."""
-    is_of_jax = isinstance(error, jax.errors.JaxRuntimeError)
-    return is_of_jax and re.search(_LOST, str(error)) is not None
 
 
 def is_first() -> bool:

@@ -102,13 +102,21 @@ def test_process_that_fails_leaves_before_it_waits(monkeypatch, error):
     assert order == ["start", "stop", "close", error, "wait"]
 
 
-@pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
-def test_only_jax_tells_of_lost_processes(monkeypatch, capfd, kind):
+@pytest.mark.parametrize(
+    "text, lost",
+    [
+        ("gloo/transport/tcp/pair.cc:538] Connection reset by peer", True),
+        ("UNAVAILABLE: the coordinator", True),
+        ("Connection closed by peer", False),
+    ],
+)
+def test_other_errors_are_not_taken_for_lost_processes(monkeypatch, capfd, text, lost):
     monkeypatch.setattr(os, "_exit", lambda code: None)
     monkeypatch.setattr(processes, "is_first", lambda: False)
-    processes.leave(kind("Connection closed by peer"))
-    is_lost = "another process of the run has ended" in capfd.readouterr().err
-    assert is_lost == (kind is not ValueError)
+    processes.leave(ValueError(text))
+    told = capfd.readouterr().err
+    assert ("another process of the run has ended" in told) == lost
+    assert ("Traceback" in told or "ValueError" in told) != lost
 
 
 @pytest.mark.parametrize("number", [0, 1])

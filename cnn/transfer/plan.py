@@ -79,15 +79,11 @@ def make_plan(
     """
     image_shape, options = tuple(description["input_shape"]), config.transfer
     variables = jax.eval_shape(lambda: create_variables(task.model, 0, image_shape))
-    params = list(flatten_paths(variables["params"]))
+    params = flatten_paths(variables["params"])
     run_order = [layer["path"] for layer in description["layers"]]
-    layers = paths.order_layers(run_order, params)
+    layers = paths.order_layers(run_order, list(params))
     phases = freezing.make_phases(options, layers, variables, config.train.epochs)
-    named, until = (
-        split_numbers(flag, getattr(options, flag))[0]
-        for flag in ("learning_rate_for", "train_until")
-    )
-    rates = make_rates(named, layers, params, until)
+    rates = _make_rates(config, layers, params)
     shapes = flatten_paths(variables)
     found = None
     if source is not None:
@@ -110,6 +106,28 @@ def make_plan(
         terminal.say(f"whitened  {path}")
     _tell_phases(phases, shapes, terminal)
     return Plan(phases, rates, taken, about)
+
+
+def _make_rates(
+    config: "Config", layers: Sequence[str], params: Mapping[str, Any]
+) -> Rates:
+    """Make the rates by layer, and refuse those that the optimizer would undo."""
+    options = config.transfer
+    named, until = (
+        split_numbers(flag, getattr(options, flag))[0]
+        for flag in ("learning_rate_for", "train_until")
+    )
+    rates = make_rates(named, layers, list(params), until)
+    if config.optimizer.optimizer == "muon_sgd":
+        for path, _, number, _ in rates:
+            if params[path].ndim == 4 and (number >= 0 or options.layer_decay):
+                flag = "learning_rate_for" if number >= 0 else "layer_decay"
+                raise UserError(
+                    f"--{flag} does not change how {path} is trained: under "
+                    "--optimizer=muon_sgd the length of a convolution's step is "
+                    "--muon_learning_rate; name biases and the head alone"
+                )
+    return rates
 
 
 def _show_leaves(

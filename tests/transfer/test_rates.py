@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from fixtures_runs import run_main
 
 from cnn import config as config_module
 from cnn import describe, steps
@@ -92,3 +93,13 @@ def test_numbers_are_traced_and_names_are_not():
     np.testing.assert_array_equal(numbers, np.float32([0.1, 10]))
     assert read().make_hyperparameters()["learning_rate_for"] is None
     assert read(layer_decay=0.5).make_static() == read(layer_decay=0.7).make_static()
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--learning_rate_for=stage1_conv/kernel=0.1", "--layer_decay=0.5"],
+)
+def test_a_rate_that_muon_would_undo_is_refused(capsys, tmp_path, flag):
+    rule = ["--optimizer=muon_sgd", "--decoupled_rates"]
+    assert run_main(f"--workdir={tmp_path / 'run'}", *rule, flag) == 2
+    assert "--muon_learning_rate" in capsys.readouterr().err

@@ -164,7 +164,7 @@ def plot(name: str, directories: dict, path: Path) -> None:
         smooth = np.convolve(losses, np.ones(width) / width, "valid")
         axes.plot(steps[width - 1 :], smooth, label=STAGES[mode])
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
-    axes.legend()
+    axes.legend(loc="upper right")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -86,7 +86,7 @@ def _draw_option(axes: Any, records: Sequence[Record], name: str, metric: str) -
     axes.set(xlabel=name, ylabel=_name(metric))
     axes.set_title("points: trials; lines: means over seeds")
     if few and any(groups):
-        axes.legend(fontsize=8)
+        axes.figure.legend(loc="outside lower center", ncols=2)
 
 
 def _draw_parallel(
@@ -140,7 +140,7 @@ def _draw_curves(axes: Any, records: Sequence[Record], metric: str) -> None:
         axes.set_yscale("log")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="epoch", ylabel=_name(metric))
-    axes.legend(fontsize=8)
+    axes.figure.legend(loc="outside lower center", ncols=len(seen))
 
 
 def _draw_heat(

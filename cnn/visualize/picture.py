@@ -37,6 +37,7 @@ _STYLE = {
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
+    "legend.loc": "upper right",  # "best" searches, and warns where that is slow
     "figure.titlesize": 11,
     "image.cmap": AMOUNT,
     "image.interpolation": "nearest",

@@ -97,7 +97,8 @@ class VisualizeOptions:
     )
     picture_sample: int = option(
         2000,
-        "images of --split, evenly spread, that top patches are searched in",
+        "images of --split, evenly spread, that top patches are searched in, and "
+        "channels that never fire",
         within="[1, inf)",
         changes_run=False,
     )

@@ -62,12 +62,13 @@ def _draw_maps(
     total = values.shape[-1]
     count = min(subject.config.visualize.picture_channels, total)
     channels = np.arange(count) * total // count
+    silent = subject.searched.find_silent(run, [stage])[stage.name]
     most = max(float(np.abs(values[..., channels]).max()), 1e-12)
     grid = [
         [image, *np.moveaxis(row[..., channels], -1, 0)]
         for image, row in zip(subject.chosen.images, values, strict=True)
     ]
-    columns = ["image", *map(str, channels)]
+    columns = ["image", *(f"never fires\n{k}" if silent[k] else k for k in channels)]
     figure, ax, shown = _show(subject, grid, columns, most)
     ax.set_xlabel("channel")
     label = "response"
@@ -75,6 +76,11 @@ def _draw_maps(
     if stage.is_thresholded:
         label = "what enters the ReLU (it stops what is below 0)"
         caption += ": the ReLU lets red pass and makes everything blue 0."
+        if silent[channels].any():
+            searched = len(subject.searched.images)
+            caption += (
+                f" A channel that never fires passes at no place of {searched} images."
+            )
     else:
         caption += ": red is positive, blue negative; no ReLU ends this stage."
     figure.colorbar(shown, ax=ax, label=label, shrink=0.7)
@@ -103,6 +109,12 @@ def _draw_units(
         "Each row is an image, each column a unit of the layer: red is positive, blue "
         "negative, and a ReLU makes everything blue 0."
     )
+    silent = int(subject.searched.find_silent(run, [stage])[stage.name].sum())
+    if silent:
+        searched = len(subject.searched.images)
+        caption += (
+            f" {silent} of {stage.shape[0]} units never fire on {searched} images."
+        )
     return picture.save(figure, path, title, caption)
 
 

@@ -105,13 +105,23 @@ def _draw_pixel_weights(subject: Subject, run: NamedRun, folder: Path) -> list[P
 def _draw_first(subject: Subject, run: NamedRun, name: str, folder: Path) -> Picture:
     """Draw the first layer's kernels, on scales of their own and on one."""
     images = kernels.as_images(run.kernels[name])
-    images = images[kernels.sort_by_size(images)][:_MOST_KERNELS]
+    total, order = len(images), kernels.sort_by_size(images)[:_MOST_KERNELS]
+    images = images[order]
+    negligible = np.flatnonzero(kernels.find_negligible(images))
     most = np.abs(images).max()
     columns = min(_COLUMNS, len(images))
     rows = -(-len(images) // columns)
     figure = picture.make_figure(2 * 0.5 * columns + 2, max(2.7, 0.5 * rows + 1.1))
     own, common = figure.subplots(1, 2)
     shown = signed.show_sheet(own, kernels.scale_each(images), 1.0, columns)
+    for place in negligible:
+        row, column = divmod(place, columns)
+        y, x = (
+            at * (side + 1) + (side - 1) / 2
+            for at, side in zip((row, column), images.shape[1:3], strict=True)
+        )
+        text = f"{order[place]}\n≈ 0"
+        own.text(x, y, text, fontsize=7, ha="center", va="center")
     own.set_title("each on its own scale")
     label = "weight / largest"
     figure.colorbar(shown, ax=own, label=label, shrink=0.8)
@@ -119,12 +129,19 @@ def _draw_first(subject: Subject, run: NamedRun, name: str, folder: Path) -> Pic
     common.set_title("all on one scale")
     figure.colorbar(shown, ax=common, label="weight", shrink=0.8)
     size = "×".join(map(str, images.shape[1:3]))
-    title = f"{run.name}: the {len(images)} kernels of {name}, {size}"
+    which = "the" if len(images) == total else f"{len(images)} of the"
+    title = f"{run.name}: {which} {total} kernels of {name}, {size}"
     figure.suptitle(title)
     caption = (
         "Each small image is one kernel, largest norm first: the image patch that "
         "excites it most looks like it; on the common scale weak kernels fade."
     )
+    if len(negligible):
+        numbers = ", ".join(str(number) for number in sorted(order[negligible]))
+        caption += (
+            f" The kernels of channels {numbers}, ≈ 0, have less than 2 % of the "
+            "largest norm and are not scaled up."
+        )
     path = subject.name_file(folder, run, "kernels", "first")
     return picture.save(figure, path, title, caption)
 

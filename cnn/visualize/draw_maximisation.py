@@ -1,6 +1,7 @@
 """Activation maximisation: images drawn to excite a channel, or a class."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,34 +30,53 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
 
 
 def _draw_run(subject: Subject, run: NamedRun, folder: Path) -> Picture:
-    stages = {stage.name: stage.shape[-1] for stage in subject.get_stages(run)}
+    stages = subject.get_stages(run)
+    totals = {stage.name: stage.shape[-1] for stage in stages}
     rows = {}
-    for name in subject.choose_layers(run, list(stages)):
-        total = stages[name]
+    for name in subject.choose_layers(run, list(totals)):
+        total = totals[name]
         count = min(subject.config.visualize.picture_channels, total)
         rows[name] = np.arange(count) * total // count
     names = subject.get_class_names(run)
     rows["logits"] = np.arange(min(_MOST_CLASSES, len(names)))
-    images = _maximise(subject, run, rows, stages | {"logits": len(names)})
+    drawn = _maximise(subject, run, rows, totals | {"logits": len(names)})
+    found = subject.searched.find_silent(run, stages)
+    found["logits"] = np.zeros(len(names), bool)
     columns = max(len(row) for row in rows.values())
     figure = picture.make_figure(1.05 * columns + 1, 1.25 * len(rows) + 0.6)
-    axes, start = figure.subplots(len(rows), squeeze=False)[:, 0], 0
+    axes, any_silent = figure.subplots(len(rows), squeeze=False)[:, 0], False
     for ax, (name, channels) in zip(axes, rows.items(), strict=True):
-        row = images[start : start + len(channels)]
-        start += len(channels)
+        images, scores = drawn[name]
+        silent = found[name][channels] & (scores <= 0)
+        any_silent |= silent.any()
         labels = [names[k] if name == "logits" else str(k) for k in channels]
-        picture.show_grid(
-            ax, [row], labels, ["class" if name == "logits" else f"{name}\nchannel"]
-        )
-        ax.set(xlim=(0, columns), facecolor="white")
+        left = "class" if name == "logits" else f"{name}\nchannel"
+        _draw_row(ax, images, silent, labels, left)
+        ax.set(xlim=(0, columns))
     title = f"{run.name}: images that excite channels and classes"
     figure.suptitle(title)
     caption = (
         "Each image was drawn from grey noise to excite one channel of the stage at "
         "its left, or in the last row one class, as much as it can."
     )
+    if any_silent:
+        caption += (
+            " A channel that never fires is excited neither by the image that was "
+            f"drawn for it nor by {len(subject.searched.images)} of the set."
+        )
     path = subject.name_file(folder, run, "maximisation")
     return picture.save(figure, path, title, caption)
+
+
+def _draw_row(
+    ax: Any, images: np.ndarray, silent: np.ndarray, labels: list[str], left: str
+) -> None:
+    """Draw one row; in place of a silent channel's image a word stands."""
+    shown = np.where(silent[:, None, None, None], 1, images)
+    picture.show_grid(ax, [shown], labels, [left])
+    ax.set_facecolor("white")
+    for column in np.flatnonzero(silent):
+        ax.text(column + 0.5, 0.5, "never\nfires", ha="center", va="center")
 
 
 def _maximise(
@@ -64,17 +84,19 @@ def _maximise(
     run: NamedRun,
     rows: dict[str, np.ndarray],
     totals: dict[str, int],
-) -> np.ndarray:
-    """Draw the images of all rows, one after the other, in one call."""
-    count, start, targets = sum(len(row) for row in rows.values()), 0, {}
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Draw the images of all rows in one call; returns them and their scores by row."""
+    count, start, targets, parts = sum(len(row) for row in rows.values()), 0, {}, {}
     for name, channels in rows.items():
+        parts[name] = slice(start, start + len(channels))
         weights = np.zeros((count, totals[name]), np.float32)
         weights[start + np.arange(len(channels)), channels] = 1
         targets[name] = weights
         start += len(channels)
     task = run.trained.task
     scaling, key = (task.mean, task.std), jax.random.key(0)
-    images, _ = maximisation.maximise(
+    images, scores = maximisation.maximise(
         key, run.function, targets, scaling, subject.image_shape
     )
-    return np.asarray(images)
+    images, scores = np.asarray(images), np.asarray(scores)
+    return {name: (images[part], scores[part]) for name, part in parts.items()}

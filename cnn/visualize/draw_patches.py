@@ -41,13 +41,7 @@ def _draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
     names = subject.choose_layers(run, list(stages))
     if not stages:
         raise UserError(f"{run.trained.options['model']} has no channels with places")
-    images = subject.read(subject.sample(subject.config.visualize.picture_sample))
-    pixels = images[0, :, :, 0].size
-    peaks = map_batches(
-        lambda batch: patches.find_peaks(run.function, run.scale(batch)),
-        images,
-        pixels=pixels,
-    )
+    images, peaks = subject.searched.images, subject.searched.find_peaks(run)
     wanted = [_choose(subject, stages[name], peaks[name]) for name in names]
     found = [np.concatenate(parts) for parts in zip(*wanted, strict=True)]
     numbers = {name: i for i, name in enumerate(sorted(run.stage_names))}
@@ -62,7 +56,7 @@ def _draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
         found[0],
         np.concatenate(stage_of),
         found[1],
-        pixels=pixels,
+        pixels=images[0, :, :, 0].size,
     )
     pictures, start = [], 0
     for name, (which, index) in zip(names, wanted, strict=True):

@@ -18,12 +18,15 @@ class Reliability:
         counts: int [B], predictions whose confidence lies in (low, high].
         confidence: [B], their mean confidence; NaN for an empty bin.
         accuracy: [B], the share that is right; NaN for an empty bin.
+        interval: [B, 2], the ends of the accuracy's 95 % interval; NaN for an empty
+            bin.
     """
 
     edges: np.ndarray
     counts: np.ndarray
     confidence: np.ndarray
     accuracy: np.ndarray
+    interval: np.ndarray
 
     @property
     def calibration_error(self) -> float:
@@ -119,12 +122,34 @@ def compute_reliability(
     edges = np.linspace(0, 1, num_bins + 1)
     bins = np.clip(np.searchsorted(edges, confidence, "left") - 1, 0, num_bins - 1)
     counts = np.bincount(bins, minlength=num_bins)
+    accuracy = _divide(np.bincount(bins, hits, num_bins), counts)
     return Reliability(
         edges=edges,
         counts=counts,
         confidence=_divide(np.bincount(bins, confidence, num_bins), counts),
-        accuracy=_divide(np.bincount(bins, hits, num_bins), counts),
+        accuracy=accuracy,
+        interval=compute_interval(accuracy, counts),
     )
+
+
+def compute_interval(shares: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Compute 95 % intervals of shares, which stay within 0..1 even of one example.
+
+    Args:
+        shares: [B], 0 to 1.
+        counts: [B], of how many each is a share; where 0, the interval is NaN.
+
+    Returns:
+        [B, 2], lower and upper ends.
+
+    Source: Wilson, Probable inference, the law of succession, and statistical
+        inference (1927), https://doi.org/10.1080/01621459.1927.10502953
+    """
+    square = 1.959964**2  # of the normal distribution's 97.5th percentile
+    centre = _divide(shares * counts + square / 2, counts + square)
+    spread = np.sqrt(square * (shares * (1 - shares) * counts + square / 4))
+    spread = spread / (counts + square)
+    return np.stack([centre - spread, centre + spread], axis=1)
 
 
 def compute_brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -142,13 +167,22 @@ def compute_nll(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(-_take_own(log_probabilities, labels).mean())
 
 
+def compute_doubts(probabilities: np.ndarray) -> np.ndarray:
+    """Add up the probabilities of all classes but the predicted one: [N].
+
+    It is 1 less the confidence, and still tells predictions apart whose confidence
+    rounds to 1.
+    """
+    return np.sort(probabilities, axis=1)[:, :-1].sum(axis=1)
+
+
 def find_confident_errors(
     probabilities: np.ndarray, labels: np.ndarray, count: int
 ) -> np.ndarray:
     """Find the wrong predictions of highest confidence: positions, highest first."""
-    confidence = probabilities.max(axis=1)
     (wrong,) = np.nonzero(probabilities.argmax(axis=1) != labels)
-    return wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    doubts = compute_doubts(probabilities[wrong])
+    return wrong[np.argsort(doubts, kind="stable")][:count]
 
 
 def find_doubtful_hits(

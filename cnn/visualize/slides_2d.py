@@ -126,6 +126,8 @@ def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
 def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
     """Draw how blocks of 2×2 pixels become four channels, or the way back.
 
+    What is read stands left, what is made of it right.
+
     Args:
         x: [H, W], both even.
         inverse: draw `rearrange.depth_to_space` in place of `space_to_depth`.
@@ -139,35 +141,39 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
     names = names[::-1] if inverse else names
     kind = "Depth to space" if inverse else "Pixel shuffle, space to depth"
     title = f"{kind}: {names[0]} → {names[1]}"
-    right = _EDGE + flat.shape[1] * _CELL + 2 * _GAP
-    pitches = (columns * _CELL + 20, rows * _CELL + 34)
-    width, height = right + 2 * pitches[0] + _EDGE, _TOP + 2 * pitches[1]
+    pitches = (columns * _CELL + 34, rows * _CELL + 34)
+    whole, parts = flat.shape[1] * _CELL, 2 * pitches[0] - 34
+    at = _EDGE + (parts + 2 * _GAP if inverse else 0)
+    aside = _EDGE + (0 if inverse else whole + 2 * _GAP)
+    width, height = whole + parts + 2 * _GAP + 2 * _EDGE, _TOP + 2 * pitches[1]
     drawing = Drawing(max(width, _LEAST), height, title, rows * columns)
     drawing.text(_EDGE, 24, title, "title")
+    of_image, of_channels = ("y", "x") if inverse else ("x", "y")
     spots = [
-        (right + c % 2 * pitches[0], _TOP + c // 2 * pitches[1])
+        (aside + c % 2 * pitches[0], _TOP + c // 2 * pitches[1])
         for c in range(channels)
     ]
     for c, (left, top) in enumerate(spots):
-        drawing.text(left, top - 10, f"channel {c}", "left small")
+        drawing.text(left, top - 10, f"{of_channels}, channel {c}", "left small")
         drawing.cells(left, top, np.full((rows, columns), np.nan), "empty", _CELL)
-    drawing.cells(_EDGE, _TOP, np.full(flat.shape, np.nan), "empty", _CELL)
+    drawing.text(at, _TOP - 10, of_image, "left small")
+    drawing.cells(at, _TOP, np.full(flat.shape, np.nan), "empty", _CELL)
     for step, (i, j) in enumerate(np.ndindex(rows, columns)):
         later = range(step, rows * columns)
         for c, (left, top) in enumerate(spots):
             a, b = divmod(c, 2)
             there = (left + j * _CELL, top + i * _CELL)
-            here = (_EDGE + (2 * j + b) * _CELL, _TOP + (2 * i + a) * _CELL)
+            here = (at + (2 * j + b) * _CELL, _TOP + (2 * i + a) * _CELL)
             style = f"shade{c}"
             seen = (later, None) if inverse else (None, later)
             drawing.cells(*here, [[flat[2 * i + a, 2 * j + b]]], style, _CELL, seen[0])
             drawing.cells(*there, [[deep[i, j, c]]], style, _CELL, seen[1])
     for step, (i, j) in enumerate(np.ndindex(rows, columns)):
         now = range(step, step + 1)
+        frames = ("new", "window") if inverse else ("window", "new")
         for left, top in spots:
-            there = (left + j * _CELL, top + i * _CELL)
-            drawing.rectangle(*there, _CELL, _CELL, "new", now)
-        _frame(drawing, _EDGE, _TOP, (2 * i, 2 * j), (2, 2), _CELL, now)
+            _frame(drawing, left, top, (i, j), (1, 1), _CELL, now, frames[1])
+        _frame(drawing, at, _TOP, (2 * i, 2 * j), (2, 2), _CELL, now, frames[0])
     return drawing
 
 
@@ -212,10 +218,11 @@ def _frame(
     window: tuple[int, int],
     cell: float,
     during: range,
+    style: str = "window",
 ) -> None:
     """Frame a window at (row, column) of a table."""
     x, y = left + place[1] * cell, top + place[0] * cell
-    drawing.rectangle(x, y, window[1] * cell, window[0] * cell, "window", during)
+    drawing.rectangle(x, y, window[1] * cell, window[0] * cell, style, during)
 
 
 def _cut(image: np.ndarray, row: int, column: int, shape: tuple) -> np.ndarray:

@@ -19,6 +19,7 @@ from cnn.visualize.chosen import Chosen, choose_files, choose_positions
 from cnn.visualize.features import Stage, list_stages
 from cnn.visualize.named_run import NamedRun, load_run, name_runs
 from cnn.visualize.picture import Picture
+from cnn.visualize.searched import Searched
 
 if TYPE_CHECKING:
     from cnn.config import Config
@@ -184,6 +185,11 @@ class Subject:
         total = len(self.split)
         count = min(count, total)
         return np.arange(count, dtype=np.int64) * total // count
+
+    @functools.cached_property
+    def searched(self) -> Searched:
+        """Return the `--picture_sample` images that channels' peaks are searched in."""
+        return Searched(self.read(self.sample(self.config.visualize.picture_sample)))
 
     @functools.cached_property
     def chosen(self) -> Chosen:

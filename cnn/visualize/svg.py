@@ -153,10 +153,7 @@ class Drawing:
                 rules[animated] = self._animate(animated, during)
             if step is None or step in during:
                 lines.append(element.to_svg(animated))
-        still = (
-            "@media (prefers-reduced-motion:reduce),print{*{animation:none!important}}"
-        )
-        moving = [*rules.values(), still] if rules else []
+        moving = [*rules.values(), _STANDING_STILL] if rules else []
         lines.insert(2, f"<style>{_STYLE}{''.join(moving)}</style>")
         return "\n".join([*lines, "</svg>\n"])
 

@@ -114,6 +114,41 @@ def test_without_errors_their_sheet_is_left_out_and_told(
     assert subject.take_notes() == ("the surest errors: there are none",)
 
 
+CONFIDENCES = [
+    (0.4567, "54.3%"),
+    (0.0101, "99.0%"),
+    (0.0023, "99.77%"),
+    (2.34e-6, "99.99977%"),
+    (2.36e-6, "99.99976%"),
+    (9.96e-8, "99.9999900%"),
+    (3.21e-12, "1 − 3.2e-12"),
+    (float("nan"), "nan%"),
+]
+
+
+@pytest.mark.parametrize("doubt, text", CONFIDENCES)
+def test_no_confidence_below_one_reads_as_a_hundred_percent(doubt, text):
+    assert draw_mistakes.format_confidence(doubt) == text
+
+
+def test_bins_of_few_images_are_told_from_full_ones():
+    """Of 301 predictions, one has a confidence of 0.6, all others one of 0.9."""
+    own = np.r_[0.6, np.full(300, 0.9)]
+    probabilities = np.stack([own, 1 - own], axis=1)
+    labels = np.r_[0, np.arange(300) % 2]
+    with picture.use_style():
+        figure = draw_mistakes._draw_reliability(
+            probabilities, np.log(probabilities), labels
+        )
+    above, below = figure.axes
+    assert [text.get_text() for text in below.texts if text.get_text()] == ["1", "300"]
+    alpha = {round(bar.get_height(), 2): bar.get_alpha() for bar in above.patches}
+    assert alpha[1.0] < 0.3 and alpha[0.5] > 0.85
+    (bars,) = above.collections
+    lengths = [np.ptp(ends, axis=0)[1] for ends in bars.get_segments() if len(ends)]
+    assert max(lengths) > 0.75 and min(lengths) < 0.15 and len(lengths) == 2
+
+
 @pytest.mark.parametrize("count", [2, 41, 300])
 def test_any_number_of_classes_can_be_drawn(tmp_path, count):
     """With some classes that never occur and some that are never predicted."""

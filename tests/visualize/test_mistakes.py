@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics
 
 from cnn.visualize import mistakes
@@ -96,6 +97,22 @@ def test_reliability_equals_a_loop(case, bins):
     assert found.calibration_error == pytest.approx(error / COUNT)
 
 
+@pytest.mark.parametrize("hits, count", [(0, 1), (1, 1), (3, 8), (90, 100)])
+def test_intervals_are_wilsons(hits, count):
+    found = mistakes.compute_interval(np.array([hits / count]), np.array([count]))
+    expected = stats.binomtest(hits, count).proportion_ci(method="wilson")
+    np.testing.assert_allclose(found, [expected], atol=1e-6)
+
+
+def test_an_empty_bin_has_no_interval(case):
+    labels, _, probabilities = case
+    found = mistakes.compute_reliability(probabilities, labels, 15)
+    is_empty = found.counts == 0
+    assert is_empty.any()
+    np.testing.assert_array_equal(np.isnan(found.interval).all(axis=1), is_empty)
+    np.testing.assert_array_equal(np.isnan(found.interval).any(axis=1), is_empty)
+
+
 def test_a_certain_prediction_is_in_the_last_bin():
     found = mistakes.compute_reliability(np.eye(3), np.array([0, 1, 0]), 10)
     assert found.counts.tolist() == [0] * 9 + [3]
@@ -120,3 +137,13 @@ def test_surest_errors_and_least_sure_hits():
         0,
     ]
     assert mistakes.find_doubtful_hits(probabilities, labels, 9).tolist() == [3, 2]
+
+
+def test_errors_whose_confidence_rounds_to_one_are_told_apart():
+    logits = np.array([[50.0, 0, 1], [60, 0, 1], [55, 0, 1]])
+    probabilities = np.exp(mistakes.compute_log_probabilities(logits))
+    assert (probabilities.max(axis=1) == 1).all()
+    found = mistakes.find_confident_errors(probabilities, np.array([1, 1, 1]), 9)
+    assert found.tolist() == [1, 2, 0]
+    doubts = mistakes.compute_doubts(probabilities)
+    np.testing.assert_allclose(doubts, (1 + np.e) / np.exp(logits[:, 0]), rtol=1e-9)

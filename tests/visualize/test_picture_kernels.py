@@ -73,6 +73,13 @@ def test_each_kernel_is_scaled_by_its_own_largest_weight():
     np.testing.assert_array_equal(scaled[1], 0)
 
 
+def test_negligible_kernels_are_not_scaled_up():
+    images = np.ones((3, 2, 2, 1)) * np.array([1, 0.019, -0.021]).reshape(3, 1, 1, 1)
+    np.testing.assert_array_equal(kernels.find_negligible(images), [0, 1, 0])
+    np.testing.assert_array_equal(kernels.scale_each(images)[:, 0, 0, 0], [1, 0, -1])
+    assert not kernels.find_negligible(np.zeros((2, 1, 1, 1))).any()
+
+
 @pytest.mark.parametrize("pixels", [0, 2])
 def test_images_move_to_the_right(pixels):
     images = RANDOM.integers(1, 256, (2, 3, 5, 1), dtype=np.uint8)

@@ -140,9 +140,15 @@ def test_shuffling_moves_every_number_once():
             for e in slide._elements
             if e.tag == "text"
         }
+        frames = [e for e in slide._elements if e.style in ("new", "window")]
+        left, top = (min(e.numbers[axis] for e in frames) for axis in "xy")
+        at_left = {e.style for e in frames if e.numbers["x"] == left}
+        assert at_left == {"window"}, "what is read stands left"
+        (image,) = (e for e in slide._elements if e.text == ("xy"[slide is inverse]))
+        left = image.numbers["x"]
         for (row, column), number in np.ndenumerate(x):
-            spot = (slides_2d._EDGE + (column + 0.5) * slides_2d._CELL,)
-            spot += (slides_2d._TOP + (row + 0.5) * slides_2d._CELL,)
+            spot = (left + (column + 0.5) * slides_2d._CELL,)
+            spot += (top + (row + 0.5) * slides_2d._CELL,)
             assert (str(number), *spot) in places
     assert "4×4×1 → 2×2×4" in drawing.title and "2×2×4 → 4×4×1" in inverse.title
 

@@ -9,20 +9,18 @@ import dataclasses
 import operator
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+import flags
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-
-from cnn import config, describe, devices, epoch, metrics, models, steps  # noqa: E402
-from cnn.state import create_state  # noqa: E402
+from cnn import config, describe, devices, epoch, metrics, models, steps
+from cnn.errors import UserError
+from cnn.state import create_state
 
 Round = Callable[[], float]
 NUM_CLASSES = 10
@@ -176,9 +174,15 @@ def make_torch(python: str, case: Case, what: str, layout: str, mode: str) -> Ro
     )
 
     def run_round() -> float:
-        worker.stdin.write("round\n")
-        worker.stdin.flush()
-        return float(worker.stdout.readline())
+        try:
+            worker.stdin.write("round\n")
+            worker.stdin.flush()
+        except BrokenPipeError:
+            pass  # no line will come
+        line = worker.stdout.readline()
+        if not line:
+            raise UserError(f"PyTorch's process for {case} ended, as said above")
+        return float(line)
 
     return run_round
 
@@ -204,6 +208,7 @@ def take_turns(
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, run_round in contenders.items():
+            flags.tell(f"round {number} of {rounds}: {name}")
             time.sleep(_PAUSE)
             seconds = run_round()
             if number:
@@ -215,31 +220,3 @@ def compare_with(ours: list[float], values: list[float]) -> str:
     """Write the median of ours / theirs, with its range; neighbours in time."""
     ratios = [a / b for a, b in zip(ours, values, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-
-
-def measure_peak(size: int = 2048, repeats: int = 5) -> float:
-    """Measure the multiply-accumulates a second of a square matrix product."""
-    a = jnp.ones((size, size), jnp.float32)
-    mesh = devices.make_mesh("data:1")
-    options = devices.choose_compiler_options("auto", mesh, float("inf"))
-    product = jax.jit(jnp.matmul, compiler_options=options)
-    product(a, a).block_until_ready()
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        product(a, a).block_until_ready()
-        best = min(best, time.perf_counter() - started)
-    return size**3 / best
-
-
-def measure_bandwidth(megabytes: int = 512, repeats: int = 5) -> float:
-    """Measure the bytes a second that are read and written by scaling an array."""
-    a = jnp.ones((megabytes * 2**18,), jnp.float32)
-    scale = jax.jit(lambda x: 2 * x)
-    scale(a).block_until_ready()
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        scale(a).block_until_ready()
-        best = min(best, time.perf_counter() - started)
-    return 2 * a.nbytes / best

@@ -6,29 +6,30 @@
 Without a folder of yours (class folders, as --dataset=folder:PATH takes them) JPEG
 files of that size are made and decoded to it. Decoding goes the way of training, by the
 dataset's own `read` and its threads, which are held to so many cores; a resident set is
-gathered on the device. The best of the rounds is printed. One core's rate is what
-`--mode=describe --decode_images_per_second=` takes.
+gathered on the device. The best of the rounds is printed; the last column is the share
+of the memory's bandwidth that writing and reading these pixels once takes. One core's
+rate is what `--mode=describe --decode_images_per_second=` takes.
 """
 
 import argparse
-import json
+import math
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flags
 import jax
+import limits
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from cnn import devices  # noqa: E402
-from cnn.data import DataOptions, feed, load_dataset  # noqa: E402
-from cnn.data.chunks import Loader  # noqa: E402
-from cnn.data.images import Images  # noqa: E402
+from cnn import devices
+from cnn.data import DataOptions, feed, load_dataset
+from cnn.data.chunks import Loader
+from cnn.data.images import Images
+from cnn.errors import UserError
 
 BATCH = 32
 
@@ -96,50 +97,63 @@ def make_row(what: str, cores: int, rate: float) -> dict[str, Any]:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--folder", default="")
-    parser.add_argument("--dataset", default="")
-    parser.add_argument("--data_dir", default="")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", default="")
+    add, positive = parser.add_argument, flags.positive
+    add("--size", type=positive, default=224, help="of the JPEG files, pixels a side")
+    add("--images", type=positive, default=512)
+    add("--folder", default="", help="class folders of your own")
+    add("--dataset", default="", help="another one, as tfds:NAME")
+    add("--data_dir", default="")
+    add("--rounds", type=positive, default=3)
+    add("--json", type=flags.new_file)
     options = parser.parse_args()
     if options.images < BATCH:
         parser.error(f"--images={options.images} is less than a batch of {BATCH}")
     return options
 
 
+def measure_all(name: str, dataset: str, size: int, options: Any) -> list[dict]:
+    """Measure one dataset; an image size of 0 keeps its own."""
+    data = DataOptions(
+        dataset=dataset, data_dir=options.data_dir, image_size=size, resident="never"
+    )
+    images = load_dataset(data).train
+    if len(images) < BATCH:
+        raise UserError(f"{dataset} has {len(images)} images; a batch takes {BATCH}")
+    flags.tell(f"{name}: decoding, then loading")
+    rows = measure_decoding(name, images, options)
+    rows += measure_loaders(name, images, options)
+    pixels = math.prod(images.shape)
+    return [row | {"bytes_per_image": pixels} for row in rows]
+
+
 def main() -> None:
     """Measure every source and print the table."""
     options = parse()
-    rows = []
+    devices.configure(devices.DeviceOptions(compilation_cache="off"))
+    bandwidth, rows = limits.measure_bandwidth(), []
     with tempfile.TemporaryDirectory() as made:
-        folder = options.folder or made
+        folder, size = options.folder or made, options.size
         if not options.folder:
-            make_folder(Path(made), options.size, options.images)
-        size = options.size
-        asked = {f"{size}x{size} JPEG files": (f"folder:{folder}", size)}
+            make_folder(Path(made), size, options.images)
+        files = f"{size}x{size} JPEG files"
+        rows += measure_all(files, f"folder:{folder}", size, options)
         if options.dataset:
-            asked[options.dataset] = (options.dataset, 0)
-        for name, (dataset, size) in asked.items():
-            data = DataOptions(
-                dataset=dataset,
-                data_dir=options.data_dir,
-                image_size=size,
-                resident="never",
-            )
-            images = load_dataset(data).train
-            rows += measure_decoding(name, images, options)
-            rows += measure_loaders(name, images, options)
-    print("| what | cores | images/s | images/s and core |\n|---|---|---|---|")
+            rows += measure_all(options.dataset, options.dataset, 0, options)
+    device = devices.describe_device()
+    print(f"{device}, jax {jax.__version__}, best of {options.rounds}")
+    print("| what | cores | images/s | images/s and core | of the bandwidth |")
+    print("|---|---|---|---|---|")
     for row in rows:
         rate, cores = row["images_per_second"], row["cores"]
-        print(f"| {row['what']} | {cores} | {rate:,.0f} | {rate / cores:,.0f} |")
-    if options.json:
-        about = {"device": devices.describe_device(), "jax": jax.__version__}
-        text = json.dumps(about | {"images": options.images, "rows": rows}, indent=1)
-        Path(options.json).write_text(text + "\n")
+        row["of_the_bandwidth"] = 2 * row["bytes_per_image"] * rate / bandwidth
+        print(
+            f"| {row['what']} | {cores} | {rate:,.0f} | {rate / cores:,.0f} | "
+            f"{row['of_the_bandwidth']:.2%} |"
+        )
+    about = {"device": device, "jax": jax.__version__}
+    found = {"images": options.images, "bandwidth_bytes_per_second": bandwidth}
+    flags.write_json(options.json, about | found | {"rows": rows})
 
 
 if __name__ == "__main__":
-    main()
+    flags.run(main)

@@ -5,28 +5,26 @@
 Weak: every device has --batch_size images a step, so that more devices see more images.
 Strong: all devices together have --batch_size images a step. The numbers of devices
 take turns, a round of --steps each, after a warm-up round; efficiency is images/s over
-that of one device in the same round, divided by the number of devices. --split shards
+that of the first number of devices in the same round, by devices. --split shards
 parameters and optimizer state too (axis `model` of 2; needs even numbers of devices).
-On CPU the devices are virtual and share the cores: what is seen there is what dividing
-the work costs, not what more hardware brings. Prints a Markdown table.
+The last column is multiply-accumulates (three times those of the forward pass) over
+those of a matrix product on as many devices, measured just before. On CPU the devices
+are virtual and share the cores, hence also the peak: what is seen there is what
+dividing the work costs, not what more hardware brings. Prints a Markdown table.
 """
 
 import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+import flags
+import jax
+import limits
+import numpy as np
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-
-from cnn import config, devices, epoch, models, steps  # noqa: E402
-from cnn.state import create_state  # noqa: E402
+from cnn import config, describe, devices, epoch, models, steps
+from cnn.state import create_state
 
 KINDS = ("weak", "strong")
 
@@ -74,16 +72,26 @@ def make_round(options: argparse.Namespace, axes: str, batch_size: int) -> Calla
     return run_round
 
 
-def measure(options: argparse.Namespace, kind: str, counts: list[int]) -> list[dict]:
+def measure_share(options: argparse.Namespace) -> float:
+    """Return the share of one device's peak that an image a second is."""
+    run = config.make_config({"model": options.model})
+    model = models.create_model(run.model, 10)
+    macs = 3 * describe.describe_model(model, (options.size, options.size, 3))["macs"]
+    return macs / limits.measure_peak(options.precision)
+
+
+def measure(options: argparse.Namespace, kind: str, share: float) -> list[dict]:
     """Measure one kind of scaling, printing a row of the table for each count."""
-    rounds = {}
+    rounds, counts = {}, options.devices
     for count in counts:
+        flags.tell(f"{kind}, {count} devices: making the state")
         axes = f"data:{count // 2},model:2" if options.split else f"data:{count}"
         batch_size = options.batch_size * (count if kind == "weak" else 1)
         rounds[count] = axes, batch_size, make_round(options, axes, batch_size)
     speeds: dict[int, list[float]] = {count: [] for count in counts}
     for number in range(options.rounds + 1):
         for count, (_, _, run_round) in rounds.items():
+            flags.tell(f"{kind}, round {number} of {options.rounds}, {count} devices")
             found = run_round()
             if number:  # the first round compiles
                 speeds[count].append(found)
@@ -93,9 +101,13 @@ def measure(options: argparse.Namespace, kind: str, counts: list[int]) -> list[d
         pairs = zip(values, speeds[first], strict=True)
         ratios = [value / base * first / count for value, base in pairs]
         low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+        # Virtual devices of a CPU are not more hardware.
+        hardware = 1 if jax.default_backend() == "cpu" else count
+        median = statistics.median(values)
+        of_peak = share * median / hardware
         print(
-            f"| {kind} | {axes} | {batch_size} | {statistics.median(values):,.0f} | "
-            f"{middle:.2f} ({low:.2f}–{high:.2f}) |",
+            f"| {kind} | {axes} | {batch_size} | {median:,.0f} | "
+            f"{middle:.2f} ({low:.2f}–{high:.2f}) | {of_peak:.1%} |",
             flush=True,
         )
         rows.append(
@@ -105,37 +117,50 @@ def measure(options: argparse.Namespace, kind: str, counts: list[int]) -> list[d
                 "batch_size": batch_size,
                 "images_per_second": values,
                 "efficiency": ratios,
+                "of_the_peak": of_peak,
             }
         )
     return rows
 
 
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add, positive = parser.add_argument, flags.positive
+    counts = flags.positives
+    add("--devices", default="1,2,4,8", type=counts, help="numbers of devices")
+    add("--model", default="resnet20")
+    add("--size", type=positive, default=32, help="pixels a side")
+    add("--batch_size", type=positive, default=64)
+    add("--steps", type=positive, default=4, help="steps a round")
+    add("--rounds", type=positive, default=5)
+    add("--precision", default="float32", choices=("float32", "bfloat16"))
+    add("--split", action="store_true", help="parameters over two devices as well")
+    add("--json", type=flags.new_file)
+    options = parser.parse_args()
+    odd = [count for count in options.devices if count % 2]
+    if options.split and odd:
+        parser.error(f"--split needs even --devices, as 2,4,8; there is {odd[0]}")
+    return options
+
+
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--devices", default="1,2,4,8", help="numbers of devices")
-    parser.add_argument("--model", default="resnet20")
-    parser.add_argument("--size", type=int, default=32, help="pixels a side")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=4, help="steps a round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", default="float32")
-    parser.add_argument("--split", action="store_true")
-    parser.add_argument("--json", default="")
-    options = parser.parse_args()
-    counts = [int(count) for count in options.devices.split(",")]
-    devices.configure(
-        devices.DeviceOptions(cpu_devices=max(counts), compilation_cache="off")
-    )
+    options = parse()
+    models.get_published_input(options.model)  # refuses an unknown one
+    most = max(options.devices)
+    devices.configure(devices.DeviceOptions(cpu_devices=most, compilation_cache="off"))
+    for count in options.devices:
+        devices.check_batch_size(options.batch_size, devices.make_mesh(f"data:{count}"))
     about = f"{devices.describe_device()}, jax {jax.__version__}, n = {options.rounds}"
     print(f"{about}, {options.model} {options.size}x{options.size}")
-    print("| kind | mesh | batch | images/s, median | efficiency, median (range) |")
-    print("|---|---|---|---|---|")
-    rows = [row for kind in KINDS for row in measure(options, kind, counts)]
-    if options.json:
-        found = {"about": about, "options": vars(options), "rows": rows}
-        Path(options.json).write_text(json.dumps(found, indent=2) + "\n")
+    share = measure_share(options)
+    print("| kind | mesh | batch | images/s | efficiency (range) | of the peak |")
+    print("|---|---|---|---|---|---|", flush=True)
+    rows = [row for kind in KINDS for row in measure(options, kind, share)]
+    given = vars(options) | {"json": str(options.json)}
+    flags.write_json(options.json, {"about": about, "options": given, "rows": rows})
 
 
 if __name__ == "__main__":
-    main()
+    flags.run(main)

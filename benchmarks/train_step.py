@@ -1,30 +1,34 @@
-"""Training steps and forward passes of our models beside a plain loop and PyTorch.
+"""Training steps and forward passes of our models beside plain flax and PyTorch.
 
     python benchmarks/train_step.py [--torch_python=PATH] [--models=resnet20,wrn_16_4]
 
 Contenders take turns, a round each, after a warm-up round; a ratio compares neighbours
 in time. `loop` calls our jitted step from Python, `plain` is that loop with
---convolution=plain, as a plain flax program has it. Two rows are limits, not
+--convolution=plain and XLA's library, and `flax` is a loop of flax's own layers and
+optax (`plain_flax.py`). Two rows are limits, not
 contenders. `operations`: multiply-accumulates of the convolutions and dense layers
 (three times those of the forward pass in training) at the speed of a matrix product
 measured just before; the last column is the share of it. `bytes`: each layer's output
 written and read once forwards and, in training, read once backwards and its gradient
 written and read, at the speed of scaling an array. Prints a Markdown table;
---json=FILE writes all rounds.
+--json=FILE writes all rounds, after each case.
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
-from pathlib import Path
 
 import contenders
+import flags
+import jax
+import limits
+import plain_flax
 from contenders import Case, Ours
 
-import jax  # isort: skip
 from cnn import describe, devices, models
+from cnn.errors import UserError
+from cnn.state import count_parameters
 
 # Image size and batch size where they are not 32 and 64; steps a round.
 SIZES = {
@@ -35,14 +39,21 @@ SIZES = {
 }
 REQUIRED = ("resnet20", "wrn_16_4", "simple_cnn", "resnet50", "mobilenet_v2")
 TORCH = (("default", "eager"), ("channels_last", "eager"))
+COMPILED = (*TORCH, ("channels_last", "compiled"))
+WITHOUT_TORCH = (
+    "logistic_regression mlp sliding_regression locally_connected alexnet_2012 "
+    "resnet50v2 resnet101v2 resnet152v2 airbench94"
+).split()
 
 
-def make_case(name: str, steps: int) -> Case:
+def make_case(name: str, options: argparse.Namespace) -> Case:
     """Make the case of a model: 224x224 and batch 16 where it was published so."""
     size, _, _ = models.get_published_input(name)
     usual = (32, 64) if size <= 32 else (224, 16)
     size, batch_size = SIZES.get(name, usual)
-    return Case(name, size, 3, batch_size, steps)
+    size = min(size, options.max_size or size)
+    batch_size = min(batch_size, options.max_batch_size or batch_size)
+    return Case(name, size, 3, batch_size, options.steps)
 
 
 def make_contenders(
@@ -61,11 +72,11 @@ def make_contenders(
             plain = {"convolution": "plain", "cpu_kernels": "xla"}
             plain = Ours(case, **device | plain)
             found["plain"] = plain.make_loop()
-    if options.torch_python and case.model not in ("mlp", "logistic_regression"):
-        pairs = TORCH
-        if options.compiled:
-            pairs = (*pairs, ("channels_last", "compiled"))
-        for layout, mode in pairs:
+    if is_chosen("flax", options.only):
+        parameters = count_parameters(ours.state.params)
+        found["flax"] = plain_flax.make_flax(case, what, options.precision, parameters)
+    if options.torch_python and case.model not in WITHOUT_TORCH:
+        for layout, mode in COMPILED if options.compiled else TORCH:
             name = f"PyTorch {mode}, {layout}"
             if is_chosen(name, options.only):
                 python = options.torch_python
@@ -80,7 +91,9 @@ def is_chosen(name: str, only: str) -> bool:
 
 def compare(case: Case, options: argparse.Namespace, what: str) -> dict:
     """Run the contenders of one case in turns and print their rows."""
-    peak, bandwidth = contenders.measure_peak(), contenders.measure_bandwidth()
+    flags.tell(f"{case}, {what}: the machine's limits, then compilation")
+    peak = limits.measure_peak(options.precision)
+    bandwidth = limits.measure_bandwidth()
     found, ours = make_contenders(case, options, what)
     description = describe.describe_model(ours.task.model, case.shape)
     macs, values = description["macs"], count_outputs(description)
@@ -110,24 +123,41 @@ def count_outputs(description: dict) -> int:
     return sum(math.prod(layer["output_shape"]) for layer in description["layers"])
 
 
+def parse() -> argparse.Namespace:
+    """Read the command line; `models` becomes the list of names."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    torch = flags.python_with_torch
+    add("--torch_python", type=torch, help="a Python with PyTorch")
+    add("--compiled", action="store_true", help="torch.compile too")
+    add("--models", default=",".join(REQUIRED), help="names, or all")
+    add("--what", default="train", choices=("train", "forward", "both"))
+    add("--max_size", type=flags.positive, help="pixels a side, at most")
+    add("--max_batch_size", type=flags.positive, help="images, at most")
+    add("--precision", default="float32", choices=("float32", "bfloat16"))
+    add("--cpu_kernels", default="auto", choices=devices.KERNELS)
+    add("--only", default="", help="contenders beside ours, by parts of names")
+    add("--rounds", default=5, type=flags.positive)
+    add("--steps", default=4, type=flags.positive, help="of a round")
+    add("--json", type=flags.new_file)
+    options = parser.parse_args()
+    if options.compiled and not options.torch_python:
+        parser.error("--compiled needs --torch_python=PATH")
+    names = ["loop", "plain", "flax", *(f"PyTorch {mode}, {x}" for x, mode in COMPILED)]
+    if not any(is_chosen(name, options.only) for name in names):
+        parser.error(f"--only={options.only} is part of none of: {'; '.join(names)}")
+    options.models = options.models.split(",")
+    if options.models == ["all"]:
+        names = [name for name in models.MODELS if name != "wrn_D_K"]
+        options.models = [*names, "wrn_16_4"]
+    return options
+
+
 def main() -> None:
     """Compare the chosen models and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--torch_python", default="", help="a Python with PyTorch")
-    parser.add_argument("--compiled", action="store_true", help="torch.compile too")
-    parser.add_argument("--models", default=",".join(REQUIRED), help="names, or all")
-    parser.add_argument("--what", default="train", choices=("train", "forward", "both"))
-    parser.add_argument("--precision", default="float32")
-    parser.add_argument("--cpu_kernels", default="auto", choices=devices.KERNELS)
-    parser.add_argument("--only", default="", help="contenders, by parts of names")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=4, help="of a round")
-    parser.add_argument("--json", default="")
-    options = parser.parse_args()
+    options = parse()
+    cases = [make_case(name, options) for name in options.models]
     devices.configure(devices.DeviceOptions(compilation_cache="off"))
-    names = options.models.split(",")
-    if options.models == "all":
-        names = [name for name in models.MODELS if name != "wrn_D_K"] + ["wrn_16_4"]
     both = ("train", "forward") if options.what == "both" else (options.what,)
     print(
         f"{devices.describe_device()}, {len(os.sched_getaffinity(0))} cores, "
@@ -135,15 +165,19 @@ def main() -> None:
         f"{options.cpu_kernels}, n = {options.rounds} rounds of {options.steps} steps\n"
     )
     print("| case | what | contender | images/s | ours / it (range) | of the peak |")
-    print("|---|---|---|---|---|---|")
-    found = {}
-    for name in names:
-        case = make_case(name, options.steps)
+    print("|---|---|---|---|---|---|", flush=True)
+    found, failed = {}, []
+    for case in cases:
         for what in both:
-            found[f"{case}, {what}"] = compare(case, options, what)
-    if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=2))
+            try:
+                found[f"{case}, {what}"] = compare(case, options, what)
+            except UserError as error:
+                flags.tell(f"{case}, {what}: {error}")
+                failed.append(f"{case}, {what}")
+            flags.write_json(options.json, found)
+    if failed:
+        raise UserError(f"without figures: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":
-    main()
+    flags.run(main)

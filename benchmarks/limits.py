@@ -1,0 +1,49 @@
+"""What the machine can do: multiply-accumulates and bytes a second, measured."""
+
+import time
+from collections.abc import Callable
+
+import flags  # noqa: F401
+import jax
+import jax.numpy as jnp
+
+from cnn import devices
+
+_REPEATS = 5
+
+
+def measure_peak(precision: str = "float32") -> float:
+    """Measure the multiply-accumulates a second of a square matrix product.
+
+    Args:
+        precision: what the product is computed in, as `--precision`.
+
+    Returns:
+        Of one device; on CPU, of all cores that are one device.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    size = 2048 if on_cpu else 8192
+    dtype = devices.get_dtype(devices.DeviceOptions(precision=precision))
+    a = jnp.ones((size, size), dtype)
+    mesh = devices.make_mesh("data:1")
+    options = devices.choose_compiler_options("auto", mesh, float("inf"))
+    product = jax.jit(jnp.matmul, compiler_options=options)
+    return size**3 / _take_best(lambda: product(a, a))
+
+
+def measure_bandwidth(megabytes: int = 512) -> float:
+    """Measure the bytes a second that are read and written by scaling an array."""
+    a = jnp.ones((megabytes * 2**18,), jnp.float32)
+    scale = jax.jit(lambda x: 2 * x)
+    return 2 * a.nbytes / _take_best(lambda: scale(a))
+
+
+def _take_best(function: Callable[[], jax.Array]) -> float:
+    """Return the seconds of the quickest call, after one that compiles."""
+    best = float("inf")
+    for number in range(_REPEATS + 1):
+        started = time.perf_counter()
+        function().block_until_ready()
+        if number:
+            best = min(best, time.perf_counter() - started)
+    return best

@@ -127,7 +127,8 @@ def _draw_stage(
     caption = (
         "For each channel, left the nine patches of the set that excite it most, "
         "strongest first, each as large as its receptive field (grey lies outside the "
-        "image); right, what in each does, by guided gradients, on a scale of its own."
+        "image); right, what in each does, by guided gradients, on a scale of its own. "
+        "Channels that no image excites are left out."
     )
     return picture.save(figure, path, title, caption)
 

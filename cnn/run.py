@@ -92,7 +92,7 @@ class Run:
         self.hyperparameters = config.make_hyperparameters()
         self._built: dict[int, tuple[Program, Callable[..., TrainState]]] = {}
         self._enter(0)
-        self.frozen, self.pace = {}, Pace()
+        self.frozen, self.pace, self._seconds_before = {}, Pace(), 0.0
 
     @property
     def step(self) -> int:
@@ -127,7 +127,7 @@ class Run:
         self.state, self.sums, _ = checkpoint.load_state(self._newest, *like)
         self.records = Records(**self._stored["records"])
         self.frozen = self._stored.get("transfer", {}).get("frozen", {})
-        self._started -= self.records.seconds
+        self._seconds_before = self.records.seconds
         self.profiler.check_ahead(self.step)
         self.terminal.say(f"going on from step {self.step} of {self.total_steps}")
 
@@ -181,7 +181,8 @@ class Run:
 
     def update_seconds(self) -> None:
         """Bring the record of the run's time up to now."""
-        self.records.seconds = time.perf_counter() - self._started
+        passed = time.perf_counter() - self._started
+        self.records.seconds = self._seconds_before + passed
 
     def describe_checkpoint(self) -> dict[str, Any]:
         """Return what a checkpoint says of itself, as JSON."""
@@ -210,8 +211,7 @@ class Run:
             state = create_state(*static, numbers, taken, trained)
             return devices.place_state(self.mesh, state)
 
-        options = devices.choose_creation_options(self.mesh)
-        return jax.jit(create, compiler_options=options)
+        return jax.jit(create)
 
     def _choose_phase(self, step: int) -> None:
         """Take up the phase that took a step, counted from 1, or takes the first."""

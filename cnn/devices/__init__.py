@@ -13,11 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cnn.devices.kernels import (
-    KERNELS,
-    choose_compiler_options,
-    choose_creation_options,
-)
+from cnn.devices.kernels import KERNELS, choose_compiler_options
 from cnn.devices.mesh import (
     check_batch_size,
     describe_device,
@@ -38,7 +34,6 @@ __all__ = [
     "check_batch_size",
     "check_jax_version",
     "choose_compiler_options",
-    "choose_creation_options",
     "configure",
     "describe_device",
     "gather",

@@ -1,4 +1,4 @@
-"""How programs are compiled on CPU: by which library, and how thoroughly.
+"""Which library computes the convolutions and matrix products of a program on CPU.
 
 oneDNN is faster than what XLA chooses by itself (docs/performance.md), but programs
 that call it cannot be kept in the compilation cache, and with several devices in one
@@ -48,21 +48,3 @@ def choose_compiler_options(kernels: str, mesh: Mesh, macs: float) -> dict[str, 
     large = kernels == "auto" and macs >= LEAST_MACS
     chosen = kernels == "onednn" or large
     return dict(_ONEDNN) if chosen and on_cpu and alone and knows else {}
-
-
-def choose_creation_options(mesh: Mesh) -> dict[str, Any]:
-    """Choose the options with which the program that creates a state is compiled.
-
-    It runs once, for milliseconds, and LLVM spends most of its time on its many small
-    loops that draw random bits: resnet20's took 17 s of one core, at level 1 1.5 s. The
-    numbers are the same bits; at level 0, which fuses no multiplication with an
-    addition, they are not.
-
-    Args:
-        mesh: the devices.
-
-    Returns:
-        For `jax.jit(compiler_options=…)`; empty except on CPU.
-    """
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return {"xla_backend_optimization_level": 1} if on_cpu else {}

@@ -90,8 +90,7 @@ class Stacked:
                 ),
                 axis,
                 mesh,
-            ),
-            compiler_options=devices.choose_creation_options(mesh),
+            )
         )
         self._train = programs.make_train_trials(task, axis, mesh)
         self._compiled_train: Any = None

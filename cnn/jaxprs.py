@@ -13,8 +13,8 @@ ELEMENTWISE = frozenset(
     "floor ge gt integer_pow iota is_finite le log log1p logistic lt max min mul ne "
     "neg nextafter not or pad pow random_bits random_fold_in random_seed random_unwrap "
     "random_wrap reduce_precision rem rev round rsqrt select_n shift_left "
-    "shift_right_arithmetic shift_right_logical sign sin slice sqrt square stack sub "
-    "tanh xor".split()
+    "shift_right_arithmetic shift_right_logical sign sin slice split sqrt square stack "
+    "sub tanh xor".split()
 )
 # Read what is computed element by element without its being written.
 REDUCTIONS = frozenset(

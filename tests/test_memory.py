@@ -20,6 +20,7 @@ def test_what_is_computed_element_by_element_is_not_kept():
     kept = x.nbytes
     assert count(lambda x: jnp.tanh(x * 2 + 1), x) == kept
     assert count(lambda x: (jnp.tanh(x * 2) + jnp.exp(x)).sum(), x) == 4
+    assert count(lambda x: sum(jnp.split(jnp.exp(x), 4)).sum(), x) == 4
 
 
 def test_what_a_product_reads_and_makes_is_kept():

@@ -77,9 +77,14 @@ def make_muon_sgd(
     }
 
     def name_rules(params: Any) -> Any:
-        return jax.tree.map(lambda x: "muon" if x.ndim == 4 else "others", params)
+        return jax.tree.map(lambda x: "muon" if is_stepped(x) else "others", params)
 
     return optax.partition(rules, name_rules)
+
+
+def is_stepped(leaf: Any) -> bool:
+    """Say whether Muon trains a parameter: the kernel of a convolution."""
+    return leaf.ndim == 4
 
 
 def step_orthogonally(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from cnn import muon
 from cnn.data.images import Dataset
 from cnn.errors import UserError
 from cnn.options import split_numbers
@@ -120,7 +121,7 @@ def _make_rates(
     rates = make_rates(named, layers, list(params), until)
     if config.optimizer.optimizer == "muon_sgd":
         for path, _, number, _ in rates:
-            if params[path].ndim == 4 and (number >= 0 or options.layer_decay):
+            if muon.is_stepped(params[path]) and (number >= 0 or options.layer_decay):
                 flag = "learning_rate_for" if number >= 0 else "layer_decay"
                 raise UserError(
                     f"--{flag} does not change how {path} is trained: under "

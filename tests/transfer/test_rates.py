@@ -103,3 +103,10 @@ def test_a_rate_that_muon_would_undo_is_refused(capsys, tmp_path, flag):
     rule = ["--optimizer=muon_sgd", "--decoupled_rates"]
     assert run_main(f"--workdir={tmp_path / 'run'}", *rule, flag) == 2
     assert "--muon_learning_rate" in capsys.readouterr().err
+
+
+def test_rates_of_what_muon_leaves_alone_are_taken(tmp_path):
+    """Biases and the head are trained by the other rule, which heeds them."""
+    flags = ["--optimizer=muon_sgd", "--decoupled_rates", "--epochs=1"]
+    flags += ["--learning_rate_for=head=0.1,.*norm/bias=2"]
+    assert run_main(f"--workdir={tmp_path / 'run'}", *flags) == 0

@@ -92,6 +92,18 @@ def test_no_image_is_shown_for_them_in_maximisation(subject, tmp_path, monkeypat
     assert not classes.texts and "nor by 50 of the set" in caption
 
 
+def test_what_another_image_excites_is_shown(subject, tmp_path, monkeypatch):
+    """No image of the set excites any channel, but what is drawn for three does."""
+
+    def find_all_silent(run, stages):
+        return {stage.name: np.ones(stage.shape[-1], bool) for stage in stages}
+
+    monkeypatch.setattr(subject.searched, "find_silent", find_all_silent)
+    figure, _ = draw(draw_maximisation, subject, tmp_path, monkeypatch)["maximisation"]
+    positions = [text.get_position() for text in figure.axes[0].texts]
+    assert positions == [(DEAD + 0.5, 0.5)]
+
+
 def test_their_kernels_are_not_scaled_up(subject, tmp_path, monkeypatch):
     figure, caption = draw(draw_kernels, subject, tmp_path, monkeypatch)[
         "kernels_first"

@@ -158,7 +158,7 @@ def main() -> None:
     print("| kind | mesh | batch | images/s | efficiency (range) | of the peak |")
     print("|---|---|---|---|---|---|", flush=True)
     rows = [row for kind in KINDS for row in measure(options, kind, share)]
-    given = vars(options) | {"json": str(options.json)}
+    given = {name: value for name, value in vars(options).items() if name != "json"}
     flags.write_json(options.json, {"about": about, "options": given, "rows": rows})
 
 

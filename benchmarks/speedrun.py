@@ -91,12 +91,12 @@ def measure(config: Any, seeds: int, name: str) -> dict[str, Any]:
     }
 
 
-def print_table(result: dict[str, Any], full: bool) -> None:
+def print_table(result: dict[str, Any]) -> None:
     """Print what was measured, and whether it is the real thing."""
     seeds, mean = len(result["accuracies"]), result["mean_accuracy"]
     low, seconds = result["interval"][0], result["seconds_per_run"]
     half = "" if low is None else f" ± {mean - low:.2%} (95 %)"
-    size = "full" if full else "small: no figure of the record's recipe"
+    size = "full" if result["is_full"] else "small: no figure of the record's recipe"
     print(
         f"{result['device']}, jax {result['jax']}, --executor={result['executor']}; "
         f"warm-up and compilation apart, {result['warmup_seconds']:.0f} s"
@@ -132,7 +132,7 @@ def main() -> None:
         "device": devices.describe_device(),
         "jax": jax.__version__,
     }
-    print_table(result, arguments.full)
+    print_table(result)
     flags.write_json(arguments.json, result)
 
 

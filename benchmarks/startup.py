@@ -1,6 +1,6 @@
 """Seconds from the command to the first steps: imports, data, compilation, cache.
 
-    python benchmarks/startup.py [--rounds=3] [--images=5000] [--json=FILE]
+    python benchmarks/startup.py [--rounds=3] [--images=5000] [--cpu_kernels=xla]
 
 Each round starts a process with an empty compilation cache (cold) and another with the
 cache that the first has left (warm), for the preset digits and for cifar10_resnet20 on
@@ -17,16 +17,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import flags
 import numpy as np
-
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
 
 PRESETS = ("digits", "cifar10_resnet20")
 PHASES = ("import", "data", "state", "compile", "first step")
 
 
-def run_child(preset: str, cache: str, dataset: str) -> None:
+def run_child(preset: str, cache: str, dataset: str, kernels: str) -> None:
     """Go through the phases of a run in this process and print their seconds."""
     seconds, started = {}, time.perf_counter()
 
@@ -41,7 +39,7 @@ def run_child(preset: str, cache: str, dataset: str) -> None:
 
     note("import")
     changes = {"dataset": dataset} if dataset else {}
-    changes |= {"compilation_cache": cache}
+    changes |= {"compilation_cache": cache, "cpu_kernels": kernels}
     config = config_module.make_config(config_module.load_preset(preset), changes)
     devices.configure(config.device)
     with tempfile.TemporaryDirectory() as directory:
@@ -65,9 +63,9 @@ def run_child(preset: str, cache: str, dataset: str) -> None:
     print(json.dumps(seconds))
 
 
-def measure(preset: str, cache: str, dataset: str) -> dict[str, float]:
+def measure(*arguments: str) -> dict[str, float]:
     """Return the seconds of the phases of a new process."""
-    command = [sys.executable, __file__, "--child", preset, cache, dataset]
+    command = [sys.executable, __file__, "--child", *arguments]
     output = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(output.stdout.splitlines()[-1])
 
@@ -75,7 +73,7 @@ def measure(preset: str, cache: str, dataset: str) -> dict[str, float]:
 def measure_help() -> float:
     """Return the seconds of `python main.py --help`."""
     started = time.perf_counter()
-    command = [sys.executable, str(ROOT / "main.py"), "--help"]
+    command = [sys.executable, str(flags.ROOT / "main.py"), "--help"]
     subprocess.run(command, capture_output=True, check=True)
     return time.perf_counter() - started
 
@@ -94,14 +92,16 @@ def make_dataset(directory: Path, count: int) -> str:
 
 def main() -> None:
     """Measure all presets in turns and print the table."""
+    if sys.argv[1:2] == ["--child"]:
+        return run_child(*sys.argv[2:])
+    from cnn.devices import KERNELS  # not above: a child times its imports
+
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--json", default="")
+    parser.add_argument("--rounds", type=flags.positive, default=3)
+    parser.add_argument("--images", type=flags.positive, default=5000)
+    parser.add_argument("--cpu_kernels", default="auto", choices=KERNELS)
+    parser.add_argument("--json", type=flags.new_file)
     options = parser.parse_args()
-    if options.child:
-        return run_child(*options.child)
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as directory:
         random = make_dataset(Path(directory), options.images)
@@ -111,17 +111,18 @@ def main() -> None:
                 dataset = "" if preset == "digits" else random
                 cache = f"{directory}/{preset}{number}"
                 for kind in ("cold", "warm"):
-                    for phase, seconds in measure(preset, cache, dataset).items():
+                    child = preset, cache, dataset, options.cpu_kernels
+                    flags.tell(f"round {number + 1}: {preset}, {kind}")
+                    for phase, seconds in measure(*child).items():
                         name = f"{preset}, {kind}: {phase}"
                         found.setdefault(name, []).append(seconds)
     print("| what | seconds, median | range |\n|---|---|---|")
     for name, seconds in found.items():
         middle, low, high = statistics.median(seconds), min(seconds), max(seconds)
         print(f"| {name} | {middle:.2f} | {low:.2f}–{high:.2f} |")
-    if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
+    flags.write_json(options.json, found)
     return None
 
 
 if __name__ == "__main__":
-    main()
+    flags.run(main)

@@ -5,13 +5,13 @@
 Contenders take turns, a round each, after a warm-up round; a ratio compares neighbours
 in time. `loop` calls our jitted step from Python, `plain` is that loop with
 --convolution=plain and XLA's library, and `flax` is a loop of flax's own layers and
-optax (`plain_flax.py`). Two rows are limits, not
-contenders. `operations`: multiply-accumulates of the convolutions and dense layers
-(three times those of the forward pass in training) at the speed of a matrix product
-measured just before; the last column is the share of it. `bytes`: each layer's output
-written and read once forwards and, in training, read once backwards and its gradient
-written and read, at the speed of scaling an array. Prints a Markdown table;
---json=FILE writes all rounds, after each case.
+optax (`plain_flax.py`). Two rows are limits, not contenders. `operations`:
+multiply-accumulates of the convolutions and dense layers (three times those of the
+forward pass in training) at the speed of a matrix product measured just before; the
+last column is the share of it. `bytes`: each layer's output written and read once
+forwards and, in training, read once backwards and its gradient written and read, at the
+speed of scaling an array. Prints a Markdown table; --json=FILE writes all rounds, after
+each case.
 """
 
 import argparse

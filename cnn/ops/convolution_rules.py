@@ -9,6 +9,10 @@ input gradient is written as such a convolution, and the kernel gradient as matr
 products over chunks of images that fit the cache.
 """
 
+import itertools
+import math
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -18,6 +22,7 @@ from cnn.ops.geometry import Pairs
 from cnn.ops.taps import list_taps, sum_dtype
 
 _CHUNK_BYTES = 6_000_000  # less makes products too small for several threads
+_WIDE = 256  # so many features fill a product; with three times as many it is slower
 
 
 def plain(
@@ -88,26 +93,74 @@ def input_gradient(
     dilation: tuple[int, ...],
     groups: int,
 ) -> jax.Array:
-    """Compute the 2-D input gradient as a convolution of stride 1."""
-    spread, around = [(0, 0, 0)], []
-    single = kernel.shape[:2] == (1, 1)
-    for axis in (0, 1):
-        reach = geometry.extent(kernel.shape[axis], dilation[axis])
-        length = geometry.extent(gradient.shape[1 + axis], stride[axis])
-        low = reach - 1 - padding[axis][0]
-        high = shape[1 + axis] + reach - 1 - length - low
-        kept = (0, 0) if single else (max(low, 0), max(high, 0))
-        around.append(kept)
-        spread.append((low - kept[0], high - kept[1], stride[axis] - 1))
-    spread = [*spread, (0, 0, 0)]
-    zero = jnp.zeros((), gradient.dtype)
-    kernel = _exchange_channels(kernel[::-1, ::-1], groups)
-    static = ((1, 1), tuple(around), dilation, groups)
-    if single:  # one tap: the zeros between the pixels need no product
-        return lax.pad(convolve(gradient, kernel, *static), zero, spread)
-    if spread != [(0, 0, 0)] * 4:
-        gradient = lax.pad(gradient, zero, spread)
-    return convolve(gradient, kernel, *static)
+    """Compute the 2-D input gradient as one convolution of stride 1 for each phase.
+
+    Pixels of x whose rows and columns have the same remainder by the stride, a phase,
+    meet the same taps. So each phase is a convolution of the gradient with these taps
+    alone; zeros between the gradient's pixels would cost stride² times the products.
+    """
+    sizes = shape[1:3], kernel.shape[:2], gradient.shape[1:3], stride, padding, dilation
+    phases = [_list_phases(*axis) for axis in zip(*sizes, strict=True)]
+    parts = []
+    for rows, columns in itertools.product(*phases):
+        taps = kernel[rows.taps, columns.taps][::-1, ::-1]
+        taps = _exchange_channels(taps, groups)
+        static = (rows.padding, columns.padding), (rows.dilation, columns.dilation)
+        seen = _pad(gradient, rows.cut, columns.cut)
+        found = convolve(seen, taps, (1, 1), *static, groups)
+        parts.append(_pad(found, rows.place, columns.place))
+    return sum(parts[1:], parts[0]) if parts else jnp.zeros(shape, gradient.dtype)
+
+
+def _pad(x: jax.Array, rows: tuple, columns: tuple) -> jax.Array:
+    """Put zeros around and between pixels, or cut some, as `lax.pad` counts them."""
+    if rows == columns == (0, 0, 0):
+        return x
+    none = (0, 0, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), (none, rows, columns, none))
+
+
+class _Phase(NamedTuple):
+    """What the pixels of an axis see that have the same remainder by the stride."""
+
+    taps: slice  # of the kernel, in its order
+    dilation: int  # between these taps, in pixels of the gradient
+    padding: tuple[int, int]  # zeros around the gradient
+    cut: tuple[int, int, int]  # what no tap meets, as `lax.pad` takes it
+    place: tuple[int, int, int]  # of the results among all pixels, as `lax.pad` takes
+
+
+def _list_phases(length, taps, pixels, stride, padding, dilation) -> list[_Phase]:
+    """List the phases of an axis in which a tap meets a pixel, at most `stride` many.
+
+    Tap a leads pixel i of x to pixel (i + low − a · dilation) / stride of the gradient
+    where that is whole: for a phase with every `step`th tap.
+    """
+    common = math.gcd(stride, dilation)
+    step, apart = stride // common, dilation // common
+    phases = []
+    for start in range(min(stride, length)):
+        reached = [start + padding[0] - a * dilation for a in range(min(step, taps))]
+        first = next((a for a, i in enumerate(reached) if i % stride == 0), None)
+        if first is None:
+            continue
+        count = -(-(length - start) // stride)
+        reach = (len(range(first, taps, step)) - 1) * apart
+        low = reach - reached[first] // stride
+        high = count + reach - pixels - low
+        cut = min(low, 0), min(high, 0)
+        if pixels + sum(cut) <= 0:
+            continue
+        phases.append(
+            _Phase(
+                taps=slice(first, None, step),
+                dilation=apart,
+                padding=(max(low, 0), max(high, 0)),
+                cut=(*cut, 0),
+                place=(start, length - start - (count - 1) * stride - 1, stride - 1),
+            )
+        )
+    return phases
 
 
 def kernel_gradient(
@@ -174,7 +227,9 @@ def _multiply_shifts(x, gradient, shape, stride, padding, dilation, groups):
 
     A tap (a, b) meets row i + a·d − low of x with row i of the gradient. Moving the
     gradient's rows instead of x's leaves Sw copies of x and Sh of the gradient where
-    patches would make Sh·Sw of x, and gives the product [Sw·C, Sh·O] two broad sides.
+    patches would make Sh·Sw of x, and gives the product [Sw·C, Sh·O] two broad sides
+    (8×8 pixels, 256 to 256 channels, 64 images: one product 101 ms, a product for each
+    row of the kernel 84; 16×16, 128 to 128: 79 and 85).
     """
     height, width, depth, features = shape
     rows, ends = x.shape[1], gradient.shape[2]
@@ -188,8 +243,12 @@ def _multiply_shifts(x, gradient, shape, stride, padding, dilation, groups):
         around = ((0, 0, 0), (low, high, 0), (0, 0, 0), (0, 0, 0))
         moved.append(lax.pad(gradient, zero, around))
     x = jnp.concatenate(x, -1).reshape(-1, width * depth)
-    moved = jnp.concatenate(moved, -1).reshape(-1, height * features)
-    return jnp.matmul(x.T, moved, preferred_element_type=sum_dtype(x))
+    if features < _WIDE:
+        moved = [jnp.concatenate(moved, -1)]
+    moved = [m.reshape(-1, m.shape[-1]) for m in moved]
+    kind = sum_dtype(x)
+    products = [jnp.matmul(x.T, m, preferred_element_type=kind) for m in moved]
+    return jnp.concatenate(products, -1)
 
 
 def _multiply_patches(x, gradient, shape, stride, padding, dilation, groups):

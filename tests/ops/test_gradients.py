@@ -109,3 +109,16 @@ def test_refuse_a_gradient_of_another_shape():
         gradients.convolution_input_gradient(wrong, kernel, x.shape)
     with pytest.raises(ValueError, match=r"gradient \[5, 7, 6, 4\]"):
         gradients.convolution_kernel_gradient(x, wrong, kernel.shape)
+
+
+@pytest.mark.parametrize(("stride", "dilation", "taps"), [(2, 1, 3), (4, 2, 5)])
+def test_input_gradient_multiplies_no_zeros_between_pixels(stride, dilation, taps):
+    def count(function, *arrays):
+        return jax.jit(function).lower(*arrays).compile().cost_analysis()["flops"]
+
+    static = {"stride": stride, "dilation": dilation, "padding": "same"}
+    x, kernel = jnp.ones((2, 32, 32, 16)), jnp.ones((taps, taps, 16, 16))
+    convolve = functools.partial(convolution.conv2d, formulation="plain", **static)
+    gradient = convolve(x, kernel)
+    rule = functools.partial(RULES[0], input_shape=x.shape, **static)
+    assert count(rule, gradient, kernel) < 1.3 * count(convolve, x, kernel)

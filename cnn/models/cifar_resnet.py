@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn.models import layers
-from cnn.ops import pooling
+from cnn.ops import activation, pooling
 from cnn.options import option
 
 
@@ -68,7 +68,7 @@ class CifarBlock(nn.Module):
             sides = (missing // 2, missing - missing // 2)
             residual = residual[:, ::stride, ::stride]
             residual = jnp.pad(residual, ((0, 0), (0, 0), (0, 0), sides))
-        return nn.relu(x + residual)
+        return activation.relu(x + residual)
 
 
 class CifarResNet(nn.Module):
@@ -102,7 +102,7 @@ class CifarResNet(nn.Module):
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
         x = self.conv(16, 3, padding=1, use_bias=False, name="stem")(x)
-        x = nn.relu(self.norm(name="stem_norm")(x, train))
+        x = activation.relu(self.norm(name="stem_norm")(x, train))
         self.sow("features", "stem_out", x)
         init = nn.initializers
         last_init = init.zeros_init() if self.zero_init_residual else init.ones_init()

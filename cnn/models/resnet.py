@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 
 from cnn.models import layers
-from cnn.ops import pooling
+from cnn.ops import activation, pooling
 from cnn.options import option
 
 
@@ -81,7 +81,7 @@ class Block(nn.Module):
                 x = self.norm(name=f"norm{number}", scale_init=init)(x, train)
                 x = x if is_last else nn.relu(x)
         x = x + residual
-        return x if self.preactivated else nn.relu(x)
+        return x if self.preactivated else activation.relu(x)
 
     def _conv(
         self, features: int, size: int, stride: int, name: str, groups: int = 1

@@ -1,0 +1,29 @@
+"""The ReLU of residual blocks: its values, its gradient, and what that keeps."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn.ops import activation
+
+X = jnp.float32([[-2.0, -0.0, 0.0], [1e-30, 3.0, 7.0]])
+
+
+def test_equals_relu_and_its_gradient():
+    gradient = jnp.float32([[1, 2, 3], [4, 5, 6]])
+    results = [jax.vjp(f, X) for f in (nn.relu, activation.relu)]
+    (expected, pull), (got, own_pull) = results
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(own_pull(gradient)[0], pull(gradient)[0])
+
+
+def test_gradient_needs_the_result_alone():
+    y, pull = jax.vjp(activation.relu, X)
+    (kept,) = jax.tree.leaves(pull)
+    np.testing.assert_array_equal(kept, y)
+
+
+def test_reader_does_not_compute_it_again():
+    twice = jax.jit(lambda x: activation.relu(jnp.sin(x)) + 1)
+    assert "opt-barrier" in twice.lower(X).as_text("hlo")

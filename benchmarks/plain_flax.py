@@ -1,11 +1,11 @@
 """The contender `flax`: what a program of flax's own layers and optax computes.
 
-The models are ours with `nn.Conv`, `nn.BatchNorm`, `nn.Dense`, `nn.max_pool` and
-`nn.avg_pool` in place of the layers of `cnn/`, so that parameters, their names and the
-results are the same; what flax has no layer for is plain JAX in both, and no rule of
-ours for a gradient is left (asserted). One jitted step is called from a Python loop,
-without options for the compiler. Images lie on the device and the state is donated, as
-a careful newcomer does.
+The models are ours with `nn.Conv`, `nn.BatchNorm`, `nn.Dense`, `nn.max_pool`,
+`nn.avg_pool` and `nn.relu` in place of the layers of `cnn/`, so that parameters, their
+names and the results are the same; what flax has no layer for is plain JAX in both, and
+no rule of ours for a gradient is left (asserted). One jitted step is called from a
+Python loop, without options for the compiler. Images lie on the device and the state is
+donated, as a careful newcomer does.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from contenders import Case, Round
 
 from cnn import config, devices, models
 from cnn.models import layers
-from cnn.ops import pooling
+from cnn.ops import activation, pooling
 from cnn.state import count_parameters
 
 
@@ -32,7 +32,11 @@ def use_flax_layers() -> Iterator[None]:
     """Let models that are created and traced inside be made of flax's own layers."""
     parts = {"Conv": _make_conv, "BatchNorm": _make_norm, "Dense": nn.Dense}
     pools = {"max_pool2d": _pool(nn.max_pool), "avg_pool2d": _pool(nn.avg_pool)}
-    with mock.patch.multiple(layers, **parts), mock.patch.multiple(pooling, **pools):
+    with (
+        mock.patch.multiple(layers, **parts),
+        mock.patch.multiple(pooling, **pools),
+        mock.patch.object(activation, "relu", nn.relu),
+    ):
         yield
 
 

@@ -138,7 +138,7 @@ def parse() -> argparse.Namespace:
     add("--cpu_kernels", default="auto", choices=devices.KERNELS)
     add("--only", default="", help="contenders beside ours, by parts of names")
     add("--rounds", default=5, type=flags.positive)
-    add("--steps", default=4, type=flags.positive, help="of a round")
+    add("--steps", default=8, type=flags.positive, help="of a round")
     add("--json", type=flags.new_file)
     options = parser.parse_args()
     if options.compiled and not options.torch_python:

@@ -10,8 +10,6 @@ products over chunks of images that fit the cache.
 """
 
 import itertools
-import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +17,7 @@ from jax import lax
 
 from cnn.ops import geometry, grouped_rules
 from cnn.ops.geometry import Pairs
+from cnn.ops.phases import list_phases
 from cnn.ops.taps import list_taps, sum_dtype
 
 _CHUNK_BYTES = 6_000_000  # less makes products too small for several threads
@@ -100,9 +99,9 @@ def input_gradient(
     alone; zeros between the gradient's pixels would cost stride² times the products.
     """
     sizes = shape[1:3], kernel.shape[:2], gradient.shape[1:3], stride, padding, dilation
-    phases = [_list_phases(*axis) for axis in zip(*sizes, strict=True)]
+    axes = [list_phases(*axis) for axis in zip(*sizes, strict=True)]
     parts = []
-    for rows, columns in itertools.product(*phases):
+    for rows, columns in itertools.product(*axes):
         taps = kernel[rows.taps, columns.taps][::-1, ::-1]
         taps = _exchange_channels(taps, groups)
         static = (rows.padding, columns.padding), (rows.dilation, columns.dilation)
@@ -118,49 +117,6 @@ def _pad(x: jax.Array, rows: tuple, columns: tuple) -> jax.Array:
         return x
     none = (0, 0, 0)
     return lax.pad(x, jnp.zeros((), x.dtype), (none, rows, columns, none))
-
-
-class _Phase(NamedTuple):
-    """What the pixels of an axis see that have the same remainder by the stride."""
-
-    taps: slice  # of the kernel, in its order
-    dilation: int  # between these taps, in pixels of the gradient
-    padding: tuple[int, int]  # zeros around the gradient
-    cut: tuple[int, int, int]  # what no tap meets, as `lax.pad` takes it
-    place: tuple[int, int, int]  # of the results among all pixels, as `lax.pad` takes
-
-
-def _list_phases(length, taps, pixels, stride, padding, dilation) -> list[_Phase]:
-    """List the phases of an axis in which a tap meets a pixel, at most `stride` many.
-
-    Tap a leads pixel i of x to pixel (i + low − a · dilation) / stride of the gradient
-    where that is whole: for a phase with every `step`th tap.
-    """
-    common = math.gcd(stride, dilation)
-    step, apart = stride // common, dilation // common
-    phases = []
-    for start in range(min(stride, length)):
-        reached = [start + padding[0] - a * dilation for a in range(min(step, taps))]
-        first = next((a for a, i in enumerate(reached) if i % stride == 0), None)
-        if first is None:
-            continue
-        count = -(-(length - start) // stride)
-        reach = (len(range(first, taps, step)) - 1) * apart
-        low = reach - reached[first] // stride
-        high = count + reach - pixels - low
-        cut = min(low, 0), min(high, 0)
-        if pixels + sum(cut) <= 0:
-            continue
-        phases.append(
-            _Phase(
-                taps=slice(first, None, step),
-                dilation=apart,
-                padding=(max(low, 0), max(high, 0)),
-                cut=(*cut, 0),
-                place=(start, length - start - (count - 1) * stride - 1, stride - 1),
-            )
-        )
-    return phases
 
 
 def kernel_gradient(

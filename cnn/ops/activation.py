@@ -2,8 +2,8 @@
 
 The next block reads it twice, in its convolution and its shortcut, and so does the
 gradient. A compiler that fuses it into its readers computes it again in each, and the
-block's before it too, for it is a sum of them: the third block of a stage read seven
-arrays where two were needed.
+block's before it too, for it is a sum of them: in resnet20 the third block's read four
+activations where two were needed.
 """
 
 import jax

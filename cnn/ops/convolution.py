@@ -153,7 +153,7 @@ def _choose(x, kernel, *static) -> jax.Array:
         functools.partial(_with_static, rule, static)
         for rule in (convolution_rules.plain, convolution_rules.convolve)
     )
-    if convolution_rules.is_plain(x.shape, kernel.shape, static[-1]):
+    if convolution_rules.is_plain(x, kernel, *static):
         return plain(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=quick, default=plain)
 

@@ -6,7 +6,8 @@ Arrays: x [N, H, W, C], kernel [Sh, Sw, C / groups, O], gradient [N, H', W', O];
 XLA's CPU backend is quick only for convolutions written NHWC, HWIO → NHWC, and the
 gradients that JAX derives are not: inside a loop they ran 40 times slower. So the
 input gradient is written as such a convolution, and the kernel gradient as matrix
-products over chunks of images that fit the cache.
+products over chunks of images that fit the cache. Broad 3×3 convolutions of stride 1
+are computed with a quarter of the multiplications (`winograd`).
 """
 
 import itertools
@@ -15,12 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnn.ops import geometry, grouped_rules
+from cnn.ops import chunks, geometry, grouped_rules, winograd
 from cnn.ops.geometry import Pairs
 from cnn.ops.phases import list_phases
 from cnn.ops.taps import list_taps, sum_dtype
 
-_CHUNK_BYTES = 6_000_000  # less makes products too small for several threads
+_FILTERED = 64  # so many channels, and fewer multiplications pay
+_FILTERED_GRADIENT = 32  # in the kernel gradient, which copies pixels anyway
 _WIDE = 256  # so many features fill a product; with three times as many it is slower
 
 
@@ -44,18 +46,25 @@ def plain(
     )
 
 
-def is_plain(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], groups) -> bool:
+def is_plain(x: jax.Array, kernel: jax.Array, *static) -> bool:
     """Say whether XLA's own convolution is the quickest on CPU.
 
     A kernel with more taps than the image has pixels on an axis falls out of the
     quick convolution (3×3 on 2×2 pixels, 64 channels: 1.7 ms against 0.17 ms as a
     matrix product), and a 1×1 kernel is a product anyway (3.2 against 2.0 ms, at
-    stride 2 1.4 against 0.6 ms). Everything else without groups is slower as
-    patches, by 1.5 to 4 times. `grouped_rules` has those with groups.
+    stride 2 1.4 against 0.6 ms). `winograd` needs fewer multiplications where it
+    applies. Everything else without groups is slower as patches, by 1.5 to 4 times.
+    `grouped_rules` has those with groups.
     """
-    sides = zip(x_shape[1:3], kernel_shape, strict=False)
-    small = kernel_shape[:2] == (1, 1) or any(pixels < taps for pixels, taps in sides)
-    return groups == 1 and not small
+    sides = zip(x.shape[1:3], kernel.shape, strict=False)
+    small = kernel.shape[:2] == (1, 1) or any(pixels < taps for pixels, taps in sides)
+    return static[-1] == 1 and not small and not _is_filtered(x, kernel.shape, static)
+
+
+def _is_filtered(x, kernel_shape, static, least=_FILTERED) -> bool:
+    """Say whether `winograd` is quicker, and in x's type exact enough."""
+    wide = x.dtype.itemsize >= 4
+    return wide and winograd.pays(x.shape, kernel_shape, static, least)
 
 
 def convolve(
@@ -68,8 +77,10 @@ def convolve(
 ) -> jax.Array:
     """Compute the convolution: plain, as a matrix product, or by blocks of groups."""
     static = (stride, padding, dilation, groups)
-    if is_plain(x.shape, kernel.shape, groups):
+    if is_plain(x, kernel, *static):
         return plain(x, kernel, *static)
+    if _is_filtered(x, kernel.shape, static):
+        return winograd.convolve(x, kernel, padding)
     shape = geometry.convolution_shape(x.shape, kernel.shape, static)
     if grouped_rules.is_depthwise(kernel.shape, groups):
         return grouped_rules.convolve_depthwise(x, kernel, shape, *static[:3])
@@ -142,6 +153,8 @@ def kernel_gradient(
         parts = [jnp.split(a, blocks, -1) for a in (x, gradient)]
         found = [kernel_gradient(*p, own, *static, 1) for p in zip(*parts, strict=True)]
         return grouped_rules.take_groups(found, shape, groups)
+    if _is_filtered(x, shape, (*static, 1), _FILTERED_GRADIENT):
+        return winograd.kernel_gradient(x, gradient, padding)
     if stride == (1, 1) and height * width > 1 and depth >= 8:
         product, order = _multiply_shifts, (2, 0, 1, 3)
         columns, split = width * depth + height * features, (width, depth, height, -1)
@@ -153,29 +166,11 @@ def kernel_gradient(
         return product(x, gradient, shape, *static, groups)
 
     pixels = gradient.shape[1] * gradient.shape[2]
-    size = max(1, _CHUNK_BYTES // (pixels * columns * x.dtype.itemsize))
+    size = chunks.fit_images(pixels * columns * x.dtype.itemsize)
     if height * width == 1:
         size = images  # there is nothing to copy
-    total = _sum_chunks(multiply, x, gradient, 1 << (size.bit_length() - 1))
+    total = chunks.sum_chunks(multiply, x, gradient, size)
     return total.reshape(split).transpose(order).astype(x.dtype)
-
-
-def _sum_chunks(multiply, x, gradient, size) -> jax.Array:
-    """Add up the products of chunks of `size` images, the last perhaps smaller."""
-    chunks, rest = divmod(x.shape[0], size)
-    first = x.shape[0] - rest
-    total = multiply(x[first:], gradient[first:]) if rest else 0.0
-    if chunks <= 1:
-        return total + multiply(x[:size], gradient[:size]) if chunks else total
-    # Chunk i holds images i, i + chunks, …: a batch sharded over devices stays so.
-    x, gradient = (a[:first].reshape(size, chunks, *a.shape[1:]) for a in (x, gradient))
-    kind = jax.eval_shape(multiply, x[:, 0], gradient[:, 0])
-    return lax.fori_loop(
-        0,
-        chunks,
-        lambda i, total: total + multiply(x[:, i], gradient[:, i]),
-        jnp.zeros(kind.shape, kind.dtype) + total,
-    )
 
 
 def _multiply_shifts(x, gradient, shape, stride, padding, dilation, groups):

@@ -26,6 +26,7 @@ CASES = {
     "dilated": ((8, 8, 8), (3, 3, 8, 8), {"padding": 2, "dilation": 2}),
     "groups": ((8, 8, 16), (3, 3, 4, 16), {"padding": 1, "groups": 4}),
     "depthwise": ((8, 8, 16), (3, 3, 1, 16), {"padding": 1, "groups": 16}),
+    "many channels": ((24, 24, 64), (3, 3, 64, 64), {"padding": 1}),
     "larger than the image": ((2, 2, 8), (3, 3, 8, 8), {"padding": 1}),
 }
 

@@ -9,16 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-CHUNK_BYTES = 6_000_000  # less makes products too small for several threads
 
-
-def fit_images(image_bytes: int) -> int:
+def fit_images(image_bytes: int, chunk_bytes: int) -> int:
     """Return how many images, a power of two, make a chunk; at least one.
 
     Args:
         image_bytes: of what is computed of one image.
+        chunk_bytes: what the chunk may take.
     """
-    return 1 << (max(1, CHUNK_BYTES // image_bytes).bit_length() - 1)
+    return 1 << (max(1, chunk_bytes // image_bytes).bit_length() - 1)
 
 
 def sum_chunks(

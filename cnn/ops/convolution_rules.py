@@ -21,8 +21,9 @@ from cnn.ops.geometry import Pairs
 from cnn.ops.phases import list_phases
 from cnn.ops.taps import list_taps, sum_dtype
 
+_CHUNK_BYTES = 6_000_000  # less makes products too small for several threads
 _FILTERED = 64  # so many channels, and fewer multiplications pay
-_FILTERED_GRADIENT = 32  # in the kernel gradient, which copies pixels anyway
+_FILTERED_GRADIENT = 16  # in the kernel gradient, which copies pixels anyway
 _WIDE = 256  # so many features fill a product; with three times as many it is slower
 
 
@@ -166,7 +167,7 @@ def kernel_gradient(
         return product(x, gradient, shape, *static, groups)
 
     pixels = gradient.shape[1] * gradient.shape[2]
-    size = chunks.fit_images(pixels * columns * x.dtype.itemsize)
+    size = chunks.fit_images(pixels * columns * x.dtype.itemsize, _CHUNK_BYTES)
     if height * width == 1:
         size = images  # there is nothing to copy
     total = chunks.sum_chunks(multiply, x, gradient, size)

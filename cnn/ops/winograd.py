@@ -30,6 +30,7 @@ _TILE = 4
 _EXTENT = _TILE + 2
 _POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)  # and infinity
 _LEAST_TILES = 128  # with fewer, transforming the kernels takes what is saved
+_CHUNK_BYTES = 3_000_000  # of transformed pixels and results, or gradients
 
 
 def _make_matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -98,8 +99,7 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Pairs) -> jax.Array:
         product = product.reshape(_EXTENT, *seen.shape[1:-1], features)
         return _collect(product)[:, :height, :width]
 
-    size = chunks.fit_images(_count_bytes(x, shape))
-    return chunks.map_chunks(convolve_chunk, x, size)
+    return chunks.map_chunks(convolve_chunk, x, _fit_images(x, shape))
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -123,7 +123,7 @@ def kernel_gradient(x: jax.Array, gradient: jax.Array, padding: Pairs) -> jax.Ar
         seen, spread = (a.reshape(_EXTENT**2, -1, a.shape[-1]) for a in (seen, spread))
         return jnp.einsum("tpc,tpo->tco", seen, spread)
 
-    size = chunks.fit_images(_count_bytes(x, gradient.shape))
+    size = _fit_images(x, gradient.shape)
     total = chunks.sum_chunks(multiply, x, gradient, size)
     total = total.reshape(_EXTENT, _EXTENT, *total.shape[1:])
     taps = jnp.asarray(_TAPS, x.dtype)
@@ -134,10 +134,14 @@ def _count_tiles(length: int) -> int:
     return -(-length // _TILE)
 
 
-def _count_bytes(x: jax.Array, shape: tuple[int, ...]) -> int:
-    """Count the bytes of an image's transformed pixels and of their products."""
+def _fit_images(x: jax.Array, shape: tuple[int, ...]) -> int:
+    """Return how many images, of x with results of a shape, make a chunk."""
     tiles = _count_tiles(shape[1]) * _count_tiles(shape[2])
-    return tiles * _EXTENT**2 * (x.shape[-1] + shape[-1]) * x.dtype.itemsize
+    numbers = tiles * _EXTENT**2 * (x.shape[-1] + shape[-1])
+    size = chunks.fit_images(numbers * x.dtype.itemsize, _CHUNK_BYTES)
+    while size * tiles < _LEAST_TILES:
+        size *= 2
+    return size
 
 
 def _transform_pixels(x: jax.Array, padding: Pairs, shape: tuple[int, ...]):

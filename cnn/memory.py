@@ -162,6 +162,7 @@ def _describe_shortage(
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
     batch_size = shapes[_CHUNK]["labels"].shape[1]
 
+    @functools.cache  # each size traces the program anew
     def predict_size(size: int) -> int:
         chunk = {
             name: jax.ShapeDtypeStruct((x.shape[0], size, *x.shape[2:]), x.dtype)

@@ -137,7 +137,7 @@ def test_other_errors_of_xla_are_left_alone(run):
 
 
 def test_what_cannot_fit_is_not_compiled(run, monkeypatch):
-    monkeypatch.setattr(memory, "get_device_memory", lambda mesh: 2**17)
+    monkeypatch.setattr(memory, "get_device_memory", lambda mesh: 2**10)
     monkeypatch.setattr(
         jax.stages.Lowered, "compile", lambda *a: pytest.fail("compiled")
     )

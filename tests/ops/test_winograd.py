@@ -55,11 +55,16 @@ def find_worst(found, expected):
 
 @pytest.fixture(params=[100_000_000, 1])
 def chunk_bytes(request, monkeypatch):
-    """Set how much makes a chunk, which programs compiled before do not know."""
+    """Set how much makes a chunk, which what was traced before does not know."""
+
+    def forget():
+        winograd.convolve.clear_cache()
+        winograd.kernel_gradient.clear_cache()
+
     monkeypatch.setattr("cnn.ops.winograd._CHUNK_BYTES", request.param)
-    jax.clear_caches()
+    forget()
     yield
-    jax.clear_caches()
+    forget()
 
 
 @pytest.mark.usefixtures("chunk_bytes")

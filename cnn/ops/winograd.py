@@ -117,8 +117,8 @@ def kernel_gradient(x: jax.Array, gradient: jax.Array, padding: Pairs) -> jax.Ar
 
     def multiply(x, gradient):
         seen = _transform_pixels(x, padding, gradient.shape)
-        above = [(0, -size % _TILE) for size in gradient.shape[1:3]]
-        gradient = jnp.pad(gradient, ((0, 0), *above, (0, 0)))
+        after = [(0, -size % _TILE) for size in gradient.shape[1:3]]
+        gradient = jnp.pad(gradient, ((0, 0), *after, (0, 0)))
         spread = _transform(gradient, _RESULTS)
         seen, spread = (a.reshape(_EXTENT**2, -1, a.shape[-1]) for a in (seen, spread))
         return jnp.einsum("tpc,tpo->tco", seen, spread)

@@ -144,7 +144,9 @@ def _fit_images(x: jax.Array, shape: tuple[int, ...]) -> int:
     return size
 
 
-def _transform_pixels(x: jax.Array, padding: Pairs, shape: tuple[int, ...]):
+def _transform_pixels(
+    x: jax.Array, padding: Pairs, shape: tuple[int, ...]
+) -> jax.Array:
     """Transform the 6×6 pixels that each tile of results [N, H', W', O] sees.
 
     Returns:

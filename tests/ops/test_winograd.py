@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn.ops import convolution, convolution_rules, winograd
+from cnn.ops import convolution, convolution_rules, gradients, winograd
 
 ONCE = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
 # x [N, H, W, C], output channels, padding
@@ -97,6 +97,19 @@ def test_multiplies_less():
 
     # A plain kernel gradient is counted without what it multiplies by zeros.
     assert count("auto") < 0.4 * count("plain")
+
+
+@pytest.mark.parametrize(("channels", "less"), [(16, True), (15, False)])
+def test_kernel_gradients_multiply_less_from_16_channels(channels, less):
+    x = jnp.ones((64, 8, 8, channels))
+    rule = functools.partial(
+        gradients.convolution_kernel_gradient,
+        kernel_shape=(3, 3, channels, 16),
+        padding="same",
+    )
+    counted = jax.jit(rule).lower(x, jnp.ones((64, 8, 8, 16))).compile()
+    products = 2 * 9 * channels * 16 * 64 * 8 * 8
+    assert (counted.cost_analysis()["flops"] < products) == less
 
 
 @pytest.mark.parametrize(

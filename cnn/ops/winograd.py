@@ -48,6 +48,9 @@ def _make_matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 _RESULTS, _TAPS, _PIXELS = _make_matrices()
+# What turns the sums and differences of opposite points' values back into these.
+_HALVES = np.eye(_EXTENT)
+_HALVES[1:3, 1:3] = _HALVES[3:5, 3:5] = [[0.5, 0.5], [0.5, -0.5]]
 
 
 def pays(
@@ -89,8 +92,8 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Pairs) -> jax.Array:
     _, height, width, features = shape = geometry.convolution_shape(
         x.shape, kernel.shape, static
     )
-    taps = jnp.asarray(_TAPS, kernel.dtype)
-    weights = jnp.einsum("bj,ai,ijco->baco", taps, taps, kernel)
+    rows = lax.optimization_barrier(_combine(_TAPS, list(kernel)))
+    weights = _combine(_TAPS, [rows[:, column] for column in range(3)])
     weights = lax.optimization_barrier(weights.reshape(_EXTENT**2, -1, features))
 
     def convolve_chunk(x):
@@ -126,8 +129,10 @@ def kernel_gradient(x: jax.Array, gradient: jax.Array, padding: Pairs) -> jax.Ar
     size = _fit_images(x, gradient.shape)
     total = chunks.sum_chunks(multiply, x, gradient, size)
     total = total.reshape(_EXTENT, _EXTENT, *total.shape[1:])
-    taps = jnp.asarray(_TAPS, x.dtype)
-    return jnp.einsum("bj,ai,baco->ijco", taps, taps, total)
+    rows = _combine(_TAPS.T, [total[:, row] for row in range(_EXTENT)])
+    rows = lax.optimization_barrier(rows)
+    columns = [rows[:, column] for column in range(_EXTENT)]
+    return _combine(_TAPS.T, columns, axis=1)
 
 
 def _count_tiles(length: int) -> int:
@@ -198,12 +203,37 @@ def _collect(product: jax.Array) -> jax.Array:
 
 
 def _combine(matrix: np.ndarray, parts: list[jax.Array], axis: int = 0) -> jax.Array:
-    """Stack the sums of `parts` that the rows of a matrix weigh."""
-    sums = [
-        functools.reduce(
-            operator.add,
-            [float(w) * part for w, part in zip(row, parts, strict=True) if w],
-        )
+    """Stack the sums of `parts` that the rows of a matrix weigh.
+
+    A point and its opposite share what even and what odd powers give: one has the sum
+    of these, the other the difference.
+
+    Args:
+        matrix: [6, T], a row for each point, or [T, 6], a column.
+        parts: T or 6 arrays of one shape.
+        axis: on which the sums are stacked.
+    """
+    if len(matrix) == _EXTENT:
+        sums = _sum_pairs(_weigh(_HALVES @ matrix, parts))
+    else:
+        sums = _weigh(matrix @ _HALVES, _sum_pairs(parts))
+    return jnp.stack(sums, axis)
+
+
+def _weigh(matrix: np.ndarray, parts: list[jax.Array]) -> list[jax.Array]:
+    """Sum parts with the weights of each row of a matrix."""
+    weighed = [
+        [
+            part if w == 1 else part * float(w)
+            for w, part in zip(row, parts, strict=True)
+            if w
+        ]
         for row in matrix
     ]
-    return jnp.stack(sums, axis)
+    return [functools.reduce(operator.add, terms) for terms in weighed]
+
+
+def _sum_pairs(parts: list[jax.Array]) -> list[jax.Array]:
+    """Return the sum and the difference of parts 1 and 2, and of parts 3 and 4."""
+    first, a, b, c, d, last = parts
+    return [first, a + b, a - b, c + d, c - d, last]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from cnn.options import option
 
@@ -98,4 +99,5 @@ def compute_schedule(
     if hyperparameters["warmup_epochs"] is not None:
         warmup_steps = hyperparameters["warmup_epochs"] * steps_per_epoch
         factor = factor * jnp.minimum(1.0, (step + 1) / warmup_steps)
-    return factor
+    # Otherwise XLA's CPU backend computes it anew in the update of every parameter.
+    return lax.optimization_barrier(factor)

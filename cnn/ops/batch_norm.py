@@ -17,7 +17,7 @@ from jax import lax
 _PARTS = 8
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.jit, static_argnums=3)
 def batch_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -35,6 +35,11 @@ def batch_norm(
 
     Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167
     """
+    return _batch_norm(x, scale, bias, epsilon)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _batch_norm(x, scale, bias, epsilon):
     return _forward(x, scale, bias, epsilon)[0]
 
 
@@ -43,8 +48,10 @@ def _forward(x, scale, bias, epsilon):
     mean = _sum_pixels(lambda x: x, x) / count
     var = _sum_pixels(lambda x: jnp.square(x - _spread(mean, x)), x) / count
     factor = lax.rsqrt(var + epsilon)
-    y = (x.astype(jnp.float32) - _spread(mean, x)) * _spread(scale * factor, x)
-    return (y + _spread(bias, x), mean, var), (x, mean, factor, scale)
+    # Once a channel: fused into the loop over pixels, it is computed at each of them.
+    mean, a = lax.optimization_barrier((mean, scale * factor))
+    y = (x.astype(jnp.float32) - _spread(mean, x)) * _spread(a, x) + _spread(bias, x)
+    return (y, mean, var), (x, mean, factor, scale)
 
 
 def _backward(epsilon, kept, gradients):
@@ -58,12 +65,13 @@ def _backward(epsilon, kept, gradients):
     a = scale * factor
     b = -a * factor * scale_gradient / count + 2 * of_var / count
     c = -a * bias_gradient / count + of_mean / count
+    a, b, c = lax.optimization_barrier((a, b, c))
     centred = x.astype(jnp.float32) - _spread(mean, x)
     out = _spread(a, x) * gradient + _spread(b, x) * centred + _spread(c, x)
     return out.astype(x.dtype), scale_gradient, bias_gradient
 
 
-batch_norm.defvjp(_forward, _backward)
+_batch_norm.defvjp(_forward, _backward)
 
 
 def _spread(values: jax.Array, x: jax.Array) -> jax.Array:
@@ -78,8 +86,8 @@ def _sum_pixels(term, *arrays) -> jax.Array:
 
     def in_parts(*flat):
         parts = next(n for n in range(_PARTS, 0, -1) if pixels % n == 0)
-        cuts = [jnp.split(a.astype(jnp.float32), parts, axis=1) for a in flat]
-        total = functools.reduce(jnp.add, [term(*c) for c in zip(*cuts, strict=True)])
+        terms = term(*[a.astype(jnp.float32) for a in flat])
+        total = functools.reduce(jnp.add, jnp.split(terms, parts, axis=1))
         return jnp.sum(lax.optimization_barrier(total), axis=(0, 1))
 
     def at_once(*flat):

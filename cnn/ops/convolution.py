@@ -162,7 +162,7 @@ def _with_static(rule, static, x, kernel) -> jax.Array:
     return rule(x, kernel, *static)
 
 
-_conv2d = jax.custom_vjp(_choose, nondiff_argnums=(2, 3, 4, 5))
+_with_gradients = jax.custom_vjp(_choose, nondiff_argnums=(2, 3, 4, 5))
 
 
 def _forward(x, kernel, *static):
@@ -188,4 +188,6 @@ def _backward(stride, padding, dilation, groups, kept, gradient):
     return lax.platform_dependent(*kept, gradient, cpu=on_cpu, default=derived)
 
 
-_conv2d.defvjp(_forward, _backward)
+_with_gradients.defvjp(_forward, _backward)
+# Layers of the same shapes are traced once.
+_conv2d = jax.jit(_with_gradients, static_argnums=(2, 3, 4, 5))

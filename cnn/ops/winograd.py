@@ -6,7 +6,7 @@ summed over channels, 36 matrix products over all tiles. The kernel gradient is
 Gᵀ[Σ (Bᵀ d B) ⊙ (A g Aᵀ)]G of tiles g of the gradient.
 
 The matrices come from evaluating polynomials at six points. At 0, ±5/8, ±3/2 and ∞ the
-largest error is 1.8e-6 of the largest result, at the usual 0, ±1, ±2 and ∞ 7e-6 and for
+largest error is 2e-6 of the largest result, at the usual 0, ±1, ±2 and ∞ 7e-6 and for
 ordinary products 3e-7 (float32, 64 images 16×16, 64 to 32 channels).
 
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2015),

@@ -79,6 +79,14 @@ def list_callbacks(run):
     return [found for text in texts for found in HOST.findall(text)]
 
 
+def test_the_schedule_is_computed_once_a_step(run):
+    """XLA would put its cosine into the update of every parameter."""
+    numbers = run.hyperparameters, np.int32(0), np.int32(1)
+    program = epoch.make_train_chunk(run.task)
+    lowered = program.lower(run.state, run.sums, fill(run), *numbers)
+    assert lowered.compile().as_text().count(" cosine(") == 1
+
+
 def test_chunks_do_not_call_the_host(run):
     assert not list_callbacks(run)
 

@@ -243,6 +243,4 @@ def _compute_gradients(
             add_piece, start, (jnp.arange(pieces), split)
         )
     scale = 1 / losses.sum_weights(task.class_weights, batch["labels"])
-    gradients = jax.tree.map(lambda x: x * scale, gradients)
-    # Written once: else the norm and each update compute their last operations again.
-    return jax.lax.optimization_barrier(gradients), batch_stats, sums
+    return jax.tree.map(lambda x: x * scale, gradients), batch_stats, sums

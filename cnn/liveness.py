@@ -6,8 +6,9 @@ it, and otherwise computed again by each reader; what is written lies there from
 step that writes it to the last that reads it, in the order of the jaxpr.
 """
 
+import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,12 +121,17 @@ class _Counter:
         value.buffers, value.is_written = (buffer,), True
 
     def carry(self, before: list[_Value], after: list[_Value]) -> None:
-        """Write a loop's next values: in place, where no other still needs the last."""
-        left = list(after)
-        for old, value in reversed(list(zip(before, after, strict=False))):
-            left.remove(value)
-            if any(old.buffers[0] in other.buffers for other in left):
-                self.write(value)
+        """Write a loop's next values, each in place once no other needs the last."""
+        readers = collections.Counter(b for value in after for b in set(value.buffers))
+        left = list(zip(before, after, strict=False))
+        while left:
+            # Where each waits for another, one of them is written elsewhere.
+            ready = [pair for pair in left if not _is_needed(readers, *pair)]
+            for pair in ready or left[-1:]:
+                readers.subtract(set(pair[1].buffers))
+                left.remove(pair)
+            if not ready:
+                self.write(pair[1])
         for value in after:
             self.read(value)
 
@@ -222,3 +228,8 @@ class _Counter:
         for value in [*inputs, *stacked]:
             self.read(value)
         return inputs[constants : constants + carried] + stacked
+
+
+def _is_needed(readers: Mapping[_Buffer, int], old: _Value, value: _Value) -> bool:
+    """Say whether others than its next value read a value that a loop carries."""
+    return readers[old.buffers[0]] > (old.buffers[0] in value.buffers)

@@ -52,6 +52,26 @@ def test_a_loop_keeps_the_most_of_its_body():
     assert once <= more == count(loop, x, np.int32(500)) <= 4 * x.nbytes
 
 
+@pytest.mark.parametrize(
+    "step, copies",
+    [
+        (lambda a, b: (a * b, b + 1), 0),  # a before b
+        (lambda a, b: (a + 1, a * b), 0),  # b before a
+        (lambda a, b: (a + b, a * b), 1),  # each needs the other's last
+    ],
+)
+def test_a_loop_writes_in_place_where_it_can(step, copies):
+    def loop(step, a, b):
+        return jax.lax.fori_loop(0, 3, lambda i, pair: step(*pair), (a, b))
+
+    x = jnp.ones((256, 256))
+    needed, least = (
+        count(functools.partial(loop, made), x, x)
+        for made in (step, lambda a, b: (a, b))
+    )
+    assert round((needed - least) / x.nbytes) == copies
+
+
 def test_the_platforms_own_branch_is_counted():
     x = jnp.ones((256, 256))
 

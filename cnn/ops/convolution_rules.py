@@ -19,7 +19,7 @@ from jax import lax
 from cnn.ops import chunks, geometry, grouped_rules, winograd
 from cnn.ops.geometry import Pairs
 from cnn.ops.phases import list_phases
-from cnn.ops.taps import list_taps, sum_dtype
+from cnn.ops.taps import stack_taps, sum_dtype
 
 _CHUNK_BYTES = 6_000_000  # less makes products too small for several threads
 _FILTERED = 64  # so many channels, and fewer multiplications pay
@@ -90,7 +90,7 @@ def convolve(
         kernels = grouped_rules.merge_groups(kernel, groups, blocks)
         parts = zip(jnp.split(x, blocks, -1), kernels, strict=True)
         return jnp.concatenate([convolve(*part, *static[:3], 1) for part in parts], -1)
-    taps = jnp.stack(list_taps(x, shape, kernel.shape, *static[:3]), axis=3)
+    taps = stack_taps(x, shape, kernel.shape, *static[:3])
     product = taps.reshape(-1, kernel[..., 0].size) @ kernel.reshape(-1, shape[-1])
     return product.reshape(shape)
 
@@ -209,8 +209,7 @@ def _multiply_patches(x, gradient, shape, stride, padding, dilation, groups):
     The product is [Sh·Sw·C / groups, O].
     """
     height, width, depth, features = shape
-    taps = list_taps(x, gradient.shape, shape, stride, padding, dilation)
-    taps = jnp.stack(taps, axis=3)
+    taps = stack_taps(x, gradient.shape, shape, stride, padding, dilation)
     kind = sum_dtype(x)
     if groups == 1:
         taps = taps.reshape(-1, height * width * depth)

@@ -45,6 +45,29 @@ def list_taps(
     return taps
 
 
+def stack_taps(
+    x: jax.Array,
+    output_shape: Sequence[int],
+    kernel_shape: Sequence[int],
+    stride: tuple[int, ...],
+    padding: Pairs,
+    dilation: tuple[int, ...],
+) -> jax.Array:
+    """Stack what `list_taps` lists: [N, H', W', Sh, Sw, C].
+
+    A kernel's columns are stacked first, and those once for each of its rows: so more
+    than one pixel is copied at a time, by fewer operations.
+    """
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    for axis in (2, 1):
+        step, apart = stride[axis - 1], dilation[axis - 1]
+        reach = geometry.extent(output_shape[axis], step)
+        starts = [tap * apart for tap in range(kernel_shape[axis - 1])]
+        cuts = [lax.slice_in_dim(x, s, s + reach, step, axis) for s in starts]
+        x = jnp.stack(cuts, axis=3)
+    return x
+
+
 def sum_dtype(x: jax.Array) -> jnp.dtype:
     """Return the type in which products of x are summed: float32 at least."""
     return jnp.promote_types(x.dtype, jnp.float32)

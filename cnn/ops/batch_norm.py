@@ -48,7 +48,7 @@ def _forward(x, scale, bias, epsilon):
     mean = _sum_pixels(lambda x: x, x) / count
     var = _sum_pixels(lambda x: jnp.square(x - _spread(mean, x)), x) / count
     factor = lax.rsqrt(var + epsilon)
-    # Once a channel: fused into the loop over pixels, it is computed at each of them.
+    # Once a channel, as in the gradient: else each pixel's loop computes it again.
     mean, a = lax.optimization_barrier((mean, scale * factor))
     y = (x.astype(jnp.float32) - _spread(mean, x)) * _spread(a, x) + _spread(bias, x)
     return (y, mean, var), (x, mean, factor, scale)

@@ -154,7 +154,14 @@ class Ours:
         return run_round
 
 
-def make_torch(python: str, case: Case, what: str, layout: str, mode: str) -> Round:
+def make_torch(
+    python: str,
+    case: Case,
+    what: str,
+    layout: str,
+    mode: str = "eager",
+    precision: str = "float32",
+) -> Round:
     """Make rounds in a PyTorch process.
 
     Args:
@@ -163,9 +170,10 @@ def make_torch(python: str, case: Case, what: str, layout: str, mode: str) -> Ro
         what: `train` or `forward`.
         layout: `default` or `channels_last`.
         mode: `eager` or `compiled`.
+        precision: as `--precision`.
     """
     script = str(Path(__file__).with_name("torch_step.py"))
-    arguments = (what, layout, mode, *dataclasses.astuple(case))
+    arguments = (what, layout, mode, precision, *dataclasses.astuple(case))
     worker = subprocess.Popen(
         [python, script, *map(str, arguments)],
         stdin=subprocess.PIPE,

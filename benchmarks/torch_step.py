@@ -1,7 +1,9 @@
 """The PyTorch contender: runs a round for each line that it reads.
 
 python torch_step.py train|forward default|channels_last eager|compiled \
-    MODEL SIZE CHANNELS BATCH STEPS
+    float32|bfloat16 MODEL SIZE CHANNELS BATCH STEPS
+
+In bfloat16 by autocast: parameters stay float32, as ours.
 """
 
 import sys
@@ -35,8 +37,8 @@ def make_simple_cnn(channels: int) -> nn.Module:
 
 def main() -> None:
     """Print the seconds of one round for each line of input."""
-    what, layout, mode, name = sys.argv[1:5]
-    size, channels, batch_size, count = map(int, sys.argv[5:])
+    what, layout, mode, precision, name = sys.argv[1:6]
+    size, channels, batch_size, count = map(int, sys.argv[6:])
     if name == "simple_cnn":
         model = make_simple_cnn(channels)
     else:
@@ -45,6 +47,7 @@ def main() -> None:
     if layout == "channels_last":
         memory_format = torch.channels_last
     cuda = torch.cuda.is_available()
+    torch.backends.cudnn.benchmark = True  # sizes do not change
     device = torch.device("cuda" if cuda else "cpu")
     model = model.to(device, memory_format=memory_format).train(what == "train")
     optimizer = torch.optim.SGD(
@@ -58,7 +61,9 @@ def main() -> None:
     def compute_loss(i: int) -> torch.Tensor:
         x = (images[i].float() / 255 - 0.5) / 0.25
         x = x.contiguous(memory_format=memory_format)
-        return nn.functional.cross_entropy(call(x), labels[i])
+        with torch.autocast(device.type, torch.bfloat16, precision == "bfloat16"):
+            logits = call(x)
+        return nn.functional.cross_entropy(logits.float(), labels[i])
 
     def train(i: int) -> torch.Tensor:
         loss = compute_loss(i)

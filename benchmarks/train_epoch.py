@@ -35,7 +35,7 @@ def compare(name: str, rounds: int, python: str) -> dict:
     found = {"ours": ours.make_scanned(), "flax loop": plain}
     if python:
         for layout in ("default", "channels_last"):
-            torch = contenders.make_torch(python, case, "train", layout, "eager")
+            torch = contenders.make_torch(python, case, "train", layout)
             found[f"PyTorch {layout}"] = torch
     speeds = contenders.take_turns(found, case.images, rounds)
     for contender, values in speeds.items():

@@ -51,8 +51,7 @@ def make_case(name: str, options: argparse.Namespace) -> Case:
     size, _, _ = models.get_published_input(name)
     usual = (32, 64) if size <= 32 else (224, 16)
     size, batch_size = SIZES.get(name, usual)
-    size = min(size, options.max_size or size)
-    batch_size = min(batch_size, options.max_batch_size or batch_size)
+    size, batch_size = options.size or size, options.batch_size or batch_size
     return Case(name, size, 3, batch_size, options.steps)
 
 
@@ -79,8 +78,8 @@ def make_contenders(
         for layout, mode in COMPILED if options.compiled else TORCH:
             name = f"PyTorch {mode}, {layout}"
             if is_chosen(name, options.only):
-                python = options.torch_python
-                found[name] = contenders.make_torch(python, case, what, layout, mode)
+                given = case, what, layout, mode, options.precision
+                found[name] = contenders.make_torch(options.torch_python, *given)
     return found, ours
 
 
@@ -98,7 +97,9 @@ def compare(case: Case, options: argparse.Namespace, what: str) -> dict:
     description = describe.describe_model(ours.task.model, case.shape)
     macs, values = description["macs"], count_outputs(description)
     training = what == "train"
-    macs, moved = macs * (3 if training else 1), 4 * values * (5 if training else 2)
+    itemsize = 2 if options.precision == "bfloat16" else 4
+    macs *= 3 if training else 1
+    moved = itemsize * values * (5 if training else 2)
     speeds = contenders.take_turns(found, case.images, options.rounds)
     print(f"| {case} | {what} | operations | {peak / macs:,.0f} | | 100% |")
     print(f"| {case} | {what} | bytes | {bandwidth / moved:,.0f} | | |")
@@ -132,8 +133,8 @@ def parse() -> argparse.Namespace:
     add("--compiled", action="store_true", help="torch.compile too")
     add("--models", default=",".join(REQUIRED), help="names, or all")
     add("--what", default="train", choices=("train", "forward", "both"))
-    add("--max_size", type=flags.positive, help="pixels a side, at most")
-    add("--max_batch_size", type=flags.positive, help="images, at most")
+    add("--size", type=flags.positive, help="pixels a side, instead of each model's")
+    add("--batch_size", type=flags.positive, help="instead of each model's")
     add("--precision", default="float32", choices=("float32", "bfloat16"))
     add("--cpu_kernels", default="auto", choices=devices.KERNELS)
     add("--only", default="", help="contenders beside ours, by parts of names")
@@ -156,6 +157,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Compare the chosen models and print the tables."""
     options = parse()
+    # Of a GPU's memory JAX takes three quarters at once; PyTorch needs some too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
     cases = [make_case(name, options) for name in options.models]
     devices.configure(devices.DeviceOptions(compilation_cache="off"))
     both = ("train", "forward") if options.what == "both" else (options.what,)

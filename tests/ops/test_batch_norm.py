@@ -43,13 +43,29 @@ def test_equals_the_definition_and_its_gradients(shape):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_variance_of_a_large_mean_is_exact():
+FORMULATIONS = [batch_norm._moments, batch_norm._moments_at_once]  # CPU, others
+
+
+@pytest.mark.parametrize("compute", FORMULATIONS)
+@pytest.mark.parametrize("shape", [(64, 8, 8, 2), (64, 5, 2), (256, 2)])
+def test_variance_of_a_large_mean_is_exact(compute, shape):
     """A mean a thousand times the deviation costs no digits."""
-    x = 1000 + jnp.asarray(np.random.default_rng(0).normal(size=(64, 8, 8, 2)))
+    x = 1000 + jnp.asarray(np.random.default_rng(0).normal(size=shape))
     x = x.astype(jnp.float32)
-    var = batch_norm.batch_norm(x, jnp.ones(2), jnp.zeros(2), EPSILON)[2]
-    wanted = np.var(np.asarray(x, np.float64), axis=(0, 1, 2))
-    np.testing.assert_allclose(var, wanted, rtol=1e-4)
+    mean, var = jax.jit(compute)(x)
+    exact, axes = np.asarray(x, np.float64), tuple(range(x.ndim - 1))
+    np.testing.assert_allclose(mean, exact.mean(axes), rtol=1e-6)
+    np.testing.assert_allclose(var, exact.var(axes), rtol=1e-4)
+
+
+@pytest.mark.parametrize("compute", FORMULATIONS)
+def test_a_constant_channel_has_no_variance(compute):
+    """Neither a negative one, of which the root would be no number."""
+    x = jnp.full((8, 5, 5, 3), jnp.asarray([0.0, 0.1, -7.7]))
+    mean, var = jax.jit(compute)(x)
+    np.testing.assert_allclose(mean, [0.0, 0.1, -7.7], rtol=1e-6)
+    np.testing.assert_allclose(var, 0, atol=1e-12)
+    assert np.all(np.asarray(var) >= 0)
 
 
 def test_bfloat16_is_summed_in_float32():

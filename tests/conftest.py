@@ -1,18 +1,20 @@
 """Strict JAX for every test: two CPU devices, no rank promotion, no NaN."""
 
 import functools
+import os
 
 import jax
 import numpy as np
 import pytest
 
 from cnn import config as config_module
-from cnn import models, steps
+from cnn import devices, models, steps
 from cnn.data.images import from_array
 from cnn.state import create_state
 
 pytest_plugins = ["fixtures_runs"]
 
+os.environ["XLA_FLAGS"] = devices.merge_flags(os.environ.get("XLA_FLAGS", ""))
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cnn.devices.flags import merge_flags
 from cnn.devices.kernels import KERNELS, choose_compiler_options
 from cnn.devices.mesh import (
     check_batch_size,
@@ -39,6 +40,7 @@ __all__ = [
     "gather",
     "get_dtype",
     "make_mesh",
+    "merge_flags",
     "place_state",
     "put",
     "replicated",
@@ -114,10 +116,8 @@ def configure(options: DeviceOptions) -> None:
         UserError: the cache directory cannot be written.
     """
     check_jax_version()
-    flags = os.environ.get("XLA_FLAGS", "").split()
-    if options.deterministic:
-        flags.append("--xla_gpu_deterministic_ops=true")
-    os.environ["XLA_FLAGS"] = " ".join(flags)
+    given = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = merge_flags(given, options.deterministic)
     if options.cpu_devices:
         jax.config.update("jax_num_cpu_devices", options.cpu_devices)
     if options.compilation_cache == "off":

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +54,21 @@ def test_flags_of_the_user_are_kept(configure, monkeypatch, deterministic):
     flags = os.environ["XLA_FLAGS"].split()
     assert flags[:2] == ["--xla_a=1", "--xla_b=2"]
     assert ("--xla_gpu_deterministic_ops=true" in flags) == deterministic
+
+
+def test_a_flag_of_the_user_takes_the_place_of_ours():
+    ours = devices.merge_flags("").split()
+    names = [flag.partition("=")[0] for flag in ours]
+    merged = devices.merge_flags(f"{names[1]}=CPU_OPT_PRESET_DEFAULT").split()
+    assert merged == [f"{names[1]}=CPU_OPT_PRESET_DEFAULT", ours[0]]
+
+
+def test_xla_knows_our_flags():
+    """It ends a process that names another."""
+    script = "import jax; jax.numpy.ones(2).block_until_ready()"
+    environment = os.environ | {"XLA_FLAGS": devices.merge_flags("", True)}
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+    assert ended.returncode == 0
 
 
 def test_cache_is_made_and_keeps_everything(configure, tmp_path):

@@ -1,0 +1,29 @@
+"""XLA's flags, which hold for every program of a process; what each was measured to do.
+
+On 2 cores of an AMD EPYC, for 8 steps of resnet20 on CPU: without unrolled loops they
+compile in 8.9 instead of 10.7 s and run 1.13 times as fast, and a state is created for
+the first time in 8 instead of 47 s; the preset brings compilation to 7.3 s. XLA's GPU
+backend takes no notice of either; none of its own was measured to help.
+"""
+
+_CHOSEN = (
+    "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling",
+    "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE",
+)
+_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+
+
+def merge_flags(given: str, deterministic: bool = False) -> str:
+    """Add our flags to those that somebody gave, whose word counts.
+
+    Args:
+        given: the value of XLA_FLAGS.
+        deterministic: whether results must never vary (`--deterministic`).
+
+    Returns:
+        The value to set before the first device call.
+    """
+    flags = given.split()
+    taken = {flag.partition("=")[0] for flag in flags}
+    flags += [flag for flag in _CHOSEN if flag.partition("=")[0] not in taken]
+    return " ".join([*flags, _DETERMINISTIC] if deterministic else flags)

@@ -83,8 +83,8 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _moments_at_once(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Compute both from sums of differences to a pixel, and of their squares.
 
-    The pixel, from the middle of the first example, is as far from the mean as any, so
-    that little cancels; without it, a mean of 1000 deviations would leave no digit.
+    The pixel, from the middle of the first example, is few deviations from the mean,
+    so that little cancels; without it, a mean of 1000 deviations would leave one digit.
     """
     count = x.size // x.shape[-1]
     pixel = x[(0, *(size // 2 for size in x.shape[1:-1]))].astype(jnp.float32)

@@ -4,7 +4,7 @@ Arrays are [N, ..., C] with one or two spatial axes; `window`, `stride` and `pad
 have one entry for each of them. XLA differentiates a windowed maximum into
 select-and-scatter, which its CPU backend runs about seven times slower than the
 rule here (2×2 windows on [128, 32, 32, 32]: 27 ms against 3.8 ms on two cores), and
-its GPU backend with atomic additions, in an order of their own where windows overlap.
+with which training steps of airbench94 took 1.2 times as long on an H100.
 
 The rule gathers: with stride s, pixel s·u + r of the padded axis is tap r + m·s of
 window u − m, for m = 0, 1, … while the tap is inside the window.

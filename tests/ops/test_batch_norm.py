@@ -59,6 +59,15 @@ def test_variance_of_a_large_mean_is_exact(compute, shape):
 
 
 @pytest.mark.parametrize("compute", FORMULATIONS)
+def test_one_pixel_unlike_all_others_makes_no_negative_variance(compute):
+    """Rounding is more than what remains of 4 million squares less their mean's."""
+    values = jnp.asarray(np.random.default_rng(0).normal(size=4), jnp.float32)
+    x = jnp.zeros((16384, 16, 16, 4)) + values[None, None, None]
+    var = jax.jit(compute)(x.at[0, 8, 8].set(0.0))[1]
+    assert np.all(np.asarray(var) >= 0)
+
+
+@pytest.mark.parametrize("compute", FORMULATIONS)
 def test_a_constant_channel_has_no_variance(compute):
     """Neither a negative one, of which the root would be no number."""
     x = jnp.full((8, 5, 5, 3), jnp.asarray([0.0, 0.1, -7.7]))

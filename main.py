@@ -11,7 +11,7 @@
   python main.py --mode=describe --model=mlp       parameters and operations
   python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
 
-The same command goes on where it was stopped. Options win in this order: command
+The same command resumes where it was stopped. Options win in this order: command
 line, then the run's own (outside training), then the preset, then the default.
 """
 
@@ -22,7 +22,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from cnn import interrupt
+from cnn.runtime import interrupt
 
 if __name__ == "__main__":
     interrupt.leave_on_signals()  # first: the imports below take seconds
@@ -30,27 +30,23 @@ if __name__ == "__main__":
 from absl import app, flags, logging
 
 from cnn import config as config_module
-from cnn import (
-    convert,
-    describe,
-    devices,
-    evaluate,
-    export,
-    predict,
-    sweep,
-    train,
-    visualize,
-    workdir,
-)
+from cnn import describe, evaluate, predict, train
+from cnn.checkpoints import workdir
 from cnn.config import Config
-from cnn.devices import processes
-from cnn.errors import UserError
-from cnn.options import format_value, parse
-from cnn.progress import Terminal
+from cnn.errors import UserError, suggest
+from cnn.models import MODELS
+from cnn.option import format_value, parse
+from cnn.runtime import processes, xla
+from cnn.runtime.terminal import Terminal
+from cnn.sweep import sweep
+from cnn.sweep.options import SweepOptions
+from cnn.visualize import visualize
+from cnn.visualize.options import VisualizeOptions
+from cnn.weights import convert, export
 
 MODES = {
-    "train": "train, or go on with a run that was stopped",
-    "sweep": "run the trials of --sweep as few programs; goes on likewise",
+    "train": "train, or resume a run that was stopped",
+    "sweep": "run the trials of --sweep as few programs; resumes likewise",
     "evaluate": "write evaluation.json: loss, accuracy, confusion",
     "predict": "write predictions.csv for --predict_images",
     "convert": "turn PyTorch's weights (--source, --model) into a run",
@@ -96,7 +92,7 @@ def run_mode(mode: str, terminal: Terminal) -> int:
         How many trials of a sweep failed; 0 in the other modes.
     """
     if mode not in MODES:
-        raise UserError(f"--mode={mode} is unknown{config_module.suggest(mode, MODES)}")
+        raise UserError(f"--mode={mode} is unknown{suggest(mode, MODES)}")
     given = _read_flags()
     directory = Path(FLAGS.workdir or workdir.name_workdir(*_name_parts(mode, given)))
     directories = [directory]
@@ -107,7 +103,7 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     if mode == "train" and config.sweep.from_trial:
         layers.insert(1, sweep.read_trial(config.sweep.from_trial))
         config = config_module.make_config(*layers)
-    devices.configure(config.device)
+    xla.configure(config.device)
     if mode != "train" and config.processes.distributed:
         raise UserError(f"--distributed is for --mode=train, not {mode}; leave it out")
     if mode == "train":
@@ -116,8 +112,7 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     elif mode == "evaluate":
         evaluate.evaluate(config, directory, terminal)
     elif mode == "sweep":
-        fields = config_module.list_fields()
-        return sweep.sweep(config, fields, directory, terminal) or 0
+        return sweep.sweep(config, directory, terminal) or 0
     elif mode == "predict":
         path = predict.predict(config, directory)
         terminal.say(f"written to {path}")
@@ -136,9 +131,9 @@ def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, A
     """Return the options that the command line changes: a run's, or the preset's."""
     if mode in ("evaluate", "predict", "export"):
         return _read_run(directory)
-    default = visualize.VisualizeOptions().pictures
+    default = VisualizeOptions().pictures
     if mode == "visualize" and visualize.needs_run(given.get("pictures", default)):
-        names = {field.name for field in dataclasses.fields(visualize.VisualizeOptions)}
+        names = {field.name for field in dataclasses.fields(VisualizeOptions)}
         stored = _read_run(directory)
         return {name: x for name, x in stored.items() if name not in names}
     return config_module.load_preset(FLAGS.config)
@@ -163,7 +158,7 @@ def _read_flags() -> dict[str, Any]:
 
 def _name_parts(mode: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     fields = config_module.list_fields()
-    own = sweep.SweepOptions().select_identity() if mode == "sweep" else {}
+    own = SweepOptions().select_identity() if mode == "sweep" else {}
     named = {
         name: value
         for name, value in given.items()
@@ -173,30 +168,51 @@ def _name_parts(mode: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
-    """Parse the command line; `--help` prints the manual and leaves."""
-    if {"--help", "-h", "--helpfull", "-help"} & set(arguments[1:]):
-        print(format_manual())
-        raise SystemExit(0)
+    """Parse the command line; `--help` prints the manual, or one group, and leaves."""
+    for argument in arguments[1:]:
+        name, _, group = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name in ("help", "h", "helpfull", "helpshort"):
+            print_manual(group)
+            raise SystemExit(0)
     return app.parse_flags_with_usage(arguments)
+
+
+def print_manual(group: str = "") -> None:
+    """Print the manual, or a group of it by its name in Config."""
+    groups = {field.name: field.type for field in dataclasses.fields(Config)}
+    if group and group not in groups:
+        print(f"error: --help={group} is unknown{suggest(group, groups)}")
+        raise SystemExit(USAGE_ERROR)
+    print("\n".join(_format_group(group, groups[group])) if group else format_manual())
 
 
 def format_manual() -> str:
     """Write the manual: every flag with its default, choices and range, by group."""
     lines = [__doc__.strip(), "", "Modes (--mode)"]
     lines += [f"  {mode:12}{text}" for mode, text in MODES.items()]
+    lines += ["", "Models (--model)"]
+    lines += textwrap.wrap(
+        ", ".join(MODELS), 88, initial_indent="  ", subsequent_indent="  "
+    )
     lines += ["", "The run"]
     for name in ("config", "mode", "workdir"):
         lines += _format_flag(name, FLAGS[name].default or "", FLAGS[name].help)
     for group in dataclasses.fields(Config):
-        lines += ["", group.type.__doc__.split("\n")[0]]
-        for field in dataclasses.fields(group.type):
-            detail = field.metadata["help"]
-            if field.metadata["choices"]:
-                detail += f" [{' | '.join(field.metadata['choices'])}]"
-            if field.metadata["within"]:
-                detail += f" in {field.metadata['within']}"
-            lines += _format_flag(field.name, format_value(field.default), detail)
+        lines += ["", *_format_group(group.name, group.type)]
     return "\n".join(lines)
+
+
+def _format_group(name: str, group: type) -> list[str]:
+    """Write one group's flags, in the order in which they are declared."""
+    lines = [f"{group.__doc__.split(chr(10))[0]} (--help={name})"]
+    for field in dataclasses.fields(group):
+        detail = field.metadata["help"]
+        if field.metadata["choices"]:
+            detail += f" [{' | '.join(field.metadata['choices'])}]"
+        if field.metadata["within"]:
+            detail += f" in {field.metadata['within']}"
+        lines += _format_flag(field.name, format_value(field.default), detail)
+    return lines
 
 
 def _format_flag(name: str, default: str, detail: str) -> list[str]:

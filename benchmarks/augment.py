@@ -2,9 +2,9 @@
 
   python benchmarks/augment.py --size=32 --batch=128 [--torch_python=PATH] [--only=…]
 
-Every peer draws anew for each image. Ours, dm-pix and augmax run here, jitted, when
-they can be imported; torchvision and kornia in the Python that --torch_python names.
-All take turns, the best of five turns counts; ratios are ours over theirs.
+Each draws new random numbers for every image. Ours, dm-pix and augmax run here, jitted,
+where they can be imported; torchvision and kornia in the Python that --torch_python
+names. All take turns, the best of five turns counts; ratios are ours over theirs.
 """
 
 import argparse
@@ -61,25 +61,25 @@ def make_own(case, batch, images, labels):
     import jax
     import jax.numpy as jnp
 
-    from cnn import augment
+    from cnn.augment import pipeline
     from cnn.config import make_config
     from cnn.ops import scaling
 
     config = make_config(CASES[case])
-    options, numbers = config.make_static().augment, config.make_hyperparameters()
-    # In training all numbers reach the program once for a whole chunk of steps.
-    used = [field.name for field in dataclasses.fields(options)]
-    absent = dict.fromkeys(numbers)
-    numbers = {name: numbers[name] for name in numbers if name in (*used, "seed")}
+    options, numbers = config.make_static().augment, config.make_numbers()
+    # Augmentation's own alone: training passes all of them once for a chunk of steps.
+    used = {"seed", *vars(options)}
+    unused = vars(numbers).keys() - used
+    numbers = dataclasses.replace(numbers, **dict.fromkeys(unused))
     mixes = {"mixup_alpha", "cutmix_alpha"} & CASES[case].keys()
 
     @jax.jit
     def run(images, labels, numbers, epoch):
-        numbers, whole = absent | numbers, {"images": images, "ids": jnp.arange(batch)}
-        varied = augment.augment_images(options, numbers, epoch, whole)
+        whole = {"images": images, "ids": jnp.arange(batch)}
+        varied = pipeline.augment_images(options, numbers, epoch, whole)
         scaled = scaling.scale_images(varied, (0.5,), (0.25,))
         targets = jax.nn.one_hot(labels, 10) if mixes else labels
-        return augment.mix_batch(options, numbers, epoch, whole, scaled, targets)
+        return pipeline.mix_batch(options, numbers, epoch, whole, scaled, targets)
 
     counter = iter(range(10**9))
     images, labels, numbers = jax.device_put((images, labels, numbers))
@@ -151,10 +151,10 @@ def measure(run):
 
 
 class TorchPeer:
-    """Runs `augment_torch.py` in another Python and asks it for measurements."""
+    """Measures by `augment_torch.py`, which runs in another Python."""
 
     def __init__(self, python, size, batch):
-        """Start it."""
+        """Start that Python."""
         script = Path(__file__).with_name("augment_torch.py")
         command = [python, "-W", "ignore", str(script), str(size), str(batch)]
         self.process = subprocess.Popen(

@@ -20,9 +20,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from augment import CASES, make_own, measure  # noqa: E402
 
-from cnn import devices, epoch, models, steps  # noqa: E402
-from cnn.config import make_config  # noqa: E402
-from cnn.state import create_state  # noqa: E402
+from cnn.config import make_config
+from cnn.runtime import devices, xla
+from cnn.runtime.options import DeviceOptions
+from cnn.training import epoch, steps
+from cnn.training.setup import make_structure_of_model
+from cnn.training.state import create_state
 
 BATCH, STEPS = 128, 3
 RECIPES = {"none": {}} | {n: CASES[n] for n in ("cifar_standard", "cifar_strong")}
@@ -38,28 +41,19 @@ def make_data():
 def make_round(recipe):
     """Make a function that takes some training steps and returns seconds a step."""
     config = make_config({"model": "resnet20", "momentum": 0.9}, recipe)
-    static, numbers = config.make_static(), config.make_hyperparameters()
-    model = models.create_model(static.model, 10)
-    task = steps.Task(
-        model,
-        num_classes=10,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        optimizer=static.optimizer,
-        augment=static.augment,
-    )
-    state = create_state(model, (32, 32, 3), task.optimizer, numbers)
+    structure, numbers = make_structure_of_model(config, 10), config.make_numbers()
+    state = create_state(structure.model, (32, 32, 3), structure.rule, numbers)
     ids = np.arange(STEPS * BATCH, dtype=np.int32).reshape(STEPS, BATCH)
     images, labels = make_data()
     chunk = jax.device_put({"images": images, "labels": labels, "ids": ids})
-    program, kept = epoch.make_train_chunk(task), [state, steps.create_train_sums()]
+    program = epoch.make_train_chunk(structure)
+    kept = [state, steps.create_train_sums()]
 
     def run():
         started = time.perf_counter()
-        kept[0], kept[1], records = program(
-            *kept, chunk, numbers, np.int32(0), np.int32(STEPS)
-        )
-        np.asarray(records["loss"])
+        bounds = epoch.make_bounds(0, STEPS)
+        kept[0], kept[1], step_metrics = program(*kept, chunk, numbers, bounds)
+        np.asarray(step_metrics["loss"])
         return (time.perf_counter() - started) / STEPS
 
     return run
@@ -70,7 +64,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
-    devices.configure(devices.DeviceOptions(compilation_cache="off"))
+    xla.configure(DeviceOptions(compilation_cache="off"))
     print(f"{devices.describe_device()}, jax {jax.__version__}, n = {rounds}")
     runs = {name: make_round(recipe) for name, recipe in RECIPES.items()}
     seconds = {name: [] for name in runs}

@@ -18,13 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn import config, describe, devices, epoch, metrics, models, steps
+from cnn import config
 from cnn.errors import UserError
-from cnn.state import create_state
+from cnn.models import summary
+from cnn.runtime import devices, xla
+from cnn.training import epoch, metrics, steps
+from cnn.training.setup import make_structure_of_model
+from cnn.training.state import create_state, get_weights
 
 Round = Callable[[], float]
 NUM_CLASSES = 10
-_PAUSE = 0.5  # idle threads of PyTorch's OpenMP go on spinning for 0.2 s
+_PAUSE = 0.5  # idle threads of PyTorch's OpenMP keep spinning for 0.2 s
 EPOCH_IMAGES = 50_000  # as in CIFAR-10; by it --cpu_kernels=auto chooses
 
 
@@ -55,31 +59,22 @@ class Case:
 
 
 class Ours:
-    """Our step on random images, with a state that goes on from round to round."""
+    """Our step on random images, with a state that is kept from round to round."""
 
     def __init__(self, case: Case, **options) -> None:
         """Create the state and put the images on the devices."""
         given = {"model": case.model, "batch_size": case.batch_size}
         run = config.make_config(given | {"weight_decay": 5e-4} | options)
-        static = run.make_static()
         self.case, mesh = case, devices.make_mesh(run.device.mesh)
-        self.task = steps.Task(
-            model=models.create_model(
-                static.model, NUM_CLASSES, devices.get_dtype(static.device)
-            ),
-            num_classes=NUM_CLASSES,
-            mean=(0.5,) * case.channels,
-            std=(0.25,) * case.channels,
-            steps_per_epoch=case.steps,
-            optimizer=static.optimizer,
+        self.structure = dataclasses.replace(
+            make_structure_of_model(run, NUM_CLASSES), steps_per_epoch=case.steps
         )
         everywhere = devices.replicated(mesh)
-        self.numbers = jax.device_put(run.make_hyperparameters(), everywhere)
+        self.numbers = jax.device_put(run.make_numbers(), everywhere)
 
         def create(numbers):
-            return create_state(
-                self.task.model, case.shape, self.task.optimizer, numbers
-            )
+            structure = self.structure
+            return create_state(structure.model, case.shape, structure.rule, numbers)
 
         self.state = jax.jit(create, out_shardings=everywhere)(self.numbers)
         self.sums = jax.device_put(steps.create_train_sums(), everywhere)
@@ -88,27 +83,27 @@ class Ours:
         chunk = {"images": images, "labels": labels, "ids": ids}
         self.chunk = jax.device_put(chunk, devices.split_batches(mesh))
         self.compile_seconds = 0.0
-        macs = describe.describe_model(self.task.model, case.shape)["macs"]
-        macs *= EPOCH_IMAGES
+        self.description = summary.describe_model(self.structure.model, case.shape)
+        macs = EPOCH_IMAGES * self.description["macs"]
         kernels = run.device.cpu_kernels
-        self._compiler_options = devices.choose_compiler_options(kernels, mesh, macs)
+        self._compiler_options = xla.choose_compiler_options(kernels, mesh, macs)
 
     def make_scanned(self) -> Round:
         """Make rounds of the epoch's program, all steps in one call."""
-        bounds = np.int32(0), np.int32(self.case.steps)
+        bounds = epoch.make_bounds(0, self.case.steps)
         options = self._compiler_options
-        program = epoch.make_train_chunk(self.task, None, options)
-        arguments = (self.state, self.sums, self.chunk, self.numbers, *bounds)
+        program = epoch.make_train_chunk(self.structure, None, options)
+        arguments = (self.state, self.sums, self.chunk, self.numbers, bounds)
         started = time.perf_counter()
         program = program.lower(*arguments).compile()
         self.compile_seconds = time.perf_counter() - started
 
         def run_round() -> float:
             started = time.perf_counter()
-            self.state, self.sums, records = program(
-                self.state, self.sums, self.chunk, self.numbers, *bounds
+            self.state, self.sums, step_metrics = program(
+                self.state, self.sums, self.chunk, self.numbers, bounds
             )
-            jax.block_until_ready(records)
+            jax.block_until_ready(step_metrics)
             return time.perf_counter() - started
 
         return run_round
@@ -117,9 +112,9 @@ class Ours:
         """Make rounds of a Python loop that calls one jitted step after the other."""
 
         def step(state, batch, numbers):
-            return steps.train_step(self.task, state, batch, numbers)[::2]
+            return steps.train_step(self.structure, state, batch, numbers)[::2]
 
-        options = self._compiler_options
+        options = dict(self._compiler_options)
         program = jax.jit(step, donate_argnums=0, compiler_options=options)
         batches = [
             jax.tree.map(operator.itemgetter(i), self.chunk)
@@ -129,26 +124,26 @@ class Ours:
         def run_round() -> float:
             started = time.perf_counter()
             for batch in batches:
-                self.state, record = program(self.state, batch, self.numbers)
-            jax.block_until_ready(record)
+                self.state, step_metrics = program(self.state, batch, self.numbers)
+            jax.block_until_ready(step_metrics)
             return time.perf_counter() - started
 
         return run_round
 
     def make_forward(self) -> Round:
         """Make rounds of evaluation, all batches in one call."""
-        program = epoch.make_eval_chunk(self.task)
-        variables = {"params": self.state.params, "batch_stats": self.state.batch_stats}
-        variables = jax.tree.map(jnp.copy, variables)  # the state will be donated
+        program = epoch.make_eval_chunk(self.structure)
+        # A copy: the state will be donated.
+        variables = jax.tree.map(jnp.copy, get_weights(self.state))
         labels = self.chunk["labels"]
         chunk = {"images": self.chunk["images"], "labels": labels}
         chunk["mask"] = jnp.ones_like(labels, bool)
         sums = metrics.create_sums(NUM_CLASSES)
-        bounds = np.int32(0), np.int32(self.case.steps)
+        bounds = epoch.make_bounds(0, self.case.steps)
 
         def run_round() -> float:
             started = time.perf_counter()
-            jax.block_until_ready(program(variables, sums, chunk, *bounds))
+            jax.block_until_ready(program(variables, sums, chunk, bounds))
             return time.perf_counter() - started
 
         return run_round
@@ -189,7 +184,7 @@ def make_torch(
             pass  # no line will come
         line = worker.stdout.readline()
         if not line:
-            raise UserError(f"PyTorch's process for {case} ended, as said above")
+            raise UserError(f"PyTorch's process for {case} ended; its error is above")
         return float(line)
 
     return run_round
@@ -216,7 +211,7 @@ def take_turns(
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, run_round in contenders.items():
-            flags.tell(f"round {number} of {rounds}: {name}")
+            flags.report(f"round {number} of {rounds}: {name}")
             time.sleep(_PAUSE)
             seconds = run_round()
             if number:

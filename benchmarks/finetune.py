@@ -6,8 +6,8 @@
 EXAMPLE is digits, cifar10_jpeg or classes; all three without. Every run is kept under
 --runs and taken from there the next time. Tables go to their places in
 docs/fine_tuning.md, the curves of the training loss to docs/fine_tuning_EXAMPLE.png.
-Flags behind `--` hold for every run, the sources too; with them, `--docs=DIR` keeps
-trials apart from the page.
+Flags behind `--` are for every run, the sources too; with them, `--docs=DIR` writes
+to a copy of the page.
 """
 
 import argparse
@@ -29,7 +29,7 @@ STAGES |= {"everything": "everything", "gradual": "gradual, from the head down"}
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One example: where it comes from, and how each way of training is typed.
+    """One example: where it comes from, and the flags of each way of training.
 
     Attributes:
         source: flags that train the source; empty for the file --weights.
@@ -45,9 +45,12 @@ class Example:
 
 
 def make_modes(epochs: int) -> dict[str, tuple[str, ...]]:
-    """Make the ways for a network of three stages, thawed at quarters of the epochs."""
+    """Make the ways of training a network of three stages.
+
+    `gradual` unfreezes a stage after each quarter of the epochs.
+    """
     everything = ("--freeze_through=", "--train_only=")
-    thaws = [f"stage{3 - i}:{epochs * (i + 1) // 4}" for i in range(3)]
+    unfreeze = [f"stage{3 - i}:{epochs * (i + 1) // 4}" for i in range(3)]
     return {
         "scratch": ("--init_from=", *everything),
         "head": ("--freeze_through=", "--train_only=head"),
@@ -56,7 +59,7 @@ def make_modes(epochs: int) -> dict[str, tuple[str, ...]]:
         "gradual": (
             "--freeze_through=",
             "--train_only=head",
-            f"--unfreeze={','.join(thaws)}",
+            f"--unfreeze={','.join(unfreeze)}",
         ),
     }
 
@@ -137,10 +140,10 @@ def make_table(name: str, directories: dict) -> str:
             cells.append(f"{statistics.mean(x['seconds'] for x in results):.1f}")
         lines.append(f"| {' | '.join(cells)} |")
     count = len(next(iter(directories.values())))
-    return "\n".join([*lines, "", f"n = {count} seeds. {tell_start(directories)}"])
+    return "\n".join([*lines, "", f"n = {count} seeds. {describe_start(directories)}"])
 
 
-def tell_start(directories: dict) -> str:
+def describe_start(directories: dict) -> str:
     """Say how many test images are right before the first step."""
     (key,) = [key for key in directories if key[0] == "everything"][:1]
     line = read_lines(directories[key][0])[0]

@@ -1,4 +1,4 @@
-"""What command lines of benchmarks share: types of flags, refusals and progress.
+"""What command lines of benchmarks share: types of flags, errors and progress.
 
 Import it before `cnn`, whose directory it makes known.
 """
@@ -52,8 +52,8 @@ def python_with_torch(text: str) -> str:
     return text
 
 
-def tell(text: str) -> None:
-    """Say on the standard error what is being done."""
+def report(text: str) -> None:
+    """Print to standard error what is being done."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -68,5 +68,5 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        tell(f"error: {error}")
+        report(f"error: {error}")
         raise SystemExit(2) from None

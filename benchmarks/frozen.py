@@ -21,13 +21,17 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cnn import config as config_module  # noqa: E402
-from cnn import describe, devices, epoch, metrics, steps  # noqa: E402
-from cnn.data.images import Dataset, from_array  # noqa: E402
-from cnn.state import TrainState, create_state, flatten_paths  # noqa: E402
-from cnn.task import make_task  # noqa: E402
-from cnn.transfer import features, freezing, paths, trunk  # noqa: E402
-from cnn.transfer.options import TransferOptions  # noqa: E402
+from cnn import config as config_module
+from cnn.data.images import Dataset, from_array
+from cnn.models import summary
+from cnn.models.variables import flatten_paths
+from cnn.optim import freezing, paths
+from cnn.optim.options import FreezingOptions
+from cnn.runtime import devices
+from cnn.training import epoch, metrics, steps
+from cnn.training.setup import make_structure
+from cnn.training.state import TrainState, create_state, get_weights
+from cnn.transfer import features
 
 BATCH = 128
 
@@ -44,24 +48,23 @@ def make_phase(state: TrainState, description: dict[str, Any]) -> freezing.Phase
     """Make the phase in which the head alone trains."""
     params = list(flatten_paths(state.params))
     layers = paths.order_layers([x["path"] for x in description["layers"]], params)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    options = TransferOptions(train_only=("head",))
-    return freezing.make_phases(options, layers, variables, epochs=1)[0]
+    options = FreezingOptions(train_only=("head",))
+    return freezing.make_phases(options, layers, get_weights(state), epochs=1)[0]
 
 
 def make_training(
-    task: steps.Task, state: TrainState, chunk: dict[str, Any], numbers: Any
+    structure: steps.Structure, state: TrainState, chunk: dict[str, Any], numbers: Any
 ) -> Callable[[], None]:
-    """Compile training on a chunk and return a function that trains on all of it."""
-    program = epoch.make_train_chunk(task)
+    """Return a function that trains on all batches of a chunk."""
+    program = epoch.make_train_chunk(structure)
     # Laid out as the results are, so that the second call is the first one's program.
     everywhere = devices.replicated(devices.make_mesh())
     held = [jax.device_put(jax.tree.map(jax.numpy.copy, state), everywhere)]
-    last = np.int32(chunk["labels"].shape[0])
+    bounds = epoch.make_bounds(0, chunk["labels"].shape[0])
 
     def train() -> None:
         sums = jax.device_put(steps.create_train_sums(), everywhere)
-        held[0], sums, _ = program(held[0], sums, chunk, numbers, np.int32(0), last)
+        held[0], sums, _ = program(held[0], sums, chunk, numbers, bounds)
         jax.block_until_ready(sums)
 
     return train
@@ -73,40 +76,39 @@ def make_contenders(options: argparse.Namespace) -> dict[str, Callable[[], None]
         {"model": options.model, "batch_size": BATCH, "weight_decay": 5e-4}
     )
     dataset = make_images(options.images)
-    task, numbers = make_task(config, dataset), config.make_hyperparameters()
+    structure, numbers = make_structure(config, dataset), config.make_numbers()
     shape, count = (32, 32, 3), options.images // BATCH
-    static = (task.model, shape, task.optimizer)
     # Numbers are arguments: as constants they would be folded for minutes.
     create = jax.jit(
-        lambda numbers, trained: create_state(*static, numbers, None, trained),
-        static_argnums=1,
+        lambda rule, numbers: create_state(structure.model, shape, rule, numbers),
+        static_argnums=0,
     )
-    state = create(numbers, None)
-    phase = make_phase(state, describe.describe_model(task.model, shape))
-    head_state = create(numbers, phase.trained)
+    state = create(structure.rule, numbers)
+    phase = make_phase(state, summary.describe_model(structure.model, shape))
+    rule = dataclasses.replace(structure.rule, phase=phase)
+    head_state = create(rule, numbers)
     positions = np.arange(count * BATCH, dtype=np.int32).reshape(count, BATCH)
     images = dataset.train.read(positions.ravel()).reshape(count, BATCH, *shape)
     labels = dataset.train.labels[positions]
     chunk = {"images": images, "labels": labels, "ids": positions}
-    chunk = jax.device_put(chunk, devices.split_batches(devices.make_mesh()))
-    frozen = dataclasses.replace(task, phase=phase)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    see = jax.jit(features.make_feature_chunk(frozen), static_argnums=0)
-    cut, _ = trunk.choose_cache(config, frozen, dataset.train, shape)
+    mesh, bounds = devices.make_mesh(), epoch.make_bounds(0, count)
+    chunk = jax.device_put(chunk, devices.split_batches(mesh))
+    frozen, variables = dataclasses.replace(structure, rule=rule), get_weights(state)
+    see = features.make_feature_chunk(frozen, mesh, is_varied=False)
+    cut, _ = features.choose_cache(config, frozen, dataset.train, shape)
     cached = dataclasses.replace(frozen, model=cut.head, takes_features=True)
-    seen = chunk | {"images": see(False, variables, chunk, numbers, np.int32(0))}
-    evaluate, mask = epoch.make_eval_chunk(task), np.ones_like(labels, bool)
+    seen = chunk | {"images": see(variables, (numbers, np.int32(0)), chunk, bounds)}
+    evaluate, mask = epoch.make_eval_chunk(structure), np.ones_like(labels, bool)
 
     def forward() -> None:
-        sums, last = metrics.create_sums(10), np.int32(count)
-        eval_chunk = chunk | {"mask": mask}
-        jax.block_until_ready(evaluate(variables, sums, eval_chunk, np.int32(0), last))
+        sums, eval_chunk = metrics.create_sums(10), chunk | {"mask": mask}
+        jax.block_until_ready(evaluate(variables, sums, eval_chunk, bounds))
 
     return {
         "forward alone": forward,
         "head alone trains": make_training(frozen, head_state, chunk, numbers),
         "head alone, cached": make_training(cached, head_state, seen, numbers),
-        "everything trains": make_training(task, state, chunk, numbers),
+        "everything trains": make_training(structure, state, chunk, numbers),
     }
 
 

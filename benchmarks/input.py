@@ -1,17 +1,20 @@
 """Images a second that reach a training step: decoded by 1 … N cores, and resident.
 
     python benchmarks/input.py [--size=224] [--images=512] [--folder=PATH]
-        [--dataset=tfds:cifar10_jpeg --data_dir=DIR] [--rounds=3] [--json=FILE]
+        [--dataset=tfds:cifar10_jpeg --data_dir=DIR] [--step_images_per_second=RATE]
+        [--rounds=3] [--json=FILE]
 
 Without a folder of yours (class folders, as --dataset=folder:PATH takes them) JPEG
-files of that size are made and decoded to it. Decoding goes the way of training, by the
-dataset's own `read` and its threads, which are held to so many cores; a resident set is
-gathered on the device. The best of the rounds is printed; the last column is the share
-of the memory's bandwidth that writing and reading these pixels once takes. One core's
-rate is what `--mode=describe --decode_images_per_second=` takes.
+files of that size are made and decoded to it. Images are decoded as in training, by the
+dataset's own `read` and its threads, which are restricted to that many cores; a
+resident set is gathered on the device. The best of the rounds is printed; the last
+column is the share of the memory's bandwidth that writing and reading these pixels once
+takes. With --step_images_per_second, the images/s that a training step takes (as
+metrics.jsonl has it), it also counts the cores that decode as fast as that.
 """
 
 import argparse
+import io
 import math
 import os
 import tempfile
@@ -25,18 +28,43 @@ import jax
 import limits
 import numpy as np
 
-from cnn import devices
-from cnn.data import DataOptions, feed, load_dataset
+from cnn.data import load_dataset
 from cnn.data.chunks import Loader
 from cnn.data.images import Images
+from cnn.data.options import DataOptions
 from cnn.errors import UserError
+from cnn.runtime import devices, xla
+from cnn.runtime.options import DeviceOptions
 
-BATCH = 32
+BATCH, DECODE = 32, "decode"
+
+
+def make_jpeg(size: int, seed: int) -> bytes:
+    """Make a JPEG file of quality 90, about as dense as a photograph's.
+
+    Args:
+        size: height and width in pixels.
+        seed: of its waves and its noise.
+    """
+    from PIL import Image
+
+    random = np.random.default_rng(seed)
+    place = np.linspace(0, 2 * np.pi, size)[:, None]
+    waves = np.zeros((size, size, 3))
+    for frequency in (1, 3, 7, 15):
+        phase = random.uniform(0, 2 * np.pi, (2, 3))
+        across = np.sin(frequency * place + phase[0])[:, None]
+        waves += across * np.sin(frequency * place + phase[1])[None] / frequency
+    noise = random.normal(0, 6, (size, size, 3))
+    pixels = np.clip(128 + 50 * waves + noise, 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def make_folder(directory: Path, size: int, count: int) -> None:
     """Write JPEG files in two class folders, of 16 different contents."""
-    contents = [feed.make_jpeg(size, 3, seed) for seed in range(16)]
+    contents = [make_jpeg(size, seed) for seed in range(16)]
     for number in range(count):
         path = directory / "train" / str(number % 2) / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +96,7 @@ def measure_decoding(name: str, images: Images, options: Any) -> list[dict[str, 
             # The threads that reading starts inherit it.
             os.sched_setaffinity(0, cores[:number])
             rate = measure(lambda: images.read(positions), count, options.rounds)
-            rows.append(make_row(f"decode {name}", number, rate))
+            rows.append(make_row(f"{DECODE} {name}", number, rate))
     finally:
         os.sched_setaffinity(0, cores)
     return rows
@@ -103,6 +131,7 @@ def parse() -> argparse.Namespace:
     add("--folder", default="", help="class folders of your own")
     add("--dataset", default="", help="another one, as tfds:NAME")
     add("--data_dir", default="")
+    add("--step_images_per_second", type=float, default=0.0, help="of a training step")
     add("--rounds", type=positive, default=3)
     add("--json", type=flags.new_file)
     options = parser.parse_args()
@@ -119,17 +148,34 @@ def measure_all(name: str, dataset: str, size: int, options: Any) -> list[dict]:
     images = load_dataset(data).train
     if len(images) < BATCH:
         raise UserError(f"{dataset} has {len(images)} images; a batch takes {BATCH}")
-    flags.tell(f"{name}: decoding, then loading")
+    flags.report(f"{name}: decoding, then loading")
     rows = measure_decoding(name, images, options)
     rows += measure_loaders(name, images, options)
     pixels = math.prod(images.shape)
     return [row | {"bytes_per_image": pixels} for row in rows]
 
 
+def report_cores(rows: list[dict[str, Any]], step_rate: float) -> None:
+    """Count the cores that decode as fast as a step takes images.
+
+    Args:
+        rows: those of one core get `cores_for_step`.
+        step_rate: images/s that the step takes.
+    """
+    here = len(os.sched_getaffinity(0))
+    for row in rows:
+        if row["what"].startswith(DECODE) and row["cores"] == 1:
+            row["cores_for_step"] = math.ceil(step_rate / row["images_per_second"])
+            print(
+                f"\n{row['what']}: {row['cores_for_step']} cores keep up with a step "
+                f"of {step_rate:,.0f} images/s; this machine has {here}"
+            )
+
+
 def main() -> None:
     """Measure every source and print the table."""
     options = parse()
-    devices.configure(devices.DeviceOptions(compilation_cache="off"))
+    xla.configure(DeviceOptions(compilation_cache="off"))
     bandwidth, rows = limits.measure_bandwidth(), []
     with tempfile.TemporaryDirectory() as made:
         folder, size = options.folder or made, options.size
@@ -150,6 +196,8 @@ def main() -> None:
             f"| {row['what']} | {cores} | {rate:,.0f} | {rate / cores:,.0f} | "
             f"{row['of_the_bandwidth']:.2%} |"
         )
+    if options.step_images_per_second:
+        report_cores(rows, options.step_images_per_second)
     about = {"device": device, "jax": jax.__version__}
     found = {"images": options.images, "bandwidth_bytes_per_second": bandwidth}
     flags.write_json(options.json, about | found | {"rows": rows})

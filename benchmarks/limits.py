@@ -7,7 +7,8 @@ import flags  # noqa: F401
 import jax
 import jax.numpy as jnp
 
-from cnn import devices
+from cnn.runtime import devices, xla
+from cnn.runtime.options import DeviceOptions
 
 _REPEATS = 5
 
@@ -23,12 +24,12 @@ def measure_peak(precision: str = "float32") -> float:
     """
     on_cpu = jax.default_backend() == "cpu"
     size = 2048 if on_cpu else 8192
-    dtype = devices.get_dtype(devices.DeviceOptions(precision=precision))
+    dtype = devices.get_dtype(DeviceOptions(precision=precision))
     # Not constants, on which a chip may run faster than on anything real.
     a = jax.random.normal(jax.random.key(0), (size, size), dtype)
     mesh = devices.make_mesh("data:1")
-    options = devices.choose_compiler_options("auto", mesh, float("inf"))
-    product = jax.jit(jnp.matmul, compiler_options=options)
+    options = xla.choose_compiler_options("auto", mesh, float("inf"))
+    product = jax.jit(jnp.matmul, compiler_options=dict(options))
     return size**3 / _take_best(lambda: product(a, a))
 
 
@@ -40,7 +41,7 @@ def measure_bandwidth(megabytes: int = 512) -> float:
 
 
 def _take_best(function: Callable[[], jax.Array]) -> float:
-    """Return the seconds of the quickest call, after one that compiles."""
+    """Return the seconds of the fastest call, after one that compiles."""
     best = float("inf")
     for number in range(_REPEATS + 1):
         started = time.perf_counter()

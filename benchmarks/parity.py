@@ -1,9 +1,12 @@
-"""Print the table of docs/models.md: counts, and how far from PyTorch we are.
+"""Print the table of docs/models.md: counts, and the differences from PyTorch.
 
-python benchmarks/parity.py [MODEL …]; every architecture of tests/golden/parity.npz
-without arguments. Training deep nets takes minutes each on a CPU.
+    python benchmarks/parity.py [MODEL …]
+
+Without names, every architecture of tests/golden/parity.npz. Training deep nets takes
+minutes each on a CPU.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -13,8 +16,9 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cnn import describe, models  # noqa: E402
-from cnn.models import ModelOptions  # noqa: E402
+from cnn import models  # noqa: E402
+from cnn.models import summary  # noqa: E402
+from cnn.models.options import ModelOptions  # noqa: E402
 from tests.golden import ours  # noqa: E402
 
 
@@ -30,7 +34,7 @@ def make_row(name, golden):
     size, channels, classes = models.get_published_input(model)
     options = ModelOptions(model=model, resnet_shortcut=shortcut)
     module = models.create_model(options, classes)
-    counts = describe.describe_model(module, (size, size, channels))
+    counts = summary.describe_model(module, (size, size, channels))
     cells = [
         name,
         f"{counts['num_parameters']:,}",
@@ -48,8 +52,13 @@ def make_row(name, golden):
 def main():
     """Print the rows."""
     golden = np.load(ROOT / "tests/golden/parity.npz")
+    known = sorted({name.split("/")[0] for name in golden})
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(known))
+    names = parser.parse_args().models or known
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"{unknown[0]} is not in parity.npz, which has {', '.join(known)}")
     jax.config.update("jax_compilation_cache_dir", "/tmp/cnn-parity")
-    names = sys.argv[1:] or sorted({name.split("/")[0] for name in golden})
     print("| model | parameters | batch statistics | GMACs | logits | 20 losses |")
     print("|---|---|---|---|---|---|")
     for name in names:

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import optax
 from contenders import Case, Round
 
-from cnn import config, devices, models
+from cnn import config, models
 from cnn.models import layers
+from cnn.models.variables import count_parameters
 from cnn.ops import activation, pooling
-from cnn.state import count_parameters
+from cnn.runtime import devices
 
 
 @contextlib.contextmanager
@@ -63,9 +64,13 @@ def _make_conv(
 
 
 def _make_norm(
-    unbiased: bool = False, momentum: float = 0.9, **options: Any
+    unbiased: bool = False,
+    momentum: float = 0.9,
+    zero_init: bool = False,
+    **options: Any,
 ) -> Callable[[jax.Array, bool], jax.Array]:
-    norm = nn.BatchNorm(momentum=momentum, **options)
+    init = nn.initializers.zeros if zero_init else nn.initializers.ones
+    norm = nn.BatchNorm(momentum=momentum, scale_init=init, **options)
     return lambda x, train: norm(x, use_running_average=not train)
 
 

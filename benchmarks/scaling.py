@@ -14,6 +14,7 @@ dividing the work costs, not what more hardware brings. Prints a Markdown table.
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -23,8 +24,12 @@ import jax
 import limits
 import numpy as np
 
-from cnn import config, describe, devices, epoch, models, steps
-from cnn.state import create_state
+from cnn import config, models
+from cnn.models import summary
+from cnn.runtime import devices, xla
+from cnn.runtime.options import DeviceOptions
+from cnn.training import epoch, steps
+from cnn.training.setup import make_create, make_structure_of_model
 
 KINDS = ("weak", "strong")
 
@@ -35,21 +40,14 @@ def make_round(options: argparse.Namespace, axes: str, batch_size: int) -> Calla
     devices.check_batch_size(batch_size, mesh)
     changes = {"model": options.model, "batch_size": batch_size}
     run = config.make_config(changes | {"precision": options.precision})
-    static, shape = run.make_static(), (options.size, options.size, 3)
-    task = steps.Task(
-        model=models.create_model(static.model, 10, devices.get_dtype(run.device)),
-        num_classes=10,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        steps_per_epoch=options.steps,
-        optimizer=static.optimizer,
+    shape = (options.size, options.size, 3)
+    structure = dataclasses.replace(
+        make_structure_of_model(run, 10), steps_per_epoch=options.steps
     )
-    numbers = run.make_hyperparameters()
-
-    def create(numbers: dict) -> object:
-        state = create_state(task.model, shape, task.optimizer, numbers)
-        return devices.place_state(mesh, state)
-
+    create = make_create(structure.model, shape, structure.rule, mesh)
+    everywhere = devices.replicated(mesh)
+    inputs = run.make_numbers(), epoch.make_bounds(0, options.steps)
+    numbers, bounds = devices.put(everywhere, inputs)
     generator = np.random.default_rng(0)
     size = (options.steps, batch_size)
     chunk = {
@@ -58,15 +56,14 @@ def make_round(options: argparse.Namespace, axes: str, batch_size: int) -> Calla
         "ids": np.arange(size[0] * size[1], dtype=np.int32).reshape(size),
     }
     chunk = devices.put(devices.split_batches(mesh, batch_size), chunk)
-    program = epoch.make_train_chunk(task, mesh)
-    sums = devices.put(devices.replicated(mesh), steps.create_train_sums())
-    kept = [jax.jit(create)(numbers), sums]
+    program = epoch.make_train_chunk(structure, mesh)
+    sums = devices.put(everywhere, steps.create_train_sums())
+    kept = [create(numbers, {}), sums]
 
     def run_round() -> float:
         started = time.perf_counter()
-        bounds = np.int32(0), np.int32(options.steps)
-        kept[0], kept[1], records = program(*kept, chunk, numbers, *bounds)
-        np.asarray(records["loss"])
+        kept[0], kept[1], step_metrics = program(*kept, chunk, numbers, bounds)
+        np.asarray(step_metrics["loss"])
         return options.steps * batch_size / (time.perf_counter() - started)
 
     return run_round
@@ -76,7 +73,7 @@ def measure_share(options: argparse.Namespace) -> float:
     """Return the share of one device's peak that an image a second is."""
     run = config.make_config({"model": options.model})
     model = models.create_model(run.model, 10)
-    macs = 3 * describe.describe_model(model, (options.size, options.size, 3))["macs"]
+    macs = 3 * summary.describe_model(model, (options.size, options.size, 3))["macs"]
     return macs / limits.measure_peak(options.precision)
 
 
@@ -84,14 +81,14 @@ def measure(options: argparse.Namespace, kind: str, share: float) -> list[dict]:
     """Measure one kind of scaling, printing a row of the table for each count."""
     rounds, counts = {}, options.devices
     for count in counts:
-        flags.tell(f"{kind}, {count} devices: making the state")
+        flags.report(f"{kind}, {count} devices: making the state")
         axes = f"data:{count // 2},model:2" if options.split else f"data:{count}"
         batch_size = options.batch_size * (count if kind == "weak" else 1)
         rounds[count] = axes, batch_size, make_round(options, axes, batch_size)
     speeds: dict[int, list[float]] = {count: [] for count in counts}
     for number in range(options.rounds + 1):
         for count, (_, _, run_round) in rounds.items():
-            flags.tell(f"{kind}, round {number} of {options.rounds}, {count} devices")
+            flags.report(f"{kind}, round {number} of {options.rounds}, {count} devices")
             found = run_round()
             if number:  # the first round compiles
                 speeds[count].append(found)
@@ -149,7 +146,7 @@ def main() -> None:
     options = parse()
     models.get_published_input(options.model)  # refuses an unknown one
     most = max(options.devices)
-    devices.configure(devices.DeviceOptions(cpu_devices=most, compilation_cache="off"))
+    xla.configure(DeviceOptions(cpu_devices=most, compilation_cache="off"))
     for count in options.devices:
         devices.check_batch_size(options.batch_size, devices.make_mesh(f"data:{count}"))
     about = f"{devices.describe_device()}, jax {jax.__version__}, n = {options.rounds}"

@@ -13,9 +13,7 @@ those of the forward pass) in these seconds, over those of a matrix product.
 """
 
 import argparse
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import flags
@@ -23,14 +21,14 @@ import jax
 import limits
 
 from cnn import config as config_module
-from cnn import devices, options
+from cnn import option, train
 from cnn.errors import UserError
-from cnn.interrupt import Stop
-from cnn.progress import Terminal
-from cnn.run import Run
-from cnn.sweep.loop import Loop
-from cnn.sweep.stacked import STACKED, Stacked, check_stackable
-from cnn.sweep.statistics import compute_interval
+from cnn.runtime import devices, xla
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.terminal import Terminal
+from cnn.sweep.choose import make_executor
+from cnn.sweep.executors import STACKED, check_stackable
+from cnn.sweep.table import compute_interval
 
 SMALL = {"airbench_width": 8, "batch_size": 128, "epochs": 4, "learning_rate": 8.0}
 DIGITS = {"dataset": "digits", "image_size": 16, "mean": (), "std": ()}
@@ -44,7 +42,7 @@ def read_flags(texts: list[str]) -> dict[str, Any]:
         name, equals, value = text.removeprefix("--").partition("=")
         if name not in fields or not equals:
             raise UserError(f"{text}: write --name=value, a flag of main.py --help")
-        found[name] = options.parse(fields[name], value)
+        found[name] = option.parse(fields[name], value)
     return found
 
 
@@ -59,10 +57,10 @@ def make_config(arguments: argparse.Namespace, given: dict[str, Any]) -> Any:
 
 def measure(config: Any, seeds: int, name: str) -> dict[str, Any]:
     """Train all seeds after a warm-up that compiles; returns accuracies and seconds."""
-    with tempfile.TemporaryDirectory() as directory:
-        run = Run(config, Path(directory), Terminal(), Stop())
-    check_stackable(name, run)
-    executor = Loop(run, seeds) if name == "loop" else Stacked(run, name, seeds)
+    stop = Stop()
+    setup = train.make_setup(config, {}, Terminal(), stop)
+    check_stackable(name, setup)
+    executor = make_executor(name, setup, stop, seeds)
     configs = [config.change({"seed": seed}) for seed in range(seeds)]
     active = [True] * seeds
 
@@ -70,17 +68,17 @@ def measure(config: Any, seeds: int, name: str) -> dict[str, Any]:
         started = time.perf_counter()
         states = jax.block_until_ready(executor.create(configs))
         for epoch in range(epochs):
-            flags.tell(f"epoch {epoch + 1} of {epochs}, {seeds} seeds")
+            flags.report(f"epoch {epoch + 1} of {epochs}, {seeds} seeds")
             states, _ = executor.train_epoch(states, configs, epoch, active, most)
         found = executor.evaluate(states, "test", active)
         return found, time.perf_counter() - started
 
-    flags.tell("warm-up and compilation")
+    flags.report("warm-up and compilation")
     compilation = race(1, 1)[1]
     found, seconds = race(config.train.epochs, None)
     accuracies = [one["accuracy"] for one in found]
-    images = run.total_steps * config.step.batch_size
-    macs = 3 * run.description["macs"] * images * seeds
+    images = setup.total_steps * config.step.batch_size
+    macs = 3 * setup.description["macs"] * images * seeds
     peak = limits.measure_peak(config.device.precision)
     return {
         "accuracies": accuracies,
@@ -92,11 +90,11 @@ def measure(config: Any, seeds: int, name: str) -> dict[str, Any]:
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """Print what was measured, and whether it is the real thing."""
+    """Print what was measured, and whether at full size."""
     seeds, mean = len(result["accuracies"]), result["mean_accuracy"]
     low, seconds = result["interval"][0], result["seconds_per_run"]
     half = "" if low is None else f" ± {mean - low:.2%} (95 %)"
-    size = "full" if result["is_full"] else "small: no figure of the record's recipe"
+    size = "full" if result["is_full"] else "small: not the record's recipe"
     print(
         f"{result['device']}, jax {result['jax']}, --executor={result['executor']}; "
         f"warm-up and compilation apart, {result['warmup_seconds']:.0f} s"
@@ -119,7 +117,7 @@ def main() -> None:
     parser.add_argument("--json", type=flags.new_file, help="file to write")
     arguments, rest = parser.parse_known_args()
     config = make_config(arguments, read_flags(rest))
-    devices.configure(config.device)
+    xla.configure(config.device)
     result = measure(config, arguments.seeds, arguments.executor)
     mean, spread, low, high = compute_interval(result["accuracies"])
     result |= {

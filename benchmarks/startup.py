@@ -21,7 +21,6 @@ import flags
 import numpy as np
 
 PRESETS = ("digits", "cifar10_resnet20")
-PHASES = ("import", "data", "state", "compile", "first step")
 
 
 def run_child(preset: str, cache: str, dataset: str, kernels: str) -> None:
@@ -33,32 +32,41 @@ def run_child(preset: str, cache: str, dataset: str, kernels: str) -> None:
         seconds[phase] = time.perf_counter() - started
         started = time.perf_counter()
 
+    import jax
+
     import main  # noqa: F401
     from cnn import config as config_module
-    from cnn import devices, interrupt, memory, progress, run, train
+    from cnn import train
+    from cnn.runtime import xla
+    from cnn.runtime.interrupt import Stop
+    from cnn.runtime.profiling import Profiler
+    from cnn.runtime.terminal import Terminal
+    from cnn.training import memory, progress
+    from cnn.training.epoch import Pace
 
     note("import")
     changes = {"dataset": dataset} if dataset else {}
     changes |= {"compilation_cache": cache, "cpu_kernels": kernels}
     config = config_module.make_config(config_module.load_preset(preset), changes)
-    devices.configure(config.device)
-    with tempfile.TemporaryDirectory() as directory:
-        made = run.Run(config, Path(directory), progress.Terminal(), interrupt.Stop())
-        note("data")
-        made.restore()
-        note("state")
-        compile_program = memory.compile_if_it_fits
+    xla.configure(config.device)
+    stop = Stop()
+    setup = train.make_setup(config, {}, Terminal(), stop)
+    note("data")
+    begun = progress.begin(setup)
+    jax.block_until_ready(begun.state)
+    note("state")
+    check_fits = memory.check_fits
 
-        def compile_timed(*arguments: Any) -> Any:
-            # What came before is filling the first chunk, a part of the first step.
-            before = time.perf_counter()
-            compiled = compile_program(*arguments)
-            seconds["compile"] = time.perf_counter() - before
-            return compiled
+    def compile_timed(*arguments: Any) -> None:
+        # What came before is filling the first chunk, a part of the first step.
+        before = time.perf_counter()
+        check_fits(*arguments)
+        seconds["compile"] = time.perf_counter() - before
 
-        memory.compile_if_it_fits = compile_timed
-        next(train.iterate_calls(made, made.task.steps_per_epoch))
-        note("first step")
+    memory.check_fits = compile_timed
+    profiler = Profiler(config.profile, setup.total_steps)
+    next(progress.take_epoch(setup, begun, stop, Pace(), profiler, setup.total_steps))
+    note("first step")
     seconds["first step"] -= seconds["compile"]
     print(json.dumps(seconds))
 
@@ -94,12 +102,13 @@ def main() -> None:
     """Measure all presets in turns and print the table."""
     if sys.argv[1:2] == ["--child"]:
         return run_child(*sys.argv[2:])
-    from cnn.devices import KERNELS  # not above: a child times its imports
+    from cnn.config import list_fields
 
+    kernels = list_fields()["cpu_kernels"].metadata["choices"]
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=flags.positive, default=3)
     parser.add_argument("--images", type=flags.positive, default=5000)
-    parser.add_argument("--cpu_kernels", default="auto", choices=KERNELS)
+    parser.add_argument("--cpu_kernels", default="auto", choices=kernels)
     parser.add_argument("--json", type=flags.new_file)
     options = parser.parse_args()
     found: dict[str, list[float]] = {}
@@ -112,7 +121,7 @@ def main() -> None:
                 cache = f"{directory}/{preset}{number}"
                 for kind in ("cold", "warm"):
                     child = preset, cache, dataset, options.cpu_kernels
-                    flags.tell(f"round {number + 1}: {preset}, {kind}")
+                    flags.report(f"round {number + 1}: {preset}, {kind}")
                     for phase, seconds in measure(*child).items():
                         name = f"{preset}, {kind}: {phase}"
                         found.setdefault(name, []).append(seconds)

@@ -6,8 +6,8 @@
 digits. Contenders follow one another in one run, on the cores that this process may
 use. Ours run with every program in the compilation cache; the cold sweep, printed
 besides, compiles. A contender's seconds are those of its processes from start to end;
-without start-up, from when its imports were done. Then 16 seeds of the
-preset, and trials an hour by executor.
+without start-up, from when its imports were done. Then come 16 seeds of the preset, and
+trials an hour by executor.
 """
 
 import argparse
@@ -79,8 +79,8 @@ class Ours:
         flags = ["--mode=sweep", f"--sweep={text}", f"--executor={executor}"]
         if executor.startswith("shard"):
             flags.append(f"--cpu_devices={self._devices}")
-        wall, told = run_command(self._make_command(*flags))
-        return wall, float(re.search(r"took ([0-9.]+) s from", told)[1])
+        wall, output = run_command(self._make_command(*flags))
+        return wall, float(re.search(r"took ([0-9.]+) s from", output)[1])
 
     def run_alone(self, options: dict) -> tuple[float, float]:
         """Run one trial as a run of its own; returns its seconds likewise."""
@@ -118,11 +118,11 @@ def run_torch(python: str, directory: Path, epochs: int, threads: int) -> list[t
     for layout in ("default", "channels_last"):
         files = [str(directory / name) for name in ("digits.npz", "space.json")]
         command = [python, script, *files, str(epochs), layout, str(threads)]
-        wall, told = run_command(command)
-        told = json.loads(told.splitlines()[-1])
-        if told["trials"] != 64:
-            raise SystemExit(f"PyTorch ran {told['trials']} trials instead of 64")
-        found.append((wall, told["seconds"], f"PyTorch and Optuna, {layout}"))
+        wall, output = run_command(command)
+        result = json.loads(output.splitlines()[-1])
+        if result["trials"] != 64:
+            raise SystemExit(f"PyTorch ran {result['trials']} trials instead of 64")
+        found.append((wall, result["seconds"], f"PyTorch and Optuna, {layout}"))
     return found
 
 

@@ -1,10 +1,12 @@
 """Load what we export into torchvision's classes, strictly, and compare logits.
 
-python benchmarks/torch_export.py --torch_python=PYTHON, where PYTHON has PyTorch and
-torchvision. Prints, for one model of every family, the largest difference of the
-logits over the largest logit.
+    python benchmarks/torch_export.py --torch_python=PYTHON
+
+PYTHON has PyTorch and torchvision. Prints, for one model of every family, the largest
+difference of the logits over the largest logit.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -59,13 +61,18 @@ def check(directory):
 
 def main():
     """Write, then run this file under the other Python."""
-    (option,) = sys.argv[1:]
-    if option.startswith("--check="):
-        return check(Path(option.removeprefix("--check=")))
-    python = option.removeprefix("--torch_python=")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--torch_python", help="a Python with PyTorch and torchvision")
+    chosen.add_argument("--check", type=Path, help="directory to compare, in that one")
+    options = parser.parse_args()
+    if options.check:
+        check(options.check)
+        return
     with tempfile.TemporaryDirectory() as directory:
         write(Path(directory))
-        subprocess.run([python, __file__, f"--check={directory}"], check=True)
+        command = [options.torch_python, __file__, f"--check={directory}"]
+        subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

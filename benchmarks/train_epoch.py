@@ -17,8 +17,9 @@ import jax
 import plain_flax
 from contenders import Case, Ours
 
-from cnn import devices
-from cnn.state import count_parameters
+from cnn.models.variables import count_parameters
+from cnn.runtime import devices, xla
+from cnn.runtime.options import DeviceOptions
 
 CASES = {
     "cifar": Case("simple_cnn", 32, 3, 128, 16),
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=flags.positive, default=9)
     parser.add_argument("--json", type=flags.new_file)
     options = parser.parse_args()
-    devices.configure(devices.DeviceOptions(compilation_cache="off"))
+    xla.configure(DeviceOptions(compilation_cache="off"))
     names = list(CASES) if options.case == "all" else [options.case]
     print(f"{devices.describe_device()}, jax {jax.__version__}, n = {options.rounds}")
     print("| case | contender | images/s, median | ours / it, median (range) |")

@@ -26,9 +26,12 @@ import limits
 import plain_flax
 from contenders import Case, Ours
 
-from cnn import describe, devices, models
+from cnn import models
+from cnn.config import list_fields
 from cnn.errors import UserError
-from cnn.state import count_parameters
+from cnn.models.variables import count_parameters
+from cnn.runtime import devices, xla
+from cnn.runtime.options import DeviceOptions
 
 # Image size and batch size where they are not 32 and 64; steps a round.
 SIZES = {
@@ -90,12 +93,11 @@ def is_chosen(name: str, only: str) -> bool:
 
 def compare(case: Case, options: argparse.Namespace, what: str) -> dict:
     """Run the contenders of one case in turns and print their rows."""
-    flags.tell(f"{case}, {what}: the machine's limits, then compilation")
+    flags.report(f"{case}, {what}: the machine's limits, then compilation")
     peak = limits.measure_peak(options.precision)
     bandwidth = limits.measure_bandwidth()
     found, ours = make_contenders(case, options, what)
-    description = describe.describe_model(ours.task.model, case.shape)
-    macs, values = description["macs"], count_outputs(description)
+    macs, values = ours.description["macs"], count_outputs(ours.description)
     training = what == "train"
     itemsize = 2 if options.precision == "bfloat16" else 4
     macs *= 3 if training else 1
@@ -129,6 +131,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
     torch = flags.python_with_torch
+    kernels = list_fields()["cpu_kernels"].metadata["choices"]
     add("--torch_python", type=torch, help="a Python with PyTorch")
     add("--compiled", action="store_true", help="torch.compile too")
     add("--models", default=",".join(REQUIRED), help="names, or all")
@@ -136,7 +139,7 @@ def parse() -> argparse.Namespace:
     add("--size", type=flags.positive, help="pixels a side, instead of each model's")
     add("--batch_size", type=flags.positive, help="instead of each model's")
     add("--precision", default="float32", choices=("float32", "bfloat16"))
-    add("--cpu_kernels", default="auto", choices=devices.KERNELS)
+    add("--cpu_kernels", default="auto", choices=kernels)
     add("--only", default="", help="contenders beside ours, by parts of names")
     add("--rounds", default=5, type=flags.positive)
     add("--steps", default=8, type=flags.positive, help="of a round")
@@ -160,7 +163,7 @@ def main() -> None:
     # Of a GPU's memory JAX takes three quarters at once; PyTorch needs some too.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
     cases = [make_case(name, options) for name in options.models]
-    devices.configure(devices.DeviceOptions(compilation_cache="off"))
+    xla.configure(DeviceOptions(compilation_cache="off"))
     both = ("train", "forward") if options.what == "both" else (options.what,)
     print(
         f"{devices.describe_device()}, {len(os.sched_getaffinity(0))} cores, "
@@ -175,7 +178,7 @@ def main() -> None:
             try:
                 found[f"{case}, {what}"] = compare(case, options, what)
             except UserError as error:
-                flags.tell(f"{case}, {what}: {error}")
+                flags.report(f"{case}, {what}: {error}")
                 failed.append(f"{case}, {what}")
             flags.write_json(options.json, found)
     if failed:

@@ -1,58 +1,99 @@
 """Config: every option of the project, composed of the groups beside their code.
 
 Flag names are the field names of the groups, flat and unique. A preset is a file
-`configs/NAME.py` whose `options` holds what differs from the defaults.
+`configs/NAME.py` whose `options` holds what differs from the defaults. `Numbers` are
+the options that reach a compiled step as arrays.
 """
 
 import dataclasses
+import functools
 import json
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from cnn import options
-from cnn.augment import AugmentOptions
-from cnn.averaging import AveragingOptions
-from cnn.checkpoint import CheckpointOptions
-from cnn.convert import ConvertOptions
-from cnn.data import DataOptions
-from cnn.data.feed import FeedOptions
-from cnn.devices import DeviceOptions
-from cnn.devices.processes import ProcessOptions
+from cnn import option as declared
+from cnn.augment.options import AugmentOptions
+from cnn.checkpoints.options import CheckpointOptions
+from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
-from cnn.evaluate import EvaluateOptions
-from cnn.export import ExportOptions
-from cnn.losses import LossOptions
-from cnn.models import ModelOptions
-from cnn.optimizer import OptimizerOptions
-from cnn.predict import PredictOptions
-from cnn.profiling import ProfileOptions
-from cnn.progress import ProgressOptions
-from cnn.steps import StepOptions
-from cnn.sweep import SweepOptions
-from cnn.train import TrainOptions
-from cnn.transfer import TransferOptions
-from cnn.visualize import VisualizeOptions
+from cnn.models.options import ModelOptions
+from cnn.optim.options import (
+    AveragingOptions,
+    FreezingOptions,
+    OptimizerOptions,
+    ScheduleOptions,
+)
+from cnn.option import option
+from cnn.runtime.options import (
+    DeviceOptions,
+    ProcessOptions,
+    ProfileOptions,
+    ProgressOptions,
+)
+from cnn.sweep.options import SweepOptions
+from cnn.training.options import LossOptions, StepOptions, TrainOptions
+from cnn.transfer.options import TransferOptions
+from cnn.visualize.options import VisualizeOptions
+from cnn.weights.options import ConvertOptions, ExportOptions
 
 PRESETS = Path(__file__).parent.parent / "configs"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """What is evaluated."""
+
+    split: str = option(
+        "test",
+        "what evaluate and visualize look at",
+        choices=("train", "validation", "test"),
+        changes_run=False,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions:
+    """What is predicted."""
+
+    predict_images: str = option(
+        "",
+        "pattern of the image files to classify, such as 'photos/*.jpg'",
+        changes_run=False,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DescribeOptions:
+    """What is described."""
+
+    measure_memory: bool = option(
+        False,
+        "describe: compile the training step and report the bytes that it takes of a "
+        "device, as the compiler says",
+        changes_run=False,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """All options of a run."""
 
+    model: ModelOptions = ModelOptions()
     data: DataOptions = DataOptions()
     augment: AugmentOptions = AugmentOptions()
-    model: ModelOptions = ModelOptions()
     loss: LossOptions = LossOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
     averaging: AveragingOptions = AveragingOptions()
     step: StepOptions = StepOptions()
     train: TrainOptions = TrainOptions()
     transfer: TransferOptions = TransferOptions()
+    freezing: FreezingOptions = FreezingOptions()
     sweep: SweepOptions = SweepOptions()
     checkpoint: CheckpointOptions = CheckpointOptions()
     progress: ProgressOptions = ProgressOptions()
@@ -64,7 +105,7 @@ class Config:
     convert: ConvertOptions = ConvertOptions()
     export: ExportOptions = ExportOptions()
     visualize: VisualizeOptions = VisualizeOptions()
-    feed: FeedOptions = FeedOptions()
+    describe: DescribeOptions = DescribeOptions()
 
     def to_flat(self) -> dict[str, Any]:
         """Return every option's value by flag name, as JSON has it."""
@@ -73,12 +114,12 @@ class Config:
             flat |= dataclasses.asdict(getattr(self, group.name))
         return json.loads(json.dumps(flat))
 
-    def make_hyperparameters(self) -> dict[str, np.ndarray | None]:
-        """Make the traced numbers of a run, by flag name.
+    def make_numbers(self) -> "Numbers":
+        """Make the traced numbers of a run.
 
         Returns:
-            For each traced option an array (float32, or int32 for whole numbers), or
-            None for one that is absent at its value 0 or without names.
+            Each an array (float32, or int32 for whole numbers), or None for one that
+            is absent at its value 0 or without names.
         """
         flat, traced = self.to_flat(), {}
         for name, field in list_fields().items():
@@ -86,12 +127,12 @@ class Config:
             if kind in ("traced_unless_zero", "traced_by_name") and not flat[name]:
                 traced[name] = None
             elif kind == "traced_by_name":
-                numbers = options.split_numbers(name, flat[name])[1]
+                numbers = declared.split_numbers(name, flat[name])[1]
                 traced[name] = np.asarray(numbers, np.float32)
             elif kind != "static":
                 dtype = np.int32 if field.type is int else np.float32
                 traced[name] = np.asarray(flat[name], dtype)
-        return traced
+        return Numbers(**traced)
 
     def make_static(self) -> "Config":
         """Return the config with every traced number at its default, or at 1 by name.
@@ -105,7 +146,7 @@ class Config:
             for field in dataclasses.fields(group.type):
                 if field.metadata["kind"] == "traced_by_name":
                     texts = getattr(group_options, field.name)
-                    names = options.split_numbers(field.name, texts)[0]
+                    names = declared.split_numbers(field.name, texts)[0]
                     traced[field.name] = tuple(f"{name}=1" for name in names)
                 elif field.metadata["kind"] != "static":
                     traced[field.name] = field.default
@@ -118,7 +159,7 @@ class Config:
         Returns:
             The static part, and the shape of every traced number, None where absent.
         """
-        numbers = self.make_hyperparameters().items()
+        numbers = vars(self.make_numbers()).items()
         shapes = tuple((n, None if x is None else x.shape) for n, x in numbers)
         return self.make_static(), shapes
 
@@ -145,6 +186,7 @@ class Config:
         return {n: v for n, v in self.to_flat().items() if n not in own}
 
 
+@functools.cache
 def list_fields() -> dict[str, dataclasses.Field]:
     """Return every option's field by flag name, in the order of `--help`."""
     fields: dict[str, dataclasses.Field] = {}
@@ -153,6 +195,25 @@ def list_fields() -> dict[str, dataclasses.Field]:
             assert field.name not in fields, f"two options are named {field.name}"
             fields[field.name] = field
     return fields
+
+
+def _make_numbers_class() -> type:
+    """Make the class of the traced numbers: a pytree with a field for each of them."""
+    fields = list_fields().items()
+    names = [name for name, field in fields if field.metadata["kind"] != "static"]
+    types = [(name, jax.Array | None) for name in sorted(names)]
+    about = (
+        "The traced numbers of a run, by flag name; None where absent.\n\n"
+        "Generated from the options; a misspelt name is an AttributeError."
+    )
+    namespace = {"__doc__": about, "__module__": __name__}
+    made = dataclasses.make_dataclass(
+        "Numbers", types, frozen=True, eq=False, namespace=namespace
+    )
+    return jax.tree_util.register_dataclass(made, sorted(names), [])
+
+
+Numbers = _make_numbers_class()
 
 
 def make_config(*layers: Mapping[str, Any]) -> Config:
@@ -169,11 +230,11 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         if name not in known:
             raise UserError(f"There is no option {name}{suggest(name, known)}")
     groups = {
-        group.name: options.read_group(group.type, flat)
+        group.name: declared.read_group(group.type, flat)
         for group in dataclasses.fields(Config)
     }
     for group in groups.values():
-        options.check(group)
+        declared.check(group)
     return Config(**groups)
 
 

@@ -3,98 +3,33 @@
 import dataclasses
 import hashlib
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
-import numpy as np
 
-from cnn import augment, devices, epoch, memory, metrics, predict, workdir
+from cnn.augment import pipeline
+from cnn.checkpoints import proof, workdir
+from cnn.config import Config
 from cnn.data import load_dataset
-from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
-from cnn.data.images import Dataset, Images
-from cnn.data.order import make_eval_order
-from cnn.devices import processes
+from cnn.data.chunks import Loader
+from cnn.data.images import Dataset, Images, get_split
 from cnn.errors import UserError
-from cnn.interrupt import Stop, catch_signals
-from cnn.options import format_value, option
-from cnn.progress import Pace
-from cnn.task import Task
-from cnn.transfer import proof
-
-if TYPE_CHECKING:
-    from cnn.config import Config
-    from cnn.progress import Terminal
-
-SPLITS = ("train", "validation", "test")
+from cnn.option import format_value
+from cnn.runtime import devices
+from cnn.runtime.interrupt import Stop, catch_signals
+from cnn.runtime.terminal import Terminal
+from cnn.training.epoch import compute_metrics
+from cnn.training.steps import Structure
+from cnn.training.trained import Trained, check_image_shape, load_trained
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluateOptions:
-    """What is evaluated."""
-
-    split: str = option(
-        "test",
-        "what evaluate and visualize look at",
-        choices=SPLITS,
-        changes_run=False,
-    )
-
-
-def compute_metrics(
-    program: Callable[..., dict],
-    variables: Any,
-    loader: Loader,
-    batch_size: int,
-    num_classes: int,
-    stop: Stop,
-) -> dict[str, Any]:
-    """Evaluate all images of a loader.
-
-    Args:
-        program: made by `epoch.make_eval_chunk`.
-        variables: `params` and `batch_stats`.
-        loader: the images.
-        batch_size: images computed at a time.
-        num_classes: K.
-        stop: looked at between chunks.
-
-    Returns:
-        As `metrics.summarise`.
-
-    Raises:
-        Interrupted: a signal arrived.
-        UserError: the device has too little memory.
-    """
-    positions, mask = make_eval_order(len(loader), batch_size)
-    size = choose_chunk_steps(len(positions), batch_size, loader.image_bytes)
-    everywhere, pace = devices.replicated(loader.mesh), Pace()
-    sums = devices.put(everywhere, metrics.create_sums(num_classes))
-    arrays = {"positions": positions, "mask": mask}
-    for first, last, chunk in iterate_chunks(loader, size, arrays):
-        while first < last:
-            count, started = pace.choose_steps(last - first), time.perf_counter()
-            here = first % size
-            bounds = (np.int32(here), np.int32(here + count))
-            arguments = (variables, sums, chunk, *devices.put(everywhere, bounds))
-            with memory.explain_shortage(program, arguments):
-                sums = jax.block_until_ready(program(*arguments))
-            seconds = processes.find_most(time.perf_counter() - started)
-            pace.note(seconds / count)
-            first += count
-            stop.check()
-    return metrics.summarise(sums)
-
-
-def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
+def evaluate(config: Config, directory: Path, terminal: Terminal) -> dict:
     """Evaluate a trained run and write `evaluation.json` beside it.
 
     Args:
         config: the run's options, those of the command line over them.
         directory: the run's directory.
-        terminal: where to print.
 
     Returns:
         What was written: the metrics of `metrics.summarise` with what they are of.
@@ -107,20 +42,19 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
     # Batches are padded all the same, and may come from a run on other devices.
     count = mesh.shape["data"]
     batch_size = -(-config.step.batch_size // count) * count
-    trained = predict.load_trained(directory, config.checkpoint.checkpoint)
+    trained = load_trained(directory, config.checkpoint.checkpoint)
     changed = proof.find_changed(trained.transfer.get("frozen", {}), trained.variables)
     proof.check_unchanged(changed, f"--workdir={directory}")
     dataset = load_dataset(config.data)
     images = get_split(dataset, config.evaluate.split)
-    task = _make_task(config, trained, dataset, images)
+    structure = _make_structure(config, trained, dataset, images)
     loader = Loader(images, config.data, mesh)
     with catch_signals(stop):
         result = compute_metrics(
-            epoch.make_eval_chunk(task),
+            structure,
             jax.device_put(trained.variables, devices.replicated(mesh)),
             loader,
             batch_size,
-            task.num_classes,
             stop,
         )
     about = {
@@ -142,34 +76,19 @@ def evaluate(config: "Config", directory: Path, terminal: "Terminal") -> dict:
     return result
 
 
-def _make_task(
-    config: "Config", trained: predict.Trained, dataset: Dataset, images: Images
-) -> Task:
-    """Make the task of a run on these images; refuses those that it does not know."""
+def _make_structure(
+    config: Config, trained: Trained, dataset: Dataset, images: Images
+) -> Structure:
+    """Make the structure of a run on these images; refuse those it does not know."""
     size, views = config.data.image_size, config.make_static().augment
     _check_classes(trained, dataset)
     seen = (size, size, images.shape[2]) if size else images.shape
-    predict.check_image_shape(trained, seen)
-    augment.check_views(views.tta, images.shape, size)
-    return dataclasses.replace(trained.task, image_size=size, augment=views)
+    check_image_shape(trained, seen)
+    pipeline.check_views(views.tta, images.shape, size)
+    return dataclasses.replace(trained.structure, image_size=size, augment=views)
 
 
-def get_split(dataset: Dataset, split: str) -> Images:
-    """Return the images of a split.
-
-    Raises:
-        UserError: the dataset has none of that name.
-    """
-    images = getattr(dataset, split)
-    if images is None:
-        raise UserError(
-            f"--split={split}: {dataset.name} has no such set; carve one out of train "
-            "with --validation_fraction=0.1"
-        )
-    return images
-
-
-def _check_classes(trained: predict.Trained, dataset: Dataset) -> None:
+def _check_classes(trained: Trained, dataset: Dataset) -> None:
     there, here = trained.class_names, dataset.class_names
     if not trained.classes_are_named and len(there) == len(here):
         return
@@ -185,7 +104,7 @@ def _shorten(names: tuple[str, ...]) -> str:
     return f"{shown}, … ({len(names)})" if len(names) > 5 else shown
 
 
-def _name_file(config: "Config", stored: dict[str, Any]) -> str:
+def _name_file(config: Config, stored: dict[str, Any]) -> str:
     """Name the file after what differs from the test set of the run's own data.
 
     A name that no file system takes is replaced by its hash.

@@ -12,137 +12,17 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from cnn import (
-    augment,
-    averaging,
-    checkpoint,
-    devices,
-    manifest,
-    models,
-    options,
-    steps,
-    workdir,
-)
+from cnn.augment import pipeline
+from cnn.checkpoints import workdir
+from cnn.config import Config
 from cnn.data.files import decode_files
-from cnn.devices import DeviceOptions
 from cnn.errors import UserError
-from cnn.models import ModelOptions
-from cnn.options import option
-from cnn.state import create_variables
-from cnn.steps import Task
-
-if TYPE_CHECKING:
-    from cnn.config import Config
+from cnn.training.trained import check_image_shape, load_trained, make_classifier
 
 _COLUMNS = ("class", "probability")
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictOptions:
-    """What is predicted."""
-
-    predict_images: str = option(
-        "",
-        "pattern of the image files to classify, such as 'photos/*.jpg'",
-        changes_run=False,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained model with everything needed to use it.
-
-    Attributes:
-        task: the model, its scaling and its number of classes.
-        variables: `params` and `batch_stats`, replicated on all devices.
-        class_names: K names.
-        classes_are_named: False when they are mere numbers, as converted weights have.
-        image_shape: (H, W, C) of the images it was trained on.
-        options: every option of the run, by flag name.
-        step: how many steps it was trained for.
-        transfer: what it started from, and digests of what was frozen; empty without.
-    """
-
-    task: Task
-    variables: dict[str, Any]
-    class_names: tuple[str, ...]
-    classes_are_named: bool
-    image_shape: tuple[int, int, int]
-    options: dict[str, Any]
-    step: int
-    transfer: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def load_trained(directory: str | Path, which: str = "latest") -> Trained:
-    """Load a run's weights, the averaged ones when averaging was on.
-
-    Args:
-        directory: the run's directory.
-        which: `latest`, `best` or a step.
-
-    Raises:
-        UserError: there is no such checkpoint, it is damaged, or it does not fit.
-    """
-    step = manifest.find_step(Path(directory), which)
-    path = Path(directory) / "checkpoints" / str(step)
-    description = manifest.read_description(path)
-    stored = description["options"]
-    image_shape = tuple(description["image_shape"])
-    task = Task(
-        model=models.create_model(
-            options.read_group(ModelOptions, stored),
-            len(description["class_names"]),
-            devices.get_dtype(options.read_group(DeviceOptions, stored)),
-        ),
-        num_classes=len(description["class_names"]),
-        mean=tuple(description["mean"]),
-        std=tuple(description["std"]),
-    )
-    shapes = jax.eval_shape(lambda: create_variables(task.model, 0, image_shape))
-    sharding = devices.replicated(devices.make_mesh())
-    like = checkpoint.abstract(shapes, sharding)
-    averaged = averaging.is_on(stored)
-    return Trained(
-        task=task,
-        variables=checkpoint.load_variables(path, like, averaged),
-        class_names=tuple(description["class_names"]),
-        classes_are_named=description.get("classes_are_named", True),
-        image_shape=image_shape,
-        options=stored,
-        step=step,
-        transfer=description.get("transfer", {}),
-    )
-
-
-def check_image_shape(trained: Trained, image_shape: tuple[int, int, int]) -> None:
-    """Refuse images that the trained weights do not take.
-
-    Args:
-        trained: the model.
-        image_shape: (H, W, C) of what it would see.
-
-    Raises:
-        UserError: naming both shapes.
-    """
-    model, fits = trained.task.model, image_shape[2] == trained.image_shape[2]
-    if fits:
-        like = jax.eval_shape(lambda: create_variables(model, 0, image_shape))
-        shapes = [jax.tree.map(jnp.shape, x) for x in (like, trained.variables)]
-        fits = shapes[0] == shapes[1]
-    if not fits:
-        here, there = (
-            "x".join(map(str, x)) for x in (image_shape, trained.image_shape)
-        )
-        raise UserError(
-            f"The run was trained on images of {there} and cannot take {here}; set "
-            f"--image_size and --channels to what it was trained on"
-        )
 
 
 def load_classifier(
@@ -163,26 +43,7 @@ def load_classifier(
     return make_classifier(load_trained(directory, which))
 
 
-def make_classifier(trained: Trained) -> Callable[[np.ndarray], np.ndarray]:
-    """Make the function from uint8 images [N, H, W, C] to probabilities [N, K]."""
-
-    @jax.jit
-    def compute(variables: Any, images: jax.Array) -> jax.Array:
-        logits = steps.predict_step(trained.task, variables, images)
-        return jax.nn.softmax(logits)
-
-    def classify(images: np.ndarray) -> np.ndarray:
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise ValueError(
-                "images must be uint8 [N, H, W, C], not "
-                f"{images.dtype} {list(images.shape)}"
-            )
-        return np.asarray(compute(trained.variables, jnp.asarray(images)))
-
-    return classify
-
-
-def predict(config: "Config", directory: Path) -> Path:
+def predict(config: Config, directory: Path) -> Path:
     """Classify image files and write `predictions.csv` into the run's directory.
 
     Args:
@@ -208,10 +69,10 @@ def predict(config: "Config", directory: Path) -> Path:
     shape, batch_size = (size, size, trained.image_shape[2]), config.step.batch_size
     seen, views = config.data.image_size or size, config.make_static().augment
     check_image_shape(trained, (seen, seen, shape[2]))
-    augment.check_views(views.tta, shape, seen)
-    task = dataclasses.replace(trained.task, image_size=seen, augment=views)
-    classify = make_classifier(dataclasses.replace(trained, task=task))
-    shown = min(5, trained.task.num_classes)
+    pipeline.check_views(views.tta, shape, seen)
+    structure = dataclasses.replace(trained.structure, image_size=seen, augment=views)
+    classify = make_classifier(dataclasses.replace(trained, structure=structure))
+    shown = min(5, trained.structure.num_classes)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     later = [f"{name}{rank}" for rank in range(2, shown + 1) for name in _COLUMNS]

@@ -6,66 +6,49 @@ flags ─► config ─► train ─► chunks of images ─► steps ─► met
 import contextlib
 import dataclasses
 import math
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import jax
-import numpy as np
-
-from cnn import report, workdir
-from cnn.checkpoint import CheckpointWriter
-from cnn.data.chunks import iterate_chunks
-from cnn.data.order import make_epoch_order
-from cnn.devices import processes
+from cnn.checkpoints import manifest, workdir
+from cnn.checkpoints.checkpoint import CheckpointWriter
+from cnn.config import Config
 from cnn.errors import UserError
-from cnn.interrupt import Interrupted, Stop, catch_signals
-from cnn.options import option
-from cnn.progress import MetricsLog, NoLog, Terminal
-from cnn.records import REMEDY, note_best
-from cnn.run import Run
-from cnn.state import is_finite
-
-if TYPE_CHECKING:
-    from cnn.config import Config
+from cnn.models import remat, summary
+from cnn.runtime import devices, processes, xla
+from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
+from cnn.runtime.metrics_log import MetricsLog, NoLog
+from cnn.runtime.profiling import Profiler
+from cnn.runtime.terminal import Terminal
+from cnn.training import progress as training_progress
+from cnn.training import report
+from cnn.training import setup as training_setup
+from cnn.training.epoch import Pace
+from cnn.training.progress import Progress
+from cnn.training.setup import Setup
+from cnn.training.state import is_finite, to_items
+from cnn.transfer import features, plan
+from cnn.transfer.source import open_start
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainOptions:
-    """How long a run trains, and on what it selects."""
+class Outputs:
+    """Where a run prints, logs, saves and traces."""
 
-    epochs: int = option(
-        10, "passes over the training set", kind="traced", within="[1, 1000000]"
-    )
-    seed: int = option(
-        0,
-        "what initial weights, order and dropout are drawn from",
-        kind="traced",
-        within="[0, 2147483647]",
-    )
-    eval_every_epochs: int = option(1, "epochs between evaluations", within="[1, inf)")
-    early_stop_epochs: int = option(
-        0,
-        "epochs without a better validation metric after which training stops; 0 "
-        "never stops",
-        within="[0, inf)",
-    )
-    select_by: str = option(
-        "accuracy",
-        "validation metric of the best checkpoint and of early stopping",
-        choices=("accuracy", "balanced_accuracy", "loss"),
-    )
+    terminal: Terminal
+    log: MetricsLog
+    writer: CheckpointWriter
+    profiler: Profiler
 
 
-def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, Any]:
-    """Train a run to its end, or go on with one that was stopped.
+def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]:
+    """Train a run to its end, or resume one that was stopped.
 
     Args:
-        config: every option.
         directory: the run's directory; made if need be, locked meanwhile. Several
             processes share it, and the first one writes.
-        terminal: where to print.
 
     Returns:
         The result, as written to `result.json`.
@@ -75,171 +58,230 @@ def train(config: "Config", directory: Path, terminal: Terminal) -> dict[str, An
             or the loss is no longer finite.
         Interrupted: a signal arrived; a checkpoint was saved.
     """
-    is_first = processes.is_first()
+    started, is_first = time.perf_counter(), processes.is_first()
     terminal.console.quiet = terminal.console.quiet or not is_first
     with workdir.lock(directory) if is_first else contextlib.nullcontext():
-        processes.enter(directory, str(config.select_shared_options()))
-        defaults = type(config)().to_flat()
-        workdir.check_same_run(directory, config.select_run_options(), defaults)
-        run = Run(config, directory, terminal, Stop(processes.find_most))
-        processes.check_equal("images", _identify_images(run))
-        run.restore()
-        report.announce(run)
-        log = NoLog()
-        if is_first:
-            workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
-            tensorboard = config.progress.tensorboard
-            log = MetricsLog(directory, run.records.metrics_bytes, tensorboard)
+        _check_same_run(config, directory)
+        stop = Stop(processes.find_most)
+        newest, stored = _find_newest(directory, terminal)
+        setup = make_setup(config, stored, terminal, stop)
+        processes.check_equal("images", _identify_images(setup))
+        profiler = Profiler(config.profile, setup.total_steps)
+        progress = _resume_or_begin(setup, newest, stored, terminal, profiler)
+        progress.started = started - progress.counters.seconds
+        report.announce(setup, terminal)
+        log = _open_log(config, directory, progress) if is_first else NoLog()
         keep = config.checkpoint.keep_checkpoints
         writer = CheckpointWriter(directory / "checkpoints", keep)
-        with catch_signals(run.stop), run.profiler:
-            result = _run_to_the_end(run, log, writer)
-        report.conclude(run, result)
+        outputs = Outputs(terminal, log, writer, profiler)
+        with _closing(setup, progress, outputs, stop):
+            _loop(setup, progress, outputs, stop)
+            found = training_progress.evaluate(setup, progress, "test", stop)
+            result = report.write_result(setup, progress, directory, found)
+            log.write_result(config.select_run_options(), result)
+        if profiler.is_missing:
+            terminal.say(
+                f"no trace was written: training ended after step {progress.step}, "
+                f"before --profile_steps={config.profile.profile_steps}"
+            )
+        report.print_result(terminal, directory, result)
         return result
 
 
-def _identify_images(run: Run) -> str:
-    """Return what differs where the labels of any split do."""
-    splits = run.loaders.items()
-    return str({name: zlib.crc32(loader.labels.tobytes()) for name, loader in splits})
-
-
-def _run_to_the_end(
-    run: Run, log: MetricsLog, writer: CheckpointWriter
-) -> dict[str, Any]:
-    """Train and write the result, and close everything."""
-    run.terminal.start_bar(run.total_steps, run.step)
-    try:
-        # Of several processes one that fails leaves here: it must not wait below.
-        with processes.leave_when_failed():
-            try:
-                return _train_or_save(run, log, writer)
-            finally:
-                run.terminal.stop_bar()
-                log.close()
-    finally:
-        writer.wait()
-
-
-def _train_or_save(
-    run: Run, log: MetricsLog, writer: CheckpointWriter
-) -> dict[str, Any]:
-    """Train and write the result; when asked to stop, save and leave."""
-    try:
-        _loop(run, log, writer)
-        result = report.write_result(run)
-        log.write_result(run.config.select_run_options(), result)
-        return result
-    except Interrupted:
-        _save(run, log, writer)
-        run.terminal.say(f"stopped at step {run.step}; the same command goes on")
-        raise
-
-
-def _loop(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
-    """Alternate between evaluation and epochs until the last step."""
+def _loop(setup: Setup, progress: Progress, outputs: Outputs, stop: Stop) -> None:
+    """Evaluate, save, take the steps of an epoch, log and save, until the last step."""
+    interval, pace = setup.checkpoint_interval, Pace()
+    length, counters = setup.structure.steps_per_epoch, progress.counters
     while True:
-        is_boundary = run.step % run.task.steps_per_epoch == 0
-        if is_boundary and run.records.evaluated_step < run.step:
-            _end_epoch(run, log)
-            is_due = run.step and run.step % run.checkpoint_interval == 0
-            if is_due or run.has_ended or run.records.best_step == run.step:
-                _save(run, log, writer)
-        if run.has_ended:
+        if progress.step % length == 0 and counters.evaluated_step < progress.step:
+            _evaluate_epoch(setup, progress, outputs, stop)
+            is_due = progress.step and progress.step % interval == 0
+            is_best = counters.best_step == progress.step
+            if is_due or is_best or progress.has_ended(setup):
+                _save(setup, progress, outputs)
+        if progress.has_ended(setup):
             return
-        _train_epoch(run, log, writer)
+        for ids, step_metrics in training_progress.take_epoch(
+            setup, progress, stop, pace, outputs.profiler, interval
+        ):
+            report.check_and_log(
+                setup, progress, outputs.terminal, outputs.log, step_metrics, ids
+            )
+            if progress.step % interval == 0 and progress.step % length:
+                _save(setup, progress, outputs)
 
 
-def iterate_calls(
-    run: Run, interval: int
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Take the steps that are left of the current epoch, call by call.
-
-    Args:
-        run: where it stands.
-        interval: a call ends wherever the run's step is a multiple of it.
-
-    Yields:
-        After each call, the example ids [n, B] of its steps and their records [n].
-
-    Raises:
-        Interrupted: a signal arrived.
-    """
-    run.enter_phase()
-    number, done = divmod(run.step, run.task.steps_per_epoch)
-    batch_size, count = run.config.step.batch_size, len(run.loaders["train"])
-    ids = make_epoch_order(run.config.train.seed, number, count, batch_size)
-    program = run.program
-    arrays = {"positions": program.place(ids, number), "ids": ids}
-    loader, size = program.loaders["train"], program.chunk_steps
-    for first, last, chunk in iterate_chunks(loader, size, arrays, done):
-        while first < last:
-            most = min(last - first, interval - run.step % interval)
-            count = run.pace.choose_steps(run.profiler.cut(run.step, most))
-            here = first % size
-            records = run.take_steps(chunk, here, here + count)
-            yield ids[first : first + count], records
-            first += count
-            run.stop.check()
-
-
-def _train_epoch(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
-    """Take the steps that are left of the current epoch, saving as it goes."""
-    length, interval = run.task.steps_per_epoch, run.checkpoint_interval
-    for ids, records in iterate_calls(run, interval):
-        report.check_and_log(run, log, records, ids)
-        if run.step % interval == 0 and run.step % length:
-            _save(run, log, writer)
-
-
-def _end_epoch(run: Run, log: MetricsLog) -> None:
-    """Evaluate if it is time, write the epoch's line, and start its sums anew.
+def _evaluate_epoch(
+    setup: Setup, progress: Progress, outputs: Outputs, stop: Stop
+) -> None:
+    """Evaluate if it is time, write the epoch's line, and start its sums again.
 
     Raises:
         UserError: the loss of the evaluation is not finite.
     """
-    number = run.step // run.task.steps_per_epoch
-    line: dict[str, Any] = {"epoch": number}
-    if number:
-        count = int(run.sums["count"])
-        line["train_loss"] = float(run.sums["loss"]) / count
-        line["train_accuracy"] = int(run.sums["correct"]) / count
-    is_last = run.step == run.total_steps
-    if number % run.config.train.eval_every_epochs == 0 or is_last:
-        found = run.evaluate(run.eval_split)
+    options, split, found = setup.config.train, setup.eval_split, None
+    number = progress.step // setup.structure.steps_per_epoch
+    is_last = progress.step == setup.total_steps
+    if number % options.eval_every_epochs == 0 or is_last:
+        found = training_progress.evaluate(setup, progress, split, stop)
         if not math.isfinite(found["loss"]):
             raise UserError(
-                f"The {run.eval_split} loss is not finite after step {run.step}; its "
-                f"weights are not saved. {REMEDY}"
+                f"The {split} loss is not finite after step {progress.step}; its "
+                f"weights are not saved. {report.REMEDY}"
             )
-        for name in ("loss", "accuracy", "balanced_accuracy", "top5"):
-            line[f"{run.eval_split}_{name}"] = found[name]
-        if run.eval_split == "validation":
-            note_best(run.records, run.config.train, run.step, number, found)
-    run.update_seconds()
-    line["seconds"] = round(run.records.seconds, 3)
-    if number:
-        line["images_per_second"] = round(count / run.records.epoch_seconds, 1)
-    log.write(run.step, line)
-    report.print_epoch(run, line)
-    run.sums = jax.tree.map(lambda x: x * 0, run.sums)
-    run.records.epoch_seconds = 0.0
-    run.records.evaluated_step = run.step
+        if split == "validation":
+            progress.counters.note_best(options, progress.step, number, found)
+    line = report.make_epoch_line(setup, progress, found)
+    outputs.log.write(progress.step, line)
+    report.print_epoch(setup, outputs.terminal, line)
+    progress.start_epoch()
 
 
-def _save(run: Run, log: MetricsLog, writer: CheckpointWriter) -> None:
+def _save(setup: Setup, progress: Progress, outputs: Outputs) -> None:
     """Start writing a checkpoint.
 
     Raises:
         UserError: the last update made a number of the state not finite, or the
             disk does not take the checkpoint.
     """
-    if not is_finite(run.state):
+    if not is_finite(progress.state):
         raise UserError(
-            f"The update of step {run.step} is not finite and is not saved; "
-            f"checkpoints from before it are whole. {REMEDY}"
+            f"The update of step {progress.step} is not finite and is not saved; "
+            f"checkpoints from before it are whole. {report.REMEDY}"
         )
-    run.records.metrics_bytes = log.sync()
-    run.update_seconds()
-    best = run.records.best_step
-    writer.save(run.state, run.sums, run.describe_checkpoint(), best)
+    counters = progress.counters
+    counters.metrics_bytes = outputs.log.sync()
+    progress.update_seconds()
+    description = training_progress.describe_checkpoint(setup, progress)
+    items = to_items(progress.state, progress.sums)
+    outputs.writer.save(items, progress.step, description, counters.best_step)
+
+
+@contextlib.contextmanager
+def _closing(setup: Setup, progress: Progress, outputs: Outputs, stop: Stop):
+    """Catch signals while a run trains; save when one arrives; close everything."""
+    terminal, writer = outputs.terminal, outputs.writer
+    with catch_signals(stop), outputs.profiler:
+        terminal.start_bar(setup.total_steps, progress.step)
+        try:
+            # Of several processes one that fails leaves here: it must not wait below.
+            with processes.leave_when_failed():
+                try:
+                    yield
+                except Interrupted:
+                    _save(setup, progress, outputs)
+                    terminal.say(
+                        f"stopped at step {progress.step}; the same command resumes"
+                    )
+                    raise
+                finally:
+                    terminal.stop_bar()
+                    outputs.log.close()
+        finally:
+            writer.wait()
+
+
+def make_setup(
+    config: Config,
+    stored: Mapping[str, Any],
+    terminal: Terminal,
+    stop: Stop,
+    like: Setup | None = None,
+) -> Setup:
+    """Load the data, check everything, and make the programs without compiling.
+
+    Args:
+        stored: what the run's newest checkpoint says of itself; empty without one.
+        stop: looked at while features are computed.
+        like: a run whose data are shared, where they are the same.
+
+    Raises:
+        UserError: an option, the data or the model does not fit the others.
+    """
+    mesh, pieces = devices.make_mesh(config.device.mesh), config.step.accumulate_steps
+    devices.check_batch_size(config.step.batch_size, mesh, pieces)
+    if like is not None and like.config.data != config.data:
+        like = None
+    dataset = like.dataset if like else training_setup.load_images(config, terminal)
+    source, pixels = open_start(config, stored, dataset, terminal)
+    structure = training_setup.make_structure(config, dataset, pixels)
+    size, image_shape = config.data.image_size, dataset.train.shape
+    image_shape = (size, size, image_shape[2]) if size else image_shape
+    description = summary.describe_model(structure.model, image_shape)
+    remat.check(config.model, description["layers"])
+    planned = plan.make_plan(
+        config, source, stored, structure, description, dataset, terminal
+    )
+    rule = dataclasses.replace(structure.rule, rates=planned.rates)
+    structure = dataclasses.replace(structure, rule=rule)
+    loaders = (
+        like.loaders if like else training_setup.make_loaders(config, dataset, mesh)
+    )
+    macs = description["macs"] * len(dataset.train)
+    kernels = config.device.cpu_kernels
+    options = xla.choose_compiler_options(kernels, mesh, macs)
+    phases = tuple(
+        training_setup.make_phase(
+            structure, phase, image_shape, loaders, config.step.batch_size, options
+        )
+        for phase in planned.phases
+    )
+    setup = Setup(
+        config=config,
+        numbers=config.make_numbers(),
+        mesh=mesh,
+        dataset=dataset,
+        loaders=loaders,
+        image_shape=image_shape,
+        description=description,
+        structure=structure,
+        plan=planned,
+        phases=phases,
+    )
+    return features.cache_features(setup, terminal, stop)
+
+
+def _check_same_run(config: Config, directory: Path) -> None:
+    """Refuse another run's directory, and processes that train different runs."""
+    if processes.is_first() and processes.count() > 1:
+        manifest.finish_interrupted(directory / "checkpoints")
+    processes.enter(directory, str(config.select_shared_options()))
+    defaults = Config().to_flat()
+    workdir.check_same_run(directory, config.select_run_options(), defaults)
+
+
+def _find_newest(
+    directory: Path, terminal: Terminal
+) -> tuple[Path | None, Mapping[str, Any]]:
+    """Return the newest whole checkpoint and what it says of itself."""
+    newest, damaged = manifest.find_newest(directory / "checkpoints")
+    for line in damaged:
+        terminal.say(line)
+    return newest, manifest.read_description(newest) if newest else {}
+
+
+def _resume_or_begin(
+    setup: Setup,
+    newest: Path | None,
+    stored: Mapping[str, Any],
+    terminal: Terminal,
+    profiler: Profiler,
+) -> Progress:
+    if newest is None:
+        return training_progress.begin(setup)
+    progress = training_progress.restore(setup, newest, stored)
+    profiler.check_ahead(progress.step)
+    terminal.say(f"resumed at step {progress.step} of {setup.total_steps}")
+    return progress
+
+
+def _open_log(config: Config, directory: Path, progress: Progress) -> MetricsLog:
+    workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
+    length = progress.counters.metrics_bytes
+    return MetricsLog(directory, length, config.progress.tensorboard)
+
+
+def _identify_images(setup: Setup) -> str:
+    """Return what differs where the labels of any split do."""
+    splits = setup.loaders.items()
+    return str({name: zlib.crc32(loader.labels.tobytes()) for name, loader in splits})

@@ -1,4 +1,4 @@
-"""The lecture's CNN on CIFAR-10: what small experiments start from.
+"""The lecture's CNN on CIFAR-10: a start for small experiments.
 
 python main.py --config=cifar10_simple_cnn --data_dir=~/tensorflow_datasets
 """

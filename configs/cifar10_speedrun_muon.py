@@ -3,10 +3,11 @@
     python main.py --config=cifar10_speedrun_muon --data_dir=DIR --precision=bfloat16
     python benchmarks/speedrun.py --config=cifar10_speedrun_muon --full --data_dir=DIR
 
-Published for PyTorch: 94.01 % (n = 200), 2.59 s on an A100. The whole run is made for
-a GPU and was not measured here; `docs/speedrun.md` says where this differs. The rates
-are the source's 0.053 for biases and 0.67 for the head, which is scaled by 1/256 there
-and by 1/9 here, brought to 1024 examples and over 1 + 1 / (1 - momentum).
+Published for PyTorch: 94.01 % (n = 200), 2.59 s on an A100. The full run is made for a
+GPU and was not measured; `docs/speedrun.md` lists what differs. The rates are the
+source's 0.053 for biases and 0.67 for the head (which is scaled by 1/256 there and by
+1/9 here), converted to `--decoupled_rates`: per 1024 examples, and over
+1 + 1 / (1 - momentum).
 """
 
 options = {

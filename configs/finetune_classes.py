@@ -6,9 +6,10 @@
     python main.py --config=finetune_classes
 
 The first command trains the source, the second a new head on it. `python
-benchmarks/finetune.py classes` compares it with training from scratch, the last stage,
-everything, and thawing stage by stage. This one reaches 72.44 % (one seed), everything
-75.78, scratch 72.84 %; half a minute each on one core, after 6 minutes for the source.
+benchmarks/finetune.py classes` compares this with training from scratch, the last stage
+and head, everything, and unfreezing by stage. This one reaches 72.44 % (one seed),
+everything 75.78 %, from scratch 72.84 %; each takes half a minute on one core, after 6
+minutes for the source.
 """
 
 options = {

@@ -3,11 +3,11 @@
     python main.py --classes=0,1,2,3,4 --workdir=runs/digits_0_4
     python main.py --config=finetune_digits
 
-The head is new, because the classes are others; the first two stages stay as they
-are. `python benchmarks/finetune.py digits` compares this with training from scratch,
-the head alone, everything, and thawing stage by stage, for 10, 20 and 50 images a
-class: accuracies, seconds and curves are in docs/fine_tuning.md. With 10 images of each
-digit this one reaches 94.07 ± 1.70 % (n = 3 seeds) in 7 s on one core, scratch 96.67.
+The head is new, because the classes differ; the first two stages are frozen. `python
+benchmarks/finetune.py digits` compares this with training from scratch, the head alone,
+everything, and unfreezing by stage, for 10, 20 and 50 images a class: accuracies,
+seconds and curves are in docs/fine_tuning.md. With 10 images of each digit this one
+reaches 94.07 ± 1.70 % (n = 3 seeds) in 7 s on one core, from scratch 96.67 %.
 """
 
 options = {

@@ -4,9 +4,9 @@
         --init_from=resnet50-0676ba61.pth
 
 `flowers/` holds a folder of images for each class, in `train/` and `test/` or without
-them. The weights are torchvision's; PyTorch is not needed to read them. First the new
-head learns alone, then the last stage with it, then the one before. No figure: it
-depends on the images.
+them. The weights are torchvision's; PyTorch is not needed to read them. At first only
+the new head trains, then the last stage too, then the one before it. There is no figure
+here: it depends on the images.
 """
 
 options = {
@@ -22,7 +22,7 @@ options = {
     "model": "resnet50",
     "bn_variance": "unbiased",
     "init_from": "resnet50-0676ba61.pth",
-    # The head is drawn anew because its classes are others (--init_reset=head).
+    # The head is drawn from scratch because its classes are others (--init_reset=head).
     "train_only": ("head",),
     "unfreeze": ("stage4:2", "stage3:4"),
     # Lower layers know more that is true of all images; they need less change.

@@ -8,13 +8,19 @@ import numpy as np
 import pytest
 
 from cnn import config as config_module
-from cnn import devices, models, steps
+from cnn import models
 from cnn.data.images import from_array
-from cnn.state import create_state
+from cnn.optim.optimizer import Rule
+from cnn.runtime import xla
+from cnn.training import steps
+from cnn.training.state import create_state
 
 pytest_plugins = ["fixtures_runs"]
 
-os.environ["XLA_FLAGS"] = devices.merge_flags(os.environ.get("XLA_FLAGS", ""))
+# LLVM's lowest level: programs of tests run for milliseconds and compile for seconds.
+FAST = "--xla_backend_optimization_level=1"
+
+os.environ["XLA_FLAGS"] = xla.merge_flags(f"{os.environ.get('XLA_FLAGS', '')} {FAST}")
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -37,38 +43,45 @@ def make_numbers():
     """Return a function from changed options to the traced numbers."""
 
     def make(**changes):
-        return config_module.make_config(changes).make_hyperparameters()
+        return config_module.make_config(changes).make_numbers()
 
     return make
 
 
 @pytest.fixture
-def make_task():
-    """Return a function from changed options to a task on 4 classes."""
+def make_structure():
+    """Return a function from changed options to a structure on 4 classes."""
 
-    def make(task=None, dtype=np.float32, **changes):
+    def make(structure=None, dtype=np.float32, **changes):
         small = {"model": "mlp", "mlp_widths": (5,), "widths": (4, 6)}
         static = config_module.make_config(small | changes).make_static()
-        return steps.Task(
+        fields = dict(structure or {})
+        parts = {n: fields.pop(n) for n in ("phase", "rates") if n in fields}
+        return steps.Structure(
             model=models.create_model(static.model, NUM_CLASSES, dtype),
             num_classes=NUM_CLASSES,
             mean=(0.5,),
             std=(0.25,),
             steps_per_epoch=3,
-            optimizer=static.optimizer,
-            **(task or {}),
+            rule=Rule(static.optimizer, static.schedule, **parts),
+            **fields,
         )
 
     return make
 
 
+@functools.cache
+def _make_create(model, shape, rule):
+    # Equal structures are traced once a worker.
+    return jax.jit(functools.partial(create_state, model, shape, rule))
+
+
 @pytest.fixture
 def start():
-    """Return a function from a task and its numbers to the first state."""
+    """Return a function from a structure and its numbers to the first state."""
 
-    def begin(task, numbers, shape=(8, 8, 1)):
-        create = functools.partial(create_state, task.model, shape, task.optimizer)
-        return jax.jit(create)(numbers)
+    def begin(structure, numbers, shape=(8, 8, 1)):
+        return _make_create(structure.model, shape, structure.rule)(numbers)
 
     return begin
 

@@ -13,7 +13,12 @@ from absl.testing import flagsaver
 
 import main
 from cnn import config as config_module
-from cnn import progress, train
+from cnn import train
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.terminal import Terminal
+from cnn.training import epoch, setup
+from cnn.training.epoch import Pace
+from cnn.transfer import features
 
 ROOT = Path(main.__file__).parent
 TINY = {
@@ -50,7 +55,13 @@ def train_run(directory, terminal=None, **changes):
     """Train a tiny run of the default preset in this process; returns its result."""
     preset = config_module.load_preset("digits")
     config = config_module.make_config(preset, TINY, changes)
-    return train.train(config, Path(directory), terminal or progress.Terminal())
+    return train.train(config, Path(directory), terminal or Terminal())
+
+
+def make_setup(*layers, like=None):
+    """Make the setup of a run of the default preset; nothing is compiled or written."""
+    config = config_module.make_config(config_module.load_preset("digits"), *layers)
+    return train.make_setup(config, {}, Terminal(), Stop(), like)
 
 
 def read_lines(directory):
@@ -76,7 +87,9 @@ def run_main(*arguments):
 def start_main(*arguments, devices=2):
     """Start main.py as a process of its own, its output in pipes."""
     cache = jax.config.jax_compilation_cache_dir or "off"
+    # The flags of conftest, so that its bits are those of a run in this process.
     count = f"--xla_force_host_platform_device_count={devices}"
+    count += " --xla_backend_optimization_level=1"
     command = [sys.executable, str(ROOT / "main.py"), f"--compilation_cache={cache}"]
     return subprocess.Popen(
         [*command, *map(str, arguments)],
@@ -96,7 +109,26 @@ def trained(tmp_path_factory):
     return directory
 
 
+def forget_programs():
+    """Forget what equal structures share, so that what is patched is traced."""
+    for make in (
+        epoch.make_train_chunk,
+        epoch.make_eval_chunk,
+        setup.make_create,
+        features.make_feature_chunk,
+    ):
+        make.cache_clear()
+
+
+@pytest.fixture
+def fresh_programs():
+    """Let nothing be shared with other tests, for those that patch what is traced."""
+    forget_programs()
+    yield
+    forget_programs()
+
+
 @pytest.fixture
 def no_pauses(monkeypatch):
     """Let every call of a compiled chunk take one step."""
-    monkeypatch.setattr(progress.Pace, "SECONDS", 1e-9)
+    monkeypatch.setattr(Pace, "SECONDS", 1e-9)

@@ -5,23 +5,30 @@ A rule takes the file's name from the root of the repository, its text and its t
 
 import ast
 import re
+from pathlib import Path
 
-# From above to below; a module imports what stands below it or on its own level.
+ROOT = Path(__file__).parent.parent
+
+# The rooms from above to below; a room imports what stands below it.
 LEVELS = [
     ["main", "configs"],
-    ["cnn.config"],
-    [f"cnn.{m}" for m in "sweep visualize train run report evaluate predict".split()]
-    + [f"cnn.{m}" for m in "convert export describe records program memory".split()],
-    [f"cnn.{m}" for m in "epoch steps task transfer weights checkpoint".split()],
-    [f"cnn.{m}" for m in "state models optimizer averaging muon schedules".split()],
-    [f"cnn.{m}" for m in "data augment losses metrics ops devices progress".split()]
-    + [f"cnn.{m}" for m in "keys interrupt workdir manifest options errors".split()]
-    + [f"cnn.{m}" for m in "liveness jaxprs profiling".split()],
+    ["sweep"],
+    ["visualize"],
+    ["train", "evaluate", "predict", "describe"],
+    ["transfer"],
+    ["weights"],
+    ["training"],
+    ["optim", "checkpoints"],
+    ["models", "augment", "data"],
+    ["ops", "runtime"],
+    ["ground"],
 ]
-LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
+LEVEL = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
+# What everything may import: config, and the options that it is made of.
+GROUND = ["cnn.errors", "cnn.keys", "cnn.option", "options", "cnn.config"]
 HEAVY = {"orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "PIL", "optuna"}
 HEAVY |= {"jinja2", "sklearn", "tensorboardX", "safetensors", "torch"}
-PURE = r"cnn/(ops|models|augment)/.*|cnn/(losses|metrics|steps)\.py"
+PURE = r"cnn/(ops|models|augment)/.*|cnn/training/(losses|metrics|steps|state)\.py"
 # Parameters come before the key in what jax.grad differentiates by its first argument.
 DIFFERENTIATED = {"compute_loss"}
 
@@ -33,62 +40,75 @@ def name_module(name):
 
 
 def list_imports(tree):
-    """List what is imported when a program runs, as full names, packages among them."""
-    typing_only = _find_typing_only(tree)
+    """List what is imported, as full names: `cnn.data.decode`, `cnn.errors`."""
     found = set()
     for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             whole = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= whole
-            if node.module != "cnn" and not _are_modules(node):
+            modules = {name for name in whole if _is_module(name)}
+            found |= modules
+            if modules != whole:
                 found.add(node.module)
     return found
 
 
-def _find_typing_only(tree):
-    return {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inner in ast.walk(node)
-    }
+def _is_module(name):
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
-def _are_modules(node):
-    # `from cnn.data import decode` means cnn.data.decode, not what the package makes.
-    inside = [f"cnn.{m}" for m in "data ops models augment visualize sweep".split()]
-    return node.module in inside and all(a.name.islower() for a in node.names)
-
-
-def find_level(module):
-    """Return the level of a module, None for one that is none of ours."""
+def find_room(module):
+    """Return the room of a module of ours: `training`, `ground`, `main`."""
     parts = module.split(".")
-    name = parts[0] if parts[0] in ("main", "configs") else ".".join(parts[:2])
-    return LEVEL.get(name)
+    if parts[-1] == "options" or module in GROUND or module == "cnn":
+        return "ground"
+    return parts[1] if parts[0] == "cnn" else parts[0]
+
+
+def _find_floor(module):
+    """Return how high a module of the ground stands."""
+    return GROUND.index("options" if module.endswith(".options") else module)
 
 
 def imports_go_down(name, text, tree):
-    """Imports go down; config is for main alone."""
+    """Imports go down, room by room."""
     module = name_module(name)
+    here = find_room(module)
     if module == "cnn":
         return
-    level = find_level(module)
-    if level is None:
-        yield f"{module} has no level; give it one in tests/rules.py"
+    if here not in LEVEL:
+        yield f"{module} has no level; give {here} one in tests/rules.py"
         return
     for target in sorted(list_imports(tree)):
-        below = find_level(target)
-        if target.split(".")[0] == "cnn" and below is not None and below < level:
-            yield f"imports {target}, which stands above it"
+        there = find_room(target)
+        if target.split(".")[0] not in ("cnn", "main", "configs") or target == "cnn":
+            continue
+        if here == there == "ground":
+            if _find_floor(target) > _find_floor(module):
+                yield f"imports {target}, which stands above it"
+        elif there != here and LEVEL[there] <= LEVEL[here]:
+            yield f"imports {target}, which stands above it or beside it"
+
+
+def nothing_is_imported_for_types_alone(name, text, tree):
+    """A type of ours that cannot be imported plainly is in the wrong room."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            for target in list_imports(node):
+                if target.split(".")[0] == "cnn":
+                    yield f"line {node.lineno}: {target}"
 
 
 def heavy_modules_in_functions(name, text, tree):
     """What is slow to import is imported where it is used; orbax by checkpoint."""
-    inner = _find_typing_only(tree) | {
+    inner = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for node in ast.walk(block)
+    } | {
         id(node)
         for function in ast.walk(tree)
         if isinstance(function, ast.FunctionDef)
@@ -102,8 +122,8 @@ def heavy_modules_in_functions(name, text, tree):
         packages = {n.split(".")[0] for n in names}
         if packages & HEAVY and id(node) not in inner:
             yield f"line {node.lineno}: {names[0]} belongs into the function"
-        if "orbax" in packages and name != "cnn/checkpoint.py":
-            yield f"line {node.lineno}: orbax is for cnn/checkpoint.py alone"
+        if "orbax" in packages and name != "cnn/checkpoints/checkpoint.py":
+            yield f"line {node.lineno}: orbax is for checkpoint.py alone"
 
 
 def pure_below_the_modes(name, text, tree):
@@ -196,10 +216,19 @@ def functions_are_short(name, text, tree):
             yield f"{function.name} has {lines} lines"
 
 
-def files_are_short(name, text, tree):
-    """A file has at most 250 lines; where more is stated, that many."""
-    if (count := len(text.splitlines())) > 250:
-        yield f"{count} lines"
+def functions_take_few_things(name, text, tree):
+    """A function has at most 8 parameters."""
+    for function in _list_functions(tree):
+        count = len(_list_arguments(function)) + len(function.args.kwonlyargs)
+        if count > 8:
+            yield f"{function.name} has {count} parameters"
+
+
+def modules_are_in_rooms(name, text, tree):
+    """At the top of cnn/ stand the ground and the modes of one file, nothing else."""
+    top = "__init__ config option errors keys train evaluate predict describe".split()
+    if re.fullmatch(r"cnn/\w+\.py", name) and name[4:-3] not in top:
+        yield f"{name} belongs into a room"
 
 
 def nothing_is_left_undone(name, text, tree):
@@ -210,7 +239,7 @@ def nothing_is_left_undone(name, text, tree):
 
 
 def options_are_declared(name, text, tree):
-    """Every option is made by option(), with a default and a help text."""
+    """Every option is made by option() or strength(), with a help text."""
     for cls in ast.walk(tree):
         if not isinstance(cls, ast.ClassDef) or not cls.name.endswith("Options"):
             continue
@@ -218,9 +247,12 @@ def options_are_declared(name, text, tree):
             if not isinstance(node, ast.AnnAssign):
                 continue
             call = node.value
-            made = isinstance(call, ast.Call) and ast.unparse(call.func) == "option"
-            if not made or len(call.args) < 2 or not _has_text(call.args[1]):
-                yield f"{cls.name}.{ast.unparse(node.target)} lacks option(…, help)"
+            place = {"option": 1, "strength": 0}.get(
+                ast.unparse(call.func) if isinstance(call, ast.Call) else "", None
+            )
+            texts = [] if place is None else call.args[place : place + 1]
+            if not any(map(_has_text, texts)):
+                yield f"{cls.name}.{ast.unparse(node.target)} lacks a help text"
 
 
 def _has_text(node):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import averaging
+from cnn.optim import weight_averaging
+from cnn.optim.schedules import Clock
 
 LENGTH = 7
 
@@ -44,8 +45,10 @@ def test_lookahead_equals_a_loop(make_numbers, every, start):
     @jax.jit
     def step(slow, fast, i, update):
         fast = {"w": fast["w"] + update}
-        slow = averaging.update_average(slow, fast, i, LENGTH, numbers)
-        return slow, averaging.pull_back(slow, fast, i, LENGTH, numbers)
+        fast, slow = weight_averaging.update(
+            None, Clock(i, LENGTH), numbers, slow, fast
+        )
+        return slow, fast
 
     fast = slow = {"w": jnp.ones(2)}
     for i, (one, other) in enumerate(look_ahead(path, 0.95, 3.0, every, start)):
@@ -58,11 +61,12 @@ def test_lookahead_equals_a_loop(make_numbers, every, start):
 @pytest.mark.parametrize("step, decay", [(0, 0.1), (8, 0.5), (1000, 0.75)])
 def test_ema_trusts_early_averages_less(step, decay):
     old, new = {"w": jnp.float32([1.0])}, {"w": jnp.float32([3.0])}
-    found = averaging.update_ema(old, new, jnp.float32(0.75), jnp.int32(step))
+    found = weight_averaging.update_ema(old, new, jnp.float32(0.75), jnp.int32(step))
     np.testing.assert_allclose(found["w"], [decay + 3 * (1 - decay)], rtol=1e-6)
 
 
 def test_ema_leaves_training_alone(make_numbers):
     numbers, weights = make_numbers(ema_decay=0.5), {"w": jnp.float32([3.0])}
-    found = averaging.pull_back({"w": jnp.zeros(1)}, weights, jnp.int32(9), 5, numbers)
+    clock, average = Clock(jnp.int32(9), 5), {"w": jnp.zeros(1)}
+    found, _ = weight_averaging.update(None, clock, numbers, average, weights)
     np.testing.assert_array_equal(found["w"], weights["w"])

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from fixtures_runs import read_lines, train_run
 
-from cnn import checkpoint, devices, manifest
+from cnn.checkpoints import checkpoint, manifest
 from cnn.errors import UserError
-from cnn.state import compute_state_sha256
+from cnn.runtime import devices
+from cnn.training.state import compute_state_sha256, from_items, to_items
 
 
 @pytest.fixture
@@ -23,11 +24,15 @@ def copied(trained, tmp_path):
 
 
 @pytest.fixture
-def state(make_task, make_numbers, start):
+def state(make_structure, make_numbers, start):
     """Return a state and sums on all devices."""
-    made = start(make_task(), make_numbers(ema_decay=0.5))
+    made = start(make_structure(), make_numbers(ema_decay=0.5))
     sums = {"loss": np.float32(2), "count": np.int32(3)}
     return jax.device_put((made, sums), devices.replicated(devices.make_mesh()))
+
+
+def save(writer, state, description=None, best=-1):
+    writer.save(to_items(*state), int(state[0].step), description or {}, best)
 
 
 def list_saved(directory):
@@ -69,7 +74,7 @@ def test_damaged_newest_is_reported_and_the_one_before_used(
     result = train_run(copied)
     printed = capsys.readouterr().out
     assert f"checkpoint {newest} is left out: The checkpoint is damaged" in printed
-    assert f"going on from step {before} " in printed
+    assert f"resumed at step {before} " in printed
     expected = json.loads((trained / "result.json").read_text())
     assert result["state_sha256"] == expected["state_sha256"]
     assert read_lines(copied) == read_lines(trained)
@@ -99,7 +104,7 @@ def test_without_manifest_it_is_no_checkpoint(copied, capsys):
     (copied / "checkpoints" / str(newest) / "manifest.json").unlink()
     assert list_saved(copied)[-1] == before
     train_run(copied)
-    assert f"going on from step {before} " in capsys.readouterr().out
+    assert f"resumed at step {before} " in capsys.readouterr().out
 
 
 def test_evaluation_of_a_damaged_checkpoint_is_refused(copied):
@@ -113,7 +118,7 @@ def test_evaluation_of_a_damaged_checkpoint_is_refused(copied):
 
 def test_other_trees_are_refused_by_name(tmp_path, state):
     writer = checkpoint.CheckpointWriter(tmp_path, 2)
-    writer.save(*state, {}, -1)
+    save(writer, state)
     writer.wait()
     everywhere = devices.replicated(devices.make_mesh())
     made, sums = checkpoint.abstract(state, everywhere)
@@ -121,29 +126,29 @@ def test_other_trees_are_refused_by_name(tmp_path, state):
     other = jax.ShapeDtypeStruct((5, 9), np.float32, sharding=everywhere)
     wrong = made.replace(params=made.params | {"head": head | {"kernel": other}})
     with pytest.raises(UserError, match=r"head/kernel is float32 \(5, 4\), not .*9\)"):
-        checkpoint.load_state(tmp_path / "0", wrong, sums)
+        checkpoint.load_items(tmp_path / "0", to_items(wrong, sums))
     fewer = made.replace(params={"head": head})
     with pytest.raises(UserError, match="params/dense1/bias is unexpected"):
-        checkpoint.load_state(tmp_path / "0", fewer, sums)
+        checkpoint.load_items(tmp_path / "0", to_items(fewer, sums))
     more = made.replace(params=made.params | {"extra": {"bias": other}})
     with pytest.raises(UserError, match=r"\(1 leaves differ\).*extra/bias is missing"):
-        checkpoint.load_state(tmp_path / "0", more, sums)
+        checkpoint.load_items(tmp_path / "0", to_items(more, sums))
 
 
 def test_saved_arrays_are_those_of_the_moment(tmp_path, state):
     made, sums = state
     expected = compute_state_sha256(made)
     writer = checkpoint.CheckpointWriter(tmp_path, 2)
-    writer.save(made, sums, {"note": 1}, -1)
+    save(writer, state, {"note": 1})
     overwrite = jax.jit(
         lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0
     )
     changed = overwrite(made)
     writer.wait()
     like = checkpoint.abstract((changed, sums), devices.replicated(devices.make_mesh()))
-    loaded, _, description = checkpoint.load_state(tmp_path / "0", *like)
+    loaded, _ = from_items(checkpoint.load_items(tmp_path / "0", to_items(*like)))
     assert compute_state_sha256(loaded) == expected != compute_state_sha256(changed)
-    assert description == {"note": 1}
+    assert manifest.read_description(tmp_path / "0") == {"note": 1}
 
 
 @pytest.mark.parametrize("keep, best, kept", [(1, 2, [2, 5]), (2, 5, [4, 5])])
@@ -152,7 +157,7 @@ def test_newest_are_kept_and_the_best_besides(tmp_path, state, keep, best, kept)
     writer = checkpoint.CheckpointWriter(tmp_path, keep)
     for step in range(1, 6):
         now = made.replace(step=made.step + step)
-        writer.save(now, sums, {}, best if step >= best else -1)
+        save(writer, (now, sums), best=best if step >= best else -1)
     writer.wait()
     assert manifest.list_steps(tmp_path) == kept
     assert sorted(p.name for p in tmp_path.iterdir()) == [str(step) for step in kept]
@@ -162,13 +167,13 @@ def test_later_damaged_ones_never_push_out_the_one_just_written(tmp_path, state)
     made, sums = state
     writer = checkpoint.CheckpointWriter(tmp_path, 1)
     shutil.copytree(_save(writer, state, tmp_path), tmp_path / "9")
-    writer.save(made.replace(step=made.step + 4), sums, {}, -1)
+    save(writer, (made.replace(step=made.step + 4), sums))
     writer.wait()
     assert manifest.list_steps(tmp_path) == [4]
 
 
 def _save(writer, state, directory):
-    writer.save(*state, {}, -1)
+    save(writer, state)
     writer.wait()
     return directory / "0"
 
@@ -184,19 +189,20 @@ def test_writing_a_step_again_never_leaves_none(tmp_path, state, monkeypatch):
     for module, name in ((manifest.shutil, "rmtree"), (manifest.Path, "rename")):
         with monkeypatch.context() as patched:
             patched.setattr(module, name, die)
-            writer.save(*state, {"second": name}, -1)
+            save(writer, state, {"second": name})
             with pytest.raises(UserError, match="could not be written"):
                 writer.wait()
         newest, _ = manifest.find_newest(tmp_path)
         like = checkpoint.abstract(state, state[0].step.sharding)
-        assert checkpoint.load_state(newest, *like)[2] == {"second": name}
+        assert checkpoint.load_items(newest, to_items(*like))
+        assert manifest.read_description(newest) == {"second": name}
 
 
 def test_folder_that_cannot_be_made_is_one_readable_error(tmp_path, state):
     (tmp_path / "file").write_text("")
     writer = checkpoint.CheckpointWriter(tmp_path / "file" / "checkpoints", 1)
     with pytest.raises(UserError, match="could not be written .*before it are whole"):
-        writer.save(*state, {}, -1)
+        save(writer, state)
         writer.wait()
     # Threads that wait for the folder would keep the process from ending.
     waiting = [type(thread).__name__ for thread in threading.enumerate()]
@@ -213,7 +219,7 @@ def test_full_disk_is_one_readable_error(tmp_path, state, monkeypatch, error):
 
     monkeypatch.setattr(checkpoint.manifest, "finish", fail)
     made, sums = state
-    writer.save(made.replace(step=made.step + 1), sums, {}, -1)
+    save(writer, (made.replace(step=made.step + 1), sums))
     with pytest.raises(UserError, match="could not be written .*(space|quota)"):
         writer.wait()
     assert manifest.list_steps(tmp_path) == [0]

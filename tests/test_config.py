@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import options_read
 import pytest
 
 from cnn import config as config_module
 from cnn.config import Config, list_fields, load_preset, make_config
 from cnn.errors import UserError
-from cnn.options import format_value, parse
+from cnn.option import format_value, parse
 
 ROOT = Path(config_module.__file__).parent.parent
 PRESETS = sorted((ROOT / "configs").glob("*.py"))
@@ -62,7 +63,7 @@ def test_json_round_trip():
     config = make_config(NOT_DEFAULT)
     again = make_config(json.loads(json.dumps(config.to_flat())))
     assert again == config
-    assert again.model.widths == (4, 8) and again.optimizer.milestones == (1.5,)
+    assert again.model.widths == (4, 8) and again.schedule.milestones == (1.5,)
 
 
 @pytest.mark.parametrize(
@@ -112,20 +113,22 @@ def test_unknown_preset_is_refused(name):
 
 def test_hyperparameters_hold_the_traced_numbers():
     config = make_config(NOT_DEFAULT | {"weight_decay": 0.5, "momentum": 0.0})
-    numbers = config.make_hyperparameters()
+    numbers = config.make_numbers()
     traced = {n for n, f in list_fields().items() if f.metadata["kind"] != "static"}
-    assert set(numbers) == traced
-    assert numbers["momentum"] is None and numbers["clip_norm"] is None
-    assert numbers["weight_decay"] == np.float32(0.5)
-    assert numbers["learning_rate"].dtype == np.float32
-    assert numbers["seed"].dtype == np.int32 and numbers["seed"].shape == ()
-    assert numbers["epochs"] == 3 and numbers["epochs"].dtype == np.int32
-    np.testing.assert_array_equal(numbers["milestones"], np.float32([1.5]))
+    assert set(vars(numbers)) == traced
+    with pytest.raises(AttributeError, match="learning_rat"):
+        numbers.learning_rat  # noqa: B018
+    assert numbers.momentum is None and numbers.clip_norm is None
+    assert numbers.weight_decay == np.float32(0.5)
+    assert numbers.learning_rate.dtype == np.float32
+    assert numbers.seed.dtype == np.int32 and numbers.seed.shape == ()
+    assert numbers.epochs == 3 and numbers.epochs.dtype == np.int32
+    np.testing.assert_array_equal(numbers.milestones, np.float32([1.5]))
 
 
 def test_a_traced_number_at_zero_stays_when_zero_has_a_meaning():
-    numbers = make_config({"learning_rate": 0.0, "seed": 0}).make_hyperparameters()
-    assert numbers["learning_rate"] == 0 and numbers["seed"] == 0
+    numbers = make_config({"learning_rate": 0.0, "seed": 0}).make_numbers()
+    assert numbers.learning_rate == 0 and numbers.seed == 0
 
 
 def test_static_part_forgets_numbers_and_keeps_structure():
@@ -143,42 +146,37 @@ def test_options_that_keep_the_run():
     assert not kept & {"seed", "batch_size", "precision", "model", "scaling"}
 
 
+def read_trees():
+    paths = [ROOT / "main.py", *(ROOT / "cnn").rglob("*.py")]
+    return [ast.parse(path.read_text()) for path in paths]
+
+
 def test_every_option_is_read():
-    code = [ROOT / "main.py", *(ROOT / "cnn").rglob("*.py")]
-    assert set(list_fields()) - _find_reads(code) == set()
+    """An option that nothing reads is a promise that nobody keeps."""
+    assert options_read.find_unread(read_trees()) == set()
 
 
-def test_the_search_for_reads_sees_no_others(tmp_path):
-    path = tmp_path / "code.py"
-    path.write_text(
-        "options.a; config.loss.b; hyperparameters['c']; run.config.train.d; x.e; f\n"
-        "class DataOptions:\n    g: int\n    def h(self): return self.i\n"
-        "getattr(options, 'j'); options.k = 1\n"
-    )
-    assert _find_reads([path]) == {"a", "b", "c", "d", "i"}
+READS = [
+    ("def f(options: DataOptions):\n return options.mean", {("DataOptions", "mean")}),
+    ("def f(x):\n return x.mean, x.split, x.head", set()),
+    ("def f(options: LossOptions):\n return options.mean", set()),
+    ("def f(config: Config):\n return config.data.std", {("DataOptions", "std")}),
+    ("def f(x):\n data = x.config.data\n return data.std", {("DataOptions", "std")}),
+    ("def f(numbers: Numbers):\n return numbers.momentum", {("Numbers", "momentum")}),
+    ("def f(numbers: Numbers):\n return numbers.std", set()),
+    ("def f(rule: Rule):\n return rule.schedule.schedule",
+     {("ScheduleOptions", "schedule")}),
+    ("def f(options: DataOptions):\n return getattr(options, 'mean')",
+     {("DataOptions", "mean")}),
+    ("def f(options: DataOptions):\n options.mean = 1", set()),
+    ("class A:\n def __init__(self, options: DataOptions):\n  self._o = options\n"
+     " def g(self):\n  return self._o.mean", {("DataOptions", "mean")}),
+]  # fmt: skip
 
 
-def _find_reads(paths):
-    """Find the names that code reads from option groups or hyperparameters."""
-    owners, reads = {"options", *GROUPS}, set()
-    for path in paths:
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and node.name.endswith("Options"):
-                reads |= {n.attr for n in ast.walk(node) if _is_read(n, {"self"})}
-            if _is_read(node, owners):
-                reads.add(node.attr)
-            if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-                if getattr(node.value, "id", "") == "hyperparameters":
-                    reads.add(node.slice.value)
-    return reads
-
-
-def _is_read(node, owners):
-    if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load):
-        return False
-    owner = node.value
-    return getattr(owner, "id", getattr(owner, "attr", "")) in owners
+@pytest.mark.parametrize("code, found", READS)
+def test_only_reads_of_the_options_own_group_count(code, found):
+    assert options_read.find_reads([ast.parse(code)]) == found
 
 
 def test_processes_share_all_options_but_their_own():

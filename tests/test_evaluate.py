@@ -9,10 +9,13 @@ import pytest
 from fixtures_runs import ROOT, TINY, run_main
 
 from cnn import config as config_module
-from cnn import devices, evaluate, predict, steps, workdir
+from cnn import evaluate, predict
+from cnn.checkpoints import workdir
 from cnn.data import load_dataset
 from cnn.errors import UserError
-from cnn.progress import Terminal
+from cnn.runtime import devices
+from cnn.runtime.terminal import Terminal
+from cnn.training import steps
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def expected(run):
     found = predict.load_trained(run)
     images = load_dataset(config_module.make_config(TINY).data).test
     pixels = images.read(np.arange(len(images)))
-    logits = jax.jit(lambda v, x: steps.predict_step(found.task, v, x))(
+    logits = jax.jit(lambda v, x: steps.predict_step(found.structure, v, x))(
         found.variables, pixels
     )
     logits, labels = np.asarray(logits, np.float64), images.labels

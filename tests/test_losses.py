@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import losses
-from cnn.losses import LossOptions
+from cnn.training import losses
+from cnn.training.options import LossOptions
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "losses.json").read_text())
 LOGITS, LABELS = jnp.float32(GOLDEN["logits"]), jnp.int32(GOLDEN["labels"])
@@ -17,7 +17,7 @@ LOGITS, LABELS = jnp.float32(GOLDEN["logits"]), jnp.int32(GOLDEN["labels"])
 def test_mean_and_gradient_equal_pytorch(smoothing, name):
     def compute(logits):
         targets = losses.make_targets(LABELS, 4, smoothing)
-        return jnp.mean(losses.cross_entropy(logits, targets))
+        return jnp.mean(losses.softmax(logits, targets))
 
     loss, gradient = jax.value_and_grad(compute)(LOGITS)
     np.testing.assert_allclose(loss, GOLDEN[name]["loss"], rtol=1e-6)
@@ -39,7 +39,7 @@ def test_soft_targets():
     logits = np.float64(GOLDEN["logits"])
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     expected = -(logs * np.float64([0.5, 0.25, 0.25, 0.0])).sum(axis=1)
-    np.testing.assert_allclose(losses.cross_entropy(LOGITS, targets), expected, 1e-5)
+    np.testing.assert_allclose(losses.softmax(LOGITS, targets), expected, 1e-5)
 
 
 def test_extreme_logits_stay_finite():
@@ -47,16 +47,16 @@ def test_extreme_logits_stay_finite():
         jnp.float32([[1e4, -1e4], [-1e4, 1e4]]),
         jnp.eye(2)[jnp.zeros(2, int)],
     )
-    found = losses.cross_entropy(logits, targets)
+    found = losses.softmax(logits, targets)
     np.testing.assert_allclose(found, [0, 2e4])
 
 
 def test_bfloat16_logits_are_computed_in_float32():
     logits = LOGITS.astype(jnp.bfloat16)
     targets = losses.make_targets(LABELS, 4, None)
-    found = losses.cross_entropy(logits, targets)
+    found = losses.softmax(logits, targets)
     assert found.dtype == jnp.float32
-    exact = losses.cross_entropy(logits.astype(jnp.float32), targets)
+    exact = losses.softmax(logits.astype(jnp.float32), targets)
     np.testing.assert_array_equal(found, exact)
 
 

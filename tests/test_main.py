@@ -12,9 +12,9 @@ from fixtures_runs import ROOT, TINY, make_flags, run_main, train_run
 
 import main
 from cnn import config as config_module
-from cnn import run as run_module
-from cnn import workdir
-from cnn.options import format_value
+from cnn.checkpoints import workdir
+from cnn.option import format_value
+from cnn.training import setup as run_module
 
 
 @pytest.fixture
@@ -24,8 +24,7 @@ def nothing_compiles(monkeypatch):
     def refuse(*args):
         raise AssertionError("something was about to be compiled")
 
-    monkeypatch.setattr(run_module, "create_state", refuse)
-    monkeypatch.setattr(run_module, "Program", refuse)
+    monkeypatch.setattr(run_module, "make_create", refuse)
 
 
 def check_refused(capsys, tmp_path, flags, message):

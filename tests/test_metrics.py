@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import metrics
+from cnn.training import metrics
 
 COUNT, CLASSES = 41, 7
 COMPUTE = jax.jit(metrics.compute_sums)

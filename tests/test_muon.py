@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import muon
+from cnn.optim import muon
 from tests.test_optimizer import follow
 
 KERNEL = np.random.default_rng(0).normal(size=(2, 2, 3, 4)).astype(np.float32)

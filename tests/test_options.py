@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from cnn import options
+from cnn import option
 from cnn.errors import UserError, suggest
 
 
@@ -11,12 +11,12 @@ from cnn.errors import UserError, suggest
 class Group:
     """Options of every type."""
 
-    count: int = options.option(3, "how many", within="[1, 10)")
-    share: float = options.option(0.5, "how much", within="(0, 1]")
-    fast: bool = options.option(False, "whether fast")
-    shape: str = options.option("round", "which form", choices=("round", "square"))
-    widths: tuple[int, ...] = options.option((1, 2), "how wide", within="[1, inf)")
-    parts: tuple[float, ...] = options.option((), "how split")
+    count: int = option.option(3, "how many", within="[1, 10)")
+    share: float = option.option(0.5, "how much", within="(0, 1]")
+    fast: bool = option.option(False, "whether fast")
+    shape: str = option.option("round", "which form", choices=("round", "square"))
+    widths: tuple[int, ...] = option.option((1, 2), "how wide", within="[1, inf)")
+    parts: tuple[float, ...] = option.option((), "how split")
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Group)}
@@ -39,9 +39,9 @@ FIELDS = {field.name: field for field in dataclasses.fields(Group)}
     ],
 )
 def test_parse_reads_what_format_value_writes(name, text, value):
-    parsed = options.parse(FIELDS[name], text)
+    parsed = option.parse(FIELDS[name], text)
     assert parsed == value and type(parsed) is type(value)
-    assert options.parse(FIELDS[name], options.format_value(value)) == value
+    assert option.parse(FIELDS[name], option.format_value(value)) == value
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_parse_reads_what_format_value_writes(name, text, value):
 )
 def test_parse_refuses_another_type(name, text, words):
     with pytest.raises(UserError) as caught:
-        options.parse(FIELDS[name], text)
+        option.parse(FIELDS[name], text)
     message = str(caught.value)
     assert f"--{name}={text}" in message and words in message
     assert FIELDS[name].metadata["help"] in message
@@ -73,7 +73,7 @@ def test_parse_refuses_another_type(name, text, words):
     ],
 )
 def test_convert_brings_json_to_the_type(name, value, converted):
-    found = options.convert(FIELDS[name], value)
+    found = option.convert(FIELDS[name], value)
     assert found == converted and type(found) is type(converted)
 
 
@@ -92,11 +92,11 @@ def test_convert_brings_json_to_the_type(name, value, converted):
 )
 def test_convert_refuses_another_type(name, value):
     with pytest.raises(UserError, match=f"--{name}="):
-        options.convert(FIELDS[name], value)
+        option.convert(FIELDS[name], value)
 
 
 def test_read_group_takes_its_own_names_alone():
-    group = options.read_group(Group, {"count": 4, "elsewhere": 1, "widths": [9]})
+    group = option.read_group(Group, {"count": 4, "elsewhere": 1, "widths": [9]})
     assert group == Group(count=4, widths=(9,))
 
 
@@ -105,7 +105,7 @@ def test_read_group_takes_its_own_names_alone():
     [{}, {"count": 1}, {"count": 9}, {"share": 1.0}, {"widths": ()}],
 )
 def test_check_accepts_the_ends_that_the_interval_holds(changes):
-    options.check(Group(**changes))
+    option.check(Group(**changes))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_check_accepts_the_ends_that_the_interval_holds(changes):
 )
 def test_check_names_what_is_out_of_range(changes, words):
     with pytest.raises(UserError) as caught:
-        options.check(Group(**changes))
+        option.check(Group(**changes))
     assert words in str(caught.value)
 
 
@@ -133,11 +133,11 @@ def test_suggest_names_the_nearest_or_all():
 
 
 def test_numbers_by_name_are_split_at_the_last_sign():
-    found = options.split_numbers("rates", ("stem=0.1", "a=b=2"))
+    found = option.split_numbers("rates", ("stem=0.1", "a=b=2"))
     assert found == (("stem", "a=b"), (0.1, 2.0))
 
 
 @pytest.mark.parametrize("text", ["stem", "stem=", "=1", "stem=much"])
 def test_numbers_without_a_name_are_refused(text):
     with pytest.raises(UserError, match=f"--rates={text}: write name=number"):
-        options.split_numbers("rates", (text,))
+        option.split_numbers("rates", (text,))

@@ -4,9 +4,10 @@ import json
 import pytest
 from fixtures_runs import run_main, train_run
 
-from cnn import profiling
 from cnn.errors import UserError
-from cnn.profiling import ProfileOptions, Profiler
+from cnn.runtime import profiling
+from cnn.runtime.options import ProfileOptions
+from cnn.runtime.profiling import Profiler
 
 
 def make(tmp_path, steps, total=100):
@@ -78,7 +79,7 @@ def test_steps_that_cannot_be_traced(tmp_path, steps, message):
 def test_steps_already_taken_are_refused(tmp_path):
     profiler = make(tmp_path, "11:20")
     profiler.check_ahead(10)
-    with pytest.raises(UserError, match="goes on after step 11"):
+    with pytest.raises(UserError, match="resumes after step 11"):
         profiler.check_ahead(11)
 
 

@@ -3,10 +3,12 @@ import sys
 
 import numpy as np
 import pytest
+from cnn.runtime.terminal import Terminal
 from rich.console import Console
 
 from cnn.errors import UserError
-from cnn.progress import MetricsLog, Pace, Terminal, write_images
+from cnn.runtime.metrics_log import MetricsLog, write_images
+from cnn.training.epoch import Pace
 
 
 def read(directory):

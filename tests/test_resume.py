@@ -8,9 +8,9 @@ import jax
 import pytest
 from fixtures_runs import TINY, read_lines, train_run
 
-from cnn import program as program_module
-from cnn.interrupt import Interrupted
-from cnn.progress import Terminal
+from cnn.runtime.interrupt import Interrupted
+from cnn.runtime.terminal import Terminal
+from cnn.training import epoch
 
 STEPS_PER_EPOCH = TINY["train_examples"] // TINY["batch_size"]
 LAST = TINY["epochs"] * STEPS_PER_EPOCH
@@ -71,7 +71,7 @@ def test_stopped_after_every_step_goes_on_to_the_same_bits(
 
 @pytest.mark.parametrize("call", [1, 5])
 def test_stopped_during_an_evaluation(tmp_path, reference, monkeypatch, call):
-    evaluate, calls = program_module.compute_metrics, []
+    evaluate, calls = epoch.compute_metrics, []
 
     def interrupted(*args):
         calls.append(1)
@@ -79,7 +79,7 @@ def test_stopped_during_an_evaluation(tmp_path, reference, monkeypatch, call):
             signal.raise_signal(signal.SIGTERM)
         return evaluate(*args)
 
-    monkeypatch.setattr(program_module, "compute_metrics", interrupted)
+    monkeypatch.setattr(epoch, "compute_metrics", interrupted)
     with pytest.raises(Interrupted) as stopped:
         train_run(tmp_path)
     assert stopped.value.exit_code == 143

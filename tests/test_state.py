@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import state as state_module
-from cnn.state import TrainState
+from cnn.models.variables import count_parameters
+from cnn.training import state as state_module
+from cnn.training.state import TrainState
 
 
 @pytest.fixture
@@ -66,12 +67,12 @@ def test_paths_are_sorted_and_written_out(small):
     assert paths == ["a10/bias", "a2/bias", "b/kernel"]
 
 
-def test_first_state(make_task, make_numbers, start):
-    task = make_task(model="simple_cnn", optimizer="adam")
+def test_first_state(make_structure, make_numbers, start):
+    structure = make_structure(model="simple_cnn", optimizer="adam")
     numbers = make_numbers(optimizer="adam", ema_decay=0.9, seed=3)
-    found = start(task, numbers)
+    found = start(structure, numbers)
     assert found.step == 0 and found.step.dtype == jnp.int32
-    create = functools.partial(state_module.create_variables, task.model)
+    create = functools.partial(state_module.create_variables, structure.model)
     variables = jax.jit(create, static_argnums=1)(3, (8, 8, 1))
     assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
     jax.tree.map(assert_close, found.params, variables["params"])
@@ -82,22 +83,24 @@ def test_first_state(make_task, make_numbers, start):
     assert types == {jnp.dtype(jnp.float32)}
 
 
-def test_without_averaging_the_weights_are_evaluated(make_task, make_numbers, start):
-    found = start(make_task(), make_numbers())
+def test_without_averaging_the_weights_are_evaluated(
+    make_structure, make_numbers, start
+):
+    found = start(make_structure(), make_numbers())
     assert found.ema is None and found.batch_stats == {}
     assert state_module.get_variables(found)["params"] is found.params
 
 
-def test_seed_chooses_the_weights(make_task, make_numbers, start):
-    states = [start(make_task(), make_numbers(seed=seed)) for seed in (0, 0, 1)]
+def test_seed_chooses_the_weights(make_structure, make_numbers, start):
+    states = [start(make_structure(), make_numbers(seed=seed)) for seed in (0, 0, 1)]
     one, same, other = (state_module.compute_state_sha256(s) for s in states)
     assert one == same != other
 
 
 def test_parameters_are_counted(small):
-    assert state_module.count_parameters(small.params) == 8
+    assert count_parameters(small.params) == 8
     shapes = jax.eval_shape(lambda: small.params)
-    assert state_module.count_parameters(shapes) == 8
+    assert count_parameters(shapes) == 8
 
 
 @pytest.mark.parametrize("value, finite", [(1.0, True), (np.inf, False)])

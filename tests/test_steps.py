@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import steps
 from cnn.models import layers
+from cnn.training import steps
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "losses.json").read_text())
 STEP = jax.jit(steps.train_step, static_argnums=0)
@@ -24,13 +24,17 @@ def assert_close(one, other, tolerance=1e-6):
 
 @pytest.mark.parametrize("weights", [(), (0.5, 2.0, 1.0, 0.25)])
 def test_pieces_give_the_update_of_the_whole(
-    make_task, make_numbers, start, make_batch, weights
+    make_structure, make_numbers, start, make_batch, weights
 ):
     numbers = make_numbers(label_smoothing=0.1)
     results = []
     for pieces in (1, 4):
-        task = make_task({"accumulate_steps": pieces, "class_weights": weights})
-        results.append(STEP(task, start(task, numbers), make_batch(8), numbers))
+        structure = make_structure(
+            {"accumulate_steps": pieces, "class_weights": weights}
+        )
+        results.append(
+            STEP(structure, start(structure, numbers), make_batch(8), numbers)
+        )
     (one, sums, record), (four, other_sums, other_record) = results
     assert_close(one.params, four.params)
     assert_close((sums, record), (other_sums, other_record))
@@ -38,13 +42,15 @@ def test_pieces_give_the_update_of_the_whole(
 
 
 def test_every_piece_moves_the_running_statistics(
-    make_task, make_numbers, start, make_batch
+    make_structure, make_numbers, start, make_batch
 ):
     numbers, means = make_numbers(), []
     batch = {name: np.repeat(x, 4, axis=0) for name, x in make_batch(1).items()}
     for pieces in (1, 4):
-        task = make_task({"accumulate_steps": pieces}, model="simple_cnn", widths=(3,))
-        state = STEP(task, start(task, numbers), batch, numbers)[0]
+        structure = make_structure(
+            {"accumulate_steps": pieces}, model="simple_cnn", widths=(3,)
+        )
+        state = STEP(structure, start(structure, numbers), batch, numbers)[0]
         means.append(state.batch_stats["stage1_norm"]["mean"])
     np.testing.assert_allclose(means[1] / means[0], (1 - 0.9**4) / 0.1, rtol=1e-4)
 
@@ -70,17 +76,17 @@ class Table(nn.Module):
     ],
 )
 def test_gradient_equals_pytorch(
-    make_task, make_numbers, start, name, weights, smoothing
+    make_structure, make_numbers, start, name, weights, smoothing
 ):
     numbers = make_numbers(
         label_smoothing=smoothing, learning_rate=1.0, momentum=0.0, schedule="constant"
     )
-    small = make_task(momentum=0.0, schedule="constant")
-    task = dataclasses.replace(small, model=Table(), class_weights=weights)
+    small = make_structure(momentum=0.0, schedule="constant")
+    structure = dataclasses.replace(small, model=Table(), class_weights=weights)
     labels = np.int32(GOLDEN["labels"])
     batch = {"images": np.zeros((6, 2, 2, 1), np.uint8), "labels": labels}
-    before = start(task, numbers, (2, 2, 1))
-    state, sums, _ = STEP(task, before, batch, numbers)
+    before = start(structure, numbers, (2, 2, 1))
+    state, sums, _ = STEP(structure, before, batch, numbers)
     gradient = before.params["table"] - state.params["table"]
     np.testing.assert_allclose(gradient, GOLDEN[name]["gradient"], rtol=1e-5, atol=5e-7)
     if not weights:
@@ -88,25 +94,30 @@ def test_gradient_equals_pytorch(
     assert sums["correct"] == (np.argmax(GOLDEN["logits"], axis=1) == labels).sum()
 
 
-def test_absent_classes_leave_the_weights(make_task, make_numbers, start, make_batch):
+def test_absent_classes_leave_the_weights(
+    make_structure, make_numbers, start, make_batch
+):
     batch = make_batch(4)
     batch["labels"] = np.zeros(4, np.int32)
-    task, numbers = make_task({"class_weights": (0.0, 1, 1, 1)}), make_numbers()
-    before = start(task, numbers)
-    after = STEP(task, before, batch, numbers)[0]
+    structure, numbers = (
+        make_structure({"class_weights": (0.0, 1, 1, 1)}),
+        make_numbers(),
+    )
+    before = start(structure, numbers)
+    after = STEP(structure, before, batch, numbers)[0]
     assert_close(before.params, after.params, 0)
 
 
-def test_bfloat16_keeps_float32_state(make_task, make_numbers, start, make_batch):
+def test_bfloat16_keeps_float32_state(make_structure, make_numbers, start, make_batch):
     numbers = make_numbers(ema_decay=0.9)
     states, logits = [], []
     for dtype in (jnp.float32, jnp.bfloat16):
-        task = make_task(model="simple_cnn", widths=(3,), dtype=dtype)
-        before = start(task, numbers)
-        states.append(STEP(task, before, make_batch(8), numbers)[0])
+        structure = make_structure(model="simple_cnn", widths=(3,), dtype=dtype)
+        before = start(structure, numbers)
+        states.append(STEP(structure, before, make_batch(8), numbers)[0])
         variables = {"params": before.params, "batch_stats": before.batch_stats}
         images = make_batch(8)["images"]
-        logits.append(steps.predict_step(task, variables, images))
+        logits.append(steps.predict_step(structure, variables, images))
     kinds = {x.dtype for x in jax.tree.leaves(states[1])}
     assert kinds == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
     assert logits[1].dtype == jnp.float32
@@ -115,14 +126,14 @@ def test_bfloat16_keeps_float32_state(make_task, make_numbers, start, make_batch
     assert_close(states[0].params, states[1].params, 0.05)
 
 
-def test_dropout_follows_seed_and_step(make_task, make_numbers, start, make_batch):
-    task, batch = make_task(mlp_widths=(16,)), make_batch(8)
+def test_dropout_follows_seed_and_step(make_structure, make_numbers, start, make_batch):
+    structure, batch = make_structure(mlp_widths=(16,)), make_batch(8)
 
     def compute_loss(seed, step, rate=0.5):
         numbers = make_numbers(dropout_rate=rate, seed=seed)
-        state = start(task, make_numbers())
+        state = start(structure, make_numbers())
         state = state.replace(step=jnp.int32(step))
-        return float(STEP(task, state, batch, numbers)[2]["loss"])
+        return float(STEP(structure, state, batch, numbers)[2]["loss"])
 
     first = compute_loss(0, 0)
     assert first == compute_loss(0, 0)
@@ -142,12 +153,12 @@ class Masked(nn.Module):
         return jnp.pad(kept.sum(axis=1, keepdims=True), ((0, 0), (0, 3)))
 
 
-def test_every_piece_drops_other_units(make_task, make_numbers, start, make_batch):
+def test_every_piece_drops_other_units(make_structure, make_numbers, start, make_batch):
     numbers = make_numbers(dropout_rate=0.5, momentum=0.0)
-    small = make_task(momentum=0.0)
-    task = dataclasses.replace(small, model=Masked(), accumulate_steps=2)
+    small = make_structure(momentum=0.0)
+    structure = dataclasses.replace(small, model=Masked(), accumulate_steps=2)
     batch = make_batch(2) | {"labels": np.zeros(2, np.int32)}
-    state = STEP(task, start(task, numbers), batch, numbers)[0]
+    state = STEP(structure, start(structure, numbers), batch, numbers)[0]
     weights = np.asarray(state.params["weights"])
     kept = np.round(weights / weights.max() * 2)
     assert set(kept) == {0, 1, 2}, "kept in no piece, in one, in both"
@@ -155,37 +166,37 @@ def test_every_piece_drops_other_units(make_task, make_numbers, start, make_batc
 
 @pytest.mark.parametrize("height, width", [(8, 8), (9, 12), (6, 6)])
 def test_stored_images_are_cut_at_their_centre(
-    make_task, make_numbers, start, make_batch, height, width
+    make_structure, make_numbers, start, make_batch, height, width
 ):
-    task = make_task({"image_size": 6})
-    state = start(task, make_numbers(), (6, 6, 1))
+    structure = make_structure({"image_size": 6})
+    state = start(structure, make_numbers(), (6, 6, 1))
     images = make_batch(3, (height, width, 1))["images"]
     top, left = (height - 6) // 2, (width - 6) // 2
     centre = images[:, top : top + 6, left : left + 6]
     variables = {"params": state.params, "batch_stats": {}}
     np.testing.assert_array_equal(
-        steps.predict_step(task, variables, images),
-        steps.predict_step(task, variables, centre),
+        steps.predict_step(structure, variables, images),
+        steps.predict_step(structure, variables, centre),
     )
 
 
-def test_images_are_scaled(make_task, make_numbers, start, make_batch):
-    task = make_task()
-    state = start(task, make_numbers())
+def test_images_are_scaled(make_structure, make_numbers, start, make_batch):
+    structure = make_structure()
+    state = start(structure, make_numbers())
     images = make_batch(3)["images"]
-    expected = task.model.apply(
+    expected = structure.model.apply(
         {"params": state.params}, (np.float32(images) / 255 - 0.5) / 0.25
     )
     variables = {"params": state.params, "batch_stats": {}}
-    found = steps.predict_step(task, variables, images)
+    found = steps.predict_step(structure, variables, images)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_record_and_averages(make_task, make_numbers, start, make_batch):
+def test_record_and_averages(make_structure, make_numbers, start, make_batch):
     numbers = make_numbers(ema_decay=0.75, momentum=0.0, learning_rate=0.1, epochs=2)
-    task = make_task(model="simple_cnn", widths=(3,), momentum=0.0)
-    before = start(task, numbers).replace(step=jnp.int32(1))
-    state, sums, record = STEP(task, before, make_batch(8), numbers)
+    structure = make_structure(model="simple_cnn", widths=(3,), momentum=0.0)
+    before = start(structure, numbers).replace(step=jnp.int32(1))
+    state, sums, record = STEP(structure, before, make_batch(8), numbers)
     assert state.step == 2 and record["loss"] == sums["loss"] / 8
     rate = 0.1 * (1 + np.cos(np.pi / 6)) / 2
     assert record["learning_rate"] == pytest.approx(rate)
@@ -199,14 +210,14 @@ def test_record_and_averages(make_task, make_numbers, start, make_batch):
 
 
 def test_evaluation_leaves_out_smoothing_and_padding(
-    make_task, make_numbers, start, make_batch
+    make_structure, make_numbers, start, make_batch
 ):
-    task, batch = make_task({"class_weights": (9.0, 1, 1, 1)}), make_batch(8)
-    state = start(task, make_numbers())
+    structure, batch = make_structure({"class_weights": (9.0, 1, 1, 1)}), make_batch(8)
+    state = start(structure, make_numbers())
     variables = {"params": state.params, "batch_stats": {}}
     mask = np.arange(8) < 5
-    found = EVALUATE(task, variables, batch | {"mask": mask})
-    logits = np.float64(steps.predict_step(task, variables, batch["images"]))[:5]
+    found = EVALUATE(structure, variables, batch | {"mask": mask})
+    logits = np.float64(steps.predict_step(structure, variables, batch["images"]))[:5]
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     own = logs[np.arange(5), batch["labels"][:5]]
     assert found["loss"] == pytest.approx(-own.sum(), rel=1e-5)

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 import pytest
 from fixtures_runs import TINY, make_flags, read_lines, run_main, train_run
 
-from cnn import manifest, predict, train
+from cnn import train
+from cnn.checkpoints import manifest
 from cnn.errors import UserError
-from cnn.state import is_finite
+from cnn.training import progress
+from cnn.training.state import is_finite
+from cnn.training.trained import load_trained
 
 STEPS_PER_EPOCH = TINY["train_examples"] // TINY["batch_size"]
 
@@ -28,15 +31,15 @@ def scripted(monkeypatch):
     """Return a function that sets the validation accuracy of each evaluation."""
 
     def script(values):
-        compute, given = train.Run.evaluate, iter(values)
+        compute, given = progress.evaluate, iter(values)
 
-        def evaluate(run, split):
-            found = compute(run, split)
+        def evaluate(setup, reached, split, stop):
+            found = compute(setup, reached, split, stop)
             if split == "validation":
                 found["accuracy"] = found["loss"] = next(given)
             return found
 
-        monkeypatch.setattr(train.Run, "evaluate", evaluate)
+        monkeypatch.setattr(progress, "evaluate", evaluate)
 
     return script
 
@@ -113,20 +116,20 @@ def test_loss_that_is_not_finite(tmp_path, capsys, no_nan_check, every):
     assert not (directory / "result.json").exists()
     for path in (directory / "checkpoints").iterdir():
         assert manifest.find_damage(path) == ""
-        variables = predict.load_trained(directory, path.name).variables
+        variables = load_trained(directory, path.name).variables
         assert int(path.name) < step and is_finite(variables)
 
 
 def test_update_that_is_not_finite_is_never_saved(tmp_path, monkeypatch):
-    take = train.Run.take_steps
+    take = progress.take_epoch
 
-    def spoil(run, *args):
-        records = take(run, *args)
-        spoiled = jax.tree.map(lambda x: x + jnp.inf, run.state.params)
-        run.state = run.state.replace(params=spoiled)
-        return records
+    def spoil(setup, reached, *rest):
+        for taken in take(setup, reached, *rest):
+            spoiled = jax.tree.map(lambda x: x + jnp.inf, reached.state.params)
+            reached.state = reached.state.replace(params=spoiled)
+            yield taken
 
-    monkeypatch.setattr(train.Run, "take_steps", spoil)
+    monkeypatch.setattr(progress, "take_epoch", spoil)
     with pytest.raises(UserError, match="The update of step 1 is not finite"):
         train_run(tmp_path, checkpoint_every_epochs=0.2)
     assert manifest.list_steps(tmp_path / "checkpoints") == [0]
@@ -138,14 +141,13 @@ def test_good_checkpoint_outlives_a_loss_that_is_not_finite(
     directory = shutil.copytree(trained, tmp_path / "run")
     newest = manifest.list_steps(directory / "checkpoints")[-1]
     shutil.rmtree(directory / "checkpoints" / str(newest))
-    take = train.Run.take_steps
+    take = progress.take_epoch
 
-    def spoil(run, *args):
-        records = take(run, *args)
-        records["loss"] = records["loss"] * float("nan")
-        return records
+    def spoil(*args):
+        for ids, step_metrics in take(*args):
+            yield ids, step_metrics | {"loss": step_metrics["loss"] * float("nan")}
 
-    monkeypatch.setattr(train.Run, "take_steps", spoil)
+    monkeypatch.setattr(progress, "take_epoch", spoil)
     before = manifest.list_steps(directory / "checkpoints")
     with pytest.raises(UserError, match=f"not finite at step {before[-1] + 1}"):
         train_run(directory)

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from cnn import workdir
+from cnn.checkpoints import workdir
 from cnn.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""Colour: what changes a pixel's value by itself, its image or its neighbours.
+"""Colour: what changes a pixel by its own value, its image or its neighbours.
 
 `images` are uint8 [N, H, W, C] in 0..255, or float32 in 0..1; the same type comes back
 in the same range: values are clipped, uint8 is rounded to nearest. Between, values

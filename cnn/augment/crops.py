@@ -2,6 +2,8 @@
 
 Everything here is a choice of source rows and columns for each image. `images` are
 [N, H, W, C] of any type and come back in it; `key` is [N] typed keys, one an image.
+Where `mode` is `reflect`, what lies outside an image is its mirror image, without the
+edge twice; where it is `zero`, `fill`.
 """
 
 import functools
@@ -49,7 +51,6 @@ def alternate_flips(key: jax.Array, epoch: jax.Array | int) -> jax.Array:
 
     Args:
         key: [N]; it must not depend on the epoch, for it decides the first flip.
-        epoch: int32 [], from 0.
 
     Source: Jordan 2024, section 3.2, https://arxiv.org/abs/2404.00498
     """
@@ -66,22 +67,16 @@ def crop_padded(
     """Cut a window of the images' own size out of each padded image.
 
     Args:
-        key: [N] typed keys.
-        images: [N, H, W, C].
-        padding: P, whole pixels added on each side; at most min(H, W) - 1 for
-            `reflect`.
-        mode: `zero` or `reflect` (without repeating the edge), what the padding is.
-        fill: the value of `zero`'s padding.
+        padding: P, whole pixels on each side; at most min(H, W) - 1 for `reflect`.
 
     Returns:
         [N, H, W, C]; each of the (2P + 1)² windows is equally likely.
 
     Source: He et al. 2015, section 4.2, https://arxiv.org/abs/1512.03385
     """
-    height, width = images.shape[1:3]
-    top, left = draw_corners(key, images.shape[1:3], (height, width), padding)
+    size = images.shape[1:3]
+    top, left = draw_corners(key, size, size, padding)
     nowhere = jnp.zeros(images.shape[0], bool)
-    size = (height, width)
     return copy_windows(images, top, left, nowhere, nowhere, size, mode, fill)
 
 
@@ -94,7 +89,6 @@ def draw_corners(
     """Draw the corners of windows, uniform over all that the padded image holds.
 
     Args:
-        key: [N] typed keys.
         shape: (H, W) of the images.
         size: (height, width) of the windows.
         padding: P, pixels added on each side.
@@ -124,14 +118,11 @@ def copy_windows(
     """Copy one window out of each image, flipped or not.
 
     Args:
-        images: [N, H, W, C].
         top: int32 [N], the window's first row; outside the image is padding.
         left: int32 [N], its first column.
         mirrored: bool [N], whether the window is then flipped left to right.
         upside_down: bool [N], whether it is flipped top to bottom.
         size: (height, width) of the window.
-        mode: `zero` or `reflect`, what lies outside.
-        fill: the value outside for `zero`.
 
     Returns:
         [N, height, width, C].

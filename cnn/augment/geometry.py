@@ -49,12 +49,10 @@ def make_matrix(
     """Draw matrices of maps that shear, then scale, then turn, then shift.
 
     Args:
-        key: [N] typed keys.
         size: (H, W), of which shifts are fractions.
         rotation_degrees: angles are uniform in ± this.
         shift: shifts are uniform in ± this fraction of H and of W.
-        scale_min: least factor; uniform between the two.
-        scale_max: greatest factor.
+        scale_min: least factor; uniform between it and `scale_max`.
         shear_degrees: angles between columns and the vertical are uniform in ± this.
 
     Returns:
@@ -113,9 +111,7 @@ def window_matrix(
 
     Args:
         top: [N], the window's upper edge in pixels from the image's, any real number.
-        left: [N], its left edge.
-        height: [N], its height.
-        width: [N], its width.
+        left: [N], its left edge; height and width likewise.
         mirrored: bool [N], left to right.
         upside_down: bool [N].
         shape: (H, W) of the images.
@@ -148,7 +144,6 @@ def transform(
     """Show each image through its matrix.
 
     Args:
-        images: [N, H, W, C].
         matrix: float32 [N, 2, 3].
         size: (height, width) of the output; that of the images unless given.
         interpolation: `bilinear` or `nearest`.
@@ -210,7 +205,7 @@ def sample_bilinear(
     index = ((top + 1) * (width + 2) + left + 1).astype(jnp.int32)
     sides = ((1, 1), (1, 1), (0, 0))
     pixels = jnp.pad(image, sides, constant_values=fill).reshape(-1, channels)
-    # Without the barrier both are computed anew for each of the four gathers.
+    # Without the barrier both are computed again for each of the four gathers.
     pixels, index = jax.lax.optimization_barrier((pixels, index))
 
     def take(offset: int) -> jax.Array:

@@ -17,13 +17,10 @@ Box = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 def cut_out(
     key: jax.Array, images: jax.Array, size: Strength, fill: Strength = 0.0
 ) -> jax.Array:
-    """Set a square about a random pixel of each image to one value.
+    """Set a square about a random pixel of each image to the value `fill`.
 
     Args:
-        key: [N] typed keys.
-        images: [N, H, W, C].
         size: side in pixels; what reaches over the edge is cut off.
-        fill: the value.
 
     Source: DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552
     """
@@ -52,11 +49,8 @@ def erase(
     image's are cut to it.
 
     Args:
-        key: [N] typed keys.
-        images: [N, H, W, C].
         probability: of erasing at all.
-        mode: `constant`, or `noise` (N(0, 1) for each value).
-        fill: the constant.
+        mode: `constant` (`fill`), or `noise` (N(0, 1) for each value).
 
     Source: Zhong et al. 2017, https://arxiv.org/abs/1708.04896
     """
@@ -82,15 +76,11 @@ def erase(
 
 
 def draw_share(
-    key: jax.Array,
-    alpha: Strength,
-    probability: Strength = 1.0,
-    scope: str = "batch",
+    key: jax.Array, alpha: Strength, probability: Strength = 1.0, scope: str = "batch"
 ) -> jax.Array:
     """Draw how much of itself each example keeps.
 
     Args:
-        key: [N] typed keys.
         alpha: shares are Beta(alpha, alpha).
         probability: of mixing at all; the share is else 1.
         scope: `batch`, one share for all, from the first key, or `example`.
@@ -116,8 +106,6 @@ def mix_up(
     """Blend each image, and its targets, with the batch's previous one.
 
     Args:
-        images: [N, H, W, C].
-        targets: [N, K].
         share: [N], how much of itself each keeps.
 
     Returns:
@@ -138,9 +126,6 @@ def cut_mix(
     """Paste a rectangle of the batch's previous image into each.
 
     Args:
-        key: [N] typed keys, from which the rectangle's place is drawn.
-        images: [N, H, W, C].
-        targets: [N, K].
         share: [N]; the rectangle, before the edge cuts it off, has the area 1 - share.
         scope: `batch`, one place for all, from the first key, or `example`.
 

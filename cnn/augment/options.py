@@ -6,8 +6,7 @@ number: another strength does not recompile.
 
 import dataclasses
 
-from cnn.augment.colouring import ColourOptions
-from cnn.options import option
+from cnn.option import option, strength
 
 POLICIES = (
     "none",
@@ -20,20 +19,18 @@ POLICIES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class AugmentOptions(ColourOptions):
+class AugmentOptions:
     """How training images are varied, in this order."""
 
     augment_repeats: int = option(
         1,
-        "times that each example of a batch enters the step, varied each time anew; "
-        "the step computes that many times the batch size",
+        "times that each example of a batch enters the step, each time varied "
+        "differently; the step computes that many times the batch size",
         within="[1, 64]",
     )
-    random_resized_crop_min_area: float = option(
-        0.0,
+    random_resized_crop_min_area: float = strength(
         "least share of the area that a random window has before it is resized",
-        kind="traced_unless_zero",
-        within="[0, 1]",
+        "[0, 1]",
     )
     random_resized_crop_max_area: float = option(
         1.0, "greatest share of the area of that window", kind="traced", within="(0, 1]"
@@ -44,65 +41,33 @@ class AugmentOptions(ColourOptions):
         kind="traced",
         within="[1, 16]",
     )
-    crop_padding: int = option(
-        0,
+    crop_padding: int = strength(
         "pixels added on each side before a window of the image's size is cut out "
         "at a random place",
-        kind="traced_unless_zero",
-        within="[0, 16384]",
+        "[0, 16384]",
+        default=0,
     )
     crop_mode: str = option(
         "zero",
         "what lies outside an image: zero (--geometry_fill) or reflect",
         choices=("zero", "reflect"),
     )
-    flip_probability: float = option(
-        0.0,
-        "probability of mirroring left to right a training image",
-        kind="traced_unless_zero",
-        within="[0, 1]",
+    flip_probability: float = strength(
+        "probability of mirroring left to right a training image", "[0, 1]"
     )
-    vertical_flip_probability: float = option(
-        0.0,
-        "probability of mirroring top to bottom a training image",
-        kind="traced_unless_zero",
-        within="[0, 1]",
+    vertical_flip_probability: float = strength(
+        "probability of mirroring top to bottom a training image", "[0, 1]"
     )
     alternating_flip: bool = option(
         False,
         "mirror each image left to right in every other epoch, the first by chance; "
         "instead of --flip_probability",
     )
-    rotation_degrees: float = option(
-        0.0,
-        "greatest angle of a rotation",
-        kind="traced_unless_zero",
-        within="[0, 180]",
-    )
-    shift: float = option(
-        0.0,
-        "greatest shift as a share of height and width",
-        kind="traced_unless_zero",
-        within="[0, 1]",
-    )
-    scale_min: float = option(
-        0.0,
-        "least enlargement; 0: 1",
-        kind="traced_unless_zero",
-        within="[0, 10]",
-    )
-    scale_max: float = option(
-        0.0,
-        "greatest enlargement; 0: 1",
-        kind="traced_unless_zero",
-        within="[0, 10]",
-    )
-    shear_degrees: float = option(
-        0.0,
-        "greatest angle of a slant",
-        kind="traced_unless_zero",
-        within="[0, 80]",
-    )
+    rotation_degrees: float = strength("greatest angle of a rotation", "[0, 180]")
+    shift: float = strength("greatest shift as a share of height and width", "[0, 1]")
+    scale_min: float = strength("least enlargement; 0: 1", "[0, 10]")
+    scale_max: float = strength("greatest enlargement; 0: 1", "[0, 10]")
+    shear_degrees: float = strength("greatest angle of a slant", "[0, 80]")
     interpolation: str = option(
         "bilinear",
         "how rotation, shift, scale and shear sample",
@@ -113,6 +78,41 @@ class AugmentOptions(ColourOptions):
         "grey that lies outside an image, from 0 black to 1 white",
         kind="traced",
         within="[0, 1]",
+    )
+    brightness: float = strength("factors from 1 - this to 1 + this", "[0, 10]")
+    contrast: float = strength("factors from 1 - this to 1 + this", "[0, 10]")
+    saturation: float = strength("factors from 1 - this to 1 + this", "[0, 10]")
+    hue: float = strength("greatest turn as a share of the circle", "[0, 0.5]")
+    gamma: float = strength("exponents from 1 / (1 + this) to 1 + this", "[0, 10]")
+    greyscale_probability: float = strength(
+        "probability of taking the colour from a training image", "[0, 1]"
+    )
+    invert_probability: float = strength(
+        "probability of inverting a training image", "[0, 1]"
+    )
+    posterize_bits: int = strength(
+        "most bits, of eight, that values lose", "[0, 7]", default=0
+    )
+    solarize: float = strength(
+        "greatest share of the range, from the top, that is inverted", "[0, 1]"
+    )
+    autocontrast_probability: float = strength(
+        "probability of stretching the contrast of a training image", "[0, 1]"
+    )
+    equalize_probability: float = strength(
+        "probability of equalizing the histogram of a training image", "[0, 1]"
+    )
+    sharpness: float = strength("factors from 1 - this to 1 + this", "[0, 10]")
+    blur_sigma: float = strength("greatest deviation of a blur in pixels", "[0, 64]")
+    blur_size: int = option(
+        9, "width of that blur in pixels, odd; at least 4 deviations", within="[3, 255]"
+    )
+    noise_std: float = strength("deviation of noise in images of 0..1", "[0, 1]")
+    channel_shift: float = strength(
+        "most that is added to a channel of images in 0..1", "[0, 1]"
+    )
+    lighting_std: float = strength(
+        "deviation of AlexNet's lighting; published: 0.1", "[0, 10]"
     )
     policy: str = option(
         "none", "published sequence of transformations", choices=POLICIES
@@ -126,44 +126,30 @@ class AugmentOptions(ColourOptions):
         kind="traced",
         within="[0, 30]",
     )
-    cutout_size: int = option(
-        0,
-        "side in pixels of a square that is set to the mean",
-        kind="traced_unless_zero",
-        within="[0, 16384]",
+    cutout_size: int = strength(
+        "side in pixels of a square that is set to the mean", "[0, 16384]", default=0
     )
-    erasing_probability: float = option(
-        0.0,
-        "probability of erasing a rectangle of a training image",
-        kind="traced_unless_zero",
-        within="[0, 1]",
+    erasing_probability: float = strength(
+        "probability of erasing a rectangle of a training image", "[0, 1]"
     )
     erasing_mode: str = option(
         "constant",
         "what --erasing_probability puts there: constant (the mean) or noise",
         choices=("constant", "noise"),
     )
-    mixup_alpha: float = option(
-        0.0,
-        "Beta distribution of the share of the other image in a mix",
-        kind="traced_unless_zero",
-        within="[0, 100]",
+    mixup_alpha: float = strength(
+        "Beta distribution of the share of the other image in a mix", "[0, 100]"
     )
-    cutmix_alpha: float = option(
-        0.0,
+    cutmix_alpha: float = strength(
         "Beta distribution of the area pasted from another image; with "
         "--mixup_alpha either has half the chance",
-        kind="traced_unless_zero",
-        within="[0, 100]",
+        "[0, 100]",
     )
     mixing_probability: float = option(
         1.0, "probability of mixing", kind="traced", within="[0, 1]"
     )
-    mixing_until_epoch: int = option(
-        0,
-        "epochs after which mixing stops; 0: never",
-        kind="traced_unless_zero",
-        within="[0, inf)",
+    mixing_until_epoch: int = strength(
+        "epochs after which mixing stops; 0: never", "[0, inf)", default=0
     )
     mixing_scope: str = option(
         "batch",

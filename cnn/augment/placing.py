@@ -1,20 +1,24 @@
-"""Where an image's pixels come from: all geometry that flags ask for, in one lookup."""
+"""Where an image's pixels come from: all geometry that flags ask for, in one lookup.
 
-from collections.abc import Callable, Mapping
+Images are uint8 [N, H, W, C].
+"""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from cnn.augment import crops, geometry, resize
 from cnn.augment.options import AugmentOptions
+from cnn.config import Numbers
 
-Hyperparameters = Mapping[str, jax.Array | None]
+# Returns an operation's keys, [N].
 Draw = Callable[..., jax.Array]
 
 
 def place(
     options: AugmentOptions,
-    hyperparameters: Hyperparameters,
+    numbers: Numbers,
     draw: Draw,
     epoch: jax.Array | int,
     images: jax.Array,
@@ -23,11 +27,6 @@ def place(
     """Crop, flip and transform, so that a pixel is interpolated at most once.
 
     Args:
-        options: the static part.
-        hyperparameters: every number; None where absent.
-        draw: returns an operation's keys [N].
-        epoch: int32 [].
-        images: uint8 [N, H, W, C].
         size: (height, width) of the output.
 
     Returns:
@@ -35,20 +34,17 @@ def place(
         out of the image; what lies outside of that is filled, or reflected.
     """
     count, shape = images.shape[0], images.shape[1:3]
-    area, padding = (
-        hyperparameters["random_resized_crop_min_area"],
-        hyperparameters["crop_padding"],
-    )
-    flips = _draw_flips(options, hyperparameters, draw, epoch, count)
-    matrix = _draw_matrix(hyperparameters, draw, size)
+    area, padding = numbers.random_resized_crop_min_area, numbers.crop_padding
+    flips = _draw_flips(options, numbers, draw, epoch, count)
+    matrix = _draw_matrix(numbers, draw, size)
     if matrix is None and area is None and padding is None and size == shape:
         return images if flips is None else crops.flip_each(images, *flips)
     no = jnp.zeros(count, bool)
     flips = flips or (no, no)
-    mode, fill = options.crop_mode, jnp.round(255 * hyperparameters["geometry_fill"])
+    mode, fill = options.crop_mode, jnp.round(255 * numbers.geometry_fill)
     if area is not None:
-        most = hyperparameters["random_resized_crop_max_area"]
-        aspect = hyperparameters["random_resized_crop_aspect"]
+        most = numbers.random_resized_crop_max_area
+        aspect = numbers.random_resized_crop_aspect
         window = resize.draw_windows(draw("crop"), shape, area, most, aspect)
         if matrix is None:
             return resize.resize_windows(images, window, size, *flips)
@@ -65,14 +61,14 @@ def place(
 
 def _draw_flips(
     options: AugmentOptions,
-    hyperparameters: Hyperparameters,
+    numbers: Numbers,
     draw: Draw,
     epoch: jax.Array | int,
     count: int,
 ) -> tuple[jax.Array, jax.Array] | None:
     """Draw which images are mirrored and which turned upside down, or None."""
-    across = hyperparameters["flip_probability"]
-    down = hyperparameters["vertical_flip_probability"]
+    across = numbers.flip_probability
+    down = numbers.vertical_flip_probability
     if across is None and down is None and not options.alternating_flip:
         return None
     mirrored = upside_down = jnp.zeros(count, bool)
@@ -102,15 +98,15 @@ def _draw_corner(
 
 
 def _draw_matrix(
-    hyperparameters: Hyperparameters, draw: Draw, size: tuple[int, int]
+    numbers: Numbers, draw: Draw, size: tuple[int, int]
 ) -> jax.Array | None:
     """Draw the matrices of rotation, shift, scale and shear; None without any."""
-    numbers = {
-        "rotation_degrees": hyperparameters["rotation_degrees"],
-        "shift": hyperparameters["shift"],
-        "scale_min": hyperparameters["scale_min"],
-        "scale_max": hyperparameters["scale_max"],
-        "shear_degrees": hyperparameters["shear_degrees"],
+    chosen = {
+        "rotation_degrees": numbers.rotation_degrees,
+        "shift": numbers.shift,
+        "scale_min": numbers.scale_min,
+        "scale_max": numbers.scale_max,
+        "shear_degrees": numbers.shear_degrees,
     }
-    given = {name: number for name, number in numbers.items() if number is not None}
+    given = {name: number for name, number in chosen.items() if number is not None}
     return geometry.make_matrix(draw("affine"), size, **given) if given else None

@@ -29,10 +29,7 @@ def random_resized_crop(
     """Cut a random window out of each image and resize it.
 
     Args:
-        key: [N] typed keys.
-        images: [N, H, W, C].
-        min_area: least share of the image's area, in (0, 1].
-        max_area: greatest share.
+        min_area: least share of the image's area, in (0, 1]; `max_area` the greatest.
         aspect: the window's width over height is log-uniform in [1 / aspect, aspect].
         size: (height, width) of the output; that of the images unless given.
 
@@ -67,10 +64,8 @@ def draw_windows(
         u = jax.random.uniform(one, (4, _TRIES))
         area = height * width * (min_area + u[0] * (max_area - min_area))
         ratio = jnp.exp((2 * u[1] - 1) * jnp.log(aspect))
-        wide, high = (
-            jnp.round(jnp.sqrt(area * ratio)),
-            jnp.round(jnp.sqrt(area / ratio)),
-        )
+        wide = jnp.round(jnp.sqrt(area * ratio))
+        high = jnp.round(jnp.sqrt(area / ratio))
         fits = (wide >= 1) & (wide <= width) & (high >= 1) & (high <= height)
         first = jnp.argmax(fits)
         fall_wide = jnp.round(jnp.minimum(width, height * jnp.float32(aspect)))
@@ -96,11 +91,9 @@ def resize_windows(
     """Resize a window of each image, antialiased when shrinking.
 
     Args:
-        images: [N, H, W, C].
         windows: top, left, height, width, int32 [N], inside the image.
-        size: (height, width) of the output.
         mirrored: bool [N], which outputs are flipped left to right; None: none.
-        upside_down: bool [N], which are flipped top to bottom; None: none.
+        upside_down: bool [N], which top to bottom; None: none.
 
     Returns:
         [N, height, width, C] of the images' type.

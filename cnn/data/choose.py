@@ -1,31 +1,25 @@
-"""Which examples of a loaded dataset are used, and which pixel stands where."""
+"""Which examples of a loaded dataset are used and how they are split.
+
+`parts` are sets by name, `train` among them. Splits depend on labels, sizes and a seed
+(0 or more) alone, and use numpy's `RandomState`, whose stream never changes, so that a
+split stays the same for ever.
+"""
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnn.data import images, splits
+from cnn.data import images
+from cnn.data.options import DataOptions
 from cnn.errors import UserError
-
-if TYPE_CHECKING:
-    from cnn.data import DataOptions
 
 
 def select_classes(
     class_names: tuple[str, ...],
     parts: dict[str, images.Images],
-    options: "DataOptions",
+    options: DataOptions,
 ) -> tuple[tuple[str, ...], dict[str, images.Images]]:
     """Keep the examples of `--classes` and number their labels in that order.
-
-    Args:
-        class_names: of all classes.
-        parts: by name.
-        options: `classes` is used.
-
-    Returns:
-        The names and the parts that are left.
 
     Raises:
         UserError: a class is named twice or does not exist, or a part is left empty.
@@ -52,17 +46,15 @@ def select_classes(
 
 
 def carve_validation(
-    parts: dict[str, images.Images], options: "DataOptions", notes: list[str]
+    parts: dict[str, images.Images], options: DataOptions, notes: list[str]
 ) -> dict[str, images.Images]:
-    """Set a share of the training set aside, class by class, in the order it has.
+    """Set `--validation_fraction` of the training set aside, in its order.
 
     Args:
-        parts: by name, `train` among them.
-        options: `validation_fraction` and `split_seed` are used.
         notes: gets a line when there is a validation set already.
 
     Returns:
-        The parts that are to be replaced.
+        The parts to replace.
 
     Raises:
         UserError: nothing would be left on one side.
@@ -83,15 +75,15 @@ def carve_validation(
             f"leaves {len(train) - taken} to train on and {taken} for validation; "
             "both need one at least"
         )
-    rest, part = splits.stratified_split(train.labels, taken, options.split_seed)
+    rest, part = stratified_split(train.labels, taken, options.split_seed)
     return {
         "train": train.take(np.sort(rest)),
         "validation": train.take(np.sort(part)),
     }
 
 
-def take_examples(train: images.Images, options: "DataOptions") -> images.Images:
-    """Take `--train_examples` of a training set, as equally as it has the classes.
+def take_examples(train: images.Images, options: DataOptions) -> images.Images:
+    """Take `--train_examples` of a training set, as `balanced_subset` chooses them.
 
     Raises:
         UserError: there are not that many.
@@ -104,15 +96,13 @@ def take_examples(train: images.Images, options: "DataOptions") -> images.Images
             f"--train_examples={wanted} is more than the {len(train)} training "
             "examples that there are; lower it, or 0 for all"
         )
-    return train.take(splits.balanced_subset(train.labels, wanted, options.split_seed))
+    return train.take(balanced_subset(train.labels, wanted, options.split_seed))
 
 
 def shuffle_pixels(part: images.Images, seed: int) -> images.Images:
     """Permute the pixels of every image by one permutation, channels together.
 
-    Args:
-        seed: 0 or more; with the image's height and width it is all that the
-            permutation depends on.
+    It depends on the seed and the image's height and width alone.
     """
     height, width, channels = part.shape
     order = np.random.RandomState(seed).permutation(height * width)
@@ -123,3 +113,78 @@ def shuffle_pixels(part: images.Images, seed: int) -> images.Images:
         return pixels[:, order].reshape(-1, height, width, channels)
 
     return dataclasses.replace(part, read=read_shuffled)
+
+
+def stratified_split(
+    labels: np.ndarray, taken: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split positions in two, each class in proportion to its size.
+
+    Equal, order included, to scikit-learn's `train_test_split(test_size=taken,
+    stratify=labels, random_state=seed)`, whose import takes longer than the whole
+    loading of the digits; classes of one example, which that refuses, are allowed.
+
+    Args:
+        labels: whole numbers [N].
+        taken: examples of the second part, 0..N.
+
+    Returns:
+        Positions of the rest [N - taken] and of the second part [taken], shuffled.
+    """
+    _, indices, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    members = np.split(np.argsort(indices, kind="stable"), ends[:-1])
+    random = np.random.RandomState(seed)
+    rest_counts = _apportion(counts, len(labels) - taken, random)
+    taken_counts = _apportion(counts - rest_counts, taken, random)
+    rest, part = [], []
+    for member, n_rest, n_taken in zip(members, rest_counts, taken_counts, strict=True):
+        shuffled = member[random.permutation(len(member))]
+        rest.append(shuffled[:n_rest])
+        part.append(shuffled[n_rest : n_rest + n_taken])
+    return (
+        random.permutation(np.concatenate(rest)),
+        random.permutation(np.concatenate(part)),
+    )
+
+
+def balanced_subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Choose equally many examples of each class, as far as possible.
+
+    A class that is smaller than its share is taken whole and the others share what
+    it lacks. With one seed, a smaller subset lies within a larger one.
+
+    Args:
+        labels: whole numbers [N].
+        size: examples to choose, 1..N.
+
+    Returns:
+        Positions [size], ascending.
+    """
+    random = np.random.RandomState(seed)
+    order = random.permutation(len(labels))
+    _, indices = np.unique(labels[order], return_inverse=True)
+    rank = np.empty(len(labels), dtype=np.int64)
+    for index in range(indices.max() + 1):
+        (same,) = np.nonzero(indices == index)
+        rank[same] = np.arange(len(same))
+    chosen = np.lexsort((indices, rank))[:size]
+    return np.sort(order[chosen])
+
+
+def _apportion(
+    counts: np.ndarray, total: int, random: np.random.RandomState
+) -> np.ndarray:
+    """Share `total` in proportion to `counts`; equal remainders are drawn."""
+    exact = counts / max(counts.sum(), 1) * total
+    shares = np.floor(exact)
+    missing = int(total - shares.sum())
+    remainders = exact - shares
+    for value in np.unique(remainders)[::-1]:
+        if missing == 0:
+            break
+        (tied,) = np.nonzero(remainders == value)
+        winners = random.choice(tied, size=min(len(tied), missing), replace=False)
+        shares[winners] += 1
+        missing -= len(winners)
+    return shares.astype(np.int64)

@@ -1,23 +1,22 @@
 """Chunks of batches on the device, from images that lie there or are streamed.
 
-A chunk is a dict of arrays [S, B, …] on the mesh, `images` uint8 among them. Both
-ways fill the same chunk for the same program, so that results are the same bits. Of
-several processes each reads what its own devices hold.
+A chunk is a dict of arrays [S, B, …] on the mesh, `images` uint8 among them. Resident
+and streamed images fill the same chunk for the same program, so that results are the
+same bits. Of several processes each reads what its own devices hold.
 """
 
 import concurrent.futures
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from cnn import devices
-from cnn.data import DataOptions
 from cnn.data.images import Images
+from cnn.data.options import DataOptions
 from cnn.errors import UserError
+from cnn.runtime import devices
 
 CHUNK_BYTES = 32 * 2**20
 RESIDENT_SHARE = 0.25
@@ -28,8 +27,6 @@ def choose_chunk_steps(num_steps: int, batch_size: int, image_bytes: int) -> int
 
     Args:
         num_steps: batches in all, at least 1.
-        batch_size: B.
-        image_bytes: bytes of one image.
 
     Returns:
         S such that a chunk has at most `CHUNK_BYTES` (or one batch), and the chunks
@@ -41,29 +38,35 @@ def choose_chunk_steps(num_steps: int, batch_size: int, image_bytes: int) -> int
 
 
 class Loader:
-    """Fills chunks with chosen images, from the device or from their source."""
+    """Fills chunks with chosen images, from the device or from their source.
+
+    Attributes:
+        mesh: the devices that chunks lie on.
+        labels: int32 [N].
+        image_shape: (H, W, C).
+        image_bytes: bytes of one image.
+    """
 
     def __init__(self, images: Images, options: DataOptions, mesh: Mesh) -> None:
         """Decide where the images lie; those that stay in memory are read at once.
 
-        Args:
-            images: the set.
-            options: with `resident=auto` images lie on the device when they take at
-                most a quarter of its memory, else decoded in the host's memory when
-                they fit there; with `always` on the device; with `never` in files.
-            mesh: the devices.
+        With `--resident=auto` they lie on the device when they take at most a quarter
+        of its memory, else decoded in the host's memory when they fit there; with
+        `always` on the device; with `never` in files.
 
         Raises:
             UserError: `always`, and the device cannot hold them.
         """
-        size, memory = images.num_bytes, get_device_memory(mesh)
+        size, memory = images.num_bytes, devices.get_device_memory(mesh)
         self.is_resident = options.resident == "always" or (
             options.resident == "auto" and size <= RESIDENT_SHARE * memory
         )
         if not images.decoded and options.keeps_in_memory(size):
             images = images.in_memory()
-        self._images, self._mesh = images, mesh
-        self._labels = np.asarray(images.labels, np.int32)
+        self._images, self.mesh = images, mesh
+        self.labels = np.asarray(images.labels, np.int32)
+        self.image_shape = images.shape
+        self.image_bytes = images.num_bytes // len(images)
         if not self.is_resident:
             return
         if size > memory:
@@ -80,32 +83,12 @@ class Loader:
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._labels)
-
-    @property
-    def mesh(self) -> Mesh:
-        """Return the devices that chunks lie on."""
-        return self._mesh
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Return all labels, int32 [N]."""
-        return self._labels
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Return (H, W, C)."""
-        return self._images.shape
-
-    @property
-    def image_bytes(self) -> int:
-        """Return the bytes of one image."""
-        return self._images.num_bytes // len(self)
+        return len(self.labels)
 
     @property
     def resident(self) -> dict[str, jax.Array]:
         """Return `images` uint8 [N, H, W, C] and `labels` int32 [N] on the device."""
-        return {"images": self._on_device, "labels": jax.numpy.asarray(self._labels)}
+        return {"images": self._on_device, "labels": jax.numpy.asarray(self.labels)}
 
     def fill(self, positions: np.ndarray, **arrays: np.ndarray) -> dict[str, Any]:
         """Fill one chunk.
@@ -118,10 +101,10 @@ class Loader:
             `images` uint8 [S, B, H, W, C], `labels` int32 [S, B] and `arrays`, on the
             devices, batches split over them.
         """
-        sharding = devices.split_batches(self._mesh, positions.shape[1])
-        chunk = devices.put(sharding, {"labels": self._labels[positions], **arrays})
+        sharding = devices.split_batches(self.mesh, positions.shape[1])
+        chunk = devices.put(sharding, {"labels": self.labels[positions], **arrays})
         if self.is_resident:
-            everywhere = devices.replicated(self._mesh)
+            everywhere = devices.replicated(self.mesh)
             positions = devices.put(everywhere, positions)
             images = self._gather(self._on_device, positions, sharding)
         else:
@@ -150,10 +133,9 @@ def iterate_chunks(
     """Yield the chunks of an epoch, the next being filled while one is used.
 
     Args:
-        loader: the images.
         steps: S, the batches of a chunk; the last chunk is filled up with repeats of
             position 0 that must not be run.
-        arrays: `positions` int32 [T, B], and more arrays [T, B] that go along.
+        arrays: `positions` int32 [T, B], and more arrays [T, B] of the chunks.
         first: the batch to begin with; chunks begin at multiples of S all the same.
 
     Yields:
@@ -163,7 +145,12 @@ def iterate_chunks(
     starts = range(first // steps * steps, total, steps)
 
     def fill(start: int) -> dict[str, Any]:
-        part = {name: _cut(array, start, steps) for name, array in arrays.items()}
+        part = {name: array[start : start + steps] for name, array in arrays.items()}
+        missing = steps - len(part["positions"])
+        part = {
+            name: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+            for name, array in part.items()
+        }
         return loader.fill(part.pop("positions"), **part)
 
     with concurrent.futures.ThreadPoolExecutor(1, "chunks") as worker:
@@ -173,19 +160,3 @@ def iterate_chunks(
             if start + steps < total:
                 upcoming = worker.submit(fill, start + steps)
             yield max(start, first), min(start + steps, total), chunk
-
-
-def _cut(array: np.ndarray, start: int, size: int) -> np.ndarray:
-    part = array[start : start + size]
-    missing = size - len(part)
-    return np.pad(part, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
-
-
-def get_device_memory(mesh: Mesh) -> int:
-    """Return the bytes of a device's memory; a CPU's devices share the machine's."""
-    device: Any = mesh.local_devices[0]
-    statistics: dict | Sequence | None = device.memory_stats()
-    if statistics and "bytes_limit" in statistics:
-        return statistics["bytes_limit"]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return memory // (len(mesh.local_devices) if device.platform == "cpu" else 1)

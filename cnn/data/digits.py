@@ -8,30 +8,26 @@ import gzip
 import importlib.util
 import io
 import pathlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnn.data import decode, images, splits
+from cnn.data import choose, decode, images
+from cnn.data.options import DataOptions
 from cnn.errors import UserError
-
-if TYPE_CHECKING:
-    from cnn.data import DataOptions
 
 _TEST_SIZE = 360
 _SPLIT_SEED = 0
 
 
-def load(rest: str, options: "DataOptions") -> images.Dataset:
+def load(rest: str, options: DataOptions) -> images.Dataset:
     """Load the digits with their fixed stratified split.
 
-    Values 0..16 become `round(value * 255 / 16)`, no value lying half-way but 8
-    (127.5), which becomes 128. The split is `train_test_split(test_size=360,
-    stratify=labels, random_state=0)` whatever the options.
+    Values 0..16 become `round(value * 255 / 16)`; 8 (127.5), the only tie, becomes
+    128. The split is scikit-learn's `train_test_split(test_size=360, stratify=labels,
+    random_state=0)` whatever the options.
 
     Args:
         rest: what stood behind `digits:`; must be empty.
-        options: `image_size`, `channels` and the resizing are used.
 
     Raises:
         UserError: something stood behind the name, or scikit-learn is missing.
@@ -44,8 +40,8 @@ def load(rest: str, options: "DataOptions") -> images.Dataset:
     table = _read_table()
     pixels, labels = table[:, :-1], table[:, -1]
     scaled = ((pixels.astype(np.int32) * 255 + 8) // 16).astype(np.uint8)
-    scaled = decode.fit_arrays(scaled.reshape(-1, 8, 8, 1), options.layout)
-    train, test = splits.stratified_split(labels, _TEST_SIZE, _SPLIT_SEED)
+    scaled = decode.fit_arrays(scaled.reshape(-1, 8, 8, 1), decode.make_layout(options))
+    train, test = choose.stratified_split(labels, _TEST_SIZE, _SPLIT_SEED)
     return images.Dataset(
         name="digits",
         class_names=tuple(str(digit) for digit in range(10)),

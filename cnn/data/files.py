@@ -1,24 +1,25 @@
 """Image files on disk: checked when the dataset is loaded, decoded when needed.
 
-What is kept in memory is decoded at once, so every bad file is found at loading.
-What is streamed has its header and its end checked then; damage in the middle of a
-file shows when the file is read.
+Images kept in memory are decoded at once, so every bad file is found at loading. Of
+streamed ones the header and the end are checked then; damage in the middle of a file
+is found when it is read.
 """
 
 import dataclasses
 import pathlib
+import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
 import numpy as np
 
-from cnn.data import decode, headers, images, pool, splits
+from cnn.data import choose, decode, images
+from cnn.data.options import DataOptions
 from cnn.errors import UserError
 
-if TYPE_CHECKING:
-    from cnn.data import DataOptions
-
 TEST_FRACTION = 0.2
+_TAIL_BYTES = 1024
+_REMEDY = "mend or delete it, or leave such files out with --bad_images=skip"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +27,13 @@ class Listing:
     """Files and their classes, before any of them was opened.
 
     Attributes:
-        name: what `--dataset` said.
+        name: the value of `--dataset`.
         class_names: one for each label.
         paths: of the files [N], in a fixed order.
         labels: int32 [N].
-        parts: `train`, `validation` or `test` for each file [N]; empty: a test set
-            is split off.
-        notes: what the person should be told.
+        parts: `train`, `validation` or `test` for each file [N]; None: a test set is
+            split off.
+        notes: lines to print.
     """
 
     name: str
@@ -43,22 +44,22 @@ class Listing:
     notes: tuple[str, ...] = ()
 
 
-def load_files(listing: Listing, options: "DataOptions") -> images.Dataset:
+def load_files(listing: Listing, options: DataOptions) -> images.Dataset:
     """Check the files of a listing and split them into parts.
 
-    Bad files that `--bad_images=skip` leaves out are gone before anything is split.
+    Bad files that `--bad_images=skip` leaves out are removed before the split.
 
     Raises:
         UserError: a file cannot be read, files differ in size without
             `--image_size`, or a class has no file left.
     """
-    found, problems = headers.read_headers(listing.paths, options)
-    shape = headers.find_shape(listing.name, listing.paths, found, options)
+    found, problems = read_headers(listing.paths, options)
+    shape = find_shape(listing.name, listing.paths, found, options)
     good = np.array([header is not None for header in found])
     listing = _keep(listing, good)
     sizes = [header.num_bytes for header in found if header is not None]
-    threads = sum(sizes) > len(sizes) * pool.THREADS_PAY_BYTES
-    layout = dataclasses.replace(options.layout, channels=shape[-1])
+    threads = sum(sizes) > len(sizes) * decode.THREADS_PAY_BYTES
+    layout = dataclasses.replace(decode.make_layout(options), channels=shape[-1])
     if options.keeps_in_memory(len(sizes) * int(np.prod(shape))):
         pixels, good = _decode_all(
             listing.paths, layout, shape, threads, options, problems
@@ -71,14 +72,20 @@ def load_files(listing: Listing, options: "DataOptions") -> images.Dataset:
     if problems:
         shown = "; ".join(sorted(problems)[:3]) + ("; …" if len(problems) > 3 else "")
         notes += (f"left out {len(problems)} images that cannot be read: {shown}",)
-    _check_classes(listing)
+    is_trained = slice(None) if listing.parts is None else listing.parts == "train"
+    counts = np.bincount(listing.labels[is_trained], minlength=len(listing.class_names))
+    if not counts.all():
+        raise UserError(
+            f"{listing.name}: class {listing.class_names[int(counts.argmin())]} has "
+            "no training image that can be read"
+        )
     return _split(dataclasses.replace(listing, notes=notes), examples, options)
 
 
 def decode_files(
     paths: Sequence[str | pathlib.Path],
     shape: tuple[int, int, int],
-    options: "DataOptions",
+    options: DataOptions,
 ) -> tuple[list[str], np.ndarray]:
     """Decode image files to the shape that a model takes.
 
@@ -86,7 +93,6 @@ def decode_files(
         paths: of the files [N].
         shape: (H, W, C) of the model's images; files are resized to it when it is
             square and must have its size otherwise.
-        options: the resizing and `bad_images` are used.
 
     Returns:
         The paths of the good files [n] and their images, uint8 [n, H, W, C].
@@ -96,7 +102,7 @@ def decode_files(
     """
     height, width, channels = shape
     layout = dataclasses.replace(
-        options.layout,
+        decode.make_layout(options),
         size=height if height == width else 0,
         resize_size=options.resize_size or options.stored_size,
         channels=channels,
@@ -122,7 +128,7 @@ def _decode_all(
     layout: decode.Layout,
     shape: tuple[int, int, int],
     threads: bool,
-    options: "DataOptions",
+    options: DataOptions,
     problems: list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the good images [n, H, W, C] and which of the files [N] those are."""
@@ -138,11 +144,11 @@ def _decode_all(
                 )
             return image
         except (decode.BadImage, OSError) as error:
-            problems.append(headers.refuse(paths[i], error, options))
+            problems.append(refuse(paths[i], error, options))
             good[i] = False
             return np.zeros(shape, dtype=np.uint8)
 
-    pixels = pool.stack(make, len(paths), shape, threads)
+    pixels = decode.stack(make, len(paths), shape, threads)
     return (pixels if good.all() else pixels[good]), good
 
 
@@ -167,27 +173,15 @@ def _stream(
                     "loading; mend or delete it"
                 ) from error
 
-        return pool.stack(make, len(positions), shape, threads)
+        return decode.stack(make, len(positions), shape, threads)
 
     return images.Images(listing.labels, shape, read)
 
 
-def _check_classes(listing: Listing) -> None:
-    labels = listing.labels
-    if listing.parts is not None:
-        labels = labels[listing.parts == "train"]
-    counts = np.bincount(labels, minlength=len(listing.class_names))
-    if not counts.all():
-        raise UserError(
-            f"{listing.name}: class {listing.class_names[int(counts.argmin())]} has "
-            "no training image that can be read"
-        )
-
-
 def _split(
-    listing: Listing, examples: images.Images, options: "DataOptions"
+    listing: Listing, examples: images.Images, options: DataOptions
 ) -> images.Dataset:
-    """Share the examples out; a validation part without a test part is the test."""
+    """Split the examples; a validation part without a test part becomes the test."""
     if listing.parts is None:
         taken = round(TEST_FRACTION * len(examples))
         if not 0 < taken < len(examples):
@@ -195,7 +189,7 @@ def _split(
                 f"{listing.name}: {len(examples)} images are too few to split a test "
                 "set off; put them under train/ and test/"
             )
-        train, test = splits.stratified_split(
+        train, test = choose.stratified_split(
             examples.labels, taken, options.split_seed
         )
         positions = {"train": np.sort(train), "test": np.sort(test)}
@@ -215,3 +209,110 @@ def _split(
         test=examples.take(positions["test"]),
         notes=listing.notes,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What is known of a file that was not decoded.
+
+    Attributes:
+        size: (height, width) in pixels.
+        grey: whether it has one channel, transparency aside.
+    """
+
+    size: tuple[int, int]
+    grey: bool
+    num_bytes: int
+
+
+def _read_header(file: BinaryIO, upright: bool) -> Header:
+    """Check what can be checked without decoding, and decode if in doubt.
+
+    Args:
+        upright: whether the size must be that after EXIF's rotation, for which a PNG
+            is decoded.
+
+    Raises:
+        BadImage: the file is empty, no image, oversized or truncated.
+    """
+    num_bytes = file.seek(0, 2)
+    file.seek(0)
+    image = decode.open_image(file)
+    grey, kind = decode.is_grey(image), image.format
+    size = decode.upright_size(image) if upright else (image.height, image.width)
+    if not _looks_complete(file, kind, num_bytes):
+        file.seek(0)
+        decode.decode(file.read(), decode.Layout())
+    return Header(size, grey, num_bytes)
+
+
+def _looks_complete(file: BinaryIO, kind: str | None, num_bytes: int) -> bool:
+    file.seek(0)
+    head = file.read(8)
+    file.seek(max(0, num_bytes - _TAIL_BYTES))
+    tail = file.read()
+    if kind in ("JPEG", "MPO"):
+        return b"\xff\xd9" in tail
+    if kind == "PNG":
+        return b"IEND" in tail
+    if kind == "WEBP":
+        return struct.unpack("<I", head[4:])[0] + 8 <= num_bytes
+    if kind == "BMP":
+        return 0 < struct.unpack("<I", head[2:6])[0] <= num_bytes
+    return False
+
+
+def read_headers(
+    paths: Sequence[pathlib.Path], options: DataOptions
+) -> tuple[list[Header | None], list[str]]:
+    """Return each file's header, None for a bad one, and what is wrong with those."""
+    problems: list[str] = []
+
+    def read(path: pathlib.Path) -> Header | None:
+        try:
+            with path.open("rb") as file:
+                return _read_header(file, upright=options.stored_size == 0)
+        except (decode.BadImage, OSError) as error:
+            problems.append(refuse(path, error, options))
+        return None
+
+    return decode.call_all(read, paths), problems
+
+
+def refuse(path: pathlib.Path, error: Exception, options: DataOptions) -> str:
+    """Return what is wrong with a skipped file; with `--bad_images=error` raise it."""
+    reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    if options.bad_images == "error":
+        raise UserError(f"{path}: {reason}; {_REMEDY}") from error
+    return f"{path}: {reason}"
+
+
+def find_shape(
+    name: str,
+    paths: Sequence[pathlib.Path],
+    headers: list[Header | None],
+    options: DataOptions,
+) -> tuple[int, int, int]:
+    """Return the shape (H, W, C) that all files are decoded to.
+
+    Raises:
+        UserError: they differ in size and `--image_size` is not set.
+    """
+    found = [i for i, header in enumerate(headers) if header is not None]
+    if not found:
+        raise UserError(f"{name} holds no image that can be read")
+    grey = all(headers[i].grey for i in found)
+    channels = options.channels or (1 if grey else 3)
+    if options.stored_size:
+        return options.stored_size, options.stored_size, channels
+    first = headers[found[0]].size
+    for i in found:
+        if headers[i].size != first:
+            other = headers[i].size
+            raise UserError(
+                f"{name}: images differ in size: {paths[found[0]]} is "
+                f"{first[1]}×{first[0]} pixels, {paths[i]} is "
+                f"{other[1]}×{other[0]}; set --image_size to the height and width in "
+                "pixels to bring all to"
+            )
+    return *first, channels

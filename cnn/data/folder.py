@@ -3,34 +3,26 @@
 `folder:PATH` has class folders under train/ and test/ or val/, or class folders
 alone, of which a seeded fifth of each class becomes the test set. A val/ beside
 test/ is the validation set; without test/ it is the test set. Classes are the
-sorted names of the folders. Hidden files and files of other endings are not looked
-at; folders in class folders are.
+sorted names of the folders. Hidden files and files of other endings are ignored;
+folders inside class folders are searched.
 """
 
 import csv
 import os
 import pathlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnn.data import files, images
+from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
-
-if TYPE_CHECKING:
-    from cnn.data import DataOptions
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
 
 
-def load_folder(rest: str, options: "DataOptions") -> images.Dataset:
-    """Load class folders.
-
-    Args:
-        rest: the directory.
-        options: `image_size`, `channels`, the resizing, `bad_images`, `split_seed`
-            and `resident` are used.
+def load_folder(rest: str, options: DataOptions) -> images.Dataset:
+    """Load the class folders of the directory `rest`.
 
     Raises:
         UserError: it is no such directory, a class folder is empty, the parts
@@ -53,27 +45,19 @@ def load_folder(rest: str, options: "DataOptions") -> images.Dataset:
     scanned = {part: _scan_classes(root / folder) for folder, part in parts.items()}
     for folder, part in parts.items():
         _check_same_classes(scanned["train"], scanned[part], root, folder)
-    ignored = [folder for folder in folders if folder not in _PARTS]
-    notes = ()
-    if ignored:
-        notes = (f"ignored beside {root}/train: {', '.join(ignored)}",)
+    ignored = ", ".join(folder for folder in folders if folder not in _PARTS)
+    notes = (f"ignored beside {root}/train: {ignored}",) if ignored else ()
     return files.load_files(_list(name, scanned, notes), options)
 
 
-def load_csv(rest: str, options: "DataOptions") -> images.Dataset:
-    """Load images that a CSV file lists, in columns `path`, `label` and maybe `split`.
+def load_csv(rest: str, options: DataOptions) -> images.Dataset:
+    """Load the images that a CSV file lists: `path`, `label` and maybe `split`.
 
     Paths are relative to the file. Splits are train, val and test, treated as the
-    folders are. Labels are names; when all are whole numbers they are put in the
-    order of those.
-
-    Args:
-        rest: the file.
-        options: as `load_folder`.
+    folders are. Labels are names, sorted; whole numbers are sorted by value.
 
     Raises:
-        UserError: a column or value is missing, naming the line, or as
-            `load_folder`.
+        UserError: a column or value is missing (naming the line), or as `load_folder`.
     """
     name, path = f"csv:{rest}", pathlib.Path(rest).expanduser()
     rows = _read_rows(name, path)
@@ -173,7 +157,7 @@ def _list(
     parts: dict[str, dict[str, list[pathlib.Path]]],
     notes: tuple[str, ...] = (),
 ) -> files.Listing:
-    """Put the images of parts one after the other; the part "" is yet to be split."""
+    """List the images of all parts; the part "" will be split."""
     class_names = tuple(next(iter(parts.values())))
     paths, labels, names = [], [], []
     for part, classes in parts.items():

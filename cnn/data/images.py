@@ -10,6 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cnn.errors import UserError
+
+_CHUNK = 1024
+
 
 @dataclasses.dataclass(frozen=True)
 class Images:
@@ -51,15 +55,11 @@ class Images:
             read=lambda chosen: read(positions[chosen]),
         )
 
-    def in_memory(self, chunk: int = 1024) -> "Images":
-        """Read every image once and return a set that answers from memory.
-
-        Args:
-            chunk: images that are read at a time.
-        """
+    def in_memory(self) -> "Images":
+        """Read every image once and return a set that answers from memory."""
         images = np.empty((len(self), *self.shape), dtype=np.uint8)
-        for start in range(0, len(self), chunk):
-            stop = min(start + chunk, len(self))
+        for start in range(0, len(self), _CHUNK):
+            stop = min(start + _CHUNK, len(self))
             images[start:stop] = self.read(np.arange(start, stop))
         return from_array(images, self.labels)
 
@@ -69,9 +69,9 @@ class Dataset:
     """A training set, perhaps a validation set, and a test set of the same classes.
 
     Attributes:
-        name: what `--dataset` said.
+        name: the value of `--dataset`.
         class_names: one for each class, at the position of its label.
-        notes: what the person should be told about the loading, a line each.
+        notes: lines to print about the loading.
     """
 
     name: str
@@ -97,3 +97,14 @@ def from_array(images: np.ndarray, labels: np.ndarray) -> Images:
         read=lambda positions: images[positions],
         decoded=True,
     )
+
+
+def get_split(dataset: Dataset, split: str) -> Images:
+    """Return the images of a split, refusing one that the dataset does not have."""
+    images = getattr(dataset, split)
+    if images is None:
+        raise UserError(
+            f"--split={split}: {dataset.name} has no such set; carve one out of train "
+            "with --validation_fraction=0.1"
+        )
+    return images

@@ -9,26 +9,20 @@ many classes there are. Nothing is ever unpickled.
 import pathlib
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from cnn.data import decode, images
+from cnn.data.options import DataOptions
 from cnn.errors import UserError
-
-if TYPE_CHECKING:
-    from cnn.data import DataOptions
 
 _CHUNK = 1024
 _DAMAGE = (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
-def load(rest: str, options: "DataOptions") -> images.Dataset:
-    """Load an archive.
-
-    Args:
-        rest: the path of the file.
-        options: `image_size`, `channels` and the resizing are used.
+def load(rest: str, options: DataOptions) -> images.Dataset:
+    """Load the archive at the path `rest`.
 
     Raises:
         UserError: the file is missing or damaged, or an array is missing or not of
@@ -48,7 +42,13 @@ def load(rest: str, options: "DataOptions") -> images.Dataset:
             for part in ("train", "val", "test")
             if part != "val" or "x_val" in archive.files
         }
-    _check_same_shape(path, splits)
+    shape = splits["train"].shape
+    for part, found in splits.items():
+        if found.shape != shape:
+            raise UserError(
+                f"{path}: images are {shape} in x_train but {found.shape} in "
+                f"x_{part}; set --image_size and --channels to bring them to one shape"
+            )
     num_classes = 1 + int(splits["train"].labels.max())
     return images.Dataset(
         name=f"npz:{rest}",
@@ -87,7 +87,7 @@ def _read_split(
     archive: np.lib.npyio.NpzFile,
     path: pathlib.Path,
     part: str,
-    options: "DataOptions",
+    options: DataOptions,
 ) -> images.Images:
     pixels = _to_uint8(_read(archive, path, f"x_{part}"), f"{path}: x_{part}")
     labels = _to_labels(_read(archive, path, f"y_{part}"), f"{path}: y_{part}")
@@ -98,7 +98,9 @@ def _read_split(
         )
     if len(labels) == 0:
         raise UserError(f"{path}: x_{part} is empty; it needs at least one image")
-    return images.from_array(decode.fit_arrays(pixels, options.layout), labels)
+    return images.from_array(
+        decode.fit_arrays(pixels, decode.make_layout(options)), labels
+    )
 
 
 def _read(archive: np.lib.npyio.NpzFile, path: pathlib.Path, name: str) -> np.ndarray:
@@ -131,16 +133,13 @@ def _to_uint8(pixels: np.ndarray, what: str) -> np.ndarray:
     for start in range(0, len(pixels), _CHUNK):
         part = pixels[start : start + _CHUNK]
         if not np.all((part >= 0) & (part <= 1)):
+            wrong = float(part[~((part >= 0) & (part <= 1))][0])
             raise UserError(
-                f"{what} holds {_first_outside(part)}; floats must lie in [0, 1] "
-                "(or save uint8 in 0..255)"
+                f"{what} holds {wrong}; floats must lie in [0, 1] (or save uint8 in "
+                "0..255)"
             )
         result[start : start + _CHUNK] = np.rint(part.astype(np.float64) * 255)
     return result
-
-
-def _first_outside(part: np.ndarray) -> float:
-    return float(part[~((part >= 0) & (part <= 1))][0])
 
 
 def _to_labels(labels: np.ndarray, what: str) -> np.ndarray:
@@ -151,19 +150,9 @@ def _to_labels(labels: np.ndarray, what: str) -> np.ndarray:
             f"{what} is {labels.dtype} of shape {labels.shape}; labels are whole "
             "numbers [N] (of one-hot rows, save their argmax)"
         )
-    if len(labels) and (labels.min() < 0 or labels.max() > np.iinfo(np.int32).max):
-        (wrong,) = np.nonzero((labels < 0) | (labels > np.iinfo(np.int32).max))
+    (wrong,) = np.nonzero((labels < 0) | (labels > np.iinfo(np.int32).max))
+    if len(wrong):
         raise UserError(
             f"{what}[{wrong[0]}] is {labels[wrong[0]]}; labels count from 0"
         )
     return labels.astype(np.int32)
-
-
-def _check_same_shape(path: pathlib.Path, splits: dict[str, images.Images]) -> None:
-    shape = splits["train"].shape
-    for part, found in splits.items():
-        if found.shape != shape:
-            raise UserError(
-                f"{path}: images are {shape} in x_train but {found.shape} in "
-                f"x_{part}; set --image_size and --channels to bring them to one shape"
-            )

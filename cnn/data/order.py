@@ -14,7 +14,6 @@ def make_epoch_order(
     """Draw the order of one training epoch.
 
     Args:
-        seed: the run's.
         epoch: from 0; every epoch has its own order.
         num_examples: N, the size of the training set.
         batch_size: B; the N % B examples of the last partial batch are left out.
@@ -30,7 +29,7 @@ def make_epoch_order(
 def make_eval_order(
     num_examples: int, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Order a set for evaluation: as it is, the last batch padded.
+    """Keep the order of a set for evaluation, with the last batch padded.
 
     Returns:
         Positions int32 [S, B], and the mask bool [S, B], False for padding.

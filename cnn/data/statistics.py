@@ -6,7 +6,7 @@ and std are in the units of images in [0, 1].
 
 import numpy as np
 
-from cnn import options
+from cnn import option
 from cnn.data import images
 from cnn.errors import UserError
 
@@ -19,8 +19,8 @@ def compute_mean_std(
     """Compute each channel's mean and standard deviation over all pixels.
 
     Sums are whole numbers, so the result does not depend on order or chunks. The
-    standard deviation is that of the population; of a constant channel, where it
-    is 0, it is given as 1, so that normalising leaves the channel at 0.
+    standard deviation is that of the population; that of a constant channel is 1
+    instead of 0, so that normalising leaves the channel at 0.
 
     Returns:
         mean [C] and std [C], in the units of images in [0, 1].
@@ -54,8 +54,8 @@ def compute_scaling(
 
     Args:
         scaling: `unit` (0..1), `symmetric` (-1..1) or `standardize`.
-        mean: for standardize, given by the person, one number for all channels or
-            one for each, or empty: computed.
+        mean: for standardize, one number for all channels or one for each; empty:
+            computed.
         std: likewise.
         examples: the training set.
 
@@ -66,7 +66,7 @@ def compute_scaling(
     for name, given in (("mean", mean), ("std", std)):
         if len(given) not in (0, 1, channels):
             raise UserError(
-                f"--{name}={options.format_value(given)}: the images have {channels} "
+                f"--{name}={option.format_value(given)}: the images have {channels} "
                 f"channels; give {channels} numbers, or one for all"
             )
     if scaling == "unit":

@@ -1,46 +1,47 @@
 """Prepared tensorflow-datasets, read without TensorFlow and without a network.
 
-`tfds:NAME[/CONFIG][:VERSION]` names a directory NAME/CONFIG/VERSION below
-`--data_dir`. array_record files are read through `as_data_source`, tfrecord files by
-an index of their records. Labels are read once at loading, which goes through every
-file; images are decoded when they are read.
+`tfds:NAME[/CONFIG][:VERSION]`, `rest` without `tfds:`, names a directory
+NAME/CONFIG/VERSION below `--data_dir`. array_record files are read through
+`as_data_source`, tfrecord files by an index of their records. Labels are read once at
+loading, from every file; images are decoded when they are read.
+
+A prepared dataset is found by its directories alone; its code does not run, because
+that may try the network for minutes.
 """
 
 import dataclasses
+import os
+import pathlib
+import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from cnn.data import decode, images, pool, prepared, tfrecord
-from cnn.errors import UserError
-
-if TYPE_CHECKING:
-    from cnn.data import DataOptions
+from cnn.data import decode, images, tfrecord
+from cnn.data.options import DataOptions
+from cnn.errors import UserError, suggest
 
 _CHUNK = 4096
 _REMEDY = "prepare the dataset again"
 
 ReadRecords = Callable[[np.ndarray], Sequence[bytes]]
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
-def load(rest: str, options: "DataOptions") -> images.Dataset:
+def load(rest: str, options: DataOptions) -> images.Dataset:
     """Load the splits of a prepared dataset.
 
-    Args:
-        rest: NAME[/CONFIG][:VERSION].
-        options: `data_dir`, the three splits, and the layout of the images.
-
     Raises:
-        UserError: it is not prepared in `--data_dir` (with what to type), a split
+        UserError: it is not prepared in `--data_dir` (with the command), a split
             does not exist, or it does not classify images.
     """
-    directory = prepared.find_directory(rest, options.data_dir)
+    directory = find_directory(rest, options.data_dir)
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(directory)
     if not builder.is_prepared():
-        raise UserError(prepared.how_to_prepare(rest, directory.parent))
+        raise UserError(how_to_prepare(rest, directory.parent))
     image_key, label_key = _find_features(builder, rest)
     shape = _find_shape(builder.info.features[image_key], rest, options)
 
@@ -92,9 +93,7 @@ def _find_features(builder: Any, rest: str) -> tuple[str, str]:
     )
 
 
-def _find_shape(
-    feature: Any, rest: str, options: "DataOptions"
-) -> tuple[int, int, int]:
+def _find_shape(feature: Any, rest: str, options: DataOptions) -> tuple[int, int, int]:
     """Return the shape (H, W, C) that images of this feature are read in."""
     if np.dtype(feature.np_dtype).kind == "f":
         raise UserError(
@@ -114,7 +113,7 @@ def _find_shape(
 
 
 def _open_split(builder: Any, rest: str, flag: str, split: str) -> ReadRecords:
-    """Return what reads serialized examples [n] of a split or a slice of one."""
+    """Return the function that reads serialized examples of a split or a slice."""
     from tensorflow_datasets import decode as tfds_decode
 
     raw = tfds_decode.DeserializeMethod.RAW_BYTES
@@ -179,10 +178,10 @@ def _make_read(
     read_records: ReadRecords,
     key: str,
     shape: tuple[int, int, int],
-    options: "DataOptions",
+    options: DataOptions,
     where: str,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    layout = dataclasses.replace(options.layout, channels=shape[-1])
+    layout = dataclasses.replace(decode.make_layout(options), channels=shape[-1])
 
     def read(positions: np.ndarray) -> np.ndarray:
         positions = np.asarray(positions)
@@ -204,7 +203,77 @@ def _make_read(
                 )
             return image
 
-        threads = sum(map(len, contents)) > len(contents) * pool.THREADS_PAY_BYTES
-        return pool.stack(decode_one, len(contents), shape, threads)
+        threads = sum(map(len, contents)) > len(contents) * decode.THREADS_PAY_BYTES
+        return decode.stack(decode_one, len(contents), shape, threads)
 
     return read
+
+
+def find_directory(rest: str, data_dir: str) -> pathlib.Path:
+    """Return the directory of a prepared dataset, of its newest version by default.
+
+    Args:
+        rest: NAME[/CONFIG][:VERSION]; a single prepared configuration need not be
+            named.
+        data_dir: `--data_dir`; empty: where tensorflow-datasets puts them.
+
+    Raises:
+        UserError: it is not prepared there, with the command that prepares it.
+    """
+    root = pathlib.Path(
+        data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    ).expanduser()
+    name, _, version = rest.partition(":")
+    if not re.fullmatch(r"\w+(/[\w.+-]+)?", name):
+        raise UserError(
+            f"--dataset=tfds:{rest}: write tfds:NAME, tfds:NAME/CONFIG or "
+            "tfds:NAME:VERSION"
+        )
+    configs = _list_prepared(root)
+    dataset, _, config = name.partition("/")
+    if not config and name not in configs:
+        inside = sorted(known for known in configs if known.startswith(f"{dataset}/"))
+        if len(inside) == 1:
+            name = inside[0]
+        elif inside:
+            raise UserError(
+                f"--dataset=tfds:{rest}: choose one of its configurations, "
+                f"{', '.join('tfds:' + known for known in inside)}"
+            )
+    if name not in configs:
+        raise UserError(how_to_prepare(rest, root, configs))
+    versions = configs[name]
+    if version and version not in versions:
+        raise UserError(
+            f"--dataset=tfds:{rest}: version {version} is not prepared in {root}; "
+            f"prepared: {', '.join(versions)}"
+        )
+    return root / name / (version or versions[-1])
+
+
+def _list_prepared(root: pathlib.Path) -> dict[str, list[str]]:
+    """Map each prepared NAME or NAME/CONFIG to its versions, oldest first."""
+    found: dict[str, list[str]] = {}
+    for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json"):
+        for info in root.glob(pattern):
+            version = info.parent.name
+            if _VERSION.fullmatch(version) and (info.parent / "features.json").exists():
+                name = info.parent.parent.relative_to(root).as_posix()
+                found.setdefault(name, []).append(version)
+    for versions in found.values():
+        versions.sort(key=lambda version: [int(part) for part in version.split(".")])
+    return found
+
+
+def how_to_prepare(
+    rest: str, root: pathlib.Path, configs: dict[str, list[str]] | None = None
+) -> str:
+    """Say how to prepare a dataset, and which prepared one has a similar name."""
+    near = suggest(rest.partition(":")[0], configs) if configs else ""
+    near = near.replace("did you mean ", "did you mean tfds:").rstrip("?")
+    near = near.replace("known: ", "prepared there: ")
+    return (
+        f"--dataset=tfds:{rest} is not prepared in --data_dir={root}{near}. To prepare "
+        "it (needs the network, and TensorFlow beside tensorflow-datasets): "
+        f"tfds build {rest} --data_dir={root} --file_format=array_record"
+    )

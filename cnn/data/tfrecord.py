@@ -21,7 +21,7 @@ _FOOTER_BYTES = 4
 
 
 def open_records(instructions: Sequence[Any]) -> Callable[[np.ndarray], list[bytes]]:
-    """Index files and return what reads their records.
+    """Index files and return the function that reads their records.
 
     Args:
         instructions: objects with `filename`, `skip` and `take` (records of that
@@ -31,7 +31,7 @@ def open_records(instructions: Sequence[Any]) -> Callable[[np.ndarray], list[byt
         A function of positions [n] to n records; safe in threads.
 
     Raises:
-        UserError: a file is missing, cut off, or holds fewer records than promised.
+        UserError: a file is missing, cut off, or holds too few records.
     """
     files, file_of, start_of, length_of = [], [], [], []
     for number, instruction in enumerate(instructions):

@@ -1,12 +1,51 @@
-"""Every model by name: images float32 [N, H, W, C] in, logits [N, K] out.
+"""Every model by name, and the contract of a model.
 
-All are called alike, `model.apply(variables, images, train=…, dropout_rate=…)`; in
-training they need the collections `mutable=["batch_stats"]` and, with dropout, the
-key `rngs={"dropout": key}`. On request (`mutable=["features"]`) each returns its
-features by stage.
+A new model is one file that keeps the contract and one line in `MODELS`; one more in
+`PUBLISHED_INPUTS` unless it was published for 224x224x3 pixels and 1000 classes.
+Tests, flags, sweeps and pictures find it there.
+
+`create(options: ModelOptions, num_classes: int, dtype) -> nn.Module` makes a model:
+
+- Equal options make equal models (`==`, `hash`), so that runs share compiled programs:
+  attributes are numbers, strings, tuples, `Layers` and functions that a module names,
+  never closures, partials or arrays.
+- Layers are made by `layers.Layers`, the attribute `layers`: it carries
+  `--precision`, `--convolution` and `--bn_variance`, and only its batch normalisation
+  is held by `--freeze_statistics` and freezing.
+
+`model(x, train=False, dropout_rate=None, stochastic_depth_rate=None)` computes:
+
+- `x` is float32 [N, H, W, C], the result logits [N, K] in `dtype`. Parameters
+  (`params`) and running statistics (`batch_stats`) are float32.
+- `train=True` takes the batch's statistics and needs `mutable=["batch_stats"]`.
+- The rates are float32 [] or None for absent; they act in training alone and need
+  `rngs={"dropout": key}`. A model that has no place for one ignores it.
+- An image that is too small is refused by `layers.check_size`.
+
+Names are API. Every parameter belongs to a layer, the first part of its path, and
+layers are ordered as they run. (Parameters right in the model, as `sliding_regression`
+and `locally_connected` have them, count as the last layers, wherever they act.)
+
+- `stem` stands before the stages. The first layer, this or stage 1's, is adapted to
+  grey or colour images (`--init_from`) and can be a whitening (`--whitening_images`)
+  if it is a convolution.
+- `stageN` or `stageN_…` (`stage2_block1`, `stage1_conv2`) are the layers of stage N:
+  what `--freeze_through`, `--freeze`, `--unfreeze` and `--learning_rate_for` name.
+  `…_convM` and `…_normM` are one layer to `--layer_decay`.
+- `head` is the last layer, and the only one that depends on `num_classes`: it is
+  drawn again for other classes, and `--train_only=head` trains it alone, on cached
+  features where the logits are what it returns. `sliding_regression` has none.
+- A block is a layer that has layers of its own. It takes `x` first and returns one
+  array; `--remat=blocks` computes it again in the backward pass.
+- A weight that is multiplied with the input is called `kernel`: `--mode=describe`
+  counts its multiply-accumulates, pictures show it, exports know its layout.
+
+`self.sow("features", "stageN_out", x)` at the end of each stage, in order, is what
+pictures show (features, patches, saliency, receptive fields, maximisation), under the
+name without `_out`; of a stage that ends in `nn.relu` also what it holds back. It costs
+nothing unless `mutable=["features"]` asks for it.
 """
 
-import dataclasses
 import re
 from typing import Any
 
@@ -21,10 +60,8 @@ from cnn.models import (
     convnext,
     densenet,
     inverted_residual,
-    layers,
     linear,
     locally_connected,
-    remat,
     resnet,
     simple_cnn,
     sliding_regression,
@@ -32,10 +69,10 @@ from cnn.models import (
     vgg,
     wide_resnet,
 )
-from cnn.ops import convolution
-from cnn.options import option
+from cnn.models.layers import Creator
+from cnn.models.options import ModelOptions
 
-MODELS = {
+MODELS: dict[str, Creator] = {
     "logistic_regression": linear.logistic_regression,
     "mlp": linear.mlp,
     "simple_cnn": simple_cnn.simple_cnn,
@@ -98,52 +135,6 @@ PUBLISHED_INPUTS = {
     "wrn_D_K": _CIFAR,
     "airbench94": _CIFAR,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelOptions(
-    airbench.AirbenchOptions,
-    wide_resnet.WideResNetOptions,
-    cifar_resnet.CifarResNetOptions,
-    resnet.ResNetOptions,
-    locally_connected.LocallyConnectedOptions,
-    simple_cnn.SimpleCnnOptions,
-    linear.MlpOptions,
-    remat.RematOptions,
-):
-    """Which model, and its choices."""
-
-    model: str = option("simple_cnn", f"architecture: {', '.join(MODELS)}")
-    activation: str = option(
-        "relu",
-        "activation function of simple_cnn, mlp and locally_connected",
-        choices=tuple(layers.ACTIVATIONS),
-    )
-    dropout_rate: float = option(
-        0.0,
-        "share of activations dropped in training, where the model's paper has it: "
-        "before dense layers, or between the convolutions of wrn_D_K",
-        kind="traced_unless_zero",
-        within="[0, 1)",
-    )
-    stochastic_depth_rate: float = option(
-        0.0,
-        "share of images that skip the last residual block in training, earlier "
-        "blocks proportionally less (efficientnet_b0, convnext_tiny)",
-        kind="traced_unless_zero",
-        within="[0, 1)",
-    )
-    convolution: str = option(
-        "auto",
-        "how convolutions and their gradients are computed: auto (what is quick on the "
-        "platform) or plain (as XLA and JAX have them); equal up to rounding",
-        choices=convolution.FORMULATIONS,
-    )
-    bn_variance: str = option(
-        "biased",
-        "running variance of batch normalisation: of n, or of n - 1 as in PyTorch",
-        choices=("biased", "unbiased"),
-    )
 
 
 def create_model(

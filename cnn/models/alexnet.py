@@ -11,7 +11,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn.models import layers
+from cnn.models.layers import (
+    Dropout,
+    Layers,
+    check_size,
+    small_normal,
+    torch_default,
+)
+from cnn.models.options import ModelOptions
 from cnn.ops import pooling
 
 
@@ -19,7 +26,6 @@ class AlexNet(nn.Module):
     """Five convolutions, three dense layers.
 
     Attributes:
-        num_classes: K.
         widths: channels of the five convolutions.
         first_padding: pixels around the image.
         groups: of convolutions 2, 4 and 5.
@@ -28,8 +34,6 @@ class AlexNet(nn.Module):
         pooled_size: side of what the dense layers see, by adaptive pooling; 0 takes
             the feature map as it is.
         kernel_init: draws the kernels.
-        conv: makes convolutions.
-        dense: makes dense layers.
     """
 
     num_classes: int
@@ -39,8 +43,7 @@ class AlexNet(nn.Module):
     normalises: bool
     pooled_size: int
     kernel_init: Callable[..., jax.Array]
-    conv: Callable[..., nn.Module]
-    dense: Callable[..., nn.Module]
+    layers: Layers
 
     @nn.compact
     def __call__(
@@ -56,23 +59,21 @@ class AlexNet(nn.Module):
             x = pooling.adaptive_avg_pool2d(x, self.pooled_size)
         x = x.reshape(x.shape[0], -1)
         for number in (1, 2):
-            x = layers.Dropout(name=f"dropout{number}")(x, dropout_rate, train)
-            dense = self.dense(
-                4096, kernel_init=self.kernel_init, name=f"dense{number}"
-            )
-            x = nn.relu(dense(x))
-        return self.dense(self.num_classes, kernel_init=self.kernel_init, name="head")(
-            x
-        )
+            x = Dropout(name=f"dropout{number}")(x, dropout_rate, train)
+            x = nn.relu(self._dense(4096, f"dense{number}")(x))
+        return self._dense(self.num_classes, "head")(x)
+
+    def _dense(self, features: int, name: str) -> nn.Module:
+        return self.layers.dense(features, kernel_init=self.kernel_init, name=name)
 
     def _convolve(self, x: jax.Array) -> jax.Array:
         sizes, strides = (11, 5, 3, 3, 3), (4, 1, 1, 1, 1)
         paddings = (self.first_padding, 2, 1, 1, 1)
         grouped = (1, self.groups, 1, self.groups, self.groups)
-        layers.check_size(x, sizes[0] - 2 * self.first_padding, "stage1")
+        check_size(x, sizes[0] - 2 * self.first_padding, "stage1")
         for i, width in enumerate(self.widths):
             stage = f"stage{i + 1}"
-            conv = self.conv(
+            conv = self.layers.conv(
                 width,
                 sizes[i],
                 stride=strides[i],
@@ -86,7 +87,7 @@ class AlexNet(nn.Module):
                 x = local_response_norm(x)
             self.sow("features", f"{stage}_out", x)
             if i in (0, 1, 4):
-                layers.check_size(x, 3, f"the pooling of {stage}")
+                check_size(x, 3, f"the pooling of {stage}")
                 x = pooling.max_pool2d(x, 3, 2)
         return x
 
@@ -122,21 +123,33 @@ def local_response_norm(
     return (x * (k + alpha * sums) ** -beta).astype(x.dtype)
 
 
-def alexnet(options: Any, num_classes: int, dtype: Any) -> nn.Module:
+def alexnet(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
     """Create torchvision's AlexNet: 61,100,840 parameters with 1000 classes."""
-    conv, _, dense = layers.make_layers(options, dtype)
-    widths = (64, 192, 384, 256, 256)
-    init = layers.torch_default
-    return AlexNet(num_classes, widths, 2, 1, False, 6, init, conv, dense)
+    return AlexNet(
+        num_classes,
+        widths=(64, 192, 384, 256, 256),
+        first_padding=2,
+        groups=1,
+        normalises=False,
+        pooled_size=6,
+        kernel_init=torch_default,
+        layers=Layers.from_options(options, dtype),
+    )
 
 
-def alexnet_2012(options: Any, num_classes: int, dtype: Any) -> nn.Module:
+def alexnet_2012(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
     """Create the paper's AlexNet with two-group convolutions: 60,965,224 parameters.
 
     It was published for 227x227 pixels (the paper prints 224, of which 55 outputs
     cannot be made); weights start from N(0, 0.01).
     """
-    conv, _, dense = layers.make_layers(options, dtype)
-    widths = (96, 256, 384, 384, 256)
-    init = nn.initializers.normal(0.01)
-    return AlexNet(num_classes, widths, 0, 2, True, 6, init, conv, dense)
+    return AlexNet(
+        num_classes,
+        widths=(96, 256, 384, 384, 256),
+        first_padding=0,
+        groups=2,
+        normalises=True,
+        pooled_size=6,
+        kernel_init=small_normal,
+        layers=Layers.from_options(options, dtype),
+    )

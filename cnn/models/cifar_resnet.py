@@ -3,30 +3,15 @@
 Source: He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn.models import layers
+from cnn.models.layers import Creator, Dropout, Layers
+from cnn.models.options import ModelOptions
 from cnn.ops import activation, pooling
-from cnn.options import option
-
-
-@dataclasses.dataclass(frozen=True)
-class CifarResNetOptions:
-    """The CIFAR ResNets' choices."""
-
-    resnet_shortcut: str = option(
-        "pad",
-        "shortcut of resnet20 … resnet110 where the size changes: pad (option A: every "
-        "second pixel, channels padded with zeros) or project (option B: 1x1 "
-        "convolution)",
-        choices=("pad", "project"),
-    )
 
 
 class CifarBlock(nn.Module):
@@ -36,61 +21,58 @@ class CifarBlock(nn.Module):
         features: channels of the result.
         stride: of the first convolution and of the shortcut.
         shortcut: `pad` or `project`.
-        last_init: draws the last normalisation's scale.
-        conv: makes convolutions.
-        norm: makes batch normalisation.
+        zero_init: whether the last normalisation's scale starts at 0.
     """
 
     features: int
     stride: int
     shortcut: str
-    last_init: Callable[..., jax.Array]
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
+    zero_init: bool
+    layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Map [N, H, W, C] to [N, H / stride, W / stride, features]."""
-        residual, stride = x, self.stride
-        conv = self.conv(
-            self.features, 3, stride=stride, padding=1, use_bias=False, name="conv1"
-        )
-        x = nn.relu(self.norm(name="norm1")(conv(x), train))
-        x = self.conv(self.features, 3, padding=1, use_bias=False, name="conv2")(x)
-        x = self.norm(name="norm2", scale_init=self.last_init)(x, train)
+        residual, layers = x, self.layers
+        x = self._conv(3, self.stride, "conv1")(x)
+        x = nn.relu(layers.norm(name="norm1")(x, train))
+        x = self._conv(3, 1, "conv2")(x)
+        x = layers.norm(zero_init=self.zero_init, name="norm2")(x, train)
         missing = self.features - residual.shape[-1]
         if missing and self.shortcut == "project":
-            project = self.conv(
-                self.features, 1, stride=stride, use_bias=False, name="shortcut_conv"
-            )
-            residual = self.norm(name="shortcut_norm")(project(residual), train)
+            residual = self._conv(1, self.stride, "shortcut_conv")(residual)
+            residual = layers.norm(name="shortcut_norm")(residual, train)
         elif missing:
             sides = (missing // 2, missing - missing // 2)
-            residual = residual[:, ::stride, ::stride]
+            residual = residual[:, :: self.stride, :: self.stride]
             residual = jnp.pad(residual, ((0, 0), (0, 0), (0, 0), sides))
         return activation.relu(x + residual)
+
+    def _conv(self, size: int, stride: int, name: str) -> nn.Module:
+        return self.layers.conv(
+            self.features,
+            size,
+            stride=stride,
+            padding=size // 2,
+            use_bias=False,
+            name=name,
+        )
 
 
 class CifarResNet(nn.Module):
     """A 3x3 stem, three stages of n blocks with 16, 32 and 64 channels.
 
     Attributes:
-        num_classes: K.
         blocks: n.
         shortcut: `pad` or `project`.
-        zero_init_residual: whether blocks start as their shortcut.
-        conv: makes convolutions.
-        norm: makes batch normalisation.
-        dense: makes dense layers.
+        zero_init: whether blocks start as their shortcut.
     """
 
     num_classes: int
     blocks: int
     shortcut: str
-    zero_init_residual: bool
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
-    dense: Callable[..., nn.Module]
+    zero_init: bool
+    layers: Layers
 
     @nn.compact
     def __call__(
@@ -101,41 +83,35 @@ class CifarResNet(nn.Module):
         stochastic_depth_rate: jax.Array | None = None,
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
-        x = self.conv(16, 3, padding=1, use_bias=False, name="stem")(x)
-        x = activation.relu(self.norm(name="stem_norm")(x, train))
+        x = self.layers.conv(16, 3, padding=1, use_bias=False, name="stem")(x)
+        x = activation.relu(self.layers.norm(name="stem_norm")(x, train))
         self.sow("features", "stem_out", x)
-        init = nn.initializers
-        last_init = init.zeros_init() if self.zero_init_residual else init.ones_init()
         for stage in (1, 2, 3):
             for number in range(1, self.blocks + 1):
                 x = CifarBlock(
                     16 * 2 ** (stage - 1),
                     stride=2 if number == 1 and stage > 1 else 1,
                     shortcut=self.shortcut,
-                    last_init=last_init,
-                    conv=self.conv,
-                    norm=self.norm,
+                    zero_init=self.zero_init,
+                    layers=self.layers,
                     name=f"stage{stage}_block{number}",
                 )(x, train)
             self.sow("features", f"stage{stage}_out", x)
         x = pooling.global_avg_pool(x)
-        x = layers.Dropout(name="dropout")(x, dropout_rate, train)
-        return self.dense(self.num_classes, name="head")(x)
+        x = Dropout(name="dropout")(x, dropout_rate, train)
+        return self.layers.dense(self.num_classes, name="head")(x)
 
 
-def make_cifar_resnet(depth: int) -> Callable[[Any, int, Any], nn.Module]:
+def make_cifar_resnet(depth: int) -> Creator:
     """Make the function that creates the CIFAR ResNet of 6n + 2 layers."""
 
-    def create(options: Any, num_classes: int, dtype: Any) -> nn.Module:
-        conv, norm, dense = layers.make_layers(options, dtype)
+    def create(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
         return CifarResNet(
             num_classes,
-            (depth - 2) // 6,
-            options.resnet_shortcut,
-            options.zero_init_residual,
-            conv,
-            norm,
-            dense,
+            blocks=(depth - 2) // 6,
+            shortcut=options.resnet_shortcut,
+            zero_init=options.zero_init_residual,
+            layers=Layers.from_options(options, dtype),
         )
 
     return create

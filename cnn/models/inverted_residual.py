@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn.models import layers
+from cnn.models.layers import Dropout, Layers, StochasticDepth, small_normal
+from cnn.models.options import ModelOptions
 from cnn.ops import pooling
 
 # (expansion, kernel size, stride of the first block, channels, blocks) of each stage.
@@ -34,26 +35,28 @@ EFFICIENTNET_B0 = (
     (6, 3, 1, 320, 1),
 )
 
+fan_out_uniform = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
+
 
 class SqueezeExcite(nn.Module):
     """Scale each channel by a number that depends on all channels' averages.
 
     Attributes:
         squeezed: channels in between.
-        conv: makes convolutions.
 
     Source: Hu et al. 2018, https://arxiv.org/abs/1709.01507
     """
 
     squeezed: int
-    conv: Callable[..., nn.Module]
+    layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [N, H, W, C] to the same shape."""
         scale = jnp.mean(x, axis=(1, 2), keepdims=True)
-        scale = nn.silu(self.conv(self.squeezed, 1, name="squeeze")(scale))
-        return x * nn.sigmoid(self.conv(x.shape[-1], 1, name="excite")(scale))
+        scale = nn.silu(self.layers.conv(self.squeezed, 1, name="squeeze")(scale))
+        scale = self.layers.conv(x.shape[-1], 1, name="excite")(scale)
+        return x * nn.sigmoid(scale)
 
 
 class InvertedResidual(nn.Module):
@@ -67,8 +70,6 @@ class InvertedResidual(nn.Module):
         share: of the stochastic depth rate.
         excites: whether channels are rescaled before the projection.
         activate: the activation function.
-        conv: makes convolutions.
-        norm: makes batch normalisation.
     """
 
     expansion: int
@@ -78,19 +79,18 @@ class InvertedResidual(nn.Module):
     share: float
     excites: bool
     activate: Callable[[jax.Array], jax.Array]
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
+    layers: Layers
 
     @nn.compact
     def __call__(
         self, x: jax.Array, train: bool, stochastic_depth_rate: jax.Array | None
     ) -> jax.Array:
         """Map [N, H, W, C] to [N, H / stride, W / stride, features]."""
-        residual, width = x, x.shape[-1] * self.expansion
+        residual, width, layers = x, x.shape[-1] * self.expansion, self.layers
         if self.expansion > 1:
-            x = self.conv(width, 1, use_bias=False, name="expand_conv")(x)
-            x = self.activate(self.norm(name="expand_norm")(x, train))
-        x = self.conv(
+            x = layers.conv(width, 1, use_bias=False, name="expand_conv")(x)
+            x = self.activate(layers.norm(name="expand_norm")(x, train))
+        x = layers.conv(
             width,
             self.size,
             stride=self.stride,
@@ -99,15 +99,15 @@ class InvertedResidual(nn.Module):
             use_bias=False,
             name="depthwise_conv",
         )(x)
-        x = self.activate(self.norm(name="depthwise_norm")(x, train))
+        x = self.activate(layers.norm(name="depthwise_norm")(x, train))
         if self.excites:
             squeezed = max(1, residual.shape[-1] // 4)
-            x = SqueezeExcite(squeezed, self.conv, name="excite")(x)
-        x = self.conv(self.features, 1, use_bias=False, name="project_conv")(x)
-        x = self.norm(name="project_norm")(x, train)
+            x = SqueezeExcite(squeezed, layers, name="excite")(x)
+        x = layers.conv(self.features, 1, use_bias=False, name="project_conv")(x)
+        x = layers.norm(name="project_norm")(x, train)
         if self.stride > 1 or residual.shape[-1] != self.features:
             return x
-        drop = layers.StochasticDepth(self.share, name="stochastic_depth")
+        drop = StochasticDepth(self.share, name="stochastic_depth")
         return residual + drop(x, stochastic_depth_rate, train)
 
 
@@ -115,14 +115,10 @@ class InvertedResidualNet(nn.Module):
     """A 3x3 stem, stages of inverted residuals, a 1x1 convolution, dense.
 
     Attributes:
-        num_classes: K.
         stages: as `MOBILENET_V2`.
         excites: whether blocks rescale channels.
         activate: the activation function.
         head_init: draws the last kernel.
-        conv: makes convolutions.
-        norm: makes batch normalisation.
-        dense: makes dense layers.
     """
 
     num_classes: int
@@ -130,9 +126,7 @@ class InvertedResidualNet(nn.Module):
     excites: bool
     activate: Callable[[jax.Array], jax.Array]
     head_init: Callable[..., jax.Array]
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
-    dense: Callable[..., nn.Module]
+    layers: Layers
 
     @nn.compact
     def __call__(
@@ -143,8 +137,9 @@ class InvertedResidualNet(nn.Module):
         stochastic_depth_rate: jax.Array | None = None,
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
-        x = self.conv(32, 3, stride=2, padding=1, use_bias=False, name="stem")(x)
-        x = self.activate(self.norm(name="stem_norm")(x, train))
+        layers = self.layers
+        x = layers.conv(32, 3, stride=2, padding=1, use_bias=False, name="stem")(x)
+        x = self.activate(layers.norm(name="stem_norm")(x, train))
         self.sow("features", "stem_out", x)
         total = sum(stage[-1] for stage in self.stages)
         done = 0
@@ -160,32 +155,39 @@ class InvertedResidualNet(nn.Module):
                     done / total,
                     self.excites,
                     self.activate,
-                    self.conv,
-                    self.norm,
+                    layers,
                     name=f"stage{stage}_block{number}",
                 )
                 x = block(x, train, stochastic_depth_rate)
                 done += 1
             self.sow("features", f"stage{stage}_out", x)
-        x = self.conv(1280, 1, use_bias=False, name="last_conv")(x)
-        x = self.activate(self.norm(name="last_norm")(x, train))
+        x = layers.conv(1280, 1, use_bias=False, name="last_conv")(x)
+        x = self.activate(layers.norm(name="last_norm")(x, train))
         x = pooling.global_avg_pool(x)
-        x = layers.Dropout(name="dropout")(x, dropout_rate, train)
-        head = self.dense(self.num_classes, kernel_init=self.head_init, name="head")
+        x = Dropout(name="dropout")(x, dropout_rate, train)
+        head = layers.dense(self.num_classes, kernel_init=self.head_init, name="head")
         return head(x)
 
 
-def mobilenet_v2(options: Any, num_classes: int, dtype: Any) -> nn.Module:
+def mobilenet_v2(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
     """Create MobileNet v2: 3,504,872 parameters with 1000 classes."""
-    parts = layers.make_layers(options, dtype)
-    init = nn.initializers.normal(0.01)
-    return InvertedResidualNet(num_classes, MOBILENET_V2, False, nn.relu6, init, *parts)
-
-
-def efficientnet_b0(options: Any, num_classes: int, dtype: Any) -> nn.Module:
-    """Create EfficientNet B0: 5,288,548 parameters with 1000 classes."""
-    parts = layers.make_layers(options, dtype)
-    init = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
     return InvertedResidualNet(
-        num_classes, EFFICIENTNET_B0, True, nn.silu, init, *parts
+        num_classes,
+        MOBILENET_V2,
+        excites=False,
+        activate=nn.relu6,
+        head_init=small_normal,
+        layers=Layers.from_options(options, dtype),
+    )
+
+
+def efficientnet_b0(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
+    """Create EfficientNet B0: 5,288,548 parameters with 1000 classes."""
+    return InvertedResidualNet(
+        num_classes,
+        EFFICIENTNET_B0,
+        excites=True,
+        activate=nn.silu,
+        head_init=fan_out_uniform,
+        layers=Layers.from_options(options, dtype),
     )

@@ -2,9 +2,12 @@
 
 Activations are [N, H, W, C]. Parameters and running statistics are float32; `dtype`
 is what is computed in. Rates of dropout are traced numbers, or None where absent.
+
+Initialisers are made here or in their family's file, once: two closures made by equal
+calls are unequal, and so would be the models that hold them.
 """
 
-import functools
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn.errors import UserError
+from cnn.models.options import ModelOptions
 from cnn.ops import batch_norm, convolution
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -28,6 +32,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+lecun_normal = nn.initializers.lecun_normal()
+small_normal = nn.initializers.normal(0.01)
 
 
 class Conv(nn.Module):
@@ -115,7 +121,7 @@ class BatchNorm(nn.Module):
         epsilon: added to the variance.
         unbiased: whether the running variance is that of n - 1, as in PyTorch.
         use_scale: whether there is a scale; without one it is 1.
-        scale_init: draws the scale.
+        zero_init: whether the scale starts at 0 instead of 1.
         dtype: type of the result.
 
     Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167
@@ -125,16 +131,18 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     unbiased: bool = False
     use_scale: bool = True
-    scale_init: Callable[..., jax.Array] = nn.initializers.ones_init()
+    zero_init: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Normalise with the batch's statistics in training, else the running ones."""
-        shape, zeros = (x.shape[-1],), nn.initializers.zeros_init()
+        shape = (x.shape[-1],)
+        zeros, ones = nn.initializers.zeros_init(), nn.initializers.ones_init()
         scale = jnp.ones(shape, jnp.float32)
         if self.use_scale:
-            scale = self.param("scale", self.scale_init, shape, jnp.float32)
+            init = zeros if self.zero_init else ones
+            scale = self.param("scale", init, shape, jnp.float32)
         bias = self.param("bias", zeros, shape, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
@@ -193,35 +201,49 @@ class StochasticDepth(nn.Module):
         return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
-def make_layers(
-    options: Any, dtype: Any
-) -> tuple[Callable[..., Conv], Callable[..., BatchNorm], Callable[..., Dense]]:
-    """Configure convolution, normalisation and dense layers once for a whole model.
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """Makes a whole model's layers: what all of them share is said once, here.
 
-    Args:
-        options: `bn_variance` says which running variance is kept, `convolution`
-            how convolutions are computed.
+    It is the attribute `layers` of every model and block. Two of equal settings are
+    equal, and so are the models that hold them: they share compiled programs.
+
+    Attributes:
         dtype: what is computed in.
-
-    Returns:
-        `Conv`, `BatchNorm` and `Dense` with these settings.
+        unbiased: whether running variances are those of n - 1, as in PyTorch.
+        formulation: `auto` or `plain`; see `convolution.conv2d`.
     """
-    norm = functools.partial(
-        BatchNorm, unbiased=options.bn_variance == "unbiased", dtype=dtype
-    )
-    conv = functools.partial(Conv, dtype=dtype, formulation=options.convolution)
-    return conv, norm, functools.partial(Dense, dtype=dtype)
+
+    dtype: Any = jnp.float32
+    unbiased: bool = False
+    formulation: str = "auto"
+
+    @classmethod
+    def from_options(cls, options: ModelOptions, dtype: Any) -> "Layers":
+        """Make it from `--bn_variance`, `--convolution` and a dtype."""
+        return cls(dtype, options.bn_variance == "unbiased", options.convolution)
+
+    def conv(self, features: int, kernel_size: int, **kwargs: Any) -> Conv:
+        """Make a convolution; `kwargs` are further attributes of `Conv`."""
+        return Conv(
+            features,
+            kernel_size,
+            dtype=self.dtype,
+            formulation=self.formulation,
+            **kwargs,
+        )
+
+    def norm(self, **kwargs: Any) -> BatchNorm:
+        """Make batch normalisation; `kwargs` are further attributes of `BatchNorm`."""
+        return BatchNorm(unbiased=self.unbiased, dtype=self.dtype, **kwargs)
+
+    def dense(self, features: int, **kwargs: Any) -> Dense:
+        """Make a dense layer; `kwargs` are further attributes of `Dense`."""
+        return Dense(features, dtype=self.dtype, **kwargs)
 
 
-def _make_bias_init(
-    kernel_init: Callable[..., jax.Array], kernel: jax.Array
-) -> Callable[..., jax.Array]:
-    if kernel_init is not torch_default:
-        return nn.initializers.zeros_init()
-    bound = (kernel.size // kernel.shape[-1]) ** -0.5
-    return lambda key, shape, dtype: jax.random.uniform(
-        key, shape, dtype, -bound, bound
-    )
+# How `MODELS` makes a model: (options, number of classes, dtype that it computes in).
+Creator = Callable[[ModelOptions, int, Any], nn.Module]
 
 
 class ImageTooSmall(UserError):
@@ -245,3 +267,14 @@ def check_size(x: jax.Array, smallest: int, where: str) -> None:
             f"The image is too small for this model: {where} receives "
             f"{height}x{width} pixels and needs {smallest}x{smallest}"
         )
+
+
+def _make_bias_init(
+    kernel_init: Callable[..., jax.Array], kernel: jax.Array
+) -> Callable[..., jax.Array]:
+    if kernel_init is not torch_default:
+        return nn.initializers.zeros_init()
+    bound = (kernel.size // kernel.shape[-1]) ** -0.5
+    return lambda key, shape, dtype: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )

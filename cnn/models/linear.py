@@ -3,31 +3,20 @@
 Source: the lecture's starting point; both need images of one fixed size.
 """
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from cnn.models import layers
-from cnn.options import option
-
-
-@dataclasses.dataclass(frozen=True)
-class MlpOptions:
-    """The multi-layer perceptron's choices."""
-
-    mlp_widths: tuple[int, ...] = option(
-        (128, 128), "units of each hidden layer of mlp", within="[1, inf)"
-    )
+from cnn.models.layers import ACTIVATIONS, Dropout, Layers, kaiming_fan_in, lecun_normal
+from cnn.models.options import ModelOptions
 
 
 class LogisticRegression(nn.Module):
     """One weight for each pixel and class."""
 
     num_classes: int
-    dtype: Any = jnp.float32
+    layers: Layers
 
     @nn.compact
     def __call__(
@@ -39,7 +28,10 @@ class LogisticRegression(nn.Module):
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
         x = x.reshape(x.shape[0], -1)
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x)
+        head = self.layers.dense(
+            self.num_classes, kernel_init=lecun_normal, name="head"
+        )
+        return head(x)
 
 
 class Mlp(nn.Module):
@@ -47,8 +39,8 @@ class Mlp(nn.Module):
 
     num_classes: int
     widths: tuple[int, ...]
-    activation: str = "relu"
-    dtype: Any = jnp.float32
+    activation: str
+    layers: Layers
 
     @nn.compact
     def __call__(
@@ -62,24 +54,24 @@ class Mlp(nn.Module):
         x = x.reshape(x.shape[0], -1)
         for number, width in enumerate(self.widths, start=1):
             name = f"dense{number}"
-            dense = nn.Dense(
-                width,
-                kernel_init=layers.kaiming_fan_in,
-                dtype=self.dtype,
-                name=name,
-            )
-            x = layers.ACTIVATIONS[self.activation](dense(x))
+            dense = self.layers.dense(width, kernel_init=kaiming_fan_in, name=name)
+            x = ACTIVATIONS[self.activation](dense(x))
             self.sow("features", f"{name}_out", x)
-            x = layers.Dropout(name=f"dropout{number}")(x, dropout_rate, train)
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x)
+            x = Dropout(name=f"dropout{number}")(x, dropout_rate, train)
+        head = self.layers.dense(
+            self.num_classes, kernel_init=lecun_normal, name="head"
+        )
+        return head(x)
 
 
-def logistic_regression(options: Any, num_classes: int, dtype: Any) -> nn.Module:
+def logistic_regression(
+    options: ModelOptions, num_classes: int, dtype: Any
+) -> nn.Module:
     """Create multinomial logistic regression."""
-    del options
-    return LogisticRegression(num_classes, dtype)
+    return LogisticRegression(num_classes, Layers.from_options(options, dtype))
 
 
-def mlp(options: Any, num_classes: int, dtype: Any) -> nn.Module:
+def mlp(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
     """Create a multi-layer perceptron of `--mlp_widths`."""
-    return Mlp(num_classes, options.mlp_widths, options.activation, dtype)
+    layers = Layers.from_options(options, dtype)
+    return Mlp(num_classes, options.mlp_widths, options.activation, layers)

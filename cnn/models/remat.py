@@ -4,7 +4,6 @@ A block is a part of the model, such as a residual block, that has layers of its
 """
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,20 +11,6 @@ import flax.linen as nn
 import jax
 
 from cnn.errors import UserError
-from cnn.options import option
-
-
-@dataclasses.dataclass(frozen=True)
-class RematOptions:
-    """What is kept for the backward pass."""
-
-    remat: str = option(
-        "none",
-        "what the backward pass computes again to save memory: none, or blocks "
-        "(everything inside residual, dense and fire blocks, at the cost of a second "
-        "forward pass through them)",
-        choices=("none", "blocks"),
-    )
 
 
 def check(options: Any, layers: Iterable[Mapping[str, Any]]) -> None:

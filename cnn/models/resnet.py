@@ -10,27 +10,14 @@ Source: He et al. 2016, https://arxiv.org/abs/1512.03385; Xie et al. 2017 (ResNe
     https://arxiv.org/abs/1603.05027
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from cnn.models import layers
+from cnn.models.layers import Creator, Dropout, Layers
+from cnn.models.options import ModelOptions
 from cnn.ops import activation, pooling
-from cnn.options import option
-
-
-@dataclasses.dataclass(frozen=True)
-class ResNetOptions:
-    """What all residual networks can choose."""
-
-    zero_init_residual: bool = option(
-        False,
-        "start the last normalisation scale of each residual block at 0 "
-        "(https://arxiv.org/abs/1706.02677)",
-    )
 
 
 class Block(nn.Module):
@@ -38,13 +25,13 @@ class Block(nn.Module):
 
     Attributes:
         width: channels of the 3x3 convolutions.
-        features: channels of the result; a bottleneck when they are given.
+        features: channels of the result.
         stride: of the first 3x3 convolution and of the shortcut.
         groups: of a bottleneck's 3x3 convolution.
+        is_bottleneck: whether there are three convolutions.
         preactivated: whether normalisation and ReLU precede the convolutions.
-        last_init: draws the last normalisation's scale.
-        conv: makes convolutions.
-        norm: makes batch normalisation.
+        zero_init: whether the last normalisation's scale starts at 0, unless
+            preactivated.
     """
 
     width: int
@@ -53,32 +40,30 @@ class Block(nn.Module):
     groups: int
     is_bottleneck: bool
     preactivated: bool
-    last_init: Callable[..., jax.Array]
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
+    zero_init: bool
+    layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Map [N, H, W, C] to [N, H / stride, W / stride, features]."""
-        residual = x
+        residual, layers = x, self.layers
         if self.preactivated:
-            x = nn.relu(self.norm(name="norm1")(x, train))
+            x = nn.relu(layers.norm(name="norm1")(x, train))
         if residual.shape[-1] != self.features or self.stride > 1:
-            source = x if self.preactivated else residual
-            residual = self._conv(self.features, 1, self.stride, "shortcut_conv")(
-                source
-            )
+            # In the v2 form x is the activated input by now.
+            residual = self._conv(self.features, 1, self.stride, "shortcut_conv")(x)
             if not self.preactivated:
-                residual = self.norm(name="shortcut_norm")(residual, train)
+                residual = layers.norm(name="shortcut_norm")(residual, train)
         shapes = self._list_convolutions()
         for number, (features, size, stride, groups) in enumerate(shapes, start=1):
             is_last = number == len(shapes)
             if self.preactivated and number > 1:
-                x = nn.relu(self.norm(name=f"norm{number}")(x, train))
+                x = nn.relu(layers.norm(name=f"norm{number}")(x, train))
             x = self._conv(features, size, stride, f"conv{number}", groups)(x)
             if not self.preactivated:
-                init = self.last_init if is_last else nn.initializers.ones_init()
-                x = self.norm(name=f"norm{number}", scale_init=init)(x, train)
+                zero_init = self.zero_init and is_last
+                norm = layers.norm(zero_init=zero_init, name=f"norm{number}")
+                x = norm(x, train)
                 x = x if is_last else nn.relu(x)
         x = x + residual
         return x if self.preactivated else activation.relu(x)
@@ -86,7 +71,7 @@ class Block(nn.Module):
     def _conv(
         self, features: int, size: int, stride: int, name: str, groups: int = 1
     ) -> nn.Module:
-        return self.conv(
+        return self.layers.conv(
             features,
             size,
             stride=stride,
@@ -110,16 +95,12 @@ class ResNet(nn.Module):
     """A 7x7 stem, four stages of residual blocks, global average, dense.
 
     Attributes:
-        num_classes: K.
         depths: blocks of each stage.
         is_bottleneck: basic blocks, or bottlenecks of four times the channels.
         groups: of each bottleneck's 3x3 convolution.
         group_width: channels of each group in the first stage.
         preactivated: the v2 form.
-        zero_init_residual: whether blocks start as their shortcut.
-        conv: makes convolutions.
-        norm: makes batch normalisation.
-        dense: makes dense layers.
+        zero_init: whether blocks start as their shortcut, unless preactivated.
     """
 
     num_classes: int
@@ -128,10 +109,8 @@ class ResNet(nn.Module):
     groups: int
     group_width: int
     preactivated: bool
-    zero_init_residual: bool
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
-    dense: Callable[..., nn.Module]
+    zero_init: bool
+    layers: Layers
 
     @nn.compact
     def __call__(
@@ -142,14 +121,12 @@ class ResNet(nn.Module):
         stochastic_depth_rate: jax.Array | None = None,
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
-        stem = self.conv(64, 7, stride=2, padding=3, use_bias=False, name="stem")
-        x = stem(x)
+        layers = self.layers
+        x = layers.conv(64, 7, stride=2, padding=3, use_bias=False, name="stem")(x)
         if not self.preactivated:
-            x = nn.relu(self.norm(name="stem_norm")(x, train))
+            x = nn.relu(layers.norm(name="stem_norm")(x, train))
         self.sow("features", "stem_out", x)
         x = pooling.max_pool2d(x, 3, 2, padding=1)
-        init = nn.initializers
-        last_init = init.zeros_init() if self.zero_init_residual else init.ones_init()
         for stage, depth in enumerate(self.depths, start=1):
             planes = 64 * 2 ** (stage - 1)
             width = planes * self.groups * self.group_width // 64
@@ -161,17 +138,16 @@ class ResNet(nn.Module):
                     groups=self.groups,
                     is_bottleneck=self.is_bottleneck,
                     preactivated=self.preactivated,
-                    last_init=last_init,
-                    conv=self.conv,
-                    norm=self.norm,
+                    zero_init=self.zero_init,
+                    layers=layers,
                     name=f"stage{stage}_block{number}",
                 )(x, train)
             self.sow("features", f"stage{stage}_out", x)
         if self.preactivated:
-            x = nn.relu(self.norm(name="norm")(x, train))
+            x = nn.relu(layers.norm(name="norm")(x, train))
         x = pooling.global_avg_pool(x)
-        x = layers.Dropout(name="dropout")(x, dropout_rate, train)
-        return self.dense(self.num_classes, name="head")(x)
+        x = Dropout(name="dropout")(x, dropout_rate, train)
+        return layers.dense(self.num_classes, name="head")(x)
 
 
 def make_resnet(
@@ -180,11 +156,10 @@ def make_resnet(
     groups: int = 1,
     group_width: int = 64,
     preactivated: bool = False,
-) -> Callable[[Any, int, Any], nn.Module]:
+) -> Creator:
     """Make the function that creates one member of the family; see `ResNet`."""
 
-    def create(options: Any, num_classes: int, dtype: Any) -> nn.Module:
-        conv, norm, dense = layers.make_layers(options, dtype)
+    def create(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
         return ResNet(
             num_classes,
             depths,
@@ -193,9 +168,7 @@ def make_resnet(
             group_width,
             preactivated,
             options.zero_init_residual,
-            conv,
-            norm,
-            dense,
+            Layers.from_options(options, dtype),
         )
 
     return create

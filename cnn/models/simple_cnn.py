@@ -5,60 +5,29 @@ head: flattened or averaged over all places, dense layers, one logit a class. Un
 `head=global_average` the same weights take images of any size.
 """
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from cnn.models import layers
+from cnn.models.layers import (
+    ACTIVATIONS,
+    Dropout,
+    Layers,
+    check_size,
+    kaiming_fan_in,
+    lecun_normal,
+)
+from cnn.models.options import ModelOptions
 from cnn.ops import pooling, rearrange
-from cnn.options import option
-
-
-@dataclasses.dataclass(frozen=True)
-class SimpleCnnOptions:
-    """The simple CNN's choices."""
-
-    widths: tuple[int, ...] = option(
-        (32, 64, 128), "channels of each stage of simple_cnn", within="[1, inf)"
-    )
-    kernel_size: int = option(
-        3, "side of simple_cnn's kernels, in pixels", within="[1, inf)"
-    )
-    padding: str = option(
-        "same",
-        "same: each convolution of simple_cnn keeps the size; valid: it loses "
-        "kernel_size - 1 pixels",
-        choices=("same", "valid"),
-    )
-    downsampling: str = option(
-        "max_pool",
-        "how each stage of simple_cnn halves the size",
-        choices=("stride", "max_pool", "avg_pool", "space_to_depth", "none"),
-    )
-    head: str = option(
-        "global_average",
-        "what simple_cnn does with its last feature maps; global_average makes it "
-        "independent of the image's size",
-        choices=("flatten", "global_average"),
-    )
-    batch_norm: bool = option(True, "batch normalisation in simple_cnn")
-    dense_widths: tuple[int, ...] = option(
-        (), "units of simple_cnn's dense layers before the last", within="[1, inf)"
-    )
 
 
 class SimpleCnn(nn.Module):
-    """A stack of convolutional stages and a dense head; see `SimpleCnnOptions`."""
+    """A stack of convolutional stages and a dense head; see `ModelOptions`."""
 
     num_classes: int
-    options: SimpleCnnOptions
-    activation: str = "relu"
-    unbiased: bool = False
-    dtype: Any = jnp.float32
-    formulation: str = "auto"
+    options: ModelOptions
+    layers: Layers
 
     @nn.compact
     def __call__(
@@ -69,7 +38,7 @@ class SimpleCnn(nn.Module):
         stochastic_depth_rate: jax.Array | None = None,
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
-        options, activate = self.options, layers.ACTIVATIONS[self.activation]
+        options, activate = self.options, ACTIVATIONS[self.options.activation]
         for number, width in enumerate(options.widths, start=1):
             x = self._stage(x, number, width, train)
         if options.head == "flatten":
@@ -77,41 +46,35 @@ class SimpleCnn(nn.Module):
         else:
             x = pooling.global_avg_pool(x)
         for number, width in enumerate(options.dense_widths, start=1):
-            x = layers.Dropout(name=f"dropout{number}")(x, dropout_rate, train)
-            dense = nn.Dense(
-                width,
-                kernel_init=layers.kaiming_fan_in,
-                dtype=self.dtype,
-                name=f"dense{number}",
-            )
+            x = Dropout(name=f"dropout{number}")(x, dropout_rate, train)
+            name = f"dense{number}"
+            dense = self.layers.dense(width, kernel_init=kaiming_fan_in, name=name)
             x = activate(dense(x))
-        x = layers.Dropout(name="dropout")(x, dropout_rate, train)
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x)
+        x = Dropout(name="dropout")(x, dropout_rate, train)
+        head = self.layers.dense(
+            self.num_classes, kernel_init=lecun_normal, name="head"
+        )
+        return head(x)
 
     def _stage(self, x: jax.Array, number: int, width: int, train: bool) -> jax.Array:
         options, stage = self.options, f"stage{number}"
         if options.padding == "valid":
-            layers.check_size(x, options.kernel_size, f"the convolution of {stage}")
-        conv = layers.Conv(
+            check_size(x, options.kernel_size, f"the convolution of {stage}")
+        conv = self.layers.conv(
             width,
             options.kernel_size,
             stride=2 if options.downsampling == "stride" else 1,
             padding=options.padding,
             use_bias=not options.batch_norm,
-            dtype=self.dtype,
-            formulation=self.formulation,
             name=f"{stage}_conv",
         )
         x = conv(x)
         if options.batch_norm:
-            norm = layers.BatchNorm(
-                unbiased=self.unbiased, dtype=self.dtype, name=f"{stage}_norm"
-            )
-            x = norm(x, train)
-        x = layers.ACTIVATIONS[self.activation](x)
+            x = self.layers.norm(name=f"{stage}_norm")(x, train)
+        x = ACTIVATIONS[options.activation](x)
         self.sow("features", f"{stage}_out", x)
         if options.downsampling in ("max_pool", "avg_pool", "space_to_depth"):
-            layers.check_size(x, 2, f"the downsampling of {stage}")
+            check_size(x, 2, f"the downsampling of {stage}")
         if options.downsampling == "max_pool":
             x = pooling.max_pool2d(x, 2)
         elif options.downsampling == "avg_pool":
@@ -122,11 +85,6 @@ class SimpleCnn(nn.Module):
         return x
 
 
-def simple_cnn(options: Any, num_classes: int, dtype: Any) -> nn.Module:
-    """Create the lecture's CNN from `SimpleCnnOptions`."""
-    names = [field.name for field in dataclasses.fields(SimpleCnnOptions)]
-    chosen = SimpleCnnOptions(**{name: getattr(options, name) for name in names})
-    unbiased = options.bn_variance == "unbiased"
-    return SimpleCnn(
-        num_classes, chosen, options.activation, unbiased, dtype, options.convolution
-    )
+def simple_cnn(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
+    """Create the lecture's CNN from `ModelOptions`."""
+    return SimpleCnn(num_classes, options, Layers.from_options(options, dtype))

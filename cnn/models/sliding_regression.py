@@ -10,21 +10,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn.models.layers import Layers
+from cnn.models.options import ModelOptions
 from cnn.ops import convolution
 
 
 class SlidingRegression(nn.Module):
-    """One kernel a class, as large as the image; the best alignment is the score.
-
-    Attributes:
-        num_classes: K.
-        dtype: what is computed in.
-        formulation: `auto` or `plain`; see `convolution.conv2d`.
-    """
+    """One kernel a class, as large as the image; the best alignment is the score."""
 
     num_classes: int
-    dtype: Any = jnp.float32
-    formulation: str = "auto"
+    layers: Layers
 
     @nn.compact
     def __call__(
@@ -39,22 +34,24 @@ class SlidingRegression(nn.Module):
         `logit[n, k] = bias[k] + max over alignments of (image n · kernel k)`, the
         image padded by half its size on each side.
         """
-        height, width, channels = x.shape[1:]
+        (height, width, channels), dtype = x.shape[1:], self.layers.dtype
         init = nn.initializers.lecun_normal()
         shape = (height, width, channels, self.num_classes)
         kernel = self.param("kernel", init, shape, jnp.float32)
         zeros = nn.initializers.zeros_init()
         bias = self.param("bias", zeros, (1, self.num_classes), jnp.float32)
         scores = convolution.conv2d(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
+            x.astype(dtype),
+            kernel.astype(dtype),
             padding="same",
-            formulation=self.formulation,
+            formulation=self.layers.formulation,
         )
         self.sow("features", "alignments_out", scores)
-        return jnp.max(scores, axis=(1, 2)) + bias.astype(self.dtype)
+        return jnp.max(scores, axis=(1, 2)) + bias.astype(dtype)
 
 
-def sliding_regression(options: Any, num_classes: int, dtype: Any) -> nn.Module:
+def sliding_regression(
+    options: ModelOptions, num_classes: int, dtype: Any
+) -> nn.Module:
     """Create the sliding regression."""
-    return SlidingRegression(num_classes, dtype, options.convolution)
+    return SlidingRegression(num_classes, Layers.from_options(options, dtype))

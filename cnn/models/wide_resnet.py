@@ -10,30 +10,16 @@ The block types of the paper's Figure 1 are basic (`wrn_block=3,3`, K = 1), bott
 Source: Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146
 """
 
-import dataclasses
 import re
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from cnn.errors import UserError
-from cnn.models import layers
+from cnn.models.layers import Dropout, Layers
+from cnn.models.options import ModelOptions
 from cnn.ops import pooling
-from cnn.options import option
-
-
-@dataclasses.dataclass(frozen=True)
-class WideResNetOptions:
-    """The wide ResNets' choices."""
-
-    wrn_block: tuple[int, ...] = option(
-        (3, 3),
-        "sizes of the convolutions in a block of wrn_D_K, in pixels: 3,3 · 3,1 · 1,3 · "
-        "3,1,1 · 1,3,1 · 3,1,3",
-        within="[1, 3]",
-    )
 
 
 class WideBlock(nn.Module):
@@ -43,15 +29,12 @@ class WideBlock(nn.Module):
         features: channels of the result.
         stride: of the first convolution and of the shortcut.
         sizes: of the convolutions, in pixels.
-        conv: makes convolutions.
-        norm: makes batch normalisation.
     """
 
     features: int
     stride: int
     sizes: tuple[int, ...]
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
+    layers: Layers
 
     @nn.compact
     def __call__(
@@ -60,50 +43,40 @@ class WideBlock(nn.Module):
         """Map [N, H, W, C] to [N, H / stride, W / stride, features]."""
         residual = x
         for number, size in enumerate(self.sizes, start=1):
-            x = nn.relu(self.norm(name=f"norm{number}")(x, train))
+            stride = self.stride if number == 1 else 1
+            x = nn.relu(self.layers.norm(name=f"norm{number}")(x, train))
             if number == 1 and residual.shape[-1] != self.features:
-                shortcut = self.conv(
-                    self.features,
-                    1,
-                    stride=self.stride,
-                    use_bias=False,
-                    name="shortcut_conv",
-                )
-                residual = shortcut(x)
+                residual = self._conv(1, stride, "shortcut_conv")(x)
             if number == len(self.sizes):
-                x = layers.Dropout(name="dropout")(x, dropout_rate, train)
-            conv = self.conv(
-                self.features,
-                size,
-                stride=self.stride if number == 1 else 1,
-                padding=size // 2,
-                use_bias=False,
-                name=f"conv{number}",
-            )
-            x = conv(x)
+                x = Dropout(name="dropout")(x, dropout_rate, train)
+            x = self._conv(size, stride, f"conv{number}")(x)
         return x + residual
+
+    def _conv(self, size: int, stride: int, name: str) -> nn.Module:
+        return self.layers.conv(
+            self.features,
+            size,
+            stride=stride,
+            padding=size // 2,
+            use_bias=False,
+            name=name,
+        )
 
 
 class WideResNet(nn.Module):
     """A 3x3 stem and three stages of n blocks with 16 K, 32 K and 64 K channels.
 
     Attributes:
-        num_classes: K of the classes.
         blocks: n, the blocks of a stage; the name's depth is 6 n + 4.
-        width: K, what multiplies the channels.
+        width: the name's K, what multiplies the channels.
         sizes: of a block's convolutions.
-        conv: makes convolutions.
-        norm: makes batch normalisation.
-        dense: makes dense layers.
     """
 
     num_classes: int
     blocks: int
     width: int
     sizes: tuple[int, ...]
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
-    dense: Callable[..., nn.Module]
+    layers: Layers
 
     @nn.compact
     def __call__(
@@ -114,7 +87,7 @@ class WideResNet(nn.Module):
         stochastic_depth_rate: jax.Array | None = None,
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
-        x = self.conv(16, 3, padding=1, use_bias=False, name="stem")(x)
+        x = self.layers.conv(16, 3, padding=1, use_bias=False, name="stem")(x)
         self.sow("features", "stem_out", x)
         for stage in (1, 2, 3):
             for number in range(1, self.blocks + 1):
@@ -122,19 +95,17 @@ class WideResNet(nn.Module):
                     16 * 2 ** (stage - 1) * self.width,
                     stride=2 if number == 1 and stage > 1 else 1,
                     sizes=self.sizes,
-                    conv=self.conv,
-                    norm=self.norm,
+                    layers=self.layers,
                     name=f"stage{stage}_block{number}",
                 )
                 x = block(x, train, dropout_rate)
             self.sow("features", f"stage{stage}_out", x)
-        x = nn.relu(self.norm(name="norm")(x, train))
+        x = nn.relu(self.layers.norm(name="norm")(x, train))
         x = pooling.global_avg_pool(x)
-        init = layers.torch_default
-        return self.dense(self.num_classes, kernel_init=init, name="head")(x)
+        return self.layers.dense(self.num_classes, name="head")(x)
 
 
-def wide_resnet(options: Any, num_classes: int, dtype: Any) -> nn.Module:
+def wide_resnet(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
     """Create wrn_D_K: depth D = 6n + 4 with n blocks a stage, channels times K.
 
     Raises:
@@ -153,6 +124,5 @@ def wide_resnet(options: Any, num_classes: int, dtype: Any) -> nn.Module:
             f"--wrn_block={','.join(map(str, options.wrn_block))}: sizes are 1 or 3, "
             "as in 3,3 or 1,3,1"
         )
-    conv, norm, dense = layers.make_layers(options, dtype)
-    blocks = (depth - 4) // 6
-    return WideResNet(num_classes, blocks, width, options.wrn_block, conv, norm, dense)
+    layers = Layers.from_options(options, dtype)
+    return WideResNet(num_classes, (depth - 4) // 6, width, options.wrn_block, layers)

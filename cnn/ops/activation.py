@@ -15,11 +15,7 @@ from jax import lax
 def relu(x: jax.Array) -> jax.Array:
     """Compute max(x, 0), so that readers and the gradient find it in memory.
 
-    Args:
-        x: [...].
-
-    Returns:
-        [...], equal to `jax.nn.relu`, as its gradient (0 at 0).
+    It equals `jax.nn.relu`, and its gradient that one's (0 at 0).
     """
     return _relu(x)
 

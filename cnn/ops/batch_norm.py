@@ -2,8 +2,8 @@
 
 Arrays are [..., C]; statistics [C] are taken over all other axes, in float32.
 
-XLA's CPU backend sums an array over its pixels quickly, but writes out first whatever
-is computed on the way, such as squared differences. So sums over pixels are taken in
+XLA's CPU backend sums an array over its pixels fast, but writes out first whatever is
+computed on the way, such as squared differences. So sums over pixels are taken in
 two parts: `_PARTS` slices are added in the same loop that computes them, and only
 their total, so much smaller, is written and summed. Elsewhere memory is what takes the
 time, and mean and variance come from one reading of the input.
@@ -23,12 +23,6 @@ def batch_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalise each channel by the mean and variance of the batch.
-
-    Args:
-        x: [..., C].
-        scale: float32 [C].
-        bias: float32 [C].
-        epsilon: added to the variance.
 
     Returns:
         `scale · (x - mean) / sqrt(var + epsilon) + bias` float32 [..., C], and the

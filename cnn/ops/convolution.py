@@ -3,17 +3,19 @@
 Arrays are channels-last: x [N, H, W, C] or [N, L, C]; kernels [Sh, Sw, C / groups,
 O] or [S, C / groups, O]. As everywhere in deep learning, "convolution" here is
 cross-correlation, y[i] = Σ_a x[i·stride + a·dilation − low] · kernel[a], summed over
-the channels of the group; `true_convolution1d` and `2d` flip the kernel.
+the channels of the group; `true_convolution1d` and `2d` flip the kernel. Arrays are
+floats, the kernel is cast to x's dtype, and the result has it too. Shapes or numbers
+that do not fit together raise ValueError.
 """
 
-import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnn.ops import convolution_rules, geometry
+from cnn.ops import geometry
+from cnn.ops.cpu import convolution_rules
 from cnn.ops.geometry import Padding
 
 FORMULATIONS = ("auto", "plain")
@@ -36,8 +38,6 @@ def conv2d(
     output are cut into that many parts, and part k of y sees part k of x alone.
 
     Args:
-        x: float array [N, H, W, C].
-        kernel: float array [Sh, Sw, C / groups, O]; cast to x's dtype.
         stride: pixels between windows; one number or (rows, columns).
         padding: zeros around x: `valid` none, `same` keeps H and W at stride 1,
             `full` one less than the kernel's extent on all sides; or one number,
@@ -45,14 +45,11 @@ def conv2d(
             puts the odd pixel on the right and bottom.
         dilation: pixels between the kernel's taps; one number or (rows, columns).
         groups: how many parts the channels are cut into.
-        formulation: `auto` computes the result and both gradients in what is quick
-            on the platform that is compiled for, `plain` as XLA and JAX have them.
+        formulation: `auto` computes the result and both gradients in the way that is
+            fast on the platform compiled for, `plain` as XLA and JAX have them.
 
     Returns:
-        [N, H', W', O] in x's dtype, H' = (H + top + bottom − extent) // stride + 1.
-
-    Raises:
-        ValueError: shapes or numbers that do not fit together.
+        [N, H', W', O], H' = (H + top + bottom − extent) // stride + 1.
 
     Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning
         (2016), https://arxiv.org/abs/1603.07285
@@ -74,23 +71,12 @@ def conv1d(
 ) -> jax.Array:
     """Slide a kernel along sequences.
 
-    y[n, i, o] = Σ_ac x[n, i·stride + a·dilation − low, c] kernel[a, c, o].
-
-    Args:
-        x: float array [N, L, C].
-        kernel: float array [S, C / groups, O]; cast to x's dtype.
-        stride: positions between windows.
-        padding: `valid`, `same`, `full`, one number, or (low, high); see `conv2d`.
-        dilation: positions between the kernel's taps.
-        groups: how many parts the channels are cut into.
-        formulation: `auto` or `plain`; see `conv2d`.
+    y[n, i, o] = Σ_ac x[n, i·stride + a·dilation − low, c] kernel[a, c, o]. The options
+    are those of `conv2d`, on one axis.
 
     Returns:
-        [N, L', O] in x's dtype; for stride 1 and an extent of e, L' is L − (e − 1)
-        for `valid`, L for `same`, L + (e − 1) for `full`.
-
-    Raises:
-        ValueError: shapes or numbers that do not fit together.
+        [N, L', O]; for stride 1 and an extent of e, L' is L − (e − 1) for `valid`, L
+        for `same`, L + (e − 1) for `full`.
     """
     if x.ndim != 3:
         raise ValueError(f"x {list(x.shape)}: conv1d takes [N, L, C]")
@@ -98,36 +84,12 @@ def conv1d(
 
 
 def true_convolution2d(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
-    """Convolve in the mathematical sense: `conv2d` with the kernel turned by 180°.
-
-    Args:
-        x: float array [N, H, W, C].
-        kernel: float array [Sh, Sw, C / groups, O].
-        **options: those of `conv2d`.
-
-    Returns:
-        [N, H', W', O] in x's dtype.
-
-    Raises:
-        ValueError: as `conv2d`.
-    """
+    """Convolve in the mathematical sense: `conv2d` with the kernel turned by 180°."""
     return conv2d(x, kernel[::-1, ::-1], **options)
 
 
 def true_convolution1d(x: jax.Array, kernel: jax.Array, **options) -> jax.Array:
-    """Convolve in the mathematical sense: `conv1d` with the kernel reversed.
-
-    Args:
-        x: float array [N, L, C].
-        kernel: float array [S, C / groups, O].
-        **options: those of `conv1d`.
-
-    Returns:
-        [N, L', O] in x's dtype.
-
-    Raises:
-        ValueError: as `conv1d`.
-    """
+    """Convolve in the mathematical sense: `conv1d` with the kernel reversed."""
     return conv1d(x, kernel[::-1], **options)
 
 
@@ -148,18 +110,14 @@ def _convolve(x, kernel, stride, padding, dilation, groups, formulation) -> jax.
 
 
 def _choose(x, kernel, *static) -> jax.Array:
-    """Convolve in the formulation that is quick on the platform compiled for."""
-    plain, quick = (
-        functools.partial(_with_static, rule, static)
+    """Convolve in the formulation that is fast on the platform compiled for."""
+    plain, fast = (
+        lambda x, kernel, rule=rule: rule(x, kernel, *static)
         for rule in (convolution_rules.plain, convolution_rules.convolve)
     )
     if convolution_rules.is_plain(x, kernel, *static):
         return plain(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=quick, default=plain)
-
-
-def _with_static(rule, static, x, kernel) -> jax.Array:
-    return rule(x, kernel, *static)
+    return lax.platform_dependent(x, kernel, cpu=fast, default=plain)
 
 
 _with_gradients = jax.custom_vjp(_choose, nondiff_argnums=(2, 3, 4, 5))
@@ -182,8 +140,10 @@ def _backward(stride, padding, dilation, groups, kept, gradient):
         )
 
     def derived(x, kernel, gradient):
-        rule = functools.partial(_with_static, convolution_rules.plain, static)
-        return jax.vjp(rule, x, kernel)[1](gradient)
+        _, pull = jax.vjp(
+            lambda *pair: convolution_rules.plain(*pair, *static), x, kernel
+        )
+        return pull(gradient)
 
     return lax.platform_dependent(*kept, gradient, cpu=on_cpu, default=derived)
 

@@ -7,6 +7,11 @@ size s and dilation d covers an extent of (s − 1)·d + 1.
 
 from collections.abc import Sequence
 
+import jax
+from jax import lax
+
+# `valid`, `same`, `full`; one number for all sides; (low, high) for every axis; or one
+# (low, high) for each axis. `resolve_padding` says what they mean.
 Padding = str | int | tuple[int, int] | Sequence[tuple[int, int]]
 Pairs = tuple[tuple[int, int], ...]
 
@@ -14,11 +19,7 @@ Pairs = tuple[tuple[int, int], ...]
 def per_axis(name: str, value: int | Sequence[int], axes: int, least: int = 1):
     """Return one whole number for each axis from one for all, or from one for each.
 
-    Args:
-        name: what the number is called in the error.
-        value: one number, or a sequence of `axes` numbers.
-        axes: how many spatial axes there are.
-        least: the smallest allowed value.
+    `name` is what the error calls it.
 
     Raises:
         ValueError: not whole numbers, too small, or not one for each axis.
@@ -46,12 +47,6 @@ def resolve_padding(
     With the window's extent e: `valid` is (0, 0), `full` is (e − 1, e − 1), and
     `same` is ((e − 1) // 2, e // 2), which is e // 2 on both sides for odd extents
     and one more on the right or bottom for even ones, whatever the stride.
-
-    Args:
-        padding: `valid`, `same`, `full`; one number for all sides; (low, high) for
-            every axis; or one (low, high) for each axis.
-        sizes: the window's size on each axis.
-        dilations: the window's dilation on each axis.
 
     Raises:
         ValueError: none of these.
@@ -144,11 +139,24 @@ def convolution_shape(
     """
     stride, padding, dilation, _ = static
     axes = zip(shape[1:-1], kernel_shape, stride, padding, dilation, strict=False)
-    return (
-        shape[0],
-        *(output_length(*axis) for axis in axes),
-        kernel_shape[-1],
-    )
+    return (shape[0], *(output_length(*axis) for axis in axes), kernel_shape[-1])
+
+
+def slice_tap(
+    padded: jax.Array,
+    offset: Sequence[int],
+    counts: Sequence[int],
+    stride: Sequence[int],
+) -> jax.Array:
+    """Cut out what one tap of all windows meets: x[:, offset + i·stride], i < counts.
+
+    Returns:
+        [N, *counts, C].
+    """
+    axes = zip(offset, counts, stride, strict=True)
+    high = [low + extent(count, step) for low, count, step in axes]
+    limits = (padded.shape[0], *high, padded.shape[-1])
+    return lax.slice(padded, (0, *offset, 0), limits, (1, *stride, 1))
 
 
 def _is_size(value: object) -> bool:

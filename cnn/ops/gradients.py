@@ -2,16 +2,19 @@
 
 Arrays are channels-last: x [N, H, W, C], kernel [Sh, Sw, C / groups, O] and the
 gradient of the loss with respect to the output, g [N, H', W', O]; one spatial axis
-less in 1-D. The convolution is y = Σ_ab x[·s + a·d − low] kernel[a, b].
+less in 1-D. The convolution is y = Σ_ab x[·s + a·d − low] kernel[a, b], with the
+options of `convolution.conv2d`. Shapes that do not belong to one convolution raise
+ValueError.
 
-`convolution_rules` holds the formulations and why they are quick.
+`convolution_rules` holds the formulations and why they are fast.
 """
 
 from collections.abc import Sequence
 
 import jax
 
-from cnn.ops import convolution_rules, geometry
+from cnn.ops import geometry
+from cnn.ops.cpu import convolution_rules
 from cnn.ops.geometry import Padding
 
 
@@ -31,20 +34,8 @@ def convolution_input_gradient(
     with the flipped kernel, input and output channels exchanged. A stride s puts
     s − 1 zeros between the gradient's pixels first; padding trims the result.
 
-    Args:
-        gradient: ∂loss/∂y, [N, H', W', O], or [N, L', O] in 1-D.
-        kernel: [Sh, Sw, C / groups, O], or [S, C / groups, O] in 1-D.
-        input_shape: the shape of x, [N, H, W, C] or [N, L, C].
-        stride: as in the convolution.
-        padding: as in the convolution.
-        dilation: as in the convolution.
-        groups: as in the convolution.
-
     Returns:
         ∂loss/∂x of `input_shape`, in the gradient's dtype.
-
-    Raises:
-        ValueError: the shapes do not belong to one convolution.
 
     Source: Goodfellow, Bengio, Courville, Deep Learning (2016), §9.5,
         https://www.deeplearningbook.org/contents/convnets.html
@@ -79,20 +70,8 @@ def convolution_kernel_gradient(
     At the kernel's offset (a, b) it is Σ over images and output pixels of
     x[n, i·s + a·d − low, j·s + b·d − low, c] · g[n, i, j, o].
 
-    Args:
-        x: the convolution's input, [N, H, W, C], or [N, L, C] in 1-D.
-        gradient: ∂loss/∂y, [N, H', W', O], or [N, L', O] in 1-D.
-        kernel_shape: [Sh, Sw, C / groups, O], or [S, C / groups, O] in 1-D.
-        stride: as in the convolution.
-        padding: as in the convolution.
-        dilation: as in the convolution.
-        groups: as in the convolution.
-
     Returns:
         ∂loss/∂kernel of `kernel_shape`, in x's dtype.
-
-    Raises:
-        ValueError: the shapes do not belong to one convolution.
     """
     shape = tuple(kernel_shape)
     static = geometry.resolve_convolution(

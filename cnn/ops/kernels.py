@@ -33,7 +33,6 @@ def gaussian(size: int, sigma: float) -> np.ndarray:
     """Return exp(−(i² + j²) / 2σ²) around the centre, divided by its sum.
 
     Args:
-        size: rows and columns.
         sigma: standard deviation in pixels, positive.
 
     Returns:
@@ -55,11 +54,6 @@ def apply_per_channel(
     images: jax.Array, kernel: jax.Array | np.ndarray | tuple, padding: Padding = "same"
 ) -> jax.Array:
     """Convolve every channel with the same kernel.
-
-    Args:
-        images: float array [N, H, W, C].
-        kernel: [S, S], such as those of this module.
-        padding: as in `convolution.conv2d`.
 
     Returns:
         [N, H', W', C] in the images' dtype.

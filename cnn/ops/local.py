@@ -1,7 +1,8 @@
 """Locally connected layers: a convolution whose kernel differs at every position.
 
 With the same kernel everywhere they equal the convolution; what they give up is the
-sharing of weights, not the smallness of the windows.
+sharing of weights, not the smallness of the windows. Stride and padding are as in
+`convolution`; shapes or numbers that do not fit together raise ValueError.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from cnn.ops import geometry
 from cnn.ops.geometry import Padding
@@ -27,16 +27,10 @@ def locally_connected2d(
     y[n, i, j, o] = Σ_abc x[n, i·s + a − low, j·s + b − low, c] · k[i, j, a, b, c, o].
 
     Args:
-        x: float array [N, H, W, C].
         kernel: float array [H', W', Sh, Sw, C, O]; cast to x's dtype.
-        stride: pixels between windows; one number or (rows, columns).
-        padding: as in `convolution.conv2d`.
 
     Returns:
         [N, H', W', O] in x's dtype.
-
-    Raises:
-        ValueError: shapes or numbers that do not fit together.
 
     Source: LeCun, Generalization and network design strategies (1989), §5,
         http://yann.lecun.com/exdb/publis/pdf/lecun-89.pdf
@@ -52,16 +46,10 @@ def locally_connected1d(
     y[n, i, o] = Σ_ac x[n, i·stride + a − low, c] kernel[i, a, c, o].
 
     Args:
-        x: float array [N, L, C].
         kernel: float array [L', S, C, O]; cast to x's dtype.
-        stride: positions between windows.
-        padding: as in `convolution.conv1d`.
 
     Returns:
         [N, L', O] in x's dtype.
-
-    Raises:
-        ValueError: shapes or numbers that do not fit together.
     """
     return _locally_connected(x, kernel, 1, stride, padding)
 
@@ -86,15 +74,9 @@ def _locally_connected(x, kernel, axes, stride, padding) -> jax.Array:
     total = jnp.zeros(shape, jnp.promote_types(x.dtype, jnp.float32))
     letters = "hw"[:axes]
     for offset in np.ndindex(*shared[:axes]):
-        high = [
-            low + geometry.extent(count, step)
-            for low, count, step in zip(offset, shape[1:-1], steps, strict=True)
-        ]
-        limits = (x.shape[0], *high, x.shape[-1])
-        taps = lax.slice(padded, (0, *offset, 0), limits, (1, *steps, 1))
         total = total + jnp.einsum(
             f"n{letters}c,{letters}co->n{letters}o",
-            taps,
+            geometry.slice_tap(padded, offset, shape[1:-1], steps),
             kernel[(slice(None),) * axes + offset].astype(x.dtype),
             preferred_element_type=total.dtype,
         )

@@ -2,7 +2,12 @@
 
 Arrays are channels-last, [N, H, W, C] or [N, L, C]. Padding neither counts nor
 invents values: a maximum is taken over, and an average divided by, the real pixels
-of a window only.
+of a window only. Floats and integers keep their dtype, but averages of integers are
+float32.
+
+`window` and `stride` are pixels, one number or one for each axis, and windows stand
+side by side when no stride is given. `padding` is as in `convolution.conv2d`, at most
+half the window. Shapes or numbers that do not fit together raise ValueError.
 """
 
 from collections.abc import Sequence
@@ -23,20 +28,11 @@ def max_pool2d(
 ) -> jax.Array:
     """Take the largest value of each window.
 
-    Args:
-        x: [N, H, W, C], floating or integer.
-        window: height and width; one number or (rows, columns).
-        stride: pixels between windows; the window when not given.
-        padding: as in `convolution.conv2d`, at most half the window.
-
     Returns:
-        [N, H', W', C] in x's dtype, H' = (H + top + bottom − height) // stride + 1.
+        [N, H', W', C], H' = (H + top + bottom − height) // stride + 1.
         The gradient goes to the first largest value of a window, row by row.
-
-    Raises:
-        ValueError: shapes or numbers that do not fit together.
     """
-    return _max_pool(x, 2, window, stride, padding)
+    return pooling_rules.window_max(x, *_resolve(x, 2, window, stride, padding))
 
 
 def max_pool1d(
@@ -44,19 +40,10 @@ def max_pool1d(
 ) -> jax.Array:
     """Take the largest value of each window.
 
-    Args:
-        x: [N, L, C], floating or integer.
-        window: its length.
-        stride: positions between windows; the window when not given.
-        padding: as in `convolution.conv1d`, at most half the window.
-
     Returns:
-        [N, L', C] in x's dtype. The gradient goes to the first largest value.
-
-    Raises:
-        ValueError: shapes or numbers that do not fit together.
+        [N, L', C]. The gradient goes to the first largest value.
     """
-    return _max_pool(x, 1, window, stride, padding)
+    return pooling_rules.window_max(x, *_resolve(x, 1, window, stride, padding))
 
 
 def avg_pool2d(
@@ -67,17 +54,8 @@ def avg_pool2d(
 ) -> jax.Array:
     """Average the real pixels of each window.
 
-    Args:
-        x: [N, H, W, C], floating or integer.
-        window: height and width; one number or (rows, columns).
-        stride: pixels between windows; the window when not given.
-        padding: as in `convolution.conv2d`, at most half the window.
-
     Returns:
-        [N, H', W', C] in x's dtype, float32 for integers.
-
-    Raises:
-        ValueError: shapes or numbers that do not fit together.
+        [N, H', W', C].
     """
     return _avg_pool(x, 2, window, stride, padding)
 
@@ -87,17 +65,8 @@ def avg_pool1d(
 ) -> jax.Array:
     """Average the real positions of each window.
 
-    Args:
-        x: [N, L, C], floating or integer.
-        window: its length.
-        stride: positions between windows; the window when not given.
-        padding: as in `convolution.conv1d`, at most half the window.
-
     Returns:
-        [N, L', C] in x's dtype, float32 for integers.
-
-    Raises:
-        ValueError: shapes or numbers that do not fit together.
+        [N, L', C].
     """
     return _avg_pool(x, 1, window, stride, padding)
 
@@ -114,17 +83,13 @@ def global_max_pool(x: jax.Array) -> jax.Array:
 def global_avg_pool(x: jax.Array) -> jax.Array:
     """Average over all spatial axes: [N, ..., C] → [N, C], whatever the image size.
 
-    Returns:
-        [N, C] in x's dtype, float32 for integers.
-
     Raises:
         ValueError: x has no spatial axis.
 
     Source: Lin, Chen, Yan, Network In Network (2014), §3.2,
         https://arxiv.org/abs/1312.4400
     """
-    axes = _spatial_axes(x)
-    return jnp.mean(_floating(x), axis=axes)
+    return jnp.mean(_floating(x), axis=_spatial_axes(x))
 
 
 def adaptive_avg_pool2d(x: jax.Array, size: int | Sequence[int]) -> jax.Array:
@@ -134,11 +99,10 @@ def adaptive_avg_pool2d(x: jax.Array, size: int | Sequence[int]) -> jax.Array:
     likewise. Each axis is one product with a [H', H] matrix of averages.
 
     Args:
-        x: [N, H, W, C], floating or integer.
         size: H' and W'; one number or (rows, columns).
 
     Returns:
-        [N, H', W', C] in x's dtype, float32 for integers.
+        [N, H', W', C].
 
     Raises:
         ValueError: x is not [N, H, W, C], or size is not positive.
@@ -164,10 +128,6 @@ def _averages(length: int, size: int) -> jax.Array:
     start, end = i * length // size, -(-(i + 1) * length // size)
     inside = (start <= position) & (position < end)
     return inside / (end - start)
-
-
-def _max_pool(x, axes, window, stride, padding) -> jax.Array:
-    return pooling_rules.window_max(x, *_resolve(x, axes, window, stride, padding))
 
 
 def _avg_pool(x, axes, window, stride, padding) -> jax.Array:

@@ -90,12 +90,7 @@ def _first_winner(x, y, window, stride, padding) -> jax.Array:
     kind = jnp.uint8 if len(taps) <= 256 else jnp.int32
     winner = jnp.full(y.shape, len(taps) - 1, kind)
     for number in reversed(range(len(taps) - 1)):
-        high = [
-            tap + geometry.extent(n, s)
-            for tap, n, s in zip(taps[number], y.shape[1:-1], stride, strict=True)
-        ]
-        limits = (x.shape[0], *high, x.shape[-1])
-        values = lax.slice(padded, (0, *taps[number], 0), limits, (1, *stride, 1))
+        values = geometry.slice_tap(padded, taps[number], y.shape[1:-1], stride)
         winner = jnp.where(values == y, jnp.array(number, kind), winner)
     return winner
 

@@ -1,5 +1,7 @@
 """Rearrangements: the same numbers in another order, nothing computed."""
 
+import math
+
 import jax
 
 
@@ -11,7 +13,6 @@ def space_to_depth(x: jax.Array, block_size: int) -> jax.Array:
     input channel before the pixel: c·b² + a·b + d.)
 
     Args:
-        x: [N, H, W, C].
         block_size: b, dividing H and W.
 
     Returns:
@@ -35,7 +36,6 @@ def depth_to_space(x: jax.Array, block_size: int) -> jax.Array:
     """Spread channels over blocks of pixels: the inverse of `space_to_depth`.
 
     Args:
-        x: [N, H, W, C].
         block_size: b, whose square divides C.
 
     Returns:
@@ -63,10 +63,7 @@ def flatten(x: jax.Array) -> jax.Array:
     """
     if x.ndim < 1:
         raise ValueError("x is a scalar: flatten takes [N, ...]")
-    size = 1
-    for length in x.shape[1:]:
-        size *= length
-    return x.reshape(x.shape[0], size)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def nhwc_to_nchw(x: jax.Array) -> jax.Array:

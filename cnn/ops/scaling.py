@@ -28,10 +28,7 @@ def scale_images(images: jax.Array, mean: Values, std: Values) -> jax.Array:
     Raises:
         ValueError: mean or std is neither one number nor one for each channel.
     """
-    mean, std = (
-        _per_channel(name, value, images)
-        for name, value in (("mean", mean), ("std", std))
-    )
+    mean, std = _per_channel("mean", mean, images), _per_channel("std", std, images)
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 

@@ -12,30 +12,28 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from cnn.records import Records, note_best
-from cnn.report import TEST_METRICS
-from cnn.state import TrainState, compute_state_sha256, count_parameters
-from cnn.sweep.loop import EpochResult, Loop
-from cnn.sweep.stacked import Stacked
+from cnn.models.variables import count_parameters
+from cnn.sweep.executors import EpochResult, Executor
+from cnn.sweep.table import Row
 from cnn.sweep.trials import Trial
+from cnn.training.progress import Counters
+from cnn.training.report import TEST_METRICS
+from cnn.training.state import TrainState, compute_state_sha256
 
 Status = Literal["running", "finished", "pruned", "failed"]
 VALIDATION_METRICS = ("accuracy", "balanced_accuracy", "loss")
 
 
 @dataclasses.dataclass
-class Progress:
+class TrialProgress:
     """How far a trial has come.
 
     Attributes:
-        trial: the trial.
-        status: `running` until it ends.
         reason: why it failed or was pruned.
-        rung: at which, from 0, halving pruned it.
+        rung: the rung, from 0, at which halving pruned it.
         epoch: epochs trained.
-        records: its best epoch, and whether it stopped early.
-        curve: a line for each evaluation: `epoch`, the training set's `train_loss`
-            and `train_accuracy` over that epoch, and the validation metrics.
+        curve: a line for each evaluation: `epoch`, `train_loss` and `train_accuracy`
+            over that epoch, and the validation metrics.
         seconds: its share of the time that training took.
     """
 
@@ -44,13 +42,13 @@ class Progress:
     reason: str = ""
     rung: int | None = None
     epoch: int = 0
-    records: Records = dataclasses.field(default_factory=Records)
+    counters: Counters = dataclasses.field(default_factory=Counters)
     curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def metric(self) -> float:
-        """Return the newest validation metric that selects."""
+        """Return the newest value of the validation metric `--select_by`."""
         return self.curve[-1][f"validation_{self.trial.config.train.select_by}"]
 
     def end(self, status: Status, reason: str = "") -> None:
@@ -63,24 +61,23 @@ class Batch:
 
     def __init__(
         self,
-        executor: Loop | Stacked,
-        progress: Sequence[Progress],
-        steps_per_epoch: int,
+        executor: Executor,
+        progress: Sequence[TrialProgress],
         states: Sequence[TrainState] | None = None,
     ) -> None:
-        """Take up trials that have come equally far.
+        """Continue trials that have trained equally many epochs.
 
         Args:
-            executor: of their group.
             progress: at most as many as the executor is wide.
-            steps_per_epoch: the length of an epoch.
-            states: where they stand; None: before the first step.
+            states: of the trials; None: create those before the first step.
         """
-        self._executor, self._length = executor, steps_per_epoch
+        self._executor, self._length = executor, executor.steps_per_epoch
         self.progress = list(progress)
         self._configs = [one.trial.config for one in progress]
         self._states = (
-            executor.create(self._configs) if states is None else executor.place(states)
+            executor.create(self._configs)
+            if states is None
+            else executor.place(states, self._configs)
         )
         self.epoch = progress[0].epoch
 
@@ -90,14 +87,10 @@ class Batch:
         return any(one.status == "running" for one in self.progress)
 
     def advance(self, until: int, watch: Callable[["Batch"], None]) -> None:
-        """Train up to an epoch, or until every trial has ended.
+        """Train up to the epoch `until`, or until every trial has ended.
 
         Args:
-            until: the epoch, counted from the trials' beginning.
             watch: called after each epoch; it may end trials.
-
-        Raises:
-            Interrupted: a signal arrived.
         """
         if not self.epoch:
             self._evaluate([True] * len(self.progress), [None] * len(self.progress))
@@ -105,7 +98,7 @@ class Batch:
             self._train_epoch()
             watch(self)
 
-    def take_running(self) -> list[tuple[Progress, TrainState]]:
+    def take_running(self) -> list[tuple[TrialProgress, TrainState]]:
         """Bring the trials that have not ended to the host."""
         states = self._executor.take_states(self._states)
         pairs = zip(self.progress, states, strict=False)
@@ -139,7 +132,7 @@ class Batch:
     def _evaluate(
         self, due: Sequence[bool], results: Sequence[EpochResult | None]
     ) -> None:
-        """Evaluate the trials that are due, and end those that have come to an end."""
+        """Evaluate the trials that are due; some end by their epochs or their loss."""
         if not any(due):
             return
         found = self._executor.evaluate(self._states, "validation", due)
@@ -148,7 +141,7 @@ class Batch:
                 self._note(one, metrics, result)
 
     def _note(
-        self, one: Progress, found: dict[str, Any], result: EpochResult | None
+        self, one: TrialProgress, found: dict[str, Any], result: EpochResult | None
     ) -> None:
         step, options = self.epoch * self._length, one.trial.config.train
         line: dict[str, Any] = {"epoch": self.epoch}
@@ -159,15 +152,15 @@ class Batch:
             one.end("failed", f"the validation loss is not finite after step {step}")
             return
         one.curve.append(line)
-        note_best(one.records, options, step, self.epoch, found)
-        if self.epoch == options.epochs or one.records.stopped_early:
+        one.counters.note_best(options, step, self.epoch, found)
+        if self.epoch == options.epochs or one.counters.stopped_early:
             one.end("finished")
 
-    def conclude(self) -> list[tuple[dict[str, Any], TrainState | None]]:
-        """Say what became of every trial that has ended.
+    def conclude(self) -> list[tuple[Row, TrainState | None]]:
+        """Test the trials that have finished and describe every trial.
 
         Returns:
-            For each trial its record, as JSON, and the state of one that finished,
+            For each trial its row of the table, and the state of one that finished,
             None of the others.
         """
         finished = [one.status == "finished" for one in self.progress]
@@ -176,23 +169,22 @@ class Batch:
         if any(finished):
             tested = self._executor.evaluate(self._states, "test", finished)
             states = self._executor.take_states(self._states)
-        told = []
+        described = []
         for one, metrics, state in zip(self.progress, tested, states, strict=False):
-            if one.status == "finished" and not _is_finite(state):
+            leaves = jax.tree.leaves(state) if one.status == "finished" else []
+            if not all(np.isfinite(leaf).all() for leaf in leaves):
                 one.end("failed", "the last update is not finite")
-            is_good = one.status == "finished"
-            told.append(
-                (
-                    self._describe(one, metrics, state if is_good else None),
-                    state if is_good else None,
-                )
-            )
-        return told
+            kept = state if one.status == "finished" else None
+            described.append((self._describe(one, metrics, kept), kept))
+        return described
 
     def _describe(
-        self, one: Progress, tested: dict[str, Any] | None, state: TrainState | None
-    ) -> dict[str, Any]:
-        record: dict[str, Any] = {
+        self,
+        one: TrialProgress,
+        tested: dict[str, Any] | None,
+        state: TrainState | None,
+    ) -> Row:
+        row: Row = {
             "trial": one.trial.number,
             "options": dict(one.trial.options),
             "status": one.status,
@@ -202,18 +194,27 @@ class Batch:
             "trained_epochs": one.epoch,
             "steps": one.epoch * self._length,
             "seconds": round(one.seconds, 4),
-            "best_epoch": one.records.best_epoch,
-            "stopped_early": one.records.stopped_early,
+            "best_epoch": one.counters.best_epoch,
+            "stopped_early": one.counters.stopped_early,
         }
         if one.status in ("finished", "pruned"):
             names = [f"validation_{name}" for name in VALIDATION_METRICS]
-            record |= {name: one.curve[-1][name] for name in names}
+            row |= {name: one.curve[-1][name] for name in names}
         if state is not None:
-            record |= {f"test_{name}": tested[name] for name in TEST_METRICS}
-            record["num_parameters"] = count_parameters(state.params)
-            record["state_sha256"] = compute_state_sha256(state)
-        return record | {"curve": one.curve}
+            row |= {f"test_{name}": tested[name] for name in TEST_METRICS}
+            row["num_parameters"] = count_parameters(state.params)
+            row["state_sha256"] = compute_state_sha256(state)
+        return row | {"curve": one.curve}
 
 
-def _is_finite(state: TrainState) -> bool:
-    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+def start_batch(executor: Executor, trials: Sequence[Trial]) -> Batch:
+    """Create the first states of some trials of a group."""
+    return Batch(executor, [TrialProgress(trial) for trial in trials])
+
+
+def regroup(executor: Executor, batches: Sequence[Batch]) -> list[Batch]:
+    """Gather a group's trials that have not ended in as few batches as possible."""
+    pairs = [pair for batch in batches for pair in batch.take_running()]
+    starts = range(0, len(pairs), executor.width)
+    groups = [zip(*pairs[i : i + executor.width], strict=True) for i in starts]
+    return [Batch(executor, *group) for group in groups]

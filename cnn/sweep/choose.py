@@ -1,4 +1,4 @@
-"""Which executor runs a group, and how many trials at a time: told, or measured."""
+"""Which executor runs a group, and how many trials at a time: chosen or measured."""
 
 import time
 from collections.abc import Sequence
@@ -6,16 +6,14 @@ from pathlib import Path
 
 import jax
 
-from cnn import workdir
-from cnn.data.chunks import get_device_memory
-from cnn.progress import Terminal
-from cnn.run import Run
-from cnn.state import create_state
-from cnn.sweep.loop import Loop
-from cnn.sweep.stacked import STACKED, Stacked, find_obstacle
+from cnn.checkpoints import workdir
+from cnn.runtime.devices import get_device_memory
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.terminal import Terminal
+from cnn.sweep.executors import STACKED, Executor, Loop, Stacked, find_obstacle
 from cnn.sweep.trials import Trial
+from cnn.training.setup import Setup
 
-Executor = Loop | Stacked
 STEPS = 20
 LONGEST = 60.0
 MOST_AT_ONCE = 64
@@ -23,105 +21,98 @@ _STATE_COPIES = 4
 _SHARE = 0.5
 
 
-def choose_width(run: Run, count: int, most: int) -> int:
-    """Choose how many trials of a group run at once.
+def choose_width(setup: Setup, count: int, most: int) -> int:
+    """Choose how many of a group's `count` trials run at once.
 
     Args:
-        run: of the group.
-        count: trials of the group.
-        most: --trials_at_once; 0 leaves it to memory.
+        most: --trials_at_once; 0: as many as memory allows.
 
     Returns:
         The width of about equally full batches.
     """
     if not most:
-        state = jax.eval_shape(
-            lambda numbers: create_state(
-                run.task.model, run.image_shape, run.task.optimizer, numbers
-            ),
-            run.hyperparameters,
-        )
+        state = jax.eval_shape(setup.phases[0].create, setup.numbers, {})
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-        room = _SHARE * get_device_memory(run.mesh) // (_STATE_COPIES * size)
+        room = _SHARE * get_device_memory(setup.mesh) // (_STATE_COPIES * size)
         most = max(1, min(MOST_AT_ONCE, int(room)))
     batches = -(-count // most)
     return -(-count // batches)
 
 
-def make_executor(name: str, run: Run, width: int) -> Executor:
+def make_executor(name: str, setup: Setup, stop: Stop, width: int) -> Executor:
     """Make an executor by the name of --executor."""
-    return Loop(run, width) if name == "loop" else Stacked(run, name, width)
+    if name == "loop":
+        return Loop(setup, stop, width)
+    return Stacked(setup, stop, name, width)
 
 
 def choose_executor(
     name: str,
-    run: Run,
+    setup: Setup,
     trials: Sequence[Trial],
     width: int,
     path: Path,
     terminal: Terminal,
+    stop: Stop,
 ) -> Executor:
     """Make the executor of a group; with `auto` the fastest of all that fit.
 
     Args:
         name: --executor.
-        run: of the group.
-        trials: of the group, with which executors are timed.
+        trials: of the group; the first `width` are timed.
         width: trials at a time.
-        path: where the choice is noted, so that a sweep that goes on makes the same.
-        terminal: where to say what was chosen and why.
-
-    Raises:
-        UserError: the executor needs the images on the device, and they are not.
+        path: where the choice is written, so that a resumed sweep makes the same one.
     """
     if name != "auto":
-        return make_executor(name, run, width)
-    noted = workdir.read_json(path) if path.exists() else {}
+        return make_executor(name, setup, stop, width)
+    choices = workdir.read_json(path) if path.exists() else {}
     number = str(trials[0].number)
-    if number not in noted:
-        chosen, reasons = _measure(run, trials[:width], width)
-        noted[number] = {"executor": chosen, "trials_per_second_of_20_steps": reasons}
-        workdir.write_json(path, noted)
-    chosen = noted[number]["executor"]
-    told = noted[number]["trials_per_second_of_20_steps"]
+    if number not in choices:
+        fastest, speeds = _measure(setup, stop, trials[:width], width)
+        choices[number] = {"executor": fastest, "trials_per_second_of_20_steps": speeds}
+        workdir.write_json(path, choices)
+    chosen = choices[number]["executor"]
     shown = ", ".join(
-        f"{name} {value}" if isinstance(value, str) else f"{name} {value:.2f}"
-        for name, value in told.items()
+        f"{name} {speed}" if isinstance(speed, str) else f"{name} {speed:.2f}"
+        for name, speed in choices[number]["trials_per_second_of_20_steps"].items()
     )
     terminal.say(
-        f"executor  {chosen}: it runs most trials; trials of {STEPS} steps per second: "
-        f"{shown}"
+        f"executor  {chosen}, the fastest; trials of {STEPS} steps per second: {shown}"
     )
-    return make_executor(chosen, run, width)
+    return make_executor(chosen, setup, stop, width)
 
 
 def _measure(
-    run: Run, trials: Sequence[Trial], width: int
+    setup: Setup, stop: Stop, trials: Sequence[Trial], width: int
 ) -> tuple[str, dict[str, float | str]]:
-    """Time 20 steps of each executor that fits; returns the fastest and all speeds."""
+    """Time 20 steps of each executor.
+
+    Returns:
+        The fastest, and each one's speed, or why it cannot be used.
+    """
     names = ["loop", "map", "vmap"]
     names += ["shard", "shard_vmap"] if jax.device_count() > 1 else []
-    told: dict[str, float | str] = {}
-    speeds = {}
+    speeds, obstacles = {}, {}
     for name in names:
-        if name in STACKED and find_obstacle(run):
-            told[name] = find_obstacle(run)
+        if name in STACKED and find_obstacle(setup):
+            obstacles[name] = find_obstacle(setup)
             continue
-        executor = make_executor(name, run, width)
-        chosen = trials[:1] if name == "loop" else trials
+        executor = make_executor(name, setup, stop, width)
         try:
-            told[name] = speeds[name] = _time_steps(executor, chosen)
+            speeds[name] = _time_steps(
+                executor, trials[:1] if name == "loop" else trials
+            )
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            told[name] = "does not fit in memory"
-    return max(speeds, key=speeds.get), told
+            obstacles[name] = "does not fit in memory"
+    return max(speeds, key=speeds.get), speeds | obstacles
 
 
 def _time_steps(executor: Executor, trials: Sequence[Trial]) -> float:
-    """Return the trials per second of 20 steps, compiled before.
+    """Return the trials per second of 20 steps, without compilation.
 
-    When one step says that twenty would take longer than a minute, that one counts.
+    Where 20 steps would take longer than a minute, they are predicted from one.
     """
     configs, active = [trial.config for trial in trials], [True] * len(trials)
     states = executor.create(configs)

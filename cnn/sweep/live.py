@@ -8,10 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.live import Live
 from rich.table import Table
 
-from cnn.options import format_value
-from cnn.progress import Terminal
-from cnn.sweep.batch import Batch, Progress
-from cnn.sweep.table import Record
+from cnn.checkpoints.workdir import show_value
+from cnn.runtime.terminal import Terminal
+from cnn.sweep.batch import Batch, TrialProgress
+from cnn.sweep.table import Row
 
 ROWS = 12
 PAUSE = 2.0
@@ -24,33 +24,28 @@ _STYLE = {
 
 
 class LiveTable:
-    """Shows the trials that run, the best of them first, and how many have ended."""
+    """Shows, inside `with`, the running trials, the best first, and how many ended."""
 
     def __init__(self, terminal: Terminal, total: int) -> None:
-        """Show nothing yet; `total` trials are to run."""
+        """Show nothing yet; `total` trials will run."""
         self._terminal, self._total = terminal, total
         self._live: Live | None = None
         self._shown = time.perf_counter()
 
-    def start(self) -> None:
-        """Begin to show, if the output is a terminal."""
+    def __enter__(self) -> None:
+        """Show the table, if the output is a terminal."""
         if self._terminal.console.is_terminal:
             self._live = Live(console=self._terminal.console, transient=True)
             self._live.start()
 
-    def stop(self) -> None:
+    def __exit__(self, *error: object) -> None:
         """Remove the table."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
-    def show(self, batch: Batch, ended: Sequence[Record]) -> None:
-        """Show how far a batch has come.
-
-        Args:
-            batch: after an epoch.
-            ended: the records of all trials that ended before.
-        """
+    def show(self, batch: Batch, ended: Sequence[Row]) -> None:
+        """Show how far a batch has come, after the trials that ended before."""
         now = time.perf_counter()
         if self._live is None and now - self._shown < PAUSE:
             return
@@ -69,17 +64,16 @@ class LiveTable:
         self._terminal.say(line + (f"  {failed} failed" if failed else ""))
 
 
-def rank_progress(progress: Sequence[Progress]) -> list[Progress]:
+def rank_progress(progress: Sequence[TrialProgress]) -> list[TrialProgress]:
     """Order trials by their newest validation metric, the best first."""
     measured = [one for one in progress if one.curve and one.status != "failed"]
     lower_is_better = progress[0].trial.config.train.select_by == "loss"
     return sorted(measured, key=lambda one: one.metric, reverse=not lower_is_better)
 
 
-def make_table(ranked: Sequence[Progress], ended: int, total: int) -> Table:
-    """Make the table of the best trials that run."""
-    title = f"{ended} of {total} trials ended"
-    table = Table(title=title, **_STYLE)
+def make_table(ranked: Sequence[TrialProgress], ended: int, total: int) -> Table:
+    """Make the table of the best running trials."""
+    table = Table(title=f"{ended} of {total} trials ended", **_STYLE)
     for name in ("trial", "options", "epoch", "train loss", "validation", "status"):
         table.add_column(name)
     for one in ranked[:ROWS]:
@@ -95,14 +89,13 @@ def make_table(ranked: Sequence[Progress], ended: int, total: int) -> Table:
     return table
 
 
-def make_settings_table(rows: Sequence[dict[str, Any]], select_by: str) -> Table:
-    """Make the table of the best settings, as `statistics.rank_settings` has them."""
-    title = f"validation {select_by} by setting"
-    table = Table(title=title, **_STYLE)
+def make_settings_table(ranking: Sequence[dict[str, Any]], select_by: str) -> Table:
+    """Make the table of the best settings, as `table.rank_settings` returns them."""
+    table = Table(title=f"validation {select_by} by setting", **_STYLE)
     table.add_column("setting", overflow="fold")
     for name in ("n", "mean", "sd", "± 95 %", "- best", "± 95 %", "test"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows[:ROWS]:
+    for row in ranking[:ROWS]:
         table.add_row(
             format_options(row["options"]),
             str(row["n"]),
@@ -118,11 +111,7 @@ def make_settings_table(rows: Sequence[dict[str, Any]], select_by: str) -> Table
 
 def format_options(options: Mapping[str, Any]) -> str:
     """Write options as the command line would take them."""
-    shown = {
-        name: format_value(tuple(value) if isinstance(value, list) else value)
-        for name, value in options.items()
-    }
-    return " ".join(f"{name}={value}" for name, value in shown.items())
+    return " ".join(f"{name}={show_value(value)}" for name, value in options.items())
 
 
 def _number(value: float | None) -> str:

@@ -1,8 +1,9 @@
 """The programs of a run with one more axis: several trials in one call.
 
 States, sums, numbers and orders are stacked, [T, …]; images lie on the device once.
-Trials are spread over the devices of a mesh, and on each of them come one after
-another (`map`) or side by side (`vmap`). No trial's numbers touch another's.
+Trials are spread over the devices of a mesh (`make_trials_mesh`), and each device
+runs its own one after another (`map`) or side by side (`vmap`). No trial's numbers
+touch another's.
 """
 
 import functools
@@ -13,10 +14,10 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from cnn import epoch
-from cnn.optimizer import Hyperparameters
-from cnn.state import TrainState
-from cnn.steps import Sums, Task
+from cnn.config import Numbers
+from cnn.training import epoch
+from cnn.training.state import TrainState, create_state
+from cnn.training.steps import Structure, Sums
 
 Images = dict[str, jax.Array]
 
@@ -44,7 +45,6 @@ def over_trials(function: Callable, axis: str, mesh: Mesh) -> Callable:
     Args:
         function: of (shared, *own), pytrees of arrays.
         axis: one of `AXES`.
-        mesh: of `make_trials_mesh`.
 
     Returns:
         A function of (shared, *stacked) to stacked results.
@@ -63,63 +63,72 @@ def over_trials(function: Callable, axis: str, mesh: Mesh) -> Callable:
     return everywhere
 
 
-def make_train_trials(task: Task, axis: str, mesh: Mesh) -> Callable[..., tuple]:
-    """Make the program that takes some steps of an epoch in every trial.
-
-    Args:
-        task: the static part of the step.
-        axis: one of `AXES`.
-        mesh: of `make_trials_mesh`.
+@functools.lru_cache(epoch.PROGRAMS_KEPT)
+def make_create_trials(
+    structure: Structure, image_shape: tuple[int, int, int], axis: str, mesh: Mesh
+) -> Callable[..., TrainState]:
+    """Make the program that creates every trial's state before the first step.
 
     Returns:
-        A jitted function of (images, states, sums, order, numbers, first, last):
-        `images` uint8 [N, H, W, C] and `labels` int32 [N]; states and sums; positions
-        int32 [T, S, B]; hyperparameters; int32 [T] each. It returns states, sums and
-        records [T, S]. A trial whose `first` is its `last` stays as it is. States and
-        sums are donated.
+        A jitted function of (taken, numbers): variables that all trials start from,
+        and stacked numbers.
+    """
+
+    def create_one(taken: Any, numbers: Numbers) -> TrainState:
+        return create_state(
+            structure.model, image_shape, structure.rule, numbers, taken
+        )
+
+    return _name(over_trials(create_one, axis, mesh), "create_trials")
+
+
+@functools.lru_cache(epoch.PROGRAMS_KEPT)
+def make_train_trials(structure: Structure, axis: str, mesh: Mesh) -> Callable:
+    """Make the program that takes some steps of an epoch in every trial.
+
+    Returns:
+        A jitted function of (images, states, chunk, sums, numbers, bounds): `images`
+        uint8 [N, H, W, C] and `labels` int32 [N]; the chunk's `ids` int32 [T, S, B];
+        two int32 [T]. It returns states, sums and step metrics [T, S]. A trial whose
+        bounds are equal stays as it is. States and sums are donated.
     """
 
     def train_one(
         images: Images,
         state: TrainState,
+        chunk: epoch.Chunk,
         sums: Sums,
-        order: jax.Array,
-        numbers: Hyperparameters,
-        first: jax.Array,
-        last: jax.Array,
+        numbers: Numbers,
+        bounds: tuple[jax.Array, jax.Array],
     ) -> tuple:
-        def take_batch(i: jax.Array) -> dict[str, jax.Array]:
-            ids = jax.lax.dynamic_index_in_dim(order, i, 0, False)
+        def take(chunk: epoch.Chunk, i: jax.Array) -> dict[str, jax.Array]:
+            ids = jax.lax.dynamic_index_in_dim(chunk["ids"], i, 0, False)
             return {name: x[ids] for name, x in images.items()} | {"ids": ids}
 
-        size = order.shape[0]
-        return epoch.run_steps(
-            task, take_batch, size, state, sums, numbers, first, last
+        return epoch.train_chunk(
+            structure, None, take, state, sums, chunk, numbers, bounds
         )
 
-    train_trials = over_trials(train_one, axis, mesh)
-    return _name(train_trials, "train_trials", donated=(1, 2))
+    return _name(over_trials(train_one, axis, mesh), "train_trials", donated=(1, 3))
 
 
-def make_eval_trials(task: Task, axis: str, mesh: Mesh) -> Callable[..., Sums]:
+@functools.lru_cache(epoch.PROGRAMS_KEPT)
+def make_eval_trials(structure: Structure, axis: str, mesh: Mesh) -> Callable:
     """Make the program that evaluates some batches in every trial.
 
-    Args:
-        task: the static part of the step.
-        axis: one of `AXES`.
-        mesh: of `make_trials_mesh`.
-
     Returns:
-        A jitted function of (shared, variables, sums, first, last): `images`,
-        `labels`, `positions` int32 [S, B] and `mask` bool [S, B] for all trials;
-        stacked variables and sums; int32 [T] each. It returns the sums with those
-        batches added.
+        A jitted function of (shared, variables, sums, bounds): `images`, `labels`,
+        `positions` int32 [S, B] and `mask` bool [S, B] for all trials; stacked
+        variables and sums; two int32 [T]. It returns the sums with those batches added.
     """
 
     def eval_one(
-        shared: Images, variables: Any, sums: Sums, first: jax.Array, last: jax.Array
+        shared: Images,
+        variables: Any,
+        sums: Sums,
+        bounds: tuple[jax.Array, jax.Array],
     ) -> Sums:
-        def take_batch(i: jax.Array) -> dict[str, jax.Array]:
+        def take(shared: Images, i: jax.Array) -> dict[str, jax.Array]:
             ids = shared["positions"][i]
             return {
                 "images": shared["images"][ids],
@@ -127,7 +136,7 @@ def make_eval_trials(task: Task, axis: str, mesh: Mesh) -> Callable[..., Sums]:
                 "mask": shared["mask"][i],
             }
 
-        return epoch.sum_batches(task, take_batch, variables, sums, first, last)
+        return epoch.eval_chunk(structure, None, take, variables, sums, shared, bounds)
 
     return _name(over_trials(eval_one, axis, mesh), "eval_trials")
 

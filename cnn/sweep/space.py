@@ -3,7 +3,7 @@
     learning_rate=log(1e-3,1,8); weight_decay=0,5e-4; model=mlp,resnet20; seed=0:4
 
 An axis is one option with its values. A list axis has all of them from the start:
-`a,b,c`, `linear(a,b,n)`, `log(a,b,n)`, whole numbers `a:b` (b left out); a value that
+`a,b,c`, `linear(a,b,n)`, `log(a,b,n)`, whole numbers `a:b` (without b); a value that
 is itself a list stands in parentheses: `widths=(32,64),(64,128)`. A drawn axis has a
 value for each draw: `uniform(a,b)`, `loguniform(a,b)`, `choice(a,b,c)`.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn import options
+from cnn import option
 from cnn.errors import UserError, suggest
 
 GRID = ("linear", "log")
@@ -30,11 +30,8 @@ class Axis:
     """One option of a space.
 
     Attributes:
-        name: of the option.
-        values: of a list axis or a `choice`; empty for an interval.
+        values: of a list axis or a `choice`; empty for an interval from low to high.
         kind: `list`, or how it is drawn: `uniform`, `loguniform`, `choice`.
-        low: lower end of an interval.
-        high: its upper end.
         is_whole: whether numbers drawn from it are whole.
     """
 
@@ -65,7 +62,7 @@ class Axis:
 class Space:
     """The axes of a sweep, in the order of its text, `seed` last.
 
-    Seeds are no settings: trials that differ in the seed alone are repetitions.
+    A seed is not part of a setting: trials of one setting differ in the seed alone.
     """
 
     axes: tuple[Axis, ...]
@@ -77,7 +74,7 @@ class Space:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Return the seeds, empty when the seed is no axis."""
+        """Return the seeds, empty when there is no seed axis."""
         return next((axis.values for axis in self.axes if axis.name == "seed"), ())
 
     def count_points(self) -> int:
@@ -88,13 +85,13 @@ class Space:
         """Yield the options of every trial.
 
         Args:
-            draws: how often the drawn axes are drawn, once when there are none.
-            seed: what they are drawn from; a draw depends on it and on its number
-                alone, so that more draws leave the first ones as they are.
+            draws: how often the drawn axes are drawn; unused when there are none.
+            seed: a draw depends on it and on the draw's number alone, so that more
+                draws leave the first ones as they are.
 
         Yields:
-            Values by flag name, as JSON has them; every draw meets every point of the
-            list axes, the last axis changing fastest.
+            Values by flag name; every draw is combined with every point of the list
+            axes, the last axis changing fastest.
         """
         for number in range(draws if self.drawn else 1):
             generator = np.random.default_rng([seed, number])
@@ -111,7 +108,6 @@ def parse_space(text: str, fields: Mapping[str, dataclasses.Field]) -> Space:
     """Parse the text of --sweep.
 
     Args:
-        text: as in the head of this file.
         fields: of the options that may be swept, by flag name.
 
     Raises:
@@ -159,7 +155,7 @@ def _parse_axis(field: dataclasses.Field, text: str) -> Axis:
         raise UserError(f"--sweep: {field.name}={text} has no values; give one or more")
     for value in values:
         if values.count(value) > 1:
-            shown = options.format_value(value)
+            shown = option.format_value(value)
             raise UserError(f"--sweep: {field.name}={text} has {shown} twice")
     return Axis(
         field.name, values, "choice" if call and call[1] == "choice" else "list"
@@ -176,7 +172,7 @@ def _parse_list(field: dataclasses.Field, text: str) -> tuple:
             "is written ()"
         )
     inner = [p[1:-1] if p[0] == "(" and p[-1] == ")" else p for p in pieces]
-    return tuple(options.parse(field, piece) for piece in inner)
+    return tuple(option.parse(field, piece) for piece in inner)
 
 
 def _make_grid(field: dataclasses.Field, kind: str, text: str) -> tuple:
@@ -226,16 +222,12 @@ def _check_positive(shown: str, is_log: bool, *ends: float) -> None:
 
 
 def round_value(value: float) -> float:
-    """Round to six digits: they can be typed again, and are finer than matters."""
+    """Round to six significant digits, few enough to be typed again."""
     return float(f"{value:.{_DIGITS}g}")
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """Split where no parenthesis is open.
-
-    Raises:
-        UserError: parentheses do not match.
-    """
+    """Split where no parenthesis is open."""
     parts, depth = [""], 0
     for character in text:
         depth += (character == "(") - (character == ")")

@@ -1,24 +1,31 @@
-"""An Optuna study: where settings are asked for and told of, by any number of workers.
+"""An Optuna study, which any number of workers ask for settings and report results to.
 
-A study's trial is a setting; its value is the mean over seeds. Optuna's numbers are
-handed out once, so no setting is run twice. A worker leaves signs of life; the running
-trials of one that leaves none are failed and asked for again.
+An Optuna trial is a setting here; its value is the mean over seeds. Optuna gives each
+number to one worker, so no setting runs twice. A worker leaves signs of life; the
+running settings of a worker without one are failed and queued again.
 
 Source: https://optuna.readthedocs.io (ask and tell)
 """
 
 import contextlib
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn.options import format_value
+from cnn.config import Config
+from cnn.errors import UserError
+from cnn.option import format_value
 from cnn.sweep.space import Axis, Space, round_value
 
 if TYPE_CHECKING:
     import optuna
 
+CONNECT_SECONDS = 10
+_ATTEMPTS = 5
 _BEATS = 6
 
 
@@ -36,21 +43,21 @@ class Study:
         """Ask for one more setting.
 
         Args:
-            total: the settings that the study shall have.
+            total: how many settings the study will have.
 
         Returns:
             Its number and its options without seed; None when there are enough.
         """
         from optuna.trial import TrialState
 
-        # What waits to run again is the first that is asked for.
-        if self.count(lambda state: state != TrialState.WAITING) >= total:
+        # Optuna hands out queued settings first.
+        if sum(t.state != TrialState.WAITING for t in self._list_trials()) >= total:
             return None
         distributions = {axis.name: make_distribution(axis) for axis in self._axes}
         asked = self._study.ask(distributions)
         asked.set_user_attr("worker", self._worker)
-        # Another worker may have asked in the same moment: the lower number stays.
-        if self.count(lambda state: True, before=asked.number) >= total:
+        # Another worker may have asked at the same moment: the lower numbers stay.
+        if sum(t.number < asked.number for t in self._list_trials()) >= total:
             self._study.tell(asked, state=TrialState.FAIL)
             return None
         self._mine[asked.number] = asked
@@ -59,38 +66,26 @@ class Study:
         }
         return asked.number, values
 
-    def count(
-        self, is_counted: Callable[[Any], bool], before: int | None = None
-    ) -> int:
-        """Count the settings that are under way or have ended for good.
-
-        Args:
-            is_counted: of a trial's state.
-            before: only those with a lower number.
-        """
-        return sum(
-            is_counted(trial.state) and not _is_void(trial)
-            for trial in self._study.get_trials(deepcopy=False)
-            if before is None or trial.number < before
-        )
-
-    def count_ended(self) -> int:
-        """Count the settings that have ended for good."""
-        return self.count(lambda state: state.is_finished())
-
     def list_ended(self) -> set[int]:
         """List the numbers of the settings that have ended for good."""
-        trials = self._study.get_trials(deepcopy=False)
-        return {t.number for t in trials if t.state.is_finished() and not _is_void(t)}
+        return {t.number for t in self._list_trials() if t.state.is_finished()}
+
+    def _list_trials(self) -> list["optuna.trial.FrozenTrial"]:
+        """List Optuna's trials without those that were failed and queued again."""
+        return [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state.name != "FAIL" or "reason" in trial.user_attrs
+        ]
 
     def report(self, number: int, value: float, epoch: int) -> bool:
         """Report a setting's metric after an epoch; returns whether to prune it."""
-        with contextlib.suppress(RuntimeError):  # it was given to others meanwhile
+        with contextlib.suppress(RuntimeError):  # another worker has taken it over
             self._mine[number].report(value, epoch)
         return self._mine[number].should_prune()
 
     def tell(self, number: int, status: str, reason: str, value: float | None) -> None:
-        """Tell how a setting ended: `finished` (with its value), `pruned`, `failed`."""
+        """Report a setting as `finished` (with its value), `pruned` or `failed`."""
         from optuna.trial import TrialState
 
         asked = self._mine.pop(number)
@@ -98,20 +93,19 @@ class Study:
             with contextlib.suppress(RuntimeError):
                 asked.set_user_attr("reason", reason)
         states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-        # One that was given to others meanwhile is theirs.
+        # One that another worker has taken over stays that worker's.
         self._study.tell(asked, value, states.get(status), skip_if_finished=True)
 
     def release(self) -> None:
-        """Give the settings that were asked for and not told to the next that asks."""
+        """Queue this worker's unfinished settings again."""
         for number in list(self._mine):
             self._ask_again(self._mine.pop(number)._trial_id)
 
     def take_over(self, timeout: float) -> int:
-        """Fail the running settings of workers without a sign of life; asked again.
+        """Queue the running settings of workers without a sign of life again.
 
         Args:
-            timeout: seconds, on this machine's clock, that a sign must have been there
-                unchanged.
+            timeout: seconds, by this machine's clock, without a new sign.
 
         Returns:
             How many there were.
@@ -122,19 +116,16 @@ class Study:
                 continue
             worker = trial.user_attrs.get("worker", f"none of {trial.number}")
             beat = beats.get(f"beat of {worker}")
-            if (
-                self._seen.get(worker, (None, 0.0))[0] != beat
-                or worker not in self._seen
-            ):
+            if worker not in self._seen or self._seen[worker][0] != beat:
                 self._seen[worker] = beat, now
-            # A worker of this name that ran before this one is dead: names are locked.
+            # An earlier worker of this name is dead: names are locked.
             is_own = worker == self._worker
             if is_own or now - self._seen[worker][1] > timeout:
                 count += self._ask_again(trial._trial_id)
         return count
 
     def _ask_again(self, trial_id: int) -> bool:
-        """Fail a trial and queue its options; only one worker succeeds in it."""
+        """Fail a trial and queue its options; of several workers one succeeds."""
         from optuna.trial import TrialState
 
         storage = self._study._storage
@@ -148,7 +139,7 @@ class Study:
 
     @contextlib.contextmanager
     def show_life(self, timeout: float) -> Iterator[None]:
-        """Leave signs of life meanwhile, several within a timeout in seconds."""
+        """Leave signs of life inside, several within `timeout` seconds."""
         ended = threading.Event()
 
         def beat() -> None:
@@ -169,7 +160,7 @@ class Study:
 
 
 def make_distribution(axis: Axis) -> Any:
-    """Make what Optuna draws an axis from; listed values are drawn by their text."""
+    """Make the Optuna distribution of an axis; listed values become their text."""
     from optuna import distributions
 
     if axis.values:
@@ -189,6 +180,107 @@ def _decode(axis: Axis, drawn: Any) -> Any:
     return {format_value(value): value for value in axis.values}[drawn]
 
 
-def _is_void(trial: "optuna.trial.FrozenTrial") -> bool:
-    """Return whether a trial was failed by us, and not by its own numbers."""
-    return trial.state.name == "FAIL" and "reason" not in trial.user_attrs
+def open_study(config: Config, space: Space, home: Path, worker: str) -> Study:
+    """Join the study of a sweep, or create it.
+
+    Args:
+        home: where the journal is when --storage is empty.
+        worker: the name of this one.
+
+    Raises:
+        UserError: Optuna is not installed, the storage does not answer, or its study
+            is of another space.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise UserError("--search=optuna needs Optuna: pip install optuna") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options, wanted = config.sweep, describe_study(config, space)
+    for attempt in range(_ATTEMPTS):
+        try:
+            study = _join(config, home)
+            if study.user_attrs.get("sweep") is None:
+                study.set_user_attr("sweep", wanted)
+            stored = study.user_attrs["sweep"]
+            count = len(study.get_trials(deepcopy=False))
+            break
+        except Exception as error:
+            # Workers that start at once may all be creating the tables.
+            is_race = type(error).__name__ in ("IntegrityError", "ProgrammingError")
+            if is_race and attempt + 1 < _ATTEMPTS:
+                time.sleep(1 + attempt)
+                continue
+            first = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"--storage={_hide_password(options.storage)} does not answer "
+                f"({type(error).__name__}: {first}); check the address, that the "
+                "server runs and that its driver is installed"
+            ) from None
+    if stored != wanted:
+        raise UserError(
+            f"--study={options.study} of this storage is of another sweep, "
+            f"{stored['space']} (now {wanted['space']}), or of other options; give its "
+            "own, or another --study"
+        )
+    # A seed of its own for each worker and start, or all would draw the same settings.
+    seed = zlib.crc32(f"{options.sweep_seed}/{worker}/{count}".encode())
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    return Study(study, space, worker)
+
+
+def _join(config: Config, home: Path) -> Any:
+    import optuna
+
+    options = config.sweep
+    return optuna.create_study(
+        storage=_open_storage(options.storage, home),
+        pruner=_make_pruner(options.pruner, config.train.epochs),
+        study_name=options.study,
+        direction="minimize" if config.train.select_by == "loss" else "maximize",
+        load_if_exists=True,
+    )
+
+
+def describe_study(config: Config, space: Space) -> dict[str, Any]:
+    """Describe a study by its space and its options that are not the defaults."""
+    defaults = Config().to_flat()
+    given = config.select_run_options().items()
+    return {
+        "space": "; ".join(_format_axis(axis) for axis in space.axes),
+        "options": {name: value for name, value in given if value != defaults[name]},
+    }
+
+
+def _format_axis(axis: Axis) -> str:
+    inner = ",".join(f"({format_value(v)})" for v in axis.values)
+    return f"{axis.name}={axis.kind}({inner or f'{axis.low},{axis.high}'})"
+
+
+def _open_storage(text: str, home: Path) -> Any:
+    """Open a storage by its URL; a path, or nothing, means a journal file."""
+    import optuna
+    from optuna.storages import journal
+
+    if "://" not in text:
+        path = Path(text).expanduser() if text else home / "study.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return optuna.storages.JournalStorage(journal.JournalFileBackend(str(path)))
+    arguments = {}
+    if text.startswith(("postgresql", "mysql")):
+        arguments["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
+    return optuna.storages.RDBStorage(text, engine_kwargs=arguments)
+
+
+def _make_pruner(name: str, epochs: int) -> Any:
+    from optuna import pruners
+
+    if name == "median":
+        return pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+    if name == "hyperband":
+        return pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
+    return pruners.NopPruner()
+
+
+def _hide_password(url: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", url)

@@ -1,108 +1,189 @@
-"""The table of a sweep: a line for every trial that has ended, safe on disk.
+"""The table of a sweep: a row for every trial that has ended, safe on disk.
 
-`trials.jsonl` grows by lines that are on disk before the next batch begins; what was
-half written when the process died is cut off. `trials.csv` is made of it.
+Each row is a line of `trials.jsonl`, on disk before the next batch begins; a line that
+was half written when the process died is cut off. `trials.csv` is made from it.
+
+Settings are compared by mean, spread and interval over seeds, paired with the best.
 """
 
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn import workdir
+from cnn.checkpoints import workdir
 from cnn.errors import UserError
-from cnn.options import format_value
+from cnn.sweep.trials import make_setting
 
-Record = dict[str, Any]
-COLUMNS = (
-    ["trial", "status"],
+Row = dict[str, Any]
+FIRST_COLUMNS = ["trial", "status"]  # the options follow
+LAST_COLUMNS = (
     ["validation_accuracy", "validation_balanced_accuracy", "validation_loss"]
     + ["test_accuracy", "test_balanced_accuracy", "test_loss"]
-    + [
-        "best_epoch",
-        "stopped_early",
-        "trained_epochs",
-        "steps",
-        "seconds",
-        "num_parameters",
-    ]
-    + ["executor", "state_sha256", "reason"],
+    + ["best_epoch", "stopped_early", "trained_epochs", "steps", "seconds"]
+    + ["num_parameters", "executor", "state_sha256", "reason"]
 )
+CONFIDENCE = 0.95
 
 
 class TrialLog:
-    """Appends the records of trials to `trials.jsonl`."""
+    """Appends rows to `trials.jsonl`."""
 
     def __init__(self, path: Path) -> None:
-        """Read what is there and open the file to append.
+        """Read the rows that are there and open the file to append.
 
         Raises:
             UserError: a line other than the last is damaged.
         """
-        self._path = path
-        self.records = read_records(path)
-        whole = "".join(map(_format_line, self.records)).encode()
+        self.rows = read_rows(path)
+        whole = "".join(map(_format_line, self.rows)).encode()
         self._file = open(path, "ab")  # noqa: SIM115
         self._file.truncate(len(whole))
 
-    def append(self, records: Sequence[Record]) -> None:
-        """Append records; they are on disk when this returns."""
-        self._file.write("".join(map(_format_line, records)).encode())
+    def append(self, rows: Sequence[Row]) -> None:
+        """Append rows; they are on disk when this returns."""
+        self._file.write("".join(map(_format_line, rows)).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.records += records
+        self.rows += rows
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-def read_records(path: Path) -> list[Record]:
-    """Read the records of a file, none when it is absent.
+def read_rows(path: Path) -> list[Row]:
+    """Read the rows of a file, none when it is absent.
 
     Raises:
         UserError: a line other than the last is damaged.
     """
     lines = path.read_text().split("\n") if path.exists() else [""]
-    records = []
+    rows = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            records.append(json.loads(line))
+            rows.append(json.loads(line))
         except ValueError:
             raise UserError(
                 f"{path}: line {number} is damaged; remove it, and its trial runs again"
             ) from None
-    return records
+    return rows
 
 
-def write_csv(path: Path, records: Iterable[Record]) -> None:
+def write_csv(path: Path, rows: Iterable[Row]) -> None:
     """Write the table of trials, in the order of their numbers, whole or not at all."""
-    records = sorted(records, key=lambda record: record["trial"])
-    names = list(dict.fromkeys(n for record in records for n in record["options"]))
-    first, rest = COLUMNS
-    write_rows(path, [*first, *names, *rest], [r | r["options"] for r in records])
+    rows = sorted(rows, key=lambda row: row["trial"])
+    names = list(dict.fromkeys(n for row in rows for n in row["options"]))
+    columns = FIRST_COLUMNS + names + LAST_COLUMNS
+    write_rows(path, columns, [row | row["options"] for row in rows])
 
 
 def write_rows(
     path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]
 ) -> None:
-    """Write a CSV file whole or not at all; what a row lacks stays empty."""
+    """Write a CSV file whole or not at all; missing and None cells stay empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([_format_cell(row.get(name)) for name in columns])
+        cells = [row.get(name) for name in columns]
+        writer.writerow(["" if x is None else workdir.show_value(x) for x in cells])
     workdir.write_text(path, text.getvalue())
 
 
-def _format_line(record: Record) -> str:
-    return json.dumps(record) + "\n"
+def _format_line(row: Row) -> str:
+    return json.dumps(row) + "\n"
 
 
-def _format_cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return format_value(tuple(value) if isinstance(value, list) else value)
+def rank_settings(rows: Sequence[Row], select_by: str) -> list[dict[str, Any]]:
+    """Rank the settings of a sweep by the mean of a validation metric over seeds.
+
+    Args:
+        rows: of trials; only those that finished count.
+        select_by: `accuracy`, `balanced_accuracy` or `loss`.
+
+    Returns:
+        A row for each setting, the best first, those with a failed trial last:
+        `options` (without seed), `trials` (their numbers), `failed`, `n`; `mean`,
+        `sd`, `low` and `high` of the validation metric (95 % t-interval); the same of
+        the test metric with the prefix `test_`; `difference`, `difference_low`,
+        `difference_high`: this setting minus the best, over the seeds that both have.
+        What needs two seeds is None with one.
+    """
+    settings: dict[tuple, list[Row]] = {}
+    for row in rows:
+        settings.setdefault(make_setting(row["options"]), []).append(row)
+    ranking = [_summarise(group, select_by) for group in settings.values()]
+    sign = 1 if select_by == "loss" else -1
+    ranking = [row for row in ranking if row["n"]]
+    ranking.sort(key=lambda row: (row["failed"], sign * row["mean"], row["trials"][0]))
+    for row in ranking:
+        own, best = row["by_seed"], ranking[0]["by_seed"]
+        differences = [own[seed] - best[seed] for seed in own if seed in best]
+        names = ("difference", "_", "difference_low", "difference_high")
+        row |= dict(zip(names, compute_interval(differences), strict=True))
+    return [
+        {k: v for k, v in row.items() if k not in ("_", "by_seed")} for row in ranking
+    ]
+
+
+def find_best_trial(rows: Sequence[Row], select_by: str) -> Row | None:
+    """Find the best trial of the best setting; None when none has finished."""
+    ranking = rank_settings(rows, select_by)
+    if not ranking:
+        return None
+    sign = 1 if select_by == "loss" else -1
+    own = [r for r in rows if r["trial"] in ranking[0]["trials"]]
+    finished = [row for row in own if row["status"] == "finished"]
+
+    def place(row: Row) -> tuple:
+        metric = sign * row[f"validation_{select_by}"]
+        return metric, row["validation_loss"], row["trial"]
+
+    return min(finished, key=place)
+
+
+def compute_interval(
+    values: Sequence[float],
+) -> tuple[float | None, float | None, float | None, float | None]:
+    """Compute mean, standard deviation and the ends of the mean's 95 % t-interval.
+
+    Returns:
+        Four numbers; all None without values, the last three None with one value.
+    """
+    if not values:
+        return None, None, None, None
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count == 1:
+        return mean, None, None, None
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (count - 1))
+    # Student's quantile; scipy.stats has it too, and takes seconds to import.
+    from scipy import special
+
+    quantile = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2))
+    half = quantile * spread / math.sqrt(count)
+    return mean, spread, mean - half, mean + half
+
+
+def _summarise(group: Sequence[Row], select_by: str) -> dict[str, Any]:
+    finished = [row for row in group if row["status"] == "finished"]
+    options = {n: v for n, v in group[0]["options"].items() if n != "seed"}
+    row: dict[str, Any] = {
+        "options": options,
+        "trials": [row["trial"] for row in finished],
+        "failed": sum(row["status"] == "failed" for row in group),
+        "n": len(finished),
+    }
+    for split, prefix in (("validation", ""), ("test", "test_")):
+        values = [row[f"{split}_{select_by}"] for row in finished]
+        names = [f"{prefix}{name}" for name in ("mean", "sd", "low", "high")]
+        row |= dict(zip(names, compute_interval(values), strict=True))
+    row["by_seed"] = {
+        row["options"].get("seed"): row[f"validation_{select_by}"] for row in finished
+    }
+    return row

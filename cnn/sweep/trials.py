@@ -1,42 +1,40 @@
-"""Trials and their groups: those of one group are one program."""
+"""Trials and their groups: the trials of a group run in one program."""
 
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cnn.config import Config
 from cnn.errors import UserError
-from cnn.progress import Terminal
+from cnn.runtime.terminal import Terminal
 from cnn.sweep.space import Space
-
-if TYPE_CHECKING:
-    from cnn.config import Config
 
 MANY_PROGRAMS = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One point of a space.
+    """A setting with a seed.
 
     Attributes:
-        number: of the trial, from 0.
-        options: what it has of the space, by flag name, `seed` among them.
-        config: all of its options, as the solo run with the same flags has them.
+        number: from 0.
+        options: of the space, by flag name, `seed` among them.
+        config: all options, as the solo run with the same flags has them.
     """
 
     number: int
     options: Mapping[str, Any]
-    config: "Config"
+    config: Config
 
     @property
     def setting(self) -> tuple:
-        """Return its options without the seed: trials that share it are repetitions."""
+        """Return its options without the seed."""
         return make_setting(self.options)
 
 
 def make_setting(options: Mapping[str, Any]) -> tuple:
-    """Return options without the seed, as something that can be compared."""
+    """Return options without the seed, hashable."""
     return tuple(
         (name, tuple(value) if isinstance(value, list) else value)
         for name, value in options.items()
@@ -44,18 +42,17 @@ def make_setting(options: Mapping[str, Any]) -> tuple:
     )
 
 
-def make_trial(number: int, options: Mapping[str, Any], config: "Config") -> Trial:
+def make_trial(number: int, options: Mapping[str, Any], config: Config) -> Trial:
     """Make a trial of the options of a sweep.
 
     Raises:
         UserError: its options are out of range, or contradict each other.
     """
-    defaults = type(config)().sweep
-    alone = dataclasses.replace(config, sweep=defaults)
+    alone = dataclasses.replace(config, sweep=Config().sweep)
     return Trial(number, options, alone.change(options))
 
 
-def make_trials(space: Space, config: "Config") -> list[Trial]:
+def make_trials(space: Space, config: Config) -> list[Trial]:
     """Make every trial of a space.
 
     Raises:
@@ -89,13 +86,10 @@ def group_trials(trials: Sequence[Trial]) -> list[list[Trial]]:
     return list(groups.values())
 
 
-def make_corners(space: Space, config: "Config") -> list[Trial]:
-    """Make trials that between them have every value and every program of a space.
+def make_corners(space: Space, config: Config) -> list[Trial]:
+    """Make trials that cover every value and every program of a space.
 
-    They are what is checked before a search whose points are not known beforehand.
-
-    Raises:
-        UserError: a value is not allowed.
+    They are checked before a search whose points are not known beforehand.
     """
     ends = {axis.name: axis.values or (axis.low, axis.high) for axis in space.axes}
     first = {name: values[0] for name, values in ends.items()}
@@ -118,7 +112,7 @@ def make_corners(space: Space, config: "Config") -> list[Trial]:
 def announce_groups(
     groups: Sequence[Sequence[Trial]], count: int, terminal: Terminal
 ) -> None:
-    """Say how many trials and programs there are; warn where those are many."""
+    """Print how many trials and programs there are; warn of many programs."""
     terminal.say(f"trials    {count} in {len(groups)} compiled program(s)")
     if len(groups) > MANY_PROGRAMS:
         config = groups[0][0].config

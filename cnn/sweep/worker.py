@@ -1,48 +1,35 @@
-"""A worker of an Optuna study: asks for a batch of settings, runs it, tells.
+"""A worker of an Optuna study: asks for a batch of settings, runs it, reports.
 
 Each worker has a directory of its own under the study's, `sweep/workers/NAME/`, with
-its own table; what the study came to is gathered from all of them by whoever ends.
+its own table; each worker that ends gathers the results of all.
 """
 
 import contextlib
 import fcntl
 import math
-import os
-import socket
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cnn.config import Config
 from cnn.errors import UserError
 from cnn.sweep import choose
-from cnn.sweep.batch import Batch, Progress
+from cnn.sweep.batch import Batch, TrialProgress, start_batch
 from cnn.sweep.live import LiveTable
 from cnn.sweep.session import Session
 from cnn.sweep.space import Space
 from cnn.sweep.study import Study
-from cnn.sweep.table import read_records
+from cnn.sweep.table import read_rows
 from cnn.sweep.trials import Trial, group_trials, make_trial
-
-if TYPE_CHECKING:
-    from cnn.config import Config
 
 SETTINGS_AT_ONCE = 8
 _PAUSE = 0.5
 
 
-def name_worker(given: str) -> str:
-    """Name a worker after its machine and process, unless a name is given."""
-    return given or f"{socket.gethostname()}-{os.getpid()}"
-
-
-def check_options(config: "Config", space: Space) -> None:
-    """Refuse what does not go with a study.
-
-    Raises:
-        UserError: naming the flag.
-    """
+def check_options(config: Config, space: Space) -> None:
+    """Refuse options that a study cannot have."""
     options = config.sweep
     if not options.trials:
         raise UserError("--search=optuna needs --trials=N, the settings of the study")
@@ -66,26 +53,21 @@ def check_options(config: "Config", space: Space) -> None:
 def run_worker(session: Session, study: Study, space: Space) -> None:
     """Work on a study until it has --trials settings.
 
-    Args:
-        session: of this worker.
-        study: the study.
-        space: what is searched.
-
     Raises:
-        Interrupted: a signal arrived; what was running is given to other workers.
+        Interrupted: a signal arrived; unfinished settings are queued again.
     """
     options = session.config.sweep
     worker = _Worker(session, study, space)
     try:
         with study.show_life(options.worker_timeout):
-            while study.count_ended() < options.trials:
+            while len(study.list_ended()) < options.trials:
                 if dead := study.take_over(options.worker_timeout):
                     session.terminal.say(f"{dead} settings of a dead worker run again")
                 settings = worker.ask_batch()
                 if settings:
                     worker.run(settings)
                 else:
-                    session.check_stop()
+                    session.stop.check()
                     time.sleep(_PAUSE)
     finally:
         study.release()
@@ -114,25 +96,22 @@ class _Worker:
         return asked
 
     def run(self, asked: Sequence[Trial]) -> None:
-        """Run settings, each program's together, and tell what became of them."""
+        """Run settings, those of one program together, and report how they ended."""
         for group in group_trials(asked):
             key = group[0].config.make_program_key()
             if key not in self._executors:
                 width = self._at_once * len(self._seeds)
                 self._executors[key] = self._session.make_executor(group, width)
-            batch = self._session.start_batch(self._executors[key], group)
-            self._show.start()
-            try:
+            batch = start_batch(self._executors[key], group)
+            with self._show:
                 batch.advance(sys.maxsize, self._watch)
-            finally:
-                self._show.stop()
-            self._session.record(batch, group)
+            self._session.save_ended(batch, group)
             for number, ones in self._list_settings(batch):
                 statuses = [one.status for one in ones]
                 reason = next((one.reason for one in ones if one.reason), "")
                 status = max(statuses, key=("finished", "pruned", "failed").index)
                 is_good = status == "finished"
-                value = _mean([one.metric for one in ones]) if is_good else None
+                value = _mean(ones) if is_good else None
                 self._study.tell(number, status, reason, value)
 
     def _watch(self, batch: Batch) -> None:
@@ -142,16 +121,14 @@ class _Worker:
                 one.status == "running" and one.curve[-1]["epoch"] == batch.epoch
                 for one in ones
             )
-            if is_new and self._study.report(
-                number, _mean([one.metric for one in ones]), batch.epoch
-            ):
+            if is_new and self._study.report(number, _mean(ones), batch.epoch):
                 for one in ones:
                     reason = f"{self._options.pruner}, after epoch {batch.epoch}"
                     one.end("pruned", reason)
-        self._show.show(batch, self._session.records)
+        self._show.show(batch, self._session.rows)
 
-    def _list_settings(self, batch: Batch) -> list[tuple[int, list[Progress]]]:
-        settings: dict[int, list[Progress]] = {}
+    def _list_settings(self, batch: Batch) -> list[tuple[int, list[TrialProgress]]]:
+        settings: dict[int, list[TrialProgress]] = {}
         for one in batch.progress:
             number = one.trial.number // len(self._seeds)
             settings.setdefault(number, []).append(one)
@@ -162,14 +139,12 @@ def make_seeds(
     number: int,
     options: Mapping[str, Any],
     seeds: Sequence[int | None],
-    config: "Config",
+    config: Config,
 ) -> list[Trial]:
-    """Make the trials of a study's setting, one for each seed.
+    """Make the trials of the setting `number` of a study, one for each seed.
 
     Args:
-        number: of the setting, in the study.
-        options: of the setting.
-        seeds: None alone stands for the seed that all options share.
+        seeds: None stands for the seed of `config`.
         config: the options that all trials share.
     """
     first = number * len(seeds)
@@ -181,32 +156,29 @@ def make_seeds(
     ]
 
 
-def gather_records(home: Path, ended: Collection[int], seeds: int) -> dict[Path, list]:
-    """Gather the records of all workers whose directories lie here.
+def gather_rows(home: Path, ended: Collection[int], seeds: int) -> dict[Path, list]:
+    """Gather the rows of all workers of a study, by their directories.
 
     Args:
         home: the study's directory.
-        ended: numbers of the settings that have ended for good; what a worker that
-            died had recorded of others runs again under another number.
+        ended: numbers of the settings that have ended for good; others in the table of
+            a worker that died ran again under another number.
         seeds: the trials of a setting.
-
-    Returns:
-        By worker's directory, the records.
     """
     found = {}
     for path in sorted(home.glob("workers/*/trials.jsonl")):
-        records = read_records(path)
-        found[path.parent] = [r for r in records if r["trial"] // seeds in ended]
+        rows = read_rows(path)
+        found[path.parent] = [r for r in rows if r["trial"] // seeds in ended]
     return found
 
 
 @contextlib.contextmanager
 def one_at_a_time(home: Path) -> Iterator[None]:
-    """Wait until no other worker of this directory is here."""
+    """Hold the lock under which one worker at a time writes the results."""
     with open(home / ".gather", "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def _mean(ones: Sequence[TrialProgress]) -> float:
+    return math.fsum(one.metric for one in ones) / len(ones)

@@ -1,5 +1,1 @@
-"""Fine-tuning: strict merge, freezing, rates by layer, and the proof of it all."""
-
-from cnn.transfer.options import TransferOptions
-
-__all__ = ["TransferOptions"]
+"""Fine-tuning: where weights come from, strict merge, plan of phases, features."""

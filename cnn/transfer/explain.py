@@ -1,8 +1,6 @@
 """Refusals: what of a source does not fit, leaf by leaf, and which flag explains it."""
 
 import re
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +8,8 @@ import numpy as np
 
 from cnn import models
 from cnn.errors import UserError
-from cnn.models import ModelOptions
-from cnn.options import format_value, read_group
+from cnn.models.options import ModelOptions
+from cnn.option import format_value, read_group
 from cnn.transfer.merge import PROBLEMS, Comparison
 from cnn.transfer.source import Source, split_collection
 
@@ -22,8 +20,6 @@ def check_fit(comparison: Comparison, model: str, has_flags: bool) -> None:
     """Refuse a source that does not fit.
 
     Args:
-        comparison: of source and model.
-        model: our model's name.
         has_flags: whether flags explain that the source is of another model.
 
     Raises:
@@ -48,7 +44,7 @@ def check_fit(comparison: Comparison, model: str, has_flags: bool) -> None:
         if bad := int(np.sum(~np.isfinite(array))):
             raise UserError(
                 f"--init_from={name}: {path} holds {bad} numbers that are NaN or "
-                "infinite; take an earlier checkpoint, or draw it anew with "
+                "infinite; take an earlier checkpoint, or draw it at random with "
                 f"--init_reset={split_collection(path)[1]}"
             )
 
@@ -59,13 +55,7 @@ def check_same_function(
     """Refuse weights that another choice of the model's options computed with.
 
     Two models may have the same leaves and compute something else with them, as with
-    another activation function.
-
-    Args:
-        source: the weights.
-        options: our model's, static.
-        num_classes: K.
-        shape: (H, W, C) of our images.
+    another activation function. Everything but the source is of our model.
 
     Raises:
         UserError: naming the options that differ.
@@ -123,25 +113,21 @@ def _explain(comparison: Comparison, problem: str, leaf: str) -> str:
 def _find_remedy(comparison: Comparison, leaf: str) -> str:
     """Return the flags that would explain a missing leaf."""
     collection, inside = split_collection(leaf)
-    remedy, wanted, shape = f"--init_reset={inside}", inside, comparison.shapes[leaf]
+    remedy, wanted = f"--init_reset={inside}", inside
+    shape = comparison.shapes[leaf].shape
     if entry := comparison.entries.get(leaf):
-        collection, wanted, shape = (
-            "",
-            entry.name,
-            jax.ShapeDtypeStruct(entry.torch_shape, np.float32),
-        )
+        collection, wanted, shape = "", entry.name, entry.torch_shape
     alike = [
         split_collection(name)[1]
         for name, array in comparison.kinds["unexpected"].items()
-        if split_collection(name)[0] == collection and array.shape == shape.shape
+        if split_collection(name)[0] == collection and array.shape == shape
     ]
     here = f"it is {wanted} there; " if wanted != inside else ""
     if len(alike) == 1:
         return f"{here}--init_rename='{alike[0]}->{wanted}', or {remedy}"
     if alike:
-        some: Sequence[Any] = alike[:4]
+        some = ", ".join(alike[:4])
         return (
-            f"{here}--init_rename='OLD->{wanted}' with OLD one of {', '.join(some)}, "
-            f"or {remedy}"
+            f"{here}--init_rename='OLD->{wanted}' with OLD one of {some}, or {remedy}"
         )
     return here + remedy

@@ -1,11 +1,14 @@
 """The feature cache: what the head sees, computed once while the head alone trains.
 
-View v of the training images is varied as the epoch v would vary them, so that with
-as many views as epochs every epoch sees what it would see without the cache.
+A model is cut in two before its head where its trunk can be computed once. View v of
+the training images is varied as the epoch v would vary them, so that with as many views
+as epochs every epoch sees what it would see without the cache.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,19 +16,62 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnn import devices, steps
-from cnn.augment.views import make_views
+from cnn.augment import pipeline
+from cnn.augment.pipeline import make_views
+from cnn.config import Config, Numbers
 from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
 from cnn.data.images import Images
 from cnn.data.order import make_eval_order
-from cnn.interrupt import Stop
+from cnn.errors import UserError
 from cnn.ops import scaling
-from cnn.optimizer import Hyperparameters
-from cnn.steps import Batch, Task
-from cnn.transfer.trunk import watch_head
+from cnn.runtime import devices, xla
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.terminal import Terminal
+from cnn.training import epoch, steps
+from cnn.training.epoch import Chunk, Pace
+from cnn.training.setup import PhaseSetup, Setup
+from cnn.training.steps import Batch, Structure
 
-if TYPE_CHECKING:
-    from cnn.config import Config
+HEAD = "head"
+
+
+def cache_features(setup: Setup, terminal: Terminal, stop: Stop) -> Setup:
+    """Let phases in which the head alone trains compute on cached features.
+
+    Prints what is cached, and why something is not.
+
+    Raises:
+        UserError: `--cache_features=always`, and the first phase cannot.
+    """
+    phases = [_cache_phase(setup, phase, terminal, stop) for phase in setup.phases]
+    return dataclasses.replace(setup, phases=tuple(phases))
+
+
+def _cache_phase(
+    setup: Setup, phase: PhaseSetup, terminal: Terminal, stop: Stop
+) -> PhaseSetup:
+    config, images = setup.config, setup.dataset.train
+    trunk, line = choose_cache(config, phase.structure, images, setup.image_shape)
+    if line:
+        terminal.say(line)
+    if trunk is None:
+        return phase
+    structure = dataclasses.replace(
+        phase.structure, model=trunk.head, takes_features=True
+    )
+    options = xla.choose_compiler_options(config.device.cpu_kernels, setup.mesh, 0)
+    return dataclasses.replace(
+        phase,
+        structure=structure,
+        train_chunk=epoch.make_train_chunk(structure, setup.mesh, options),
+        chunk_steps=choose_chunk_steps(
+            structure.steps_per_epoch,
+            config.step.batch_size,
+            4 * int(np.prod(trunk.shape)),
+        ),
+        make_loaders=functools.partial(FeatureLoaders, setup, phase.structure, stop),
+        views=max(1, config.transfer.cached_views),
+    )
 
 
 class FeatureLoaders(Mapping[str, Loader]):
@@ -36,99 +82,238 @@ class FeatureLoaders(Mapping[str, Loader]):
 
     def __init__(
         self,
-        config: "Config",
-        task: Task,
-        loaders: Mapping[str, Loader],
-        get_inputs: Callable[[], tuple[Any, Hyperparameters]],
-        mesh: Mesh,
+        setup: Setup,
+        structure: Structure,
         stop: Stop,
+        variables: Any,
+        numbers: Numbers,
     ) -> None:
         """Compute nothing yet.
 
         Args:
-            config: every option.
-            task: of the phase in which the head alone trains.
-            loaders: of images.
-            get_inputs: returns `params` and `batch_stats`, and the numbers.
-            mesh: the devices.
-            stop: looked at between chunks.
+            structure: of the phase in which the head alone trains, on images.
+            variables: `params` and `batch_stats`, of which the head's do not matter.
         """
-        self._config, self._loaders, self._get_inputs = config, loaders, get_inputs
-        self._mesh, self._stop = mesh, stop
-        self._program = jax.jit(
-            make_feature_chunk(task),
-            static_argnums=0,
-            out_shardings=devices.replicated(mesh),
-        )
+        self._setup, self._structure, self._stop = setup, structure, stop
+        # The state that they are part of is overwritten by the next step.
+        self._variables = jax.tree.map(jnp.copy, variables)
+        self._numbers = numbers
         self._made: dict[str, Loader] = {}
-        self.views = max(1, config.transfer.cached_views)
 
     def __getitem__(self, split: str) -> Loader:
-        """Return a split's features; Interrupted when a signal arrives meanwhile."""
+        """Return a split's features; raises Interrupted when a signal arrives."""
         if split not in self._made:
-            views = self.views if split == "train" else 1
+            config = self._setup.config
+            views = max(1, config.transfer.cached_views) if split == "train" else 1
             features = np.concatenate([self._compute(split, v) for v in range(views)])
-            labels = np.tile(self._loaders[split].labels, views)
+            labels = np.tile(self._setup.loaders[split].labels, views)
             images = Images(labels, features.shape[1:], features.__getitem__, True, 4)
-            self._made[split] = Loader(images, self._config.data, self._mesh)
+            self._made[split] = Loader(images, config.data, self._setup.mesh)
         return self._made[split]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._loaders)
+        return iter(self._setup.loaders)
 
     def __len__(self) -> int:
-        return len(self._loaders)
-
-    def clear(self) -> None:
-        """Forget what was computed with other weights or numbers."""
-        self._made.clear()
+        return len(self._setup.loaders)
 
     def _compute(self, split: str, view: int) -> np.ndarray:
         """Compute the features of one view, float32 [N, …]."""
-        loader, batch_size = self._loaders[split], self._config.step.batch_size
-        variables, numbers = self._get_inputs()
+        loader = self._setup.loaders[split]
+        batch_size = self._setup.config.step.batch_size
         positions, mask = make_eval_order(len(loader), batch_size)
         size = choose_chunk_steps(len(positions), batch_size, loader.image_bytes)
-        arrays, found = {"positions": positions, "ids": positions}, []
-        for first, last, chunk in iterate_chunks(loader, size, arrays):
-            is_varied, number = split == "train", np.int32(view)
-            features = self._program(is_varied, variables, chunk, numbers, number)
-            found.append(np.asarray(features)[: last - first])
-            self._stop.check()
+        everywhere = devices.replicated(self._setup.mesh)
+        inputs = devices.put(everywhere, (self._numbers, np.int32(view)))
+
+        def make_arguments(chunk: Chunk, first: int, last: int) -> tuple:
+            bounds = epoch.make_bounds(first % size, last - first)
+            bounds = devices.put(everywhere, bounds)
+            return self._variables, inputs, chunk, bounds
+
+        program = make_feature_chunk(
+            self._structure, self._setup.mesh, is_varied=split == "train"
+        )
+        order = {"positions": positions, "ids": positions}
+        chunks = iterate_chunks(loader, size, order)
+        found = [
+            np.asarray(features)[first % size : (last - 1) % size + 1]
+            for first, last, features, _ in epoch.run_chunks(
+                program, chunks, make_arguments, self._stop, Pace()
+            )
+        ]
         whole = np.concatenate(found)
         return whole.reshape(-1, *whole.shape[2:])[: int(mask.sum())]
 
 
-def make_feature_chunk(task: Task) -> Callable[..., jax.Array]:
-    """Make the program that computes the features of a chunk.
+@functools.lru_cache(epoch.PROGRAMS_KEPT)
+def make_feature_chunk(
+    structure: Structure, mesh: Mesh, is_varied: bool
+) -> Callable[..., jax.Array]:
+    """Make the program that computes the features of some batches of a chunk.
 
     Args:
-        task: of the phase in which the head alone trains.
+        structure: of the phase in which the head alone trains, on images.
+        mesh: the devices, each of which gets the features whole.
+        is_varied: whether images are varied, as those of the training set.
 
     Returns:
-        A function of (whether images are varied, variables, chunk, hyperparameters,
-        epoch) that returns features float32 [S, B, …].
+        A jitted function of (variables, (numbers, epoch), chunk, bounds) that returns
+        features float32 [S, B, …], filled between the bounds.
     """
 
-    def compute(
-        is_varied: bool,
-        variables: Any,
-        chunk: Batch,
-        hyperparameters: Hyperparameters,
-        epoch: jax.Array,
+    def see(variables: Any, inputs: tuple, batch: Batch) -> jax.Array:
+        numbers, number = inputs
+        if is_varied:
+            images = steps.prepare_batch(structure, number, batch, numbers)["images"]
+        else:
+            images = make_views(batch["images"], "none", structure.image_size)[0]
+            images = scaling.scale_images(images, structure.mean, structure.std)
+        seen: dict[str, Any] = {}
+        with nn.intercept_methods(watch_head(seen)):
+            structure.model.apply(variables, images, train=False)
+        return seen["features"].astype(jnp.float32)
+
+    def feature_chunk(
+        variables: Any, inputs: tuple, chunk: Chunk, bounds: tuple[jax.Array, jax.Array]
     ) -> jax.Array:
-        def see(batch: Batch) -> jax.Array:
-            if is_varied:
-                prepared = steps.prepare_batch(task, epoch, batch, hyperparameters)
-                images = prepared["images"]
-            else:
-                images = make_views(batch["images"], "none", task.image_size)[0]
-                images = scaling.scale_images(images, task.mean, task.std)
-            seen: dict[str, Any] = {}
-            with nn.intercept_methods(watch_head(seen)):
-                task.model.apply(variables, images, train=False)
-            return seen["features"].astype(jnp.float32)
+        def compute(i: jax.Array) -> jax.Array:
+            return see(variables, inputs, epoch.take_batch(chunk, i))
 
-        return jax.lax.map(see, dict(chunk))
+        def body(i: jax.Array, filled: jax.Array) -> jax.Array:
+            return filled.at[i].set(compute(i))
 
-    return compute
+        like = jax.eval_shape(compute, bounds[0])
+        empty = jnp.zeros((chunk["ids"].shape[0], *like.shape), like.dtype)
+        return jax.lax.fori_loop(*bounds, body, empty)
+
+    return jax.jit(feature_chunk, out_shardings=devices.replicated(mesh))
+
+
+class HeadAlone(nn.Module):
+    """A model of nothing but a head; takes what the whole model's head is given."""
+
+    head: nn.Module
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False, **rates: Any) -> jax.Array:
+        """Map features [N, …] to logits [N, K]."""
+        del train, rates
+        return self.head(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trunk:
+    """A model cut in two before its head.
+
+    Attributes:
+        head: the head as a model of its own, with the same parameters.
+        shape: of one image's features.
+    """
+
+    head: HeadAlone
+    shape: tuple[int, ...]
+
+
+def choose_cache(
+    config: Config,
+    structure: Structure,
+    images: Images,
+    image_shape: tuple[int, int, int],
+) -> tuple[Trunk | None, str]:
+    """Decide whether a phase works on cached features.
+
+    Args:
+        image_shape: (H, W, C) of what the model sees.
+
+    Returns:
+        The trunk whose features are cached, None to work on images; and a line to
+        print about it, empty where more than the head trains.
+
+    Raises:
+        UserError: `--cache_features=always`, and the first phase cannot.
+    """
+    wish, phase = config.transfer.cache_features, structure.rule.phase
+    is_head = phase is not None and {x.split("/")[0] for x in phase.trained} == {HEAD}
+    if not is_head:
+        if wish == "always" and (phase is None or phase.first_epoch == 0):
+            raise UserError(
+                "--cache_features=always: more than the head trains from the "
+                "beginning; give --train_only=head"
+            )
+        return None, ""
+    if wish == "never":
+        return None, ""
+    trunk = cut_before_head(structure, image_shape)
+    obstacle = _find_obstacle(config, trunk, images.shape)
+    if trunk is None or obstacle:
+        if wish == "always":
+            raise UserError(f"--cache_features=always is not possible: {obstacle}")
+        return None, f"features  are not cached: {obstacle}"
+    views = max(1, config.transfer.cached_views)
+    size = 4 * int(np.prod(trunk.shape)) * len(images) * views
+    if wish == "auto" and not config.data.keeps_in_memory(size):
+        return None, f"features  are not cached: they would take {size:,} bytes"
+    return trunk, f"features  are computed once: {views} view(s), {size:,} bytes"
+
+
+def cut_before_head(
+    structure: Structure, image_shape: tuple[int, int, int]
+) -> Trunk | None:
+    """Cut a model before its head.
+
+    Returns:
+        None where the head is not the last that the model computes.
+    """
+    seen: dict[str, Any] = {}
+
+    def run() -> None:
+        images = jnp.zeros((1, *image_shape), jnp.float32)
+        with nn.intercept_methods(watch_head(seen)):
+            logits, _ = structure.model.init_with_output(jax.random.key(0), images)
+        seen["is_last"] = seen.get("output") is logits
+
+    jax.eval_shape(run)
+    if not seen["is_last"]:
+        return None
+    head = HeadAlone(seen["module"].clone(parent=None, name=None))
+    return Trunk(head, seen["features"].shape[1:])
+
+
+def _find_obstacle(
+    config: Config, trunk: Trunk | None, stored: tuple[int, int, int]
+) -> str:
+    """Say why the head's features cannot be computed once.
+
+    Args:
+        stored: (H, W, C) of the stored images.
+
+    Returns:
+        The reason; empty when they can.
+    """
+    options, size = config.augment, config.data.image_size
+    if trunk is None:
+        return f"--model={config.model.model} computes on after its head"
+    if config.model.dropout_rate or config.model.stochastic_depth_rate:
+        return "dropout differs from step to step"
+    if options.mixup_alpha or options.cutmix_alpha:
+        return "mixing differs from step to step"
+    if options.augment_repeats > 1:
+        return "--augment_repeats varies an image several times an epoch"
+    if options.tta != "none":
+        return "--tta averages several views"
+    if not config.transfer.cached_views and pipeline.varies(options, stored, size):
+        return "images vary from epoch to epoch; --cached_views=K caches K views"
+    return ""
+
+
+def watch_head(seen: dict[str, Any]) -> Callable[..., Any]:
+    """Make an interceptor that notes the head, what it is given and what it returns."""
+
+    def note(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        output = call(*args, **kwargs)
+        if context.module.path == (HEAD,) and context.method_name == "__call__":
+            seen.update(module=context.module, features=args[0], output=output)
+        return output
+
+    return note

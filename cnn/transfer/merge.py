@@ -9,9 +9,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from rich.table import Table
 
-from cnn.transfer import paths
+from cnn.config import Config
+from cnn.data.images import Dataset
+from cnn.errors import UserError
+from cnn.optim import paths
+from cnn.runtime.terminal import Terminal
 from cnn.transfer.options import TransferOptions
 from cnn.transfer.source import Source, rename, split_collection
 from cnn.weights import exchange, names
@@ -56,12 +61,8 @@ def compare(
     """Compare a source with a model, leaf by leaf.
 
     Args:
-        source: the weights.
-        model: our model's name.
-        shapes: our leaves' shapes and dtypes by path, as `params/head/bias`.
-        layers: our layers, in the order in which they run.
         options: `init_rename` and `init_skip` explain what differs.
-        reset: our paths, without collection, that are drawn anew.
+        reset: our paths, without collection, that are drawn at random.
 
     Raises:
         UserError: a pattern of an option is malformed or means nothing.
@@ -120,12 +121,10 @@ def make_table(kinds: Mapping[str, Mapping[str, Any]]) -> Table:
 def find_resets(
     patterns: tuple[str, ...], shapes: Mapping[str, Any], default: str
 ) -> set[str]:
-    """Return the paths, without collection, that are drawn anew.
+    """Return the paths, without collection, that are drawn at random.
 
     Args:
-        patterns: `--init_reset`; empty: the layer `default`; none: nothing.
-        shapes: our leaves by path.
-        default: a layer; empty for none.
+        patterns: `--init_reset`; empty: the layer `default`, if any; none: nothing.
 
     Raises:
         UserError: a pattern means nothing.
@@ -140,14 +139,7 @@ def find_resets(
 
 def nest(arrays: Arrays) -> dict[str, Any]:
     """Return arrays by path as nested dicts."""
-    tree: dict[str, Any] = {}
-    for path, array in arrays.items():
-        *parents, leaf = path.split("/")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[leaf] = array
-    return tree
+    return unflatten_dict(arrays, sep="/")
 
 
 def _translate(spelling: list[names.Entry], arrays: Arrays) -> dict[str, np.ndarray]:
@@ -184,3 +176,59 @@ def _fit_channels(
     if array.shape[2] == 1:
         return np.repeat(array / shape[2], shape[2], axis=2)
     return None
+
+
+def choose_reset(
+    config: Config,
+    source: Source,
+    shapes: Mapping[str, Any],
+    head: str,
+    dataset: Dataset,
+    terminal: Terminal,
+) -> set[str]:
+    """Choose what is drawn at random: as the options say, or a head of other classes.
+
+    Args:
+        head: the last layer.
+
+    Returns:
+        Paths without their collection.
+
+    Raises:
+        UserError: the source has the classes in another order and its head is kept.
+    """
+    patterns, ours = config.transfer.init_reset, dataset.class_names
+    theirs = source.class_names
+    if theirs:
+        differ = theirs != ours
+    else:
+        count = _count_classes(config.model.model, source, shapes, head)
+        differ = count != len(ours)
+    is_permuted = differ and sorted(theirs) == sorted(ours)
+    default = head if differ and not is_permuted else ""
+    reset = find_resets(patterns, shapes, default)
+    if any(path.split("/")[0] == head for path in reset):
+        return reset
+    if is_permuted:
+        raise UserError(
+            f"--init_from={source.name} has the classes in another order: "
+            f"{', '.join(theirs[:9])} there, {', '.join(ours[:9])} here; bring them "
+            f"into its order with --classes, or give --init_reset={head}"
+        )
+    if differ and theirs:
+        terminal.say(f"note      {head} is kept, although the classes have other names")
+    elif not theirs:
+        terminal.say(
+            f"note      the source does not name its classes; {head} is kept, and they "
+            "are taken to be in this dataset's order"
+        )
+    return reset
+
+
+def _count_classes(
+    model: str, source: Source, shapes: Mapping[str, Any], head: str
+) -> int:
+    """Return the number of a source's classes; 0 where a file has no head."""
+    if source.description:
+        return len(source.description["class_names"])
+    return exchange.count_classes(model, shapes, source.arrays, head)

@@ -1,65 +1,31 @@
 """What a run starts from and what of it trains when: made before anything compiles."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
-from cnn import muon
+from cnn.config import Config
 from cnn.data.images import Dataset
 from cnn.errors import UserError
-from cnn.options import split_numbers
-from cnn.progress import Terminal
-from cnn.state import create_variables, flatten_paths
-from cnn.task import Task
-from cnn.transfer import explain, freezing, merge, paths, whitening
-from cnn.transfer.classes import choose_reset
-from cnn.transfer.freezing import Phase
-from cnn.transfer.rates import Rates, make_rates
+from cnn.models.variables import create_variables, flatten_paths
+from cnn.optim import freezing, muon, paths
+from cnn.optim.freezing import Phase
+from cnn.optim.layer_rates import Rates, make_rates
+from cnn.option import split_numbers
+from cnn.runtime.terminal import Terminal
+from cnn.training.setup import Plan
+from cnn.training.steps import Structure
+from cnn.transfer import explain, merge, whitening
+from cnn.transfer.merge import choose_reset
 from cnn.transfer.source import Source
-
-if TYPE_CHECKING:
-    from cnn.config import Config
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How a run fine-tunes.
-
-    Attributes:
-        phases: what trains when; (None,) for everything always.
-        rates: each parameter's place among the learning rates by layer.
-        taken: `params` and `batch_stats` that are not drawn: from the source, or the
-            whitening kernel.
-        about: what checkpoints say of the source: `source`, `source_sha256`.
-    """
-
-    phases: tuple[Phase | None, ...]
-    rates: Rates
-    taken: dict[str, Any]
-    about: dict[str, str]
-
-    def describe(self, phase: int, digests: Mapping[str, str]) -> dict[str, Any]:
-        """Return what a checkpoint says of the source and of what is frozen.
-
-        Args:
-            phase: the number of the one that trained last.
-            digests: of the leaves that were frozen at first.
-        """
-        now = self.phases[phase]
-        if now is None and not self.about:
-            return {}
-        is_frozen = (lambda path: False) if now is None else now.is_frozen
-        frozen = {path: x for path, x in digests.items() if is_frozen(path)}
-        return {"transfer": self.about | {"frozen": frozen}}
 
 
 def make_plan(
-    config: "Config",
+    config: Config,
     source: Source | None,
     stored: Mapping[str, Any],
-    task: Task,
+    structure: Structure,
     description: Mapping[str, Any],
     dataset: Dataset,
     terminal: Terminal,
@@ -67,23 +33,23 @@ def make_plan(
     """Merge the source, find what is frozen, and show both.
 
     Args:
-        config: every option.
-        source: the weights; None without, and for a run that goes on.
+        source: the weights; None without, and for a run that is resumed.
         stored: as of `open_start`.
-        task: the model and how its images are scaled.
-        description: of it, as of `describe.describe_model`.
-        dataset: the images.
-        terminal: told what is taken and what trains.
+        description: of it, as of `summary.describe_model`.
 
     Raises:
         UserError: source and model do not fit, or what is frozen makes no sense.
     """
     image_shape, options = tuple(description["input_shape"]), config.transfer
-    variables = jax.eval_shape(lambda: create_variables(task.model, 0, image_shape))
+    variables = jax.eval_shape(
+        lambda: create_variables(structure.model, 0, image_shape)
+    )
     params = flatten_paths(variables["params"])
     run_order = [layer["path"] for layer in description["layers"]]
     layers = paths.order_layers(run_order, list(params))
-    phases = freezing.make_phases(options, layers, variables, config.train.epochs)
+    phases = freezing.make_phases(
+        config.freezing, layers, variables, config.train.epochs
+    )
     rates = _make_rates(config, layers, params)
     shapes = flatten_paths(variables)
     found = None
@@ -98,22 +64,22 @@ def make_plan(
         _check_merge(config, found, phases[0], len(dataset.class_names), image_shape)
         taken = merge.nest(found.taken)
         about = {"source": source.name, "source_sha256": source.sha256}
-        _tell_adapted(source, found.kinds["adapted"], image_shape, terminal)
+        _print_adapted(source, found.kinds["adapted"], image_shape, terminal)
     elif options.whitening_images and not stored:
         path = whitening.find_kernel(config.model.model, layers, shapes)
-        shape, pixels = shapes[path].shape, (task.mean, task.std)
+        shape, pixels = shapes[path].shape, (structure.mean, structure.std)
         kernel = whitening.compute_kernel(options, shape, pixels, dataset.train)
         taken = merge.nest({path: kernel})
         terminal.say(f"whitened  {path}")
-    _tell_phases(phases, shapes, terminal)
+    _print_phases(phases, shapes, terminal)
     return Plan(phases, rates, taken, about)
 
 
 def _make_rates(
-    config: "Config", layers: Sequence[str], params: Mapping[str, Any]
+    config: Config, layers: Sequence[str], params: Mapping[str, Any]
 ) -> Rates:
     """Make the rates by layer, and refuse those that the optimizer would undo."""
-    options = config.transfer
+    options = config.freezing
     named, until = (
         split_numbers(flag, getattr(options, flag))[0]
         for flag in ("learning_rate_for", "train_until")
@@ -146,7 +112,7 @@ def _show_leaves(
 
 
 def _check_merge(
-    config: "Config",
+    config: Config,
     found: merge.Comparison,
     phase: Phase | None,
     num_classes: int,
@@ -156,22 +122,17 @@ def _check_merge(
     options = config.transfer
     has_flags = bool(options.init_reset or options.init_skip or options.init_rename)
     explain.check_fit(found, config.model.model, has_flags)
-    _check_frozen_are_taken(phase, found.kinds["reset"])
+    for path in found.kinds["reset"]:
+        if phase is not None and phase.is_frozen(path):
+            raise UserError(
+                f"{path} is drawn at random and frozen, so it would stay random; let "
+                "it train, or take it from the source with another --init_reset"
+            )
     static = config.make_static().model
     explain.check_same_function(found.source, static, num_classes, image_shape)
 
 
-def _check_frozen_are_taken(phase: Phase | None, reset: Mapping[str, Any]) -> None:
-    """Refuse to freeze what is drawn anew."""
-    for path in reset:
-        if phase is not None and phase.is_frozen(path):
-            raise UserError(
-                f"{path} is drawn anew and frozen, so it would stay random; let it "
-                "train, or take it from the source with another --init_reset"
-            )
-
-
-def _tell_adapted(
+def _print_adapted(
     source: Source,
     adapted: Mapping[str, Any],
     image_shape: tuple[int, int, int],
@@ -188,7 +149,7 @@ def _tell_adapted(
         )
 
 
-def _tell_phases(
+def _print_phases(
     phases: Sequence[Phase | None], shapes: Mapping[str, Any], terminal: Terminal
 ) -> None:
     for phase in phases:

@@ -1,22 +1,31 @@
-"""Where weights come from: a run of ours, one of its checkpoints, a PyTorch file.
+"""Where weights come from, and how a run's images are scaled for them.
 
-Names in a source are its own: `params/stem/kernel` in checkpoints, PyTorch's in files.
+A source is a run of ours, one of its checkpoints, or a PyTorch file. Names in it are
+its own: `params/stem/kernel` in checkpoints, PyTorch's in files.
 """
 
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from cnn import averaging, checkpoint, devices, manifest, workdir
+from cnn.checkpoints import checkpoint, manifest, workdir
+from cnn.checkpoints.proof import hash_array
+from cnn.config import Config
+from cnn.data.images import Dataset
+from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
-from cnn.state import flatten_paths
-from cnn.weights import exchange
+from cnn.models.variables import flatten_paths
+from cnn.optim import weight_averaging
+from cnn.option import format_value
+from cnn.runtime import devices
+from cnn.runtime.terminal import Terminal
+from cnn.weights import exchange, preprocessing
 
 _SUFFIXES = (".pth", ".th", ".pt", ".safetensors")
 
@@ -26,7 +35,7 @@ class Source:
     """Weights with what is known of them.
 
     Attributes:
-        name: what the person called them.
+        name: what the user called them.
         is_file: whether they are PyTorch's.
         arrays: by the source's own names.
         description: what a checkpoint says of itself; empty for files.
@@ -48,10 +57,7 @@ class Source:
 
 
 def open_source(init_from: str) -> Source:
-    """Read the weights that `--init_from` names.
-
-    Args:
-        init_from: a run's directory, a checkpoint's, or a file.
+    """Read the weights that `--init_from` names: a run, a checkpoint, or a file.
 
     Raises:
         UserError: there are none, or they are damaged.
@@ -70,7 +76,7 @@ def open_source(init_from: str) -> Source:
         )
     try:
         description = manifest.read_description(path)
-        averaged = averaging.is_on(description["options"])
+        averaged = weight_averaging.is_on(description["options"])
         everywhere = devices.replicated(devices.make_mesh())
         variables = checkpoint.read_variables(path, averaged, everywhere)
     except manifest.DamagedCheckpoint as error:
@@ -85,8 +91,7 @@ def rename(
     """Rename arrays by `--init_rename`, all at once, so that names may be exchanged.
 
     Args:
-        arrays: by name; the rules speak of names without their collection.
-        rules: `pattern->new`.
+        rules: `pattern->new`, of names without their collection.
 
     Raises:
         UserError: a rule is malformed or matches nothing, or two arrays would have
@@ -123,14 +128,6 @@ def split_collection(name: str) -> tuple[str, str]:
     return "", name
 
 
-def hash_array(array: np.ndarray) -> str:
-    """Return SHA-256 of an array's dtype, shape and bytes in C order."""
-    array = np.ascontiguousarray(array)
-    digest = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())
-    digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
 def _make_source(
     name: str, is_file: bool, arrays: Mapping[str, np.ndarray], description: Any
 ) -> Source:
@@ -149,3 +146,84 @@ def _read_rule(rule: str) -> tuple[str, re.Pattern, str]:
         return rule, compiled, new
     except (re.error, ValueError) as error:
         raise UserError(f"--init_rename={rule}: {error}") from None
+
+
+def open_start(
+    config: Config, stored: Mapping[str, Any], dataset: Dataset, terminal: Terminal
+) -> tuple[Source | None, preprocessing.Scaling | None]:
+    """Open what a run starts from.
+
+    Args:
+        stored: the description of the run's own newest checkpoint; empty before it
+            has one.
+
+    Returns:
+        The source, None for a run that is resumed or starts from nothing; the scaling
+        that belongs to it, None where the options alone decide.
+
+    Raises:
+        UserError: as `open_source` and `choose_scaling`; or a flag for a source is
+            given without one.
+    """
+    if not config.transfer.init_from:
+        for name in ("init_reset", "init_skip", "init_rename"):
+            if value := getattr(config.transfer, name):
+                raise UserError(
+                    f"--{name}={format_value(value)} is for weights that are taken "
+                    "from somewhere; give --init_from"
+                )
+        return None, None
+    if config.transfer.whitening_images:
+        raise UserError(
+            f"--whitening_images={config.transfer.whitening_images} computes weights "
+            "that --init_from brings; leave one of them out"
+        )
+    if stored:
+        return None, (tuple(stored["mean"]), tuple(stored["std"]))
+    source = open_source(config.transfer.init_from)
+    return source, choose_scaling(config, source, dataset, terminal)
+
+
+def choose_scaling(
+    config: Config, source: Source, dataset: Dataset, terminal: Terminal
+) -> preprocessing.Scaling:
+    """Choose how pixels are scaled, and print it: as for the source, unless given.
+
+    Returns:
+        mean [C] and std [C].
+
+    Raises:
+        UserError: a file's weights come without numbers, and none are given.
+    """
+    data, channels = config.data, dataset.train.shape[2]
+    is_given = data.scaling != "standardize" or bool(data.mean or data.std)
+    if not source.description:
+        chosen = preprocessing.choose_scaling(data, config.model.model, channels)
+        terminal.say(f"scaling   {_show(chosen)}; the file does not say its own")
+        return chosen
+    theirs = tuple(
+        _fit_channels(source.description[name], channels) for name in ("mean", "std")
+    )
+    if not is_given:
+        terminal.say(f"scaling   as the source's: {_show(theirs)}")
+        return theirs
+    ours = compute_scaling(data.scaling, data.mean, data.std, dataset.train)
+    if not all(np.allclose(x, y) for x, y in zip(ours, theirs, strict=True)):
+        terminal.say(
+            "warning   the images are scaled otherwise than the source's "
+            f"({_show(theirs)}); leave out --scaling, --mean and --std to scale them "
+            "as it did"
+        )
+    return ours
+
+
+def _fit_channels(numbers: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Bring a channel's numbers to another number of channels, by their mean."""
+    if len(numbers) != channels:
+        numbers = [float(np.mean(numbers))] * channels
+    return tuple(numbers)
+
+
+def _show(pixels: preprocessing.Scaling) -> str:
+    mean, std = (format_value(tuple(round(x, 4) for x in part)) for part in pixels)
+    return f"mean {mean}, std {std}"

@@ -2,6 +2,8 @@
 
 Source: Jordan 2024, https://arxiv.org/abs/2404.00498, after
     https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks
+
+Patches are of scaled images: a scaling is mean [C] and std [C] of images in [0, 1].
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +25,7 @@ def compute_moments(
     """Compute the second moments of patches, not centred.
 
     Args:
-        images: the training set; its first ones are used.
-        count: how many.
-        scaling: mean [C] and std [C] of [0, 1] images.
+        images: the training set, whose first `count` are used.
         side: S of the patches, in pixels.
 
     Returns:
@@ -68,9 +68,7 @@ def find_kernel(model: str, layers: Sequence[str], shapes: Mapping[str, Any]) ->
     """Find the kernel of a model's first layer.
 
     Args:
-        model: its name.
         layers: its layers in the order in which they run.
-        shapes: of its variables, by path.
 
     Returns:
         The path, with `params/`.
@@ -103,10 +101,7 @@ def compute_kernel(
     """Compute the first convolution's kernel from the training set.
 
     Args:
-        options: how many images, and the epsilon.
         shape: (S, S, C, O) of the kernel.
-        scaling: mean [C] and std [C] of [0, 1] images.
-        images: the training set.
 
     Returns:
         float32 [S, S, C, O].

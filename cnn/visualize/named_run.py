@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from cnn import predict, steps
 from cnn.ops import scaling
-from cnn.predict import Trained
-from cnn.visualize import features, kernels
-from cnn.visualize.batches import map_batches
+from cnn.training import steps
+from cnn.training.trained import Trained, load_trained
+from cnn.visualize.compute import features, kernels
+from cnn.visualize.compute.batches import map_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Forward:
 
 @dataclasses.dataclass(frozen=True)
 class NamedRun:
-    """A trained run under a name that tells it from the others.
+    """A trained run, under a name that no other of the call has.
 
     Attributes:
         name: its directory's.
@@ -53,7 +53,7 @@ class NamedRun:
         It maps scaled images float32 [N, H, W, C] to logits float32 [N, K] and the
         features by stage.
         """
-        forward = _Forward(self.trained.task.model)
+        forward = _Forward(self.trained.structure.model)
         return jax.tree_util.Partial(forward, self.trained.variables)
 
     @functools.cached_property
@@ -67,52 +67,46 @@ class NamedRun:
         """Return the model's kernels; see `kernels.list_kernels`."""
         trained = self.trained
         return kernels.list_kernels(
-            trained.task.model, trained.variables, trained.image_shape
+            trained.structure.model, trained.variables, trained.image_shape
         )
 
     def scale(self, images: np.ndarray) -> jax.Array:
         """Scale uint8 images [N, H, W, C] to what the model sees, float32."""
         return scaling.scale_images(
-            jnp.asarray(images), self.trained.task.mean, self.trained.task.std
+            jnp.asarray(images), self.trained.structure.mean, self.trained.structure.std
         )
-
-    def unscale(self, images: np.ndarray) -> np.ndarray:
-        """Bring what the model sees back to floats in 0..1, clipped."""
-        mean, std = (
-            np.reshape(x, (1, 1, 1, -1))
-            for x in (self.trained.task.mean, self.trained.task.std)
-        )
-        return np.clip(np.asarray(images) * std + mean, 0, 1)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Compute logits, float32 [N, K], of uint8 images [N, H, W, C]."""
         trained = self.trained
-        function = functools.partial(_predict, trained.task, trained.variables)
+        function = functools.partial(_predict, trained.structure, trained.variables)
         return map_batches(function, images, pixels=images[0, :, :, 0].size)
 
 
-def load_run(directory: str | Path, which: str = "latest") -> NamedRun:
-    """Load a run, named after its directory.
+def load_run(directory: str | Path, which: str = "latest", name: str = "") -> NamedRun:
+    """Load a run.
 
     Args:
         directory: of the run.
         which: `latest`, `best` or a step.
+        name: the directory's if empty.
 
     Raises:
         UserError: the directory holds no whole checkpoint.
     """
-    (name,) = name_runs([Path(directory)])
-    return NamedRun(name, Path(directory), predict.load_trained(directory, which))
+    name = name or name_runs([Path(directory)])[0]
+    return NamedRun(name, Path(directory), load_trained(directory, which))
 
 
 def name_runs(directories: Sequence[Path]) -> list[str]:
-    """Name runs after their directories, by the whole path where the last part
-    does not tell them apart."""
+    """Name runs after their directories, by whole paths where two names are alike."""
     names = [directory.resolve().name for directory in directories]
     is_clear = len(set(names)) == len(names)
     return names if is_clear else [str(directory) for directory in directories]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _predict(task: steps.Task, variables: Any, images: jax.Array) -> jax.Array:
-    return steps.predict_step(task, variables, images)
+def _predict(
+    structure: steps.Structure, variables: Any, images: jax.Array
+) -> jax.Array:
+    return steps.predict_step(structure, variables, images)

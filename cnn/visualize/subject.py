@@ -5,32 +5,88 @@ Everything is loaded when it is first asked for, and once.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import glob
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from cnn import evaluate, predict
+from cnn.config import Config
 from cnn.data import load_dataset
-from cnn.data.images import Dataset, Images
+from cnn.data.files import decode_files
+from cnn.data.images import Dataset, Images, get_split
 from cnn.errors import UserError, suggest
-from cnn.visualize.chosen import Chosen, choose_files, choose_positions
-from cnn.visualize.features import Stage, list_stages
+from cnn.training.trained import check_image_shape
+from cnn.visualize.compute import patches
+from cnn.visualize.compute.batches import map_batches
+from cnn.visualize.compute.features import Stage, list_stages
+from cnn.visualize.draw.picture import Picture
 from cnn.visualize.named_run import NamedRun, load_run, name_runs
-from cnn.visualize.picture import Picture
-from cnn.visualize.searched import Searched
 
-if TYPE_CHECKING:
-    from cnn.config import Config
+_READ_AT_ONCE, _MOST_CHOSEN = 2000, 10
 
-_READ_AT_ONCE = 2000
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """A few images that are looked at one by one.
+
+    Attributes:
+        images: uint8 [n, H, W, C].
+        names: n texts that say which they are.
+    """
+
+    images: np.ndarray
+    names: tuple[str, ...]
+
+
+class Searched:
+    """Images in which each channel's strongest answer is searched.
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+    """
+
+    def __init__(self, images: np.ndarray) -> None:
+        """Take the images; nothing is computed yet."""
+        self.images = images
+        self._peaks: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+
+    def find_peaks(self, run: NamedRun) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Find a run's peaks by stage, [N, channels]; see `patches.find_peaks`."""
+        if run.name not in self._peaks:
+            self._peaks[run.name] = map_batches(
+                lambda batch: patches.find_peaks(run.function, run.scale(batch)),
+                self.images,
+                pixels=self.images[0, :, :, 0].size,
+            )
+        return self._peaks[run.name]
+
+    def find_silent(
+        self, run: NamedRun, stages: Sequence[Stage]
+    ) -> dict[str, np.ndarray]:
+        """Find the channels that never fire: the ReLU lets nothing through anywhere.
+
+        Args:
+            run: the run.
+            stages: its stages. Of one that does not end in a ReLU, no channel is
+                silent: there negative values count too.
+
+        Returns:
+            By stage, bool [channels].
+        """
+        peaks = self.find_peaks(run)
+        return {
+            stage.name: stage.is_thresholded & (peaks[stage.name][0].max(axis=0) <= 0)
+            for stage in stages
+        }
 
 
 class Subject:
     """What the pictures of one call are of; `note` says what cannot be drawn."""
 
-    def __init__(self, config: "Config", directories: list[Path]) -> None:
+    def __init__(self, config: Config, directories: list[Path]) -> None:
         """Look at the runs of some directories; nothing is loaded yet."""
         self.config, self.directories = config, directories
         self._notes: list[str] = []
@@ -47,6 +103,24 @@ class Subject:
         notes, self._notes = tuple(self._notes), []
         return notes
 
+    def collect(self, function: Callable[[Any], Any], items: Iterable) -> tuple:
+        """Return what a function makes of each item; those that it refuses are noted.
+
+        Raises:
+            UserError: it refuses all.
+        """
+        found, errors = [], []
+        for item in items:
+            try:
+                found.append(function(item))
+            except UserError as error:
+                errors.append(str(error))
+        if not found:
+            raise UserError("; ".join(errors))
+        for error in errors:
+            self.note(error)
+        return tuple(found)
+
     @functools.cached_property
     def runs(self) -> tuple[NamedRun, ...]:
         """Return the trained runs, whatever images they take; the others are noted.
@@ -54,20 +128,9 @@ class Subject:
         Raises:
             UserError: no directory holds a whole checkpoint.
         """
-        loaded, errors = [], []
         names, which = name_runs(self.directories), self.config.checkpoint.checkpoint
-        for name, directory in zip(names, self.directories, strict=True):
-            try:
-                run = load_run(directory, which)
-            except UserError as error:
-                errors.append(str(error))
-                continue
-            loaded.append(dataclasses.replace(run, name=name))
-        if not loaded:
-            raise UserError("; ".join(errors))
-        for error in errors:
-            self.note(error)
-        return tuple(loaded)
+        pairs = zip(self.directories, names, strict=True)
+        return self.collect(lambda pair: load_run(pair[0], which, pair[1]), pairs)
 
     @property
     def fitting_runs(self) -> tuple[NamedRun, ...]:
@@ -77,13 +140,14 @@ class Subject:
             UserError: none does.
         """
 
-        def check(run: NamedRun) -> None:
+        def check(run: NamedRun) -> NamedRun:
             try:
-                predict.check_image_shape(run.trained, self.image_shape)
+                check_image_shape(run.trained, self.image_shape)
             except UserError as error:
                 raise UserError(f"{run.name}: {error}") from None
+            return run
 
-        return self._select(self.runs, check)
+        return self.collect(check, self.runs)
 
     @property
     def comparable_runs(self) -> tuple[NamedRun, ...]:
@@ -94,24 +158,7 @@ class Subject:
         Raises:
             UserError: none does.
         """
-        return self._select(self.fitting_runs, self.check_classes)
-
-    def _select(
-        self, runs: Sequence[NamedRun], check: Callable[[NamedRun], None]
-    ) -> tuple[NamedRun, ...]:
-        """Return the runs that pass a check; the others are noted."""
-        selected, errors = [], []
-        for run in runs:
-            try:
-                check(run)
-                selected.append(run)
-            except UserError as error:
-                errors.append(str(error))
-        if not selected:
-            raise UserError("; ".join(errors))
-        for error in errors:
-            self.note(error)
-        return tuple(selected)
+        return self.collect(self.check_classes, self.fitting_runs)
 
     def draw_runs(
         self, draw: Callable[[NamedRun], list[Picture]], runs: Sequence[NamedRun]
@@ -136,6 +183,17 @@ class Subject:
             self._stages[run.name] = list_stages(run.function, self.image_shape)
         return self._stages[run.name]
 
+    def describe(self, run: NamedRun, stage: Stage) -> str:
+        """Say which stage this is; operations that hide what it sees are noted."""
+        if stage.is_map and stage.field.unknown:
+            names = sorted(f"`{name}`" for name in stage.field.unknown)
+            verb = "is" if len(names) == 1 else "are"
+            self.note(
+                f"{run.name}: receptive fields: {', '.join(names)} {verb} not known, "
+                "what comes after is taken to see the whole image"
+            )
+        return f"{run.name}, {stage.describe()}"
+
     def choose_layers(self, run: NamedRun, known: Sequence[str]) -> list[str]:
         """Return those of a run's layers or stages that --picture_layers names.
 
@@ -156,6 +214,10 @@ class Subject:
                 )
         return [name for name in known if not asked or name in asked]
 
+    def choose_channels(self, total: int) -> np.ndarray:
+        """Return the --picture_channels of so many that are shown, evenly spread."""
+        return spread(total, self.config.visualize.picture_channels)
+
     @functools.cached_property
     def dataset(self) -> Dataset:
         """Return the dataset of the first run, or the one that the flags name."""
@@ -164,7 +226,7 @@ class Subject:
     @functools.cached_property
     def split(self) -> Images:
         """Return the images of `--split`."""
-        return evaluate.get_split(self.dataset, self.config.evaluate.split)
+        return get_split(self.dataset, self.config.evaluate.split)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -182,9 +244,7 @@ class Subject:
 
     def sample(self, count: int) -> np.ndarray:
         """Return `count` positions, or all, spread evenly over the split."""
-        total = len(self.split)
-        count = min(count, total)
-        return np.arange(count, dtype=np.int64) * total // count
+        return spread(len(self.split), count)
 
     @functools.cached_property
     def searched(self) -> Searched:
@@ -198,17 +258,41 @@ class Subject:
         Raises:
             UserError: a position or a pattern of files leads nowhere.
         """
-        options = self.config.visualize
-        if options.picture_files:
-            pattern, shape = options.picture_files, self.image_shape
-            return choose_files(pattern, shape, self.config.data, self.note)
-        labels, split = self.split.labels, self.config.evaluate.split
-        positions = choose_positions(options.picture_examples, labels, split)
+        if self.config.visualize.picture_files:
+            return self._read_files(self.config.visualize.picture_files)
+        positions = self._choose_positions(self.config.visualize.picture_examples)
         names = [
-            f"{self.dataset.class_names[labels[position]]}\n#{position}"
+            f"{self.dataset.class_names[self.split.labels[position]]}\n#{position}"
             for position in positions
         ]
-        return Chosen(self.read(positions), labels[positions], tuple(names))
+        return Chosen(self.read(positions), tuple(names))
+
+    def _read_files(self, pattern: str) -> Chosen:
+        """Read image files, the first ten of a pattern such as `photos/*.jpg`."""
+        files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+        if not files:
+            raise UserError(f"--picture_files={pattern} matches no file")
+        if len(files) > _MOST_CHOSEN:
+            self.note(
+                f"--picture_files={pattern} matches {len(files)} files; the first "
+                f"{_MOST_CHOSEN} are shown"
+            )
+        files = files[:_MOST_CHOSEN]
+        files, images = decode_files(files, self.image_shape, self.config.data)
+        return Chosen(images, tuple(Path(file).name for file in files))
+
+    def _choose_positions(self, given: Sequence[int]) -> np.ndarray:
+        """Return positions in the split; none given: the first of each class."""
+        labels = self.split.labels
+        for position in given:
+            if position >= len(labels):
+                raise UserError(
+                    f"--picture_examples={position}: the {self.config.evaluate.split} "
+                    f"set has examples 0 to {len(labels) - 1}"
+                )
+        if given:
+            return np.asarray(given, np.int64)
+        return np.unique(labels, return_index=True)[1][:_MOST_CHOSEN]
 
     def get_class_names(self, run: NamedRun) -> tuple[str, ...]:
         """Return the names of a run's classes, the dataset's where it has none."""
@@ -216,8 +300,8 @@ class Subject:
         is_same = len(known) == len(here) and not run.trained.classes_are_named
         return here if is_same else known
 
-    def check_classes(self, run: NamedRun) -> None:
-        """Refuse to compare a run's answers with labels of other classes.
+    def check_classes(self, run: NamedRun) -> NamedRun:
+        """Return the run unless its classes are others than the labels'.
 
         Raises:
             UserError: naming both.
@@ -229,6 +313,7 @@ class Subject:
                 f"{self.dataset.name} has {len(here)} ({here[0]}, …): its answers "
                 "cannot be compared with the labels"
             )
+        return run
 
     def compute_logits(self, run: NamedRun) -> np.ndarray:
         """Return a run's logits of the whole split, float32 [N, K]; computed once."""
@@ -238,3 +323,9 @@ class Subject:
             logits = [run.predict(self.read(piece)) for piece in pieces]
             self._logits[run.name] = np.concatenate(logits)
         return self._logits[run.name]
+
+
+def spread(total: int, count: int) -> np.ndarray:
+    """Return `count` of `total` positions, or all, evenly spread: int64 [n]."""
+    count = min(count, total)
+    return np.arange(count, dtype=np.int64) * total // count

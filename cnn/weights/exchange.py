@@ -6,9 +6,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from cnn.errors import UserError
-from cnn.state import flatten_paths
+from cnn.models.variables import flatten_paths
 from cnn.weights import names, safetensors_file, torch_file
 
 _READABLE = (np.float32, np.float16, ml_dtypes.bfloat16)
@@ -40,14 +41,25 @@ def choose_spelling(
     )
 
 
+def count_classes(
+    model: str,
+    shapes: Mapping[str, Any],
+    state_dict: Mapping[str, np.ndarray],
+    head: str = "head",
+) -> int:
+    """Read the number of classes off the bias of the head; 0 where it has none."""
+    for entry in choose_spelling(model, shapes, state_dict):
+        if entry.path == f"params/{head}/bias" and entry.name in state_dict:
+            return state_dict[entry.name].size
+    return 0
+
+
 def import_state_dict(
     model: str, shapes: Any, state_dict: Mapping[str, np.ndarray], source: str
 ) -> dict[str, Any]:
     """Turn a state dict into variables.
 
     Args:
-        model: its name.
-        shapes: its `params` and `batch_stats`, as arrays or shapes.
         state_dict: tensors by PyTorch's names; half precision is widened.
         source: what the file is called in messages.
 
@@ -67,15 +79,11 @@ def import_state_dict(
             f"{source} does not fit --model={model}; nothing was written. Give the "
             f"model that it was saved from, or --num_classes.{lists}"
         )
-    variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
-    for entry in entries:
-        array = state_dict[entry.name].astype(np.float32)
-        *parents, leaf = entry.path.split("/")
-        place = variables
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[leaf] = entry.layout.from_torch(array, entry.shape)
-    return variables
+    arrays = {
+        e.path: e.layout.from_torch(state_dict[e.name].astype(np.float32), e.shape)
+        for e in entries
+    }
+    return {"params": {}, "batch_stats": {}} | unflatten_dict(arrays, sep="/")
 
 
 def export_state_dict(
@@ -84,8 +92,6 @@ def export_state_dict(
     """Turn variables into a state dict, in torchvision's names where it has the model.
 
     Args:
-        model: its name.
-        variables: `params` and `batch_stats`.
         num_batches: what each normalisation's `num_batches_tracked` says.
     """
     flat = flatten_paths(variables)

@@ -1,55 +1,61 @@
-"""A pickle read by a machine that can build tensors and plain containers alone.
+"""A pickle of tensors, read without running anything of it.
 
-Nothing of Python's pickle runs: each instruction of the few that `torch.save` writes
-is done here, and a name in the pickle is looked up in a table of our own, never
-imported. Tensors come out as descriptions; their numbers are read later.
+This is Python's own unpickler, `pickle._Unpickler`, cut to the instructions that
+`torch.save` writes; a name in the pickle is looked up in a table here, never imported.
+Tensors come out as descriptions; their numbers are read later.
+
+The faster `pickle.Unpickler`, in C, is decided against by the test
+`test_no_file_takes_memory_it_does_not_cover[memo]`: ten bytes make it take 2 GB
+(LONG_BINPUT, https://github.com/python/cpython/issues/115952), and no subclass can
+leave out an instruction.
 """
 
-import dataclasses
-import pickletools
+import pickle
+import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import ml_dtypes
+import ml_dtypes  # noqa: F401, it makes bfloat16 known to numpy
 import numpy as np
 
 from cnn.errors import UserError
 
+_DTYPES = (
+    "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint64 uint32 uint16 "
+    "uint8 bool"
+).split()
 _STORAGES = {
-    "Float": np.float32,
-    "Double": np.float64,
-    "Half": np.float16,
-    "BFloat16": ml_dtypes.bfloat16,
-    "Long": np.int64,
-    "Int": np.int32,
-    "Short": np.int16,
-    "Char": np.int8,
-    "Byte": np.uint8,
-    "Bool": np.bool_,
-    "Untyped": np.uint8,
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "UntypedStorage": "uint8",
+    "storage.UntypedStorage": "uint8",
 }
-_DTYPES = {
-    "float32": np.float32,
-    "float64": np.float64,
-    "float16": np.float16,
-    "bfloat16": ml_dtypes.bfloat16,
-    "uint64": np.uint64,
-    "uint32": np.uint32,
-    "uint16": np.uint16,
-    "uint8": np.uint8,
-    "int64": np.int64,
-    "int32": np.int32,
-    "int16": np.int16,
-    "int8": np.int8,
-    "bool": np.bool_,
-}
+_CODES = [
+    getattr(pickle, name)[0]
+    for name in (
+        "PROTO FRAME MARK STOP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG "
+        "LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
+        "BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES EMPTY_DICT EMPTY_LIST "
+        "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINPUT LONG_BINPUT MEMOIZE BINGET "
+        "LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BINPERSID APPEND APPENDS"
+    ).split()
+]
 
 
 class Damaged(Exception):
     """The file does not hold what its form promises."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Storage:
     """Numbers in the file that tensors share: their type, key and count."""
 
@@ -58,7 +64,7 @@ class Storage:
     count: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Tensor:
     """A view of a storage; offset and strides in numbers of `dtype`."""
 
@@ -69,33 +75,22 @@ class Tensor:
     strides: tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Type:
-    """A storage's or a tensor's type, named in the pickle."""
-
-    dtype: np.dtype
-
-
 def _whole(value: Any) -> int:
+    # Without the value in the message: a few bytes can nest gigabytes of text.
     if type(value) is not int or not 0 <= value < 2**62:
-        raise Damaged(f"{value!r} is no size")
+        raise Damaged("a size that is no whole number, or too large a one")
     return value
 
 
 def _rebuild(*arguments: Any) -> Tensor:
     storage, offset, shape, strides = arguments[:4]
-    dtype = arguments[6].dtype if len(arguments) > 6 else None
-    if not isinstance(storage, Storage) or len(shape) != len(strides):
-        raise Damaged("a tensor without storage or strides")
-    if len(shape) > 16:
-        raise Damaged("a tensor of more than 16 dimensions")
-    return Tensor(
-        storage,
-        dtype or storage.dtype,
-        _whole(offset),
-        tuple(map(_whole, shape)),
-        tuple(map(_whole, strides)),
-    )
+    dtype = arguments[6] if len(arguments) > 6 else storage.dtype
+    if not isinstance(storage, Storage) or not isinstance(dtype, np.dtype):
+        raise Damaged("a tensor without a storage or a type")
+    if len(shape) > 16 or len(shape) != len(strides):
+        raise Damaged("a tensor of more than 16 dimensions, or without strides")
+    sizes = [tuple(map(_whole, numbers)) for numbers in (shape, strides)]
+    return Tensor(storage, dtype, _whole(offset), *sizes)
 
 
 def _rebuild_parameter(tensor: Any, *rest: Any) -> Tensor:
@@ -104,147 +99,106 @@ def _rebuild_parameter(tensor: Any, *rest: Any) -> Tensor:
     return tensor
 
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": dict,
+def _make_dict(items: Any = ()) -> dict:
+    """Make what Python 2 wrote as an OrderedDict of a list of pairs."""
+    found: dict = {}
+    for key, value in items:
+        _set_item(found, key, value)
+    if items:
+        # Moved, not copied: a list given a thousand times would fill a thousand.
+        items.clear()
+    return found
+
+
+def _set_item(target: Any, key: Any, value: Any) -> None:
+    # A few bytes make a tuple whose hash takes days, or more of the stack than exists.
+    if type(target) is not dict or isinstance(key, tuple):
+        raise Damaged("items for what is no dictionary, or under a tuple")
+    target[key] = value
+
+
+_NAMES: dict[str, Callable[..., Any] | np.dtype] = {
+    "collections.OrderedDict": _make_dict,
     "torch._utils._rebuild_tensor": _rebuild,
     "torch._utils._rebuild_tensor_v2": _rebuild,
     "torch._utils._rebuild_tensor_v3": _rebuild,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
+    **{f"torch.{name}": np.dtype(name) for name in _DTYPES},
+    **{f"torch.{name}": np.dtype(dtype) for name, dtype in _STORAGES.items()},
 }
-_TYPES = {
-    **{f"torch.{name}Storage": _Type(np.dtype(t)) for name, t in _STORAGES.items()},
-    "torch.storage.UntypedStorage": _Type(np.dtype(np.uint8)),
-    **{f"torch.{name}": _Type(np.dtype(t)) for name, t in _DTYPES.items()},
-}
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
-_VALUES = set(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE "
-    "SHORT_BINUNICODE BINUNICODE8 BINSTRING SHORT_BINSTRING BINBYTES "
-    "SHORT_BINBYTES".split()
-)
-_SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-class _Machine:
-    """The stack, the marks and the memory of one pickle."""
+class _Methods(dict):
+    """The method of each instruction, by its byte; every other byte is refused."""
 
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memory: dict[int, Any] = {}
+    def __missing__(self, byte: int) -> Any:
+        if byte not in pickle._Unpickler.dispatch:
+            raise Damaged("it is no pickle")
+        raise UserError(
+            f"It uses the pickle instruction {chr(byte)!r}, which tensors do not need"
+        )
 
-    def pop(self) -> Any:
-        if self.marks and len(self.stack) <= self.marks[-1]:
-            raise Damaged("its stack is empty")
-        return self.stack.pop()
 
-    def pop_to_mark(self) -> list[Any]:
-        mark = self.marks.pop()
-        values = self.stack[mark:]
-        del self.stack[mark:]
-        return values
+class _Unpickler(pickle._Unpickler):
+    """Makes tensors and plain containers, and nothing else."""
 
-    def push_name(self, name: str) -> None:
-        found = _TYPES.get(name) or _FUNCTIONS.get(name)
+    dispatch = _Methods({code: pickle._Unpickler.dispatch[code] for code in _CODES})
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = _NAMES.get(f"{module}.{name}")
         if found is None:
-            raise UserError(
-                f"{self.where} asks for {name}, which is no tensor; nothing of it was "
-                "run. Save the model's state_dict() alone, or give a .safetensors file"
-            )
-        self.stack.append(found)
+            raise UserError(f"It asks for {module}.{name}, which is no tensor")
+        return found
 
-    def call(self) -> None:
-        arguments, function = self.pop(), self.pop()
-        known = any(function is f for f in _FUNCTIONS.values())
-        if not known or type(arguments) is not tuple:
-            raise Damaged("it calls what is no function")
-        self.stack.append(function(*arguments))
-
-    def load_storage(self) -> None:
-        kind, storage_type, key, _, count, *view = self.pop()
-        if kind != "storage" or not isinstance(storage_type, _Type) or any(view):
+    def persistent_load(self, pid: Any) -> Storage:
+        kind, dtype, key, _, count, *view = pid
+        is_known = kind == "storage" and isinstance(dtype, np.dtype)
+        if not is_known or type(key) is not str or any(view):
             raise Damaged("a storage of unknown form")
-        self.stack.append(Storage(storage_type.dtype, str(key), _whole(count)))
+        return Storage(dtype, key, _whole(count))
 
-    def set_items(self, values: list[Any]) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, dict) or len(values) % 2:
-            raise Damaged("items for what is no dictionary")
-        target.update(zip(values[::2], values[1::2], strict=True))
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _set_item(self.stack[-1], key, value)
 
-    def extend(self, values: list[Any]) -> None:
-        if not isinstance(self.stack[-1], list):
-            raise Damaged("elements for what is no list")
-        self.stack[-1].extend(values)
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            _set_item(self.stack[-1], key, value)
 
-    def do(self, code: str, value: Any) -> None:
-        """Do one instruction."""
-        if code in _VALUES:
-            self.stack.append(value)
-        elif code in _CONSTANTS:
-            self.stack.append(_CONSTANTS[code])
-        elif code in _EMPTY:
-            self.stack.append(_EMPTY[code]())
-        elif code == "MARK":
-            self.marks.append(len(self.stack))
-        elif code == "TUPLE":
-            self.stack.append(tuple(self.pop_to_mark()))
-        elif code in _SHORT_TUPLES:
-            values = [self.pop() for _ in range(_SHORT_TUPLES[code])]
-            self.stack.append(tuple(reversed(values)))
-        elif code in ("BINPUT", "LONG_BINPUT"):
-            self.memory[value] = self.stack[-1]
-        elif code == "MEMOIZE":
-            self.memory[len(self.memory)] = self.stack[-1]
-        elif code in ("BINGET", "LONG_BINGET"):
-            self.stack.append(self.memory[value])
-        elif code == "GLOBAL":
-            self.push_name(value.replace(" ", "."))
-        elif code == "STACK_GLOBAL":
-            name = self.pop()
-            self.push_name(f"{self.pop()}.{name}")
-        elif code == "REDUCE":
-            self.call()
-        elif code == "BINPERSID":
-            self.load_storage()
-        elif code == "SETITEM":
-            item = self.pop()
-            self.set_items([self.pop(), item])
-        elif code == "SETITEMS":
-            self.set_items(self.pop_to_mark())
-        elif code == "APPEND":
-            self.extend([self.pop()])
-        elif code == "APPENDS":
-            self.extend(self.pop_to_mark())
-        elif code == "BUILD":
-            # Attributes, such as a state dict's _metadata: not wanted.
-            self.pop()
-        elif code not in ("PROTO", "FRAME"):
-            raise UserError(
-                f"{self.where} uses the pickle instruction {code}, which tensors do "
-                "not need; nothing of it was run"
-            )
+    def load_build(self) -> None:
+        # Attributes, such as a state dict's _metadata, are not wanted, and Python's
+        # own method would set them on a dtype or a function of ours as well.
+        self.stack.pop()
+
+    dispatch |= {
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.BUILD[0]: load_build,
+    }
 
 
 def read_pickle(file: BinaryIO, where: str) -> Any:
     """Read one pickle of tensors, containers, numbers and text.
 
     Args:
-        file: at the pickle's first byte; left behind its last.
+        file: at the pickle's first byte; left behind its last. Its `read` takes no
+            memory for what the file does not hold, as that of BytesIO and mmap.
         where: what the file is called in messages.
 
     Raises:
         UserError: it asks for anything else, which is not run.
         Damaged: it is cut off or malformed.
     """
-    machine = _Machine(where)
+    malformed = (ValueError, TypeError, LookupError, AttributeError, EOFError)
     try:
-        for opcode, value, _ in pickletools.genops(file):
-            if opcode.name == "STOP":
-                return machine.pop()
-            machine.do(opcode.name, value)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise Damaged(f"its pickle is malformed ({error})") from None
-    raise Damaged("its pickle has no end")
+        # Latin-1 has a letter for every byte that Python 2 wrote as text.
+        return _Unpickler(file, encoding="latin-1").load()
+    except UserError as error:
+        raise UserError(
+            f"{where}: {error}; nothing of it was run. Save the model's state_dict() "
+            "alone, or give a .safetensors file"
+        ) from None
+    except (*malformed, struct.error, pickle.UnpicklingError) as error:
+        name = type(error).__name__
+        raise Damaged(f"its pickle is cut off or malformed ({name})") from None

@@ -1,28 +1,22 @@
-"""How images were scaled for weights that come without a word on it."""
-
-from typing import TYPE_CHECKING
+"""How images were scaled for weights whose file does not say."""
 
 import numpy as np
 
-from cnn import models, options
+from cnn import models, option
+from cnn.data.options import DataOptions
 from cnn.errors import UserError
-
-if TYPE_CHECKING:
-    from cnn.data import DataOptions
 
 Scaling = tuple[tuple[float, ...], tuple[float, ...]]
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def choose_scaling(data: "DataOptions", model: str, channels: int) -> Scaling:
+def choose_scaling(data: DataOptions, model: str, channels: int) -> Scaling:
     """Return mean and std of each channel, as a file's weights were trained with.
 
     Args:
-        data: `scaling`, `mean` and `std` of the person; where those are not given,
+        data: `scaling`, `mean` and `std` of the user; where those are not given,
             colour models for ImageNet have ImageNet's.
-        model: its name.
-        channels: C.
 
     Returns:
         mean [C] and std [C], in the units of images in [0, 1].
@@ -41,7 +35,7 @@ def choose_scaling(data: "DataOptions", model: str, channels: int) -> Scaling:
     for name, given in (("mean", mean), ("std", std)):
         if len(given) not in (1, channels):
             raise UserError(
-                f"--{name}={options.format_value(given)}: give the {channels} numbers "
+                f"--{name}={option.format_value(given)}: give the {channels} numbers "
                 "that the weights were trained with, or --scaling=unit"
             )
     mean, std = (tuple(np.broadcast_to(x, channels).tolist()) for x in (mean, std))

@@ -5,6 +5,7 @@ offsets) and the numbers, without gaps or overlaps.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,7 @@ def _find_entry_problem(entry: Any) -> str:
             return f"{numbers} are no sizes"
     if len(offsets) != 2:
         return f"{offsets} are no two offsets"
-    count = 1
-    for side in shape:
-        count *= side
-    length = count * np.dtype(_DTYPES[entry["dtype"]]).itemsize
+    length = math.prod(shape) * np.dtype(_DTYPES[entry["dtype"]]).itemsize
     if offsets[1] - offsets[0] != length:
         return f"shape {shape} takes {length} bytes, its offsets {offsets} are others"
     return ""

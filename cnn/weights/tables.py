@@ -5,8 +5,8 @@ name, `{1}` is the pattern's first group and `{1-1}` that number less one. A pat
 that names a leaf (`…/scale`) gives the tensor's whole name. The shape, where given, is
 what the tensor is reshaped to there; -1 is whatever is left.
 
-A family lists the spellings that are read; the first is the one that is written:
-torchvision's where torchvision has the model.
+A family lists the spellings that are read, of a model by its name, which only VGG's
+needs; the first is the one that is written: torchvision's where it has the model.
 """
 
 import re
@@ -22,13 +22,11 @@ OWN: Spelling = [(r"(.+)", "{1}")]
 
 def list_own(model: str) -> list[Spelling]:
     """List the spelling of models that no PyTorch library has."""
-    del model
     return [OWN]
 
 
 def list_resnet(model: str) -> list[Spelling]:
     """List the spelling of ResNet, ResNeXt and wide ResNet; timm's is the same."""
-    del model
     block = r"stage(\d+)_block(\d+)/"
     return [
         [
@@ -57,7 +55,6 @@ def list_cifar_resnet(model: str) -> list[Spelling]:
 
 def list_wide_resnet(model: str) -> list[Spelling]:
     """List the spelling of github.com/xternalz/WideResNet-pytorch."""
-    del model
     block, there = r"stage(\d+)_block(\d+)/", "block{1}.layer.{2-1}."
     return [
         [
@@ -73,7 +70,6 @@ def list_wide_resnet(model: str) -> list[Spelling]:
 
 def list_alexnet(model: str) -> list[Spelling]:
     """List torchvision's spelling of AlexNet."""
-    del model
     places = {"stage1": 0, "stage2": 3, "stage3": 6, "stage4": 8, "stage5": 10}
     convs = [(f"{name}_conv", f"features.{i}") for name, i in places.items()]
     dense = [("dense1", "1"), ("dense2", "4"), ("head", "6")]
@@ -110,7 +106,6 @@ def list_densenet(model: str) -> list[Spelling]:
 
     The published files write `denselayer1.norm.1` for `denselayer1.norm1`.
     """
-    del model
     rest: Spelling = [
         ("stem", "features.conv0"),
         ("stem_norm", "features.norm0"),
@@ -125,7 +120,6 @@ def list_densenet(model: str) -> list[Spelling]:
 
 def list_squeezenet(model: str) -> list[Spelling]:
     """List torchvision's spelling of SqueezeNet 1.1."""
-    del model
     places = ((3, 4), (6, 7), (9, 10, 11, 12))
     rules: Spelling = [("stem", "features.0"), ("head", "classifier.1")]
     for stage, stage_places in enumerate(places, start=1):
@@ -136,15 +130,7 @@ def list_squeezenet(model: str) -> list[Spelling]:
 
 def list_mobilenet(model: str) -> list[Spelling]:
     """List the spellings of MobileNet v2, torchvision's and timm's."""
-    del model
-    rules: Spelling = [
-        ("stem", "features.0.0"),
-        ("stem_norm", "features.0.1"),
-        ("last_conv", "features.18.0"),
-        ("last_norm", "features.18.1"),
-        ("head", "classifier.1"),
-    ]
-    place = 0
+    rules, place = _list_torchvision_ends(18), 0
     for stage, (expansion, *_, depth) in enumerate(inverted_residual.MOBILENET_V2, 1):
         for number in range(1, depth + 1):
             ours, place = f"stage{stage}_block{number}/", place + 1
@@ -160,23 +146,14 @@ def list_mobilenet(model: str) -> list[Spelling]:
 
 def list_efficientnet(model: str) -> list[Spelling]:
     """List the spellings of EfficientNet, torchvision's and timm's."""
-    del model
-    rules: Spelling = [
-        ("stem", "features.0.0"),
-        ("stem_norm", "features.0.1"),
-        ("last_conv", "features.8.0"),
-        ("last_norm", "features.8.1"),
-        ("head", "classifier.1"),
-    ]
+    rules = _list_torchvision_ends(8)
     for first, names in (
         ("1", ["depthwise", "excite", "project"]),
         (r"\d", ["expand", "depthwise", "excite", "project"]),
     ):
         for i, name in enumerate(names):
-            ours, there = (
-                rf"stage({first})_block(\d+)/",
-                f"features.{{1}}.{{2-1}}.block.{i}",
-            )
+            ours = rf"stage({first})_block(\d+)/"
+            there = f"features.{{1}}.{{2-1}}.block.{i}"
             if name == "excite":
                 rules.append((ours + "excite/squeeze", there + ".fc1"))
                 rules.append((ours + "excite/excite", there + ".fc2"))
@@ -184,6 +161,17 @@ def list_efficientnet(model: str) -> list[Spelling]:
                 rules.append((f"{ours}{name}_conv", there + ".0"))
                 rules.append((f"{ours}{name}_norm", there + ".1"))
     return [rules, _list_timm_inverted_residual()]
+
+
+def _list_torchvision_ends(last: int) -> Spelling:
+    """List what comes before and after the blocks, at the places 1 to `last` - 1."""
+    return [
+        ("stem", "features.0.0"),
+        ("stem_norm", "features.0.1"),
+        ("last_conv", f"features.{last}.0"),
+        ("last_norm", f"features.{last}.1"),
+        ("head", "classifier.1"),
+    ]
 
 
 def _list_timm_inverted_residual() -> Spelling:
@@ -211,7 +199,6 @@ def _list_timm_inverted_residual() -> Spelling:
 
 def list_convnext(model: str) -> list[Spelling]:
     """List the spellings of ConvNeXt, torchvision's and timm's."""
-    del model
     torchvision: Spelling = [
         ("stem", "features.0.0"),
         ("stem_norm", "features.0.1"),

@@ -5,6 +5,7 @@ length does not cover.
 """
 
 import io
+import mmap
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,17 +37,18 @@ def load_torch_file(path: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: it is truncated or damaged, or asks for anything but tensors.
     """
-    size = path.stat().st_size
-    try:
-        with open(path, "rb") as file:
-            is_zip = file.read(4) == b"PK\x03\x04"
-            file.seek(0)
-            read = _read_zip if is_zip else _read_legacy
-            return read(file, str(path), size)
-    except (Damaged, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise UserError(
-            f"{path} is truncated or no PyTorch file: {error}; copy it again"
-        ) from None
+    malformed = (OSError, RuntimeError, ValueError, OverflowError, EOFError)
+    with open(path, "rb") as file:
+        try:
+            if file.read(4) == b"PK\x03\x04":
+                return _read_zip(file, str(path), path.stat().st_size)
+            # A map is cut at the file's end before memory is taken for what is asked.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return _read_legacy(content, str(path))
+        except (Damaged, zipfile.BadZipFile, *malformed) as error:
+            raise UserError(
+                f"{path} is truncated or no PyTorch file: {error}; copy it again"
+            ) from None
 
 
 def _read_zip(file: io.BufferedReader, where: str, size: int) -> dict[str, np.ndarray]:
@@ -54,7 +56,10 @@ def _read_zip(file: io.BufferedReader, where: str, size: int) -> dict[str, np.nd
     infos = {info.filename: info for info in archive.infolist()}
     if sum(info.file_size for info in infos.values()) > size:
         raise Damaged("its records are longer than the file")
-    if any(info.compress_type != zipfile.ZIP_STORED for info in infos.values()):
+    if any(
+        info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size
+        for info in infos.values()
+    ):
         raise Damaged("its records are compressed, which PyTorch's are not")
     pickles = [name for name in infos if name.endswith("data.pkl")]
     if len(pickles) != 1:
@@ -72,22 +77,23 @@ def _read_zip(file: io.BufferedReader, where: str, size: int) -> dict[str, np.nd
     return _collect(found, read_storage, order == b"big", where)
 
 
-def _read_legacy(
-    file: io.BufferedReader, where: str, size: int
-) -> dict[str, np.ndarray]:
+def _read_legacy(file: mmap.mmap, where: str) -> dict[str, np.ndarray]:
     if read_pickle(file, where) != _LEGACY_MAGIC:
         raise Damaged("it does not begin as PyTorch's files do")
     if read_pickle(file, where) != _LEGACY_VERSION:
         raise Damaged("its version is unknown")
-    is_big = not read_pickle(file, where).get("little_endian", True)
-    found = read_pickle(file, where)
-    keys = read_pickle(file, where)
+    system, found, keys = (read_pickle(file, where) for _ in range(3))
+    if not isinstance(system, dict) or not isinstance(keys, list):
+        raise Damaged("it does not say whose numbers it holds")
+    is_big = not system.get("little_endian", True)
     itemsizes = {s.key: s.dtype.itemsize for s in _list_storages(found)}
     contents: dict[str, bytes] = {}
     for key in keys:
+        if type(key) is not str:
+            raise Damaged("a storage without a name")
         count = int.from_bytes(file.read(8), "big" if is_big else "little")
         length = count * itemsizes.get(key, 1)
-        if length > size - file.tell():
+        if length > len(file) - file.tell():
             raise Damaged(f"storage {key} is cut off")
         contents[key] = file.read(length)
 

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import augment, steps
+from cnn.augment import pipeline
+from cnn.augment.options import AugmentOptions
+from cnn.augment.pipeline import average_views
 from cnn.config import make_config
 from cnn.errors import UserError
+from cnn.training import steps
 
 IMAGES = np.random.default_rng(4).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
 IDS = np.arange(6, dtype=np.int32) * 7
@@ -36,20 +39,20 @@ EVERYTHING = {
 
 def vary(flags, images=IMAGES, ids=IDS, epoch=0, size=0, seed=0):
     config = make_config(flags | {"seed": seed})
-    numbers, options = config.make_hyperparameters(), config.make_static().augment
+    numbers, options = config.make_numbers(), config.make_static().augment
     batch = {"images": jnp.asarray(images), "ids": jnp.asarray(ids)}
-    return np.asarray(augment.augment_images(options, numbers, epoch, batch, size))
+    return np.asarray(pipeline.augment_images(options, numbers, epoch, batch, size))
 
 
 def test_nothing_asked_for_is_nothing_done():
     config = make_config({})
-    numbers, options = config.make_hyperparameters(), config.augment
+    numbers, options = config.make_numbers(), config.augment
 
     def run(images, targets):
         batch = {"images": images}
-        batch = augment.repeat_examples(options, batch)
-        images = augment.augment_images(options, numbers, 0, batch)
-        return augment.mix_batch(options, numbers, 0, batch, images, targets)
+        batch = pipeline.repeat_examples(options, batch)
+        images = pipeline.augment_images(options, numbers, 0, batch)
+        return pipeline.mix_batch(options, numbers, 0, batch, images, targets)
 
     targets = np.eye(6, dtype=np.float32)
     assert not jax.make_jaxpr(run)(IMAGES, targets).eqns
@@ -66,22 +69,22 @@ def test_every_strength_is_traced():
     @jax.jit
     def run(numbers, epoch):
         batch = {"images": jnp.asarray(IMAGES), "ids": jnp.asarray(IDS)}
-        images = augment.augment_images(options, numbers, epoch, batch)
+        images = pipeline.augment_images(options, numbers, epoch, batch)
         floats = images.astype(jnp.float32) / 255
         targets = jnp.eye(6)
-        return augment.mix_batch(options, numbers, epoch, batch, floats, targets)
+        return pipeline.mix_batch(options, numbers, epoch, batch, floats, targets)
 
-    images, targets = run(config.make_hyperparameters(), 0)
+    images, targets = run(config.make_numbers(), 0)
     assert np.isfinite(images).all()
     np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
-    assert np.any(run(config.make_hyperparameters(), 1)[0] != images)
+    assert np.any(run(config.make_numbers(), 1)[0] != images)
     for name, value in EVERYTHING.items():
         if isinstance(value, str):
             continue
         factor = 20 if name.endswith("alpha") else 2
         changed = make_config(EVERYTHING | {name: value * factor})
         assert changed.make_static().augment == options
-        other, _ = run(changed.make_hyperparameters(), 0)
+        other, _ = run(changed.make_numbers(), 0)
         assert np.any(other != images), name
     assert run._cache_size() == 1
 
@@ -136,13 +139,13 @@ def test_alternating_flip_needs_no_luck():
 
 
 def test_repeats_are_varied_each_on_its_own():
-    options = augment.AugmentOptions(augment_repeats=3)
+    options = AugmentOptions(augment_repeats=3)
     batch = {"images": jnp.asarray(IMAGES), "ids": jnp.asarray(IDS)}
-    repeated = augment.repeat_examples(options, batch)
+    repeated = pipeline.repeat_examples(options, batch)
     np.testing.assert_array_equal(repeated["ids"], np.tile(IDS, 3))
     np.testing.assert_array_equal(repeated["copies"], np.repeat(np.arange(3), 6))
-    numbers = make_config({"crop_padding": 3}).make_hyperparameters()
-    found = np.asarray(augment.augment_images(options, numbers, 0, repeated))
+    numbers = make_config({"crop_padding": 3}).make_numbers()
+    found = np.asarray(pipeline.augment_images(options, numbers, 0, repeated))
     first = vary({"crop_padding": 3})
     np.testing.assert_array_equal(found[:6], first)
     assert np.any(found[6:12] != first) and np.any(found[12:] != found[6:12])
@@ -151,11 +154,13 @@ def test_repeats_are_varied_each_on_its_own():
 @pytest.mark.parametrize("name", ["mixup_alpha", "cutmix_alpha"])
 def test_mixing_ends_with_its_epoch(name):
     config = make_config({name: 1.0, "mixing_until_epoch": 2})
-    numbers, batch = config.make_hyperparameters(), {"ids": jnp.asarray(IDS)}
+    numbers, batch = config.make_numbers(), {"ids": jnp.asarray(IDS)}
     images, targets = IMAGES / np.float32(255), np.eye(6, dtype=np.float32)
 
     def run(epoch):
-        return augment.mix_batch(config.augment, numbers, epoch, batch, images, targets)
+        return pipeline.mix_batch(
+            config.augment, numbers, epoch, batch, images, targets
+        )
 
     assert np.any(run(0)[1] != targets) and np.any(run(1)[1] != targets)
     for found, given in zip(run(2), (images, targets), strict=True):
@@ -173,7 +178,7 @@ def test_views_average_probabilities():
     views = {"none": crops[:1], "flip": [crops[0], crops[0][:, :, ::-1]]}
     views["crops"] = [*crops, *(crop[:, :, ::-1] for crop in crops)]
     for tta, images in views.items():
-        found = augment.average_views(predict, jnp.asarray(IMAGES), tta, 5)
+        found = average_views(predict, jnp.asarray(IMAGES), tta, 5)
         each = [jax.nn.softmax(predict(x)) for x in images]
         np.testing.assert_allclose(
             jax.nn.softmax(found), np.mean(each, axis=0), atol=1e-5
@@ -191,7 +196,7 @@ def test_shifted_views_average_logits():
     views = [around[:, t : t + size, t : t + size] for t in (1, 0, 2)]
     views += [view[:, :, ::-1] for view in views]
     each = np.stack([predict(view) for view in views])
-    found = augment.average_views(predict, jnp.asarray(IMAGES), "shifts")
+    found = average_views(predict, jnp.asarray(IMAGES), "shifts")
     shares = np.array([2, 1, 1, 2, 1, 1])[:, None, None] / 8
     np.testing.assert_allclose(found, (shares * each).sum(0), rtol=1e-4, atol=1e-4)
 
@@ -223,42 +228,44 @@ def test_shifted_views_average_logits():
 def test_mistakes_are_named(flags, words):
     with pytest.raises(UserError) as caught:
         config = make_config(flags)
-        augment.check(config.augment, (8, 8, 1), config.data.image_size)
+        pipeline.check(config.augment, (8, 8, 1), config.data.image_size)
     assert words in str(caught.value)
 
 
 def test_defaults_and_everything_pass_the_check():
     for flags in ({}, EVERYTHING):
-        augment.check(make_config(flags).augment, (8, 8, 3))
+        pipeline.check(make_config(flags).augment, (8, 8, 3))
 
 
-def test_the_step_varies_its_batch_by_epoch(make_task, make_numbers, start, make_batch):
+def test_the_step_varies_its_batch_by_epoch(
+    make_structure, make_numbers, start, make_batch
+):
     flags = {"crop_padding": 2, "flip_probability": 0.5, "mixup_alpha": 0.4}
     options = make_config(flags).make_static().augment
-    task, numbers = make_task({"augment": options}), make_numbers(**flags)
+    structure, numbers = make_structure({"augment": options}), make_numbers(**flags)
     batch, run = make_batch(8), jax.jit(steps.train_step, static_argnums=0)
-    before, losses = start(task, numbers), []
+    before, losses = start(structure, numbers), []
     for step in (0, 1, 3):  # three steps an epoch
         state = before.replace(step=jnp.int32(step))
-        losses.append(float(run(task, state, batch, numbers)[2]["loss"]))
-    plain = run(make_task(), before, batch, make_numbers())[2]["loss"]
+        losses.append(float(run(structure, state, batch, numbers)[2]["loss"]))
+    plain = run(make_structure(), before, batch, make_numbers())[2]["loss"]
     assert losses[0] == losses[1] != losses[2] and plain not in losses
     order = np.arange(8)[::-1]
     turned = {name: np.asarray(x)[order] for name, x in batch.items()}
     calm = {"crop_padding": 2, "flip_probability": 0.5}
-    task = make_task({"augment": make_config(calm).make_static().augment})
-    one = run(task, before, batch, make_numbers(**calm))[2]["loss"]
-    other = run(task, before, turned, make_numbers(**calm))[2]["loss"]
+    structure = make_structure({"augment": make_config(calm).make_static().augment})
+    one = run(structure, before, batch, make_numbers(**calm))[2]["loss"]
+    other = run(structure, before, turned, make_numbers(**calm))[2]["loss"]
     assert one == pytest.approx(float(other), rel=1e-6)
 
 
-def test_repeats_in_the_step_count(make_task, make_numbers, start, make_batch):
-    options = dataclasses.replace(augment.AugmentOptions(), augment_repeats=2)
-    task, numbers = make_task({"augment": options}), make_numbers()
-    state = start(task, numbers)
+def test_repeats_in_the_step_count(make_structure, make_numbers, start, make_batch):
+    options = dataclasses.replace(AugmentOptions(), augment_repeats=2)
+    structure, numbers = make_structure({"augment": options}), make_numbers()
+    state = start(structure, numbers)
     run = jax.jit(steps.train_step, static_argnums=0)
-    twice, sums, _ = run(task, state, make_batch(4), numbers)
-    once, _, _ = run(make_task(), state, make_batch(4), numbers)
+    twice, sums, _ = run(structure, state, make_batch(4), numbers)
+    once, _, _ = run(make_structure(), state, make_batch(4), numbers)
     assert sums["count"] == 8
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6),

@@ -7,7 +7,7 @@ import pytest
 
 from cnn import keys
 from cnn.augment import policies
-from cnn.augment.tables import AUTOAUGMENT, OPERATIONS, SPACES
+from cnn.augment.policies import AUTOAUGMENT, OPERATIONS, SPACES
 
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "augmentations.npz")
 IMAGES = GOLDEN["images"]

@@ -5,9 +5,10 @@ import jax
 import numpy as np
 import pytest
 
-from cnn import devices
-from cnn.data import DataOptions, chunks
+from cnn.data import chunks
+from cnn.data.options import DataOptions
 from cnn.errors import UserError
+from cnn.runtime import devices
 
 POSITIONS = np.random.default_rng(0).permutation(44).astype(np.int32).reshape(11, 4)
 
@@ -120,26 +121,26 @@ def test_mistakes_in_reading_reach_the_caller(make_images, mesh):
     ],
 )
 def test_where_images_lie(make_images, mesh, monkeypatch, memory, resident, expected):
-    monkeypatch.setattr(chunks, "get_device_memory", lambda mesh: memory)
+    monkeypatch.setattr(devices, "get_device_memory", lambda mesh: memory)
     loader = make_loader(make_images(44), resident, mesh)
     assert loader.is_resident == expected
     assert len(loader) == 44 and loader.image_shape == (8, 8, 1)
 
 
 def test_always_refuses_what_cannot_fit(make_images, mesh, monkeypatch):
-    monkeypatch.setattr(chunks, "get_device_memory", lambda mesh: 44 * 64 - 1)
+    monkeypatch.setattr(devices, "get_device_memory", lambda mesh: 44 * 64 - 1)
     with pytest.raises(UserError, match="--resident=never"):
         make_loader(make_images(44), "always", mesh)
 
 
 def test_memory_of_the_machine_is_known(mesh):
-    assert chunks.get_device_memory(mesh) > 2**28
+    assert devices.get_device_memory(mesh) > 2**28
 
 
 def test_devices_of_a_cpu_share_its_memory():
     """What every device holds whole lies there as often."""
     one, both = (
-        chunks.get_device_memory(devices.make_mesh(f"data:{n}")) for n in (1, 2)
+        devices.get_device_memory(devices.make_mesh(f"data:{n}")) for n in (1, 2)
     )
     assert both == one // 2
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cnn.data import DataOptions, load_dataset
+from cnn.data import load_dataset
+from cnn.data.options import DataOptions
 from cnn.errors import UserError
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cnn import data, options
+from cnn import data, option
 from cnn.data import images
 from cnn.errors import UserError
 
@@ -15,7 +15,7 @@ def read(part):
 
 
 def test_defaults_are_within_their_ranges():
-    options.check(data.DataOptions())
+    option.check(data.DataOptions())
 
 
 def test_take_composes_and_reads_from_the_first_set():
@@ -25,7 +25,8 @@ def test_take_composes_and_reads_from_the_first_set():
     assert part.labels.tolist() == [6, 8]
 
 
-def test_in_memory_reads_once():
+def test_in_memory_reads_once(monkeypatch):
+    monkeypatch.setattr(images, "_CHUNK", 4)
     calls = []
 
     def read_counted(positions):
@@ -33,7 +34,7 @@ def test_in_memory_reads_once():
         return np.asarray(positions, np.uint8).reshape(-1, 1, 1, 1)
 
     lazy = images.Images(np.arange(10, dtype=np.int32), (1, 1, 1), read_counted)
-    part = lazy.in_memory(chunk=4)
+    part = lazy.in_memory()
     assert calls == [4, 4, 2] and part.decoded
     assert read(part).ravel().tolist() == list(range(10)) and len(calls) == 3
 

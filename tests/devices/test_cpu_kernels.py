@@ -4,16 +4,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cnn import devices
-from cnn.devices.kernels import LEAST_MACS
 from cnn.errors import UserError
+from cnn.runtime import devices, xla
+from cnn.runtime.xla import LEAST_MACS
 
 ONEDNN = "xla_cpu_experimental_onednn_custom_call"
 
 
 def choose(kernels, mesh="data:1", macs=0.0):
     """Choose for some of the suite's two devices."""
-    return devices.choose_compiler_options(kernels, devices.make_mesh(mesh), macs)
+    mesh = devices.make_mesh(mesh)
+    return dict(xla.choose_compiler_options(kernels, mesh, macs))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import devices
-from cnn.devices import DeviceOptions
 from cnn.errors import UserError
+from cnn.runtime import devices, xla
+from cnn.runtime.options import DeviceOptions
 
 CACHE = (
     "jax_enable_compilation_cache",
@@ -24,7 +24,7 @@ def configure(monkeypatch):
     """Return `configure`, whose settings are put back afterwards."""
     before = {name: getattr(jax.config, name) for name in CACHE}
     monkeypatch.setenv("XLA_FLAGS", "")
-    yield devices.configure
+    yield xla.configure
     for name, value in before.items():
         jax.config.update(name, value)
 
@@ -32,7 +32,7 @@ def configure(monkeypatch):
 @pytest.mark.parametrize("version", ["0.4.38", "0.10.2", "0.11.1", "0.11"])
 def test_old_jax_is_refused_with_the_remedy(version):
     with pytest.raises(UserError) as caught:
-        devices.check_jax_version(version)
+        xla.check_jax_version(version)
     message = str(caught.value)
     assert f"jax {version} is too old" in message
     assert "wrong sums" in message and "pip install -r requirements.txt" in message
@@ -40,11 +40,11 @@ def test_old_jax_is_refused_with_the_remedy(version):
 
 @pytest.mark.parametrize("version", ["0.11.2", "0.12.0", "0.12.0.1", "1.0.0"])
 def test_new_jax_is_taken(version):
-    devices.check_jax_version(version)
+    xla.check_jax_version(version)
 
 
 def test_this_jax_is_taken():
-    devices.check_jax_version()
+    xla.check_jax_version()
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
@@ -57,16 +57,16 @@ def test_flags_of_the_user_are_kept(configure, monkeypatch, deterministic):
 
 
 def test_a_flag_of_the_user_takes_the_place_of_ours():
-    ours = devices.merge_flags("").split()
+    ours = xla.merge_flags("").split()
     names = [flag.partition("=")[0] for flag in ours]
-    merged = devices.merge_flags(f"{names[1]}=CPU_OPT_PRESET_DEFAULT").split()
+    merged = xla.merge_flags(f"{names[1]}=CPU_OPT_PRESET_DEFAULT").split()
     assert merged == [f"{names[1]}=CPU_OPT_PRESET_DEFAULT", ours[0]]
 
 
 def test_xla_knows_our_flags():
     """It ends a process that names another."""
     script = "import jax; jax.numpy.ones(2).block_until_ready()"
-    environment = os.environ | {"XLA_FLAGS": devices.merge_flags("", True)}
+    environment = os.environ | {"XLA_FLAGS": xla.merge_flags("", True)}
     ended = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
     assert ended.returncode == 0
 

@@ -4,15 +4,24 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from fixtures_runs import TINY, make_flags, read_lines, run_main, start_main, train_run
+from fixtures_runs import (
+    TINY,
+    make_flags,
+    make_setup,
+    read_lines,
+    run_main,
+    start_main,
+    train_run,
+)
 from jax.sharding import PartitionSpec
 
-from cnn import config as config_module
-from cnn import devices, train
 from cnn.errors import UserError
-from cnn.interrupt import Stop
-from cnn.progress import Terminal
-from cnn.run import Run
+from cnn.runtime import devices
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.options import ProfileOptions
+from cnn.runtime.profiling import Profiler
+from cnn.training import progress
+from cnn.training.epoch import Pace
 
 WIDE = TINY | {"widths": (16, 32), "epochs": 4, "train_examples": 180}
 WIDE |= {"batch_size": 32, "optimizer": "adamw", "learning_rate": 0.01}
@@ -71,15 +80,14 @@ def test_pieces_of_a_batch_must_divide():
 
 
 def test_state_stays_split_while_it_trains(tmp_path):
-    options = config_module.load_preset("digits"), WIDE, {"mesh": "data:1,model:2"}
-    config = config_module.make_config(*options)
-    run = Run(config, tmp_path, Terminal(), Stop())
-    run.restore()
-    for _ in train.iterate_calls(run, 1):
-        break
+    options = WIDE, {"mesh": "data:1,model:2"}
+    setup = make_setup(*options)
+    run = progress.begin(setup)
+    profiler = Profiler(ProfileOptions(), 0)
+    next(progress.take_epoch(setup, run, Stop(), Pace(), profiler, 1))
     kernels = [run.state.params["stage2_conv"], run.state.ema["params"]["stage2_conv"]]
     moments = [x for x in jax.tree.leaves(run.state.opt_state) if x.ndim == 4]
-    split = [x for x in moments if x.size >= devices.mesh.LEAST_SPLIT]
+    split = [x for x in moments if x.size >= devices.LEAST_SPLIT]
     assert len(split) == 2
     for leaf in [kernel["kernel"] for kernel in kernels] + split:
         assert leaf.shape == (3, 3, 16, 32)

@@ -1,5 +1,6 @@
 """Several real processes on one machine train one run, and end together."""
 
+import contextlib
 import os
 import re
 import signal
@@ -11,9 +12,10 @@ import jax
 import pytest
 from fixtures_runs import TINY, make_flags, read_lines, run_main, start_main
 
-from cnn import interrupt, train
-from cnn.devices import processes
+from cnn import train
 from cnn.errors import UserError
+from cnn.runtime import interrupt, processes
+from cnn.runtime.interrupt import Stop
 
 LONG = TINY | {"epochs": 4}
 SIGUSR1 = 128 + signal.SIGUSR1
@@ -89,16 +91,17 @@ def test_process_that_fails_leaves_before_it_waits(monkeypatch, error):
         raise error
 
     terminal = SimpleNamespace(start_bar=note("start"), stop_bar=note("stop"))
-    run = SimpleNamespace(terminal=terminal, total_steps=5, step=0)
     log, writer = (
         SimpleNamespace(close=note("close")),
         SimpleNamespace(wait=note("wait")),
     )
+    outputs = train.Outputs(terminal, log, writer, contextlib.nullcontext())
+    setup, progress = SimpleNamespace(total_steps=5), SimpleNamespace(step=0)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(processes, "leave", order.append)
-    monkeypatch.setattr(train, "_train_or_save", fail)
     with pytest.raises(type(error)):
-        train._run_to_the_end(run, log, writer)
+        with train._closing(setup, progress, outputs, Stop()):
+            fail()
     assert order == ["start", "stop", "close", error, "wait"]
 
 
@@ -135,7 +138,7 @@ def test_no_environment_tells_of_processes(tmp_path):
     process = start_main("--distributed=auto", f"--workdir={tmp_path / 'run'}")
     codes, told = finish([process])
     assert codes == [2]
-    assert "no Slurm, Open MPI, Kubernetes or TPU pod tells of processes" in told[0]
+    assert "no Slurm, Open MPI, Kubernetes or TPU pod started this process" in told[0]
 
 
 @pytest.fixture
@@ -228,7 +231,7 @@ def test_killed_process_ends_the_others(tmp_path, killed):
     flags = [f"--workdir={directory}", *make_flags(options)]
     alone = start_main(*flags, devices=1)
     first = alone.stdout.readline()
-    assert re.match(r"going on from step [1-9]\d* of 20000", first), first
+    assert re.match(r"resumed at step [1-9]\d* of 20000", first), first
     alone.kill()
     finish([alone])
 

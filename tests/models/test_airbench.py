@@ -11,12 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import models, steps
+from cnn import models
 from cnn.config import make_config
 from cnn.models import airbench
+from cnn.models.variables import create_variables, flatten_paths
 from cnn.ops import convolution
-from cnn.state import create_variables, flatten_paths, make_state
-from cnn.transfer import freezing, merge, rates
+from cnn.optim import freezing, layer_rates
+from cnn.optim.optimizer import Rule
+from cnn.training import steps
+from cnn.training.state import make_state
+from cnn.transfer import merge
 
 FOLDER = Path(__file__).parent.parent / "golden"
 GOLDEN = json.loads((FOLDER / "airbench.json").read_text())
@@ -71,31 +75,31 @@ def make_variables(maker, model):
 def test_network_and_steps_equal_pytorch(maker):
     config = make_config(FLAT)
     model = models.create_model(config.model, 10)
-    variables, numbers = make_variables(maker, model), config.make_hyperparameters()
+    variables, numbers = make_variables(maker, model), config.make_numbers()
     params = list(flatten_paths(variables["params"]))
     trained = frozenset(params) - {"stem/kernel"}
     norms = [p.rpartition("/")[0] for p in flatten_paths(variables["batch_stats"])]
-    task = steps.Task(
+    rates = layer_rates.make_rates(
+        [r".*norm\d/bias"], ["stem", "stage1", "stage2", "stage3", "head"], params
+    )
+    static, phase = config.make_static(), freezing.Phase(0, trained, frozenset(norms))
+    structure = steps.Structure(
         model=model,
         num_classes=10,
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
-        optimizer=config.make_static().optimizer,
-        phase=freezing.Phase(0, trained, frozenset(norms)),
-        rates=rates.make_rates(
-            [r".*norm\d/bias"], ["stem", "stage1", "stage2", "stage3", "head"], params
-        ),
+        rule=Rule(static.optimizer, static.schedule, phase, rates),
     )
     images = maker.draw_pixels()
     ids = np.arange(len(images), dtype=np.int32)
     batch = {"images": images, "labels": ids % 10, "ids": ids}
-    logits = jax.jit(steps.predict_step, static_argnums=0)(task, variables, images)
+    logits = jax.jit(steps.predict_step, static_argnums=0)(structure, variables, images)
     np.testing.assert_allclose(logits, GOLDEN["logits"], rtol=1e-4, atol=1e-5)
-    state = make_state(variables, task.optimizer, numbers, trained)
+    state = make_state(structure.rule, numbers, variables)
     step, losses = jax.jit(steps.train_step, static_argnums=0), []
     for _ in GOLDEN["losses"]:
-        state, _, record = step(task, state, batch, numbers)
-        losses.append(float(record["loss"]))
+        state, _, step_metrics = step(structure, state, batch, numbers)
+        losses.append(float(step_metrics["loss"]))
     np.testing.assert_allclose(losses, GOLDEN["losses"], rtol=1e-4)
     after = flatten_paths(state.params)
     for path, norm in GOLDEN["norms"].items():

@@ -8,8 +8,8 @@ import dataclasses
 import pytest
 
 from cnn import models
-from cnn.describe import describe_model
-from cnn.models import ModelOptions
+from cnn.models.options import ModelOptions
+from cnn.models.summary import describe_model
 
 # model: (parameters, batch statistics, 1e9 multiply-accumulates), 1000 classes
 IMAGENET = {

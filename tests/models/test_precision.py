@@ -6,28 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from every_model import LARGER, find_size, mark_slow
 
-from cnn import steps
-from cnn.state import create_state, flatten_paths
+from cnn.models.variables import flatten_paths
+from cnn.training import steps
+from cnn.training.state import create_state
 
-# The smallest of each family, and an image size that it takes.
-FAMILIES = {
-    "logistic_regression": 8,
-    "mlp": 8,
-    "simple_cnn": 8,
-    "sliding_regression": 8,
-    "locally_connected": 8,
-    "alexnet": 63,
-    "vgg11_bn": 32,
-    "resnet18": 8,
-    "resnet20": 8,
-    "wrn_10_1": 8,
-    "densenet121": 32,
-    "squeezenet1_1": 33,
-    "mobilenet_v2": 32,
-    "efficientnet_b0": 32,
-    "convnext_tiny": 32,
-}
 FLOAT32 = jnp.dtype("float32")
 
 
@@ -53,13 +37,14 @@ def list_softmax(equations):
     return [e for e in equations if e.invars and e.invars[0].aval.shape == (4, 4)]
 
 
-def trace(make_task, make_numbers, name, wrap=lambda function: function):
-    """Trace a training step; returns its equations, new state and layer types."""
+def trace(make_structure, make_numbers, name):
+    """Trace a training step; return its equations, new state, sums and metrics, and
+    the type of what each layer returns."""
     numbers = make_numbers(ema_decay=0.9, optimizer="adam", dropout_rate=0.5)
     options = {"optimizer": "adam", "ema_decay": 0.9}
-    task = make_task(model=name, dtype=jnp.bfloat16, **options)
-    shape = (FAMILIES[name], FAMILIES[name], 3)
-    create = functools.partial(create_state, task.model, shape, task.optimizer)
+    structure = make_structure(model=name, dtype=jnp.bfloat16, **options)
+    shape = (find_size(name), find_size(name), 3)
+    create = functools.partial(create_state, structure.model, shape, structure.rule)
     state = jax.eval_shape(create, numbers)
     batch = {
         "images": jax.ShapeDtypeStruct((4, *shape), jnp.uint8),
@@ -76,17 +61,17 @@ def trace(make_task, make_numbers, name, wrap=lambda function: function):
 
     def step(state, batch, numbers):
         with nn.intercept_methods(note):
-            return steps.train_step(task, state, batch, numbers)
+            return steps.train_step(structure, state, batch, numbers)
 
-    closed, (after, sums, record) = jax.make_jaxpr(step, return_shape=True)(
+    closed, (after, *results) = jax.make_jaxpr(step, return_shape=True)(
         state, batch, numbers
     )
-    return list_equations(closed.jaxpr), after, (sums, record), made
+    return list_equations(closed.jaxpr), after, results, made
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_layers_are_bfloat16_and_the_rest_float32(make_task, make_numbers, name):
-    equations, after, results, made = trace(make_task, make_numbers, name)
+@pytest.mark.parametrize("name", mark_slow(LARGER))
+def test_layers_are_bfloat16_and_the_rest_float32(make_structure, make_numbers, name):
+    equations, after, results, made = trace(make_structure, make_numbers, name)
     # Activations: what every layer and block returns.
     assert set(made.values()) == {jnp.dtype("bfloat16")}, made
     products = list_types(equations, ("conv_general_dilated",))
@@ -99,12 +84,12 @@ def test_layers_are_bfloat16_and_the_rest_float32(make_task, make_numbers, name)
     assert list_types(list_softmax(equations), ("exp",)) == {FLOAT32}
 
 
-def test_a_softmax_in_bfloat16_would_be_seen(make_task, make_numbers, monkeypatch):
+def test_a_softmax_in_bfloat16_would_be_seen(make_structure, make_numbers, monkeypatch):
     def low(logits, targets):
         logs = jax.nn.log_softmax(logits.astype(jnp.bfloat16))
         return -jnp.sum(targets * logs, axis=-1).astype(jnp.float32)
 
-    monkeypatch.setattr(steps.losses, "cross_entropy", low)
-    equations, *_ = trace(make_task, make_numbers, "mlp")
+    monkeypatch.setitem(steps.losses.LOSSES, "softmax", low)
+    equations, *_ = trace(make_structure, make_numbers, "mlp")
     found = list_types(list_softmax(equations), ("exp",))
     assert jnp.dtype("bfloat16") in found

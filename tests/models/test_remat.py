@@ -2,23 +2,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from every_model import find_size
 
 from cnn import config as config_module
-from cnn import describe, epoch, models, steps
+from cnn import describe, models
 from cnn.errors import UserError
 from cnn.models import remat
-from cnn.state import flatten_paths
+from cnn.models.variables import flatten_paths
+from cnn.optim.freezing import Phase
+from cnn.training import epoch, steps
 
-SIZES = {"densenet121": 32, "squeezenet1_1": 33, "convnext_tiny": 32}
 
-
-def differentiate(task, state, batch, numbers):
+def differentiate(structure, state, batch, numbers):
     """Return the gradients and running statistics of one training step's loss."""
-    prepared = steps.prepare_batch(task, 0, batch, numbers)
-    arguments = (state.params, state.params, state.batch_stats, prepared)
+    prepared = steps.prepare_batch(structure, 0, batch, numbers)
+    arguments = (state.params, state, state.batch_stats, prepared)
     key = jax.random.key(0)
     gradient = jax.grad(steps.compute_loss, has_aux=True)
-    return gradient(*arguments, key, task, numbers)
+    return gradient(*arguments, key, structure, numbers)
 
 
 @pytest.mark.parametrize(
@@ -35,16 +36,16 @@ def differentiate(task, state, batch, numbers):
     ],
 )
 def test_gradients_are_those_without(
-    make_task, make_numbers, start, make_batch, name, rate
+    make_structure, make_numbers, start, make_batch, name, rate
 ):
     numbers = make_numbers(dropout_rate=rate, stochastic_depth_rate=rate)
-    size = SIZES.get(name, 8)
+    size = find_size(name)
     found, batch = [], make_batch(4, (size, size, 3))
     for is_wanted in (False, True):
-        task = make_task({"remat": is_wanted}, model=name)
-        state = start(task, numbers, (size, size, 3))
+        structure = make_structure({"remat": is_wanted}, model=name)
+        state = start(structure, numbers, (size, size, 3))
         found.append(
-            jax.jit(differentiate, static_argnums=0)(task, state, batch, numbers)
+            jax.jit(differentiate, static_argnums=0)(structure, state, batch, numbers)
         )
     plain, again = map(flatten_paths, found)
     assert list(plain) == list(again)
@@ -58,7 +59,7 @@ def test_gradients_are_those_without(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_b0", "densenet121"])
 def test_what_is_dropped_is_dropped_again(
-    make_task, make_numbers, start, make_batch, monkeypatch, name
+    make_structure, make_numbers, start, make_batch, monkeypatch, name
 ):
     """The masks of both passes are those without."""
     drawn, plain = [], jax.random.bernoulli
@@ -70,47 +71,48 @@ def test_what_is_dropped_is_dropped_again(
 
     monkeypatch.setattr(jax.random, "bernoulli", draw)
     numbers = make_numbers(dropout_rate=0.3, stochastic_depth_rate=0.3)
-    size, found = SIZES.get(name, 8), []
+    size, found = find_size(name), []
     for is_wanted in (False, True):
         drawn.clear()
-        task = make_task({"remat": is_wanted}, model=name)
+        structure = make_structure({"remat": is_wanted}, model=name)
         arguments = (
-            start(task, numbers, (size, size, 3)),
+            start(structure, numbers, (size, size, 3)),
             make_batch(4, (size, size, 3)),
         )
         program = jax.jit(differentiate, static_argnums=0)
-        jax.block_until_ready(program(task, *arguments, numbers))
+        jax.block_until_ready(program(structure, *arguments, numbers))
         jax.effects_barrier()
         found.append(list(drawn))
     assert found[0] and set(found[0]) == set(found[1])
     assert len(found[1]) > len(found[0]), "nothing was computed again"
 
 
-def test_blocks_take_less_memory(make_task, make_numbers, start, make_batch):
+def test_blocks_take_less_memory(make_structure, make_numbers, start, make_batch):
     numbers, batch, needed = make_numbers(), make_batch(64), []
     for is_wanted in (False, True):
-        task = make_task({"remat": is_wanted}, model="resnet20")
-        state = start(task, numbers)
+        structure = make_structure({"remat": is_wanted}, model="resnet20")
+        state = start(structure, numbers)
         chunk = {name: x[None] for name, x in batch.items()}
         bounds = np.int32(0), np.int32(1)
-        program = epoch.make_train_chunk(task)
-        arguments = (state, steps.create_train_sums(), chunk, numbers, *bounds)
+        program = epoch.make_train_chunk(structure)
+        arguments = (state, steps.create_train_sums(), chunk, numbers, bounds)
         analysis = program.lower(*arguments).compile().memory_analysis()
         needed.append(analysis.temp_size_in_bytes)
     assert needed[1] < 0.7 * needed[0]
 
 
-def test_frozen_statistics_stay_in_blocks(make_task, make_numbers, start, make_batch):
+def test_frozen_statistics_stay_in_blocks(
+    make_structure, make_numbers, start, make_batch
+):
     """Two interceptors at once: normalisation is held inside blocks too."""
-    from cnn.transfer.freezing import Phase
-
     numbers, batch = make_numbers(), make_batch(4)
-    task = make_task(model="wrn_10_1")
-    params = flatten_paths(start(task, numbers).params)
+    structure = make_structure(model="wrn_10_1")
+    params = flatten_paths(start(structure, numbers).params)
     phase = Phase(0, frozenset(params), frozenset())
-    task = make_task({"remat": True, "phase": phase}, model="wrn_10_1")
-    state = start(task, numbers)
-    stats = jax.jit(differentiate, static_argnums=0)(task, state, batch, numbers)[1][0]
+    structure = make_structure({"remat": True, "phase": phase}, model="wrn_10_1")
+    state = start(structure, numbers)
+    program = jax.jit(differentiate, static_argnums=0)
+    stats = program(structure, state, batch, numbers)[1][0]
     jax.tree.map(np.testing.assert_array_equal, stats, state.batch_stats)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from cnn import models
-from cnn.models import ModelOptions
+from cnn.models.options import ModelOptions
 from cnn.ops import activation
 
 

@@ -9,7 +9,8 @@ import pytest
 import scipy.signal
 from jax import lax
 
-from cnn.ops import convolution, grouped_rules
+from cnn.ops import convolution
+from cnn.ops.cpu import grouped_rules
 
 INPUT = [
     [5, -1, 3, 8, 4, 6, -2],

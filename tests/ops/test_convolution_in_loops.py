@@ -1,6 +1,6 @@
 """No loop of a compiled program holds a convolution that XLA's CPU backend is slow at.
 
-It is quick for those spelled NHWC, HWIO → NHWC, without groups and without zeros
+It is fast for those spelled NHWC, HWIO → NHWC, without groups and without zeros
 between the pixels of the input, and for no others when they stand in a loop.
 """
 
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import epoch, steps
 from cnn.ops import convolution
+from cnn.training import epoch, steps
 
 SLOW = re.compile(
     r"dim_labels=(?!b01f_01io->b01f)|lhs_dilate|rhs_reversal|feature_group_count"
@@ -70,12 +70,14 @@ def test_plain_convolutions_do_hold_some():
 
 
 @pytest.mark.parametrize("downsampling", ["stride", "max_pool"])
-def test_an_epoch(make_task, make_numbers, make_batch, start, downsampling):
+def test_an_epoch(make_structure, make_numbers, make_batch, start, downsampling):
     """The compiled chunk of an epoch holds none."""
     changes = {"model": "simple_cnn", "downsampling": downsampling, "widths": (8, 8)}
-    task, numbers = make_task(**changes), make_numbers(**changes)
+    structure, numbers = make_structure(**changes), make_numbers(**changes)
     batch = make_batch(8)
     chunk = {name: np.stack([values] * 2) for name, values in batch.items()}
-    arguments = (start(task, numbers), steps.create_train_sums(), chunk, numbers)
-    program = epoch.make_train_chunk(task).lower(*arguments, np.int32(0), np.int32(2))
+    arguments = (start(structure, numbers), steps.create_train_sums(), chunk, numbers)
+    program = epoch.make_train_chunk(structure).lower(
+        *arguments, epoch.make_bounds(0, 2)
+    )
     assert not list_slow(program.compile())

@@ -79,8 +79,8 @@ def test_input_gradient_is_the_full_convolution_with_the_flipped_kernel():
 
 @pytest.mark.parametrize(("images", "wide"), [(1, 256), (7, 256), (64, 256), (7, 8)])
 def test_kernel_gradient_sums_every_image_once(images, wide, monkeypatch):
-    monkeypatch.setattr("cnn.ops.convolution_rules._WIDE", wide)
-    monkeypatch.setattr("cnn.ops.convolution_rules._CHUNK_BYTES", 60_000)
+    monkeypatch.setattr("cnn.ops.cpu.convolution_rules._WIDE", wide)
+    monkeypatch.setattr("cnn.ops.cpu.convolution_rules._CHUNK_BYTES", 60_000)
     generator = np.random.default_rng(0)
     x = jnp.float32(generator.normal(size=(images, 8, 8, 8)))
     kernel = jnp.zeros((3, 3, 8, 8))

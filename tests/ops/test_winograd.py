@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn.ops import convolution, convolution_rules, gradients, winograd
+from cnn.ops import convolution, gradients
+from cnn.ops.cpu import convolution_rules, winograd
 
 ONCE = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
 # x [N, H, W, C], output channels, padding
@@ -61,7 +62,7 @@ def chunk_bytes(request, monkeypatch):
         winograd.convolve.clear_cache()
         winograd.kernel_gradient.clear_cache()
 
-    monkeypatch.setattr("cnn.ops.winograd._CHUNK_BYTES", request.param)
+    monkeypatch.setattr("cnn.ops.cpu.winograd._CHUNK_BYTES", request.param)
     forget()
     yield
     forget()

@@ -1,9 +1,9 @@
 """A trial equals the solo run, whatever runs beside it."""
 
+import functools
 import json
 import logging
 import random
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,13 +11,13 @@ import pytest
 from fixtures_runs import TINY, train_run
 
 from cnn import config as config_module
+from cnn import train
 from cnn.errors import UserError
-from cnn.interrupt import Stop
-from cnn.progress import Terminal
-from cnn.run import Run
-from cnn.state import compute_state_sha256
-from cnn.sweep.loop import Loop
-from cnn.sweep.stacked import STACKED, Stacked, check_stackable
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.terminal import Terminal
+from cnn.sweep import choose
+from cnn.sweep.executors import STACKED, check_stackable
+from cnn.training.state import compute_state_sha256
 
 BASE = config_module.make_config(
     config_module.load_preset("digits"),
@@ -27,15 +27,17 @@ BASE = config_module.make_config(
 STEPS = 20
 
 
-def make_run(config=BASE, like=None):
-    return Run(config, Path("nowhere"), Terminal(), Stop(), like)
+def make_setup(config=BASE, like=None):
+    return train.make_setup(config, {}, Terminal(), Stop(), like)
 
 
-def make_executor(name, run, width):
-    return Loop(run, width) if name == "loop" else Stacked(run, name, width)
+@functools.cache
+def make_executor(name, setup, width):
+    """Make an executor; the programs of equal ones are compiled once a worker."""
+    return choose.make_executor(name, setup, Stop(), width)
 
 
-def train(executor, configs, epochs, active=None):
+def run_epochs(executor, configs, epochs, active=None):
     """Return states on the host and the losses [T, steps] of some epochs."""
     states, losses = executor.create(configs), []
     for number in range(epochs):
@@ -47,8 +49,8 @@ def train(executor, configs, epochs, active=None):
 
 
 @pytest.fixture(scope="module")
-def run():
-    return make_run()
+def setup():
+    return make_setup()
 
 
 CONFIGS = [
@@ -58,9 +60,9 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("name", ["loop", *STACKED])
-def test_losses_equal_the_loop(run, name):
-    reference = train(Loop(run, 3), CONFIGS, 2)
-    states, losses = train(make_executor(name, run, 3), CONFIGS, 2)
+def test_losses_equal_the_loop(setup, name):
+    reference = run_epochs(make_executor("loop", setup, 3), CONFIGS, 2)
+    states, losses = run_epochs(make_executor(name, setup, 3), CONFIGS, 2)
     for own, others in zip(losses, reference[1], strict=True):
         assert len(own) == STEPS
         np.testing.assert_allclose(own, others, rtol=1e-5, atol=0)
@@ -70,20 +72,20 @@ def test_losses_equal_the_loop(run, name):
 
 
 @pytest.mark.parametrize("name", ["map", "vmap"])
-def test_neighbours_do_not_matter(run, name):
-    executor = Stacked(run, name, 3)
-    alone, _ = train(executor, CONFIGS[1:2], 1)
-    beside, _ = train(executor, CONFIGS, 1)
-    other, _ = train(executor, CONFIGS[::-1], 1, [False, True, True])
+def test_neighbours_do_not_matter(setup, name):
+    executor = make_executor(name, setup, 3)
+    alone, _ = run_epochs(executor, CONFIGS[1:2], 1)
+    beside, _ = run_epochs(executor, CONFIGS, 1)
+    other, _ = run_epochs(executor, CONFIGS[::-1], 1, [False, True, True])
     hashes = [compute_state_sha256(x) for x in (alone[0], beside[1], other[1])]
     assert len(set(hashes)) == 1
 
 
 @pytest.mark.parametrize("name", ["loop", *STACKED])
-def test_a_trial_that_takes_no_part_stays(run, name):
-    executor = make_executor(name, run, 3)
+def test_a_trial_that_takes_no_part_stays(setup, name):
+    executor = make_executor(name, setup, 3)
     before = executor.take_states(executor.create(CONFIGS))
-    after, losses = train(executor, CONFIGS, 1, [True, False, True])
+    after, losses = run_epochs(executor, CONFIGS, 1, [True, False, True])
     same = [
         compute_state_sha256(a) == compute_state_sha256(b)
         for a, b in zip(before[:3], after[:3], strict=True)
@@ -93,10 +95,10 @@ def test_a_trial_that_takes_no_part_stays(run, name):
 
 
 @pytest.mark.parametrize("name", ["map", "vmap", "shard"])
-def test_evaluation_is_that_of_the_solo_run(run, name):
-    loop, stacked = Loop(run, 3), Stacked(run, name, 3)
+def test_evaluation_is_that_of_the_solo_run(setup, name):
+    loop, stacked = make_executor("loop", setup, 3), make_executor(name, setup, 3)
     states = loop.create(CONFIGS)
-    placed = stacked.place(loop.take_states(states))
+    placed = stacked.place(loop.take_states(states), CONFIGS)
     active = [True, False, True]
     found = loop.evaluate(states, "test", active)
     others = stacked.evaluate(placed, "test", active)
@@ -107,23 +109,23 @@ def test_evaluation_is_that_of_the_solo_run(run, name):
 
 
 def fine_tune(**changes):
-    """Return a run of which a stage is frozen, and three of its trials."""
+    """Return a setup of which a stage is frozen, and three of its trials."""
     changes = {"freeze": ("stage1",), "ema_decay": 0.0} | changes
     configs = [config.change(changes) for config in CONFIGS]
-    return make_run(configs[0]), configs
+    return make_setup(configs[0]), configs
 
 
 @pytest.mark.parametrize("name", ["map", "vmap"])
 def test_stacked_trials_fine_tune_as_the_loop_does(name):
-    run, configs = fine_tune()
-    states, losses = train(Stacked(run, name, 3), configs, 1)
-    before = Stacked(run, name, 3)
+    setup, configs = fine_tune()
+    states, losses = run_epochs(make_executor(name, setup, 3), configs, 1)
+    before = make_executor(name, setup, 3)
     before = before.take_states(before.create(configs))
     for first, last in zip(before, states, strict=False):
         kernels = [x.params["stage1_conv"]["kernel"] for x in (first, last)]
         np.testing.assert_array_equal(*kernels)
         assert "stage1_conv" not in str(last.opt_state)
-    _, others = train(Loop(run, 3), configs, 1)
+    _, others = run_epochs(make_executor("loop", setup, 3), configs, 1)
     for own, other in zip(losses, others, strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-5, atol=0)
 
@@ -131,25 +133,27 @@ def test_stacked_trials_fine_tune_as_the_loop_does(name):
 def test_a_loop_thaws_and_caches_features_anew_for_every_trial(tmp_path):
     options = {"train_only": ("head",), "freeze": (), "unfreeze": ("stage1:2",)}
     options |= {"flip_probability": 0.0, "mixup_alpha": 0.0, "dropout_rate": 0.0}
-    run, configs = fine_tune(**options)
-    assert run.program.task.takes_features
+    setup, configs = fine_tune(**options)
+    assert setup.phases[0].structure.takes_features
     with pytest.raises(UserError, match="--unfreeze .* --executor=loop"):
-        check_stackable("map", run)
-    states, _ = train(Loop(run, 3), configs, 3)
+        check_stackable("map", setup)
+    states, _ = run_epochs(make_executor("loop", setup, 3), configs, 3)
     for number, config in enumerate(configs[1:], start=1):
-        solo = make_run(config)
-        alone, _ = train(Loop(solo, 1), [config], 3)
+        solo = make_setup(config)
+        alone, _ = run_epochs(make_executor("loop", solo, 1), [config], 3)
         own, other = (compute_state_sha256(x) for x in (states[number], alone[0]))
         assert own == other
 
 
 @pytest.mark.parametrize("name", ["loop", *STACKED])
 def test_one_compilation_for_all_numbers(name, caplog):
-    run = make_run()
+    other = {"widths": (5,)}  # which no other test has compiled
+    setup = make_setup(BASE.change(other))
+    some_configs = [config.change(other) for config in CONFIGS]
     with caplog.at_level(logging.DEBUG, "jax"), jax.log_compiles():
-        executor = make_executor(name, run, 2)
-        for some in (CONFIGS[:2], CONFIGS[1:], CONFIGS[2:]):
-            train(executor, some, 2)
+        executor = make_executor(name, setup, 2)
+        for some in (some_configs[:2], some_configs[1:], some_configs[2:]):
+            run_epochs(executor, some, 2)
     assert count_compilations(caplog) == 1
 
 
@@ -159,11 +163,14 @@ def count_compilations(caplog):
     return sum("XLA compilation of jit(train_" in message for message in messages)
 
 
-def test_a_run_shares_its_data(run):
-    other = make_run(BASE.change({"model": "mlp"}), like=run)
-    assert other.loaders is run.loaders and other.task.model != run.task.model
-    fewer = make_run(BASE.change({"train_examples": 150}), like=run)
-    assert fewer.loaders is not run.loaders
+def test_a_run_shares_its_data(setup):
+    other = make_setup(BASE.change({"model": "mlp"}), like=setup)
+    assert (
+        other.loaders is setup.loaders
+        and other.structure.model != setup.structure.model
+    )
+    fewer = make_setup(BASE.change({"train_examples": 150}), like=setup)
+    assert fewer.loaders is not setup.loaders
 
 
 MODELS = ("simple_cnn", "mlp", "sliding_regression")
@@ -186,12 +193,12 @@ def test_ten_random_trials_equal_their_solo_runs(tmp_path, number):
     solo = [json.loads(x)["loss"] for x in lines if "gradient_norm" in x][:STEPS]
     config = config_module.make_config(config_module.load_preset("digits"), TINY)
     config = config.change(changes)
-    shared = make_run(config)
+    shared = make_setup(config)
     beside = [config.change({"learning_rate": 0.02}), config]
     epochs = config.train.epochs
-    states, losses = train(Loop(shared, 2), beside, epochs)
+    states, losses = run_epochs(make_executor("loop", shared, 2), beside, epochs)
     assert compute_state_sha256(states[1]) == result["state_sha256"]
     np.testing.assert_array_equal(losses[1][:STEPS], np.float32(solo))
     for name in STACKED:
-        _, losses = train(Stacked(shared, name, 2), beside, epochs)
+        _, losses = run_epochs(make_executor(name, shared, 2), beside, epochs)
         np.testing.assert_allclose(losses[1][:STEPS], solo, rtol=1e-5, atol=0)

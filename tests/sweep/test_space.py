@@ -5,7 +5,7 @@ from fixtures_runs import TINY, make_flags, run_main
 
 from cnn import config as config_module
 from cnn.errors import UserError
-from cnn.progress import Terminal
+from cnn.runtime.terminal import Terminal
 from cnn.sweep.space import parse_space
 from cnn.sweep.trials import announce_groups, group_trials, make_trials
 
@@ -122,8 +122,8 @@ def test_mistake_is_one_message(capsys, tmp_path, monkeypatch, text, message):
 
 def check_refused(capsys, tmp_path, monkeypatch, flags, message):
     """Check that a sweep ends with one message before anything is compiled."""
-    for target in ("loop.Loop.create", "stacked.Stacked.create"):
-        monkeypatch.setattr(f"cnn.sweep.{target}", None)
+    for target in ("Loop.create", "Stacked.create"):
+        monkeypatch.setattr(f"cnn.sweep.executors.{target}", None)
     directory = tmp_path / "run"
     command = ["--mode=sweep", f"--workdir={directory}", *make_flags(TINY), *flags]
     assert run_main(*command) == 2

@@ -13,10 +13,10 @@ from test_sweep import TINY, read_table, run_sweep
 
 from cnn import config as config_module
 from cnn.errors import UserError
-from cnn.sweep import storage, study
+from cnn.sweep import study
 from cnn.sweep.space import parse_space
-from cnn.sweep.table import read_records
-from cnn.sweep.worker import gather_records
+from cnn.sweep.table import read_rows
+from cnn.sweep.worker import gather_rows
 
 SPACE = "learning_rate=loguniform(0.01,1); momentum=0.5,0.9; seed=0:2"
 OPTUNA = {"sweep": SPACE, "search": "optuna", "trials": 5, "trials_at_once": 6}
@@ -25,10 +25,9 @@ SERVER = os.environ.get("CNN_TEST_STORAGE", "")
 
 
 def open_study(home, worker, **changes):
-    fields = config_module.list_fields()
     config = config_module.make_config(TINY, OPTUNA, changes)
-    space = parse_space(config.sweep.sweep, fields)
-    return storage.open_study(config, space, Path(home), worker)
+    space = parse_space(config.sweep.sweep, config_module.list_fields())
+    return study.open_study(config, space, Path(home), worker)
 
 
 def test_settings_are_handed_out_once(tmp_path):
@@ -43,7 +42,7 @@ def test_settings_are_handed_out_once(tmp_path):
         assert options["momentum"] in (0.5, 0.9)
     for number, _ in given:
         workers[number % 2].tell(number, "finished", "", 0.5)
-    assert workers[0].count_ended() == 5
+    assert len(workers[0].list_ended()) == 5
 
 
 def test_a_dead_workers_settings_are_asked_again(tmp_path):
@@ -61,9 +60,9 @@ def test_a_dead_workers_settings_are_asked_again(tmp_path):
     assert dead.report(lost[0], 0.1, 1) is False
     dead.tell(lost[0], "failed", "the loss is not finite", None)
     alive.tell(kept[0], "failed", "the loss is not finite", None)
-    assert alive.count_ended() == 1
+    assert len(alive.list_ended()) == 1
     alive.tell(again[0], "finished", "", 0.5)
-    assert alive.count_ended() == 2 and alive.ask(2) is None
+    assert len(alive.list_ended()) == 2 and alive.ask(2) is None
     assert alive.list_ended() == {kept[0], again[0]}
 
 
@@ -174,7 +173,7 @@ def test_four_workers_one_of_which_is_killed(tmp_path, address):
     trials, name = 16, f"test-{uuid.uuid4().hex}"
     workers = [start_worker(tmp_path, w, trials, address, name) for w in "abcd"]
     lines = tmp_path / "sweep" / "workers" / "a" / "trials.jsonl"
-    while workers[0].poll() is None and not (lines.exists() and read_records(lines)):
+    while workers[0].poll() is None and not (lines.exists() and read_rows(lines)):
         time.sleep(0.005)
     workers[0].kill()
     workers[0].communicate()
@@ -195,8 +194,8 @@ def test_four_workers_one_of_which_is_killed(tmp_path, address):
     space = parse_space(SPACE, config_module.list_fields())
     changes = {"storage": address, "study": name, "executor": "map"}
     config = config.change(changes)
-    shared = storage.open_study(config, space, tmp_path / "sweep", "reader")
-    assert shared.count_ended() == trials == len(shared.list_ended())
-    found = gather_records(tmp_path / "sweep", shared.list_ended(), 2)
+    shared = study.open_study(config, space, tmp_path / "sweep", "reader")
+    assert len(shared.list_ended()) == trials == len(shared.list_ended())
+    found = gather_rows(tmp_path / "sweep", shared.list_ended(), 2)
     assert sum(map(len, found.values())) == 2 * trials and len(found) == 4
     assert isinstance(shared, study.Study)

@@ -12,8 +12,8 @@ import pytest
 from fixtures_runs import make_flags, run_main, start_main, train_run
 
 from cnn import config as config_module
-from cnn.interrupt import Interrupted
-from cnn.progress import Terminal
+from cnn.runtime.interrupt import Interrupted
+from cnn.runtime.terminal import Terminal
 from cnn.sweep import batch as batch_module
 from cnn.sweep import sweep, table
 
@@ -35,8 +35,7 @@ def run_sweep(directory, terminal=None, **changes):
     preset = config_module.load_preset("digits")
     options = {"sweep": SPACE, "executor": "map", "trials_at_once": 4}
     config = config_module.make_config(preset, TINY, options, changes)
-    fields = config_module.list_fields()
-    return sweep(config, fields, Path(directory), terminal or Terminal())
+    return sweep.sweep(config, Path(directory), terminal or Terminal())
 
 
 def read_table(directory):
@@ -206,17 +205,17 @@ def test_a_torn_line_is_cut_off(tmp_path):
     log = table.TrialLog(path)
     log.append([{"trial": 2}])
     log.close()
-    assert [record["trial"] for record in table.read_records(path)] == [0, 1, 2]
+    assert [row["trial"] for row in table.read_rows(path)] == [0, 1, 2]
     path.write_text('{"trial": 0}\n{"tri\n{"trial": 1}\n')
     with pytest.raises(Exception, match="line 2 is damaged"):
-        table.read_records(path)
+        table.read_rows(path)
 
 
 def test_auto_says_what_it_chose_and_keeps_to_it(tmp_path, capsys):
     options = {"sweep": "learning_rate=0.1,0.2", "executor": "auto"}
     run_sweep(tmp_path, **options)
     said = capsys.readouterr().out
-    chosen = re.search(r"executor  (\w+): it runs most trials", said)[1]
+    chosen = re.search(r"executor  (\w+), the fastest;", said)[1]
     assert all(name in said for name in ("loop", "map", "vmap", "shard"))
     noted = json.loads((tmp_path / "sweep" / "executors.json").read_text())
     assert noted["0"]["executor"] == chosen

@@ -5,14 +5,14 @@ import pytest
 from scipy import stats
 
 from cnn.errors import UserError
-from cnn.progress import Terminal
-from cnn.sweep import halving
-from cnn.sweep.keep import choose_kept
-from cnn.sweep.statistics import compute_interval, find_best_trial, rank_settings
+from cnn.runtime.terminal import Terminal
+from cnn.sweep import searches
+from cnn.sweep.outcome import choose_kept
+from cnn.sweep.table import compute_interval, find_best_trial, rank_settings
 
 
-def make_record(number, rate, seed, accuracy, status="finished"):
-    record = {
+def make_row(number, rate, seed, accuracy, status="finished"):
+    row = {
         "trial": number,
         "options": {"learning_rate": rate, "widths": [4, 8], "seed": seed},
         "status": status,
@@ -20,20 +20,20 @@ def make_record(number, rate, seed, accuracy, status="finished"):
         "curve": [{"epoch": 3, "validation_accuracy": accuracy}],
     }
     if status == "finished":
-        record |= {"validation_accuracy": accuracy, "validation_loss": 1 - accuracy}
-        record |= {"test_accuracy": accuracy - 0.1, "test_loss": 2.0}
-    return record
+        row |= {"validation_accuracy": accuracy, "validation_loss": 1 - accuracy}
+        row |= {"test_accuracy": accuracy - 0.1, "test_loss": 2.0}
+    return row
 
 
 RECORDS = [
-    make_record(0, 0.1, 0, 0.5),
-    make_record(1, 0.1, 1, 0.7),
-    make_record(2, 0.1, 2, 0.6),
-    make_record(3, 0.2, 0, 0.9),
-    make_record(4, 0.2, 1, 0.8),
-    make_record(5, 0.2, 2, 0.85),
-    make_record(6, 0.3, 0, 0.99),
-    make_record(7, 0.3, 1, 0.0, "failed"),
+    make_row(0, 0.1, 0, 0.5),
+    make_row(1, 0.1, 1, 0.7),
+    make_row(2, 0.1, 2, 0.6),
+    make_row(3, 0.2, 0, 0.9),
+    make_row(4, 0.2, 1, 0.8),
+    make_row(5, 0.2, 2, 0.85),
+    make_row(6, 0.3, 0, 0.99),
+    make_row(7, 0.3, 1, 0.0, "failed"),
 ]
 
 
@@ -85,21 +85,21 @@ def test_what_is_kept_may_yet_be_the_best():
     ],
 )
 def test_rungs(settings, epochs, factor, expected):
-    rungs = halving.plan_rungs(settings, epochs, factor)
+    rungs = searches.plan_rungs(settings, epochs, factor)
     assert [(rung.epochs, rung.settings) for rung in rungs] == expected
 
 
 def test_rungs_end_where_there_is_an_evaluation():
-    rungs = halving.plan_rungs(27, 18, 3, every=2)
+    rungs = searches.plan_rungs(27, 18, 3, every=2)
     assert [rung.epochs for rung in rungs] == [2, 6, 18]
 
 
 class FakeProgress:
     """A trial that runs, as halving sees one."""
 
-    def __init__(self, record):
-        self.trial, self.metric = self, record["curve"][-1]["validation_accuracy"]
-        options = record["options"]
+    def __init__(self, row):
+        self.trial, self.metric = self, row["curve"][-1]["validation_accuracy"]
+        options = row["options"]
         self.setting = tuple(
             (n, tuple(v) if isinstance(v, list) else v)
             for n, v in options.items()
@@ -115,26 +115,22 @@ class FakeProgress:
 class FakeSession:
     """What has ended before."""
 
-    def __init__(self, records):
-        self.records, self.select_by = records, "accuracy"
+    def __init__(self, rows):
+        self.rows, self.select_by = rows, "accuracy"
 
 
-def test_pruning_does_not_depend_on_what_was_recorded_before():
-    records = [make_record(i, 0.1 * i, s, 0.1 * i) for i in range(6) for s in (0, 1)]
-    rung = halving.Rung(3, 6)
+def test_pruning_does_not_depend_on_what_was_saved_before():
+    rows = [make_row(i, 0.1 * i, s, 0.1 * i) for i in range(6) for s in (0, 1)]
+    rung = searches.Rung(3, 6)
 
-    def prune(recorded):
+    def prune(saved):
         before = [
-            r | {"status": "pruned", "rung": 0}
-            for r in records
-            if r["trial"] in recorded
+            r | {"status": "pruned", "rung": 0} for r in rows if r["trial"] in saved
         ]
-        running = {
-            id(r): FakeProgress(r) for r in records if r["trial"] not in recorded
-        }
-        halving._prune(FakeSession(before), list(running.values()), 0, rung, 2)
+        running = {id(r): FakeProgress(r) for r in rows if r["trial"] not in saved}
+        searches._prune(FakeSession(before), list(running.values()), 0, rung, 2)
         return [
-            "pruned" if id(r) not in running else running[id(r)].status for r in records
+            "pruned" if id(r) not in running else running[id(r)].status for r in rows
         ]
 
     expected = ["pruned"] * 8 + ["running"] * 4
@@ -159,6 +155,6 @@ def test_halving_that_cannot_be_is_refused():
         trial.setting = number
         trials.append(trial)
     with pytest.raises(UserError, match="at least 3 settings"):
-        halving.make_plan(trials, 3, Terminal())
+        searches.make_plan(trials, 3, Terminal())
     with pytest.raises(UserError, match="give 2 or more"):
-        halving.make_plan(trials, 1, Terminal())
+        searches.make_plan(trials, 1, Terminal())

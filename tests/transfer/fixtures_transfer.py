@@ -6,8 +6,11 @@ import jax
 import numpy as np
 from fixtures_runs import train_run
 
-from cnn import checkpoint, manifest, predict, steps, workdir
-from cnn.state import TrainState, flatten_paths
+from cnn.checkpoints import checkpoint, manifest, workdir
+from cnn.models.variables import flatten_paths
+from cnn.training import steps
+from cnn.training.state import TrainState, to_items
+from cnn.training.trained import load_trained
 from cnn.transfer.merge import nest
 
 # Three stages of one width, so that kernels of two layers have one shape.
@@ -36,7 +39,7 @@ def tune(directory, source, terminal=None, **changes):
 
 def read_arrays(run):
     """Read a run's newest weights by path."""
-    variables = predict.load_trained(run).variables
+    variables = load_trained(run).variables
     return {path: np.array(x) for path, x in flatten_paths(variables).items()}
 
 
@@ -65,7 +68,7 @@ def plant(source, directory, change=lambda arrays: None, **options):
         ema=None,
     )
     writer = checkpoint.CheckpointWriter(directory / "checkpoints", 1)
-    writer.save(state, steps.create_train_sums(), description, -1)
+    writer.save(to_items(state, steps.create_train_sums()), 0, description)
     writer.wait()
     workdir.write_json(directory / workdir.CONFIG_FILE, description["options"])
     return directory

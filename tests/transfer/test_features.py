@@ -8,12 +8,15 @@ from fixtures_transfer import read_arrays, train_source, tune
 from test_resume import Stopper
 
 from cnn import config as config_module
-from cnn import models, steps
+from cnn import models
 from cnn.data.images import from_array
 from cnn.errors import UserError
-from cnn.interrupt import Interrupted
-from cnn.transfer import features, trunk
-from cnn.transfer.freezing import Phase
+from cnn.optim.freezing import Phase
+from cnn.optim.optimizer import Rule
+from cnn.runtime import devices
+from cnn.runtime.interrupt import Interrupted
+from cnn.training import epoch, steps
+from cnn.transfer import features
 
 HEAD_ALONE = {
     "train_only": ("head",),
@@ -112,21 +115,21 @@ def test_what_cannot_be_cached_is_refused_or_said(
     with pytest.raises(UserError, match=f"always is not possible: .*{message[:30]}"):
         tune(tmp_path, source, cache_features="always", **options)
     config = config_module.make_config({"train_only": ("head",)} | changes)
-    task = make_task(config, "simple_cnn")
+    structure = make_structure(config, "simple_cnn")
     size = changes.get("storage_size", 8)
     images = from_array(np.zeros((9, size, size, 1), np.uint8), np.zeros(9))
-    found, line = trunk.choose_cache(config, task, images, (8, 8, 1))
+    found, line = features.choose_cache(config, structure, images, (8, 8, 1))
     assert found is None and message in line
 
 
-def make_task(config, model, size=8):
+def make_structure(config, model, size=8):
     options = config_module.make_config({"model": model}).make_static().model
-    return steps.Task(
+    return steps.Structure(
         model=models.create_model(options, 4),
         num_classes=4,
         mean=(0.5,),
         std=(0.25,),
-        phase=Phase(0, frozenset({"head/kernel", "head/bias"}), frozenset()),
+        rule=Rule(phase=Phase(0, frozenset({"head/kernel", "head/bias"}), frozenset())),
     )
 
 
@@ -136,22 +139,24 @@ def make_task(config, model, size=8):
 )
 def test_a_model_is_cut_before_its_head(name, size, shape):
     """Trunk and head, one after the other, give the model's logits."""
-    task = make_task(config_module.Config(), name)
-    cut = trunk.cut_before_head(task, (size, size, 1))
+    structure = make_structure(config_module.Config(), name)
+    cut = features.cut_before_head(structure, (size, size, 1))
     assert cut.shape == shape
     if name == "vgg11":
         return
     images = jax.random.uniform(jax.random.key(0), (2, size, size, 1))
-    variables = task.model.init(jax.random.key(1), images)
-    program = features.make_feature_chunk(task)
-    chunk = {"images": images[None]}
-    found = program(False, variables, chunk, {}, np.int32(0))[0]
+    variables = structure.model.init(jax.random.key(1), images)
+    mesh = devices.make_mesh("data:1")
+    program = features.make_feature_chunk(structure, mesh, is_varied=False)
+    chunk = {"images": images[None], "ids": np.zeros((1, 2), np.int32)}
+    inputs = config_module.Config().make_numbers(), np.int32(0)
+    found = program(variables, inputs, chunk, epoch.make_bounds(0, 1))[0]
     logits = cut.head.apply(variables, found)
     scaled = (images / 255 - 0.5) / 0.25
-    wanted = task.model.apply(variables, scaled, train=False)
+    wanted = structure.model.apply(variables, scaled, train=False)
     np.testing.assert_allclose(logits, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_a_model_that_goes_on_after_its_head_is_not_cut():
-    task = make_task(config_module.Config(), "squeezenet1_1")
-    assert trunk.cut_before_head(task, (64, 64, 1)) is None
+    structure = make_structure(config_module.Config(), "squeezenet1_1")
+    assert features.cut_before_head(structure, (64, 64, 1)) is None

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from fixtures_transfer import SMALL, plant, read_arrays, train_source, tune
 
-from cnn import run as run_module
 from cnn.errors import UserError
+from cnn.training import setup as run_module
 from cnn.transfer import source as source_module
 from cnn.weights import safetensors_file
 
@@ -27,8 +27,7 @@ def refused(tmp_path, monkeypatch):
     def refuse(*args):
         raise AssertionError("something was about to be compiled")
 
-    monkeypatch.setattr(run_module, "create_state", refuse)
-    monkeypatch.setattr(run_module.epoch, "make_train_chunk", refuse)
+    monkeypatch.setattr(run_module, "make_create", refuse)
 
     def check(origin, *words, **changes):
         with pytest.raises(UserError) as caught:

@@ -1,40 +1,44 @@
 """Learning rates by layer: PyTorch's groups of parameters, in closed form."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from fixtures_runs import run_main
 
 from cnn import config as config_module
-from cnn import describe, steps
-from cnn.state import flatten_paths
-from cnn.transfer import paths, rates
+from cnn.models import summary
+from cnn.models.variables import flatten_paths
+from cnn.optim import layer_rates, paths
+from cnn.training import steps
 
 
 @pytest.fixture
-def make_steps(make_task, make_numbers, start, make_batch):
+def make_steps(make_structure, make_numbers, start, make_batch):
     """Return a function from options to the parameters after some steps."""
 
     def run(count=2, **options):
         base = {"model": "simple_cnn", "widths": (4, 6), "momentum": 0.9}
         base |= {"weight_decay": 0.01, "batch_norm": False, "schedule": "constant"}
         options = base | options
-        names = config_module.make_config(options).transfer.learning_rate_for
-        task, numbers = make_task(**options), make_numbers(**options)
+        names = config_module.make_config(options).freezing.learning_rate_for
+        structure, numbers = make_structure(**options), make_numbers(**options)
         layers = [
-            x["path"] for x in describe.describe_model(task.model, (8, 8, 1))["layers"]
+            x["path"]
+            for x in summary.describe_model(structure.model, (8, 8, 1))["layers"]
         ]
-        state = start(task, numbers)
+        state = start(structure, numbers)
         params = list(flatten_paths(state.params))
         patterns = [name.partition("=")[0] for name in names]
         layers = paths.order_layers(layers, params)
-        task = steps.dataclasses.replace(
-            task, rates=rates.make_rates(patterns, layers, params)
-        )
+        rates = layer_rates.make_rates(patterns, layers, params)
+        rule = dataclasses.replace(structure.rule, rates=rates)
+        structure = dataclasses.replace(structure, rule=rule)
         step = jax.jit(steps.train_step, static_argnums=0)
         before = flatten_paths(state.params)
         for _ in range(count):
-            state = step(task, state, make_batch(8), numbers)[0]
+            state = step(structure, state, make_batch(8), numbers)[0]
         return before, flatten_paths(state.params)
 
     return run
@@ -89,9 +93,9 @@ def test_numbers_are_traced_and_names_are_not():
     one, other = read("stem=0.1", "head=10"), read("stem=3", "head=0")
     assert one.make_static() == other.make_static()
     assert one.make_static() != read("stem=0.1").make_static()
-    numbers = one.make_hyperparameters()["learning_rate_for"]
+    numbers = one.make_numbers().learning_rate_for
     np.testing.assert_array_equal(numbers, np.float32([0.1, 10]))
-    assert read().make_hyperparameters()["learning_rate_for"] is None
+    assert read().make_numbers().learning_rate_for is None
     assert read(layer_decay=0.5).make_static() == read(layer_decay=0.7).make_static()
 
 

@@ -1,23 +1,19 @@
 """The whitened first convolution: against numpy, in a run, and for many seeds."""
 
 import signal
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fixtures_runs import run_main, train_run
+from fixtures_runs import make_setup, run_main, train_run
 
-from cnn import config as config_module
 from cnn.data.images import from_array
 from cnn.errors import UserError
-from cnn.interrupt import Interrupted, Stop
+from cnn.models.variables import flatten_paths
 from cnn.ops import convolution
-from cnn.progress import Terminal
-from cnn.run import Run
-from cnn.state import flatten_paths
-from cnn.sweep.loop import Loop
-from cnn.sweep.stacked import Stacked
+from cnn.runtime.interrupt import Interrupted, Stop
+from cnn.runtime.terminal import Terminal
+from cnn.sweep.executors import Loop, Stacked
 from cnn.transfer import whitening
 
 SCALING = ((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
@@ -94,10 +90,8 @@ def test_few_filters_take_the_largest_directions_and_epsilon_tames():
     np.testing.assert_array_equal(kernel[:, :2], -kernel[:, 2:])
 
 
-def make_run(**changes):
-    preset = config_module.load_preset("digits")
-    config = config_module.make_config(preset, SMALL, changes)
-    return Run(config, Path("nowhere"), Terminal(), Stop())
+def make(**changes):
+    return make_setup(SMALL, changes)
 
 
 def train(executor, configs):
@@ -111,12 +105,12 @@ def train(executor, configs):
 
 def test_every_seed_has_the_kernel_and_its_own_rest():
     """In one program, mapped and side by side, as one after the other."""
-    run = make_run()
-    configs = [run.config.change({"seed": seed}) for seed in (0, 1)]
-    kernel = run.plan.taken["params"]["stage1_conv"]["kernel"]
-    reference = train(Loop(run, 2), configs)
+    setup = make()
+    configs = [setup.config.change({"seed": seed}) for seed in (0, 1)]
+    kernel = setup.plan.taken["params"]["stage1_conv"]["kernel"]
+    reference = train(Loop(setup, Stop(), 2), configs)
     for name in ("map", "vmap"):
-        first, last = train(Stacked(run, name, 2), configs)
+        first, last = train(Stacked(setup, Stop(), name, 2), configs)
         for seed in (0, 1):
             before = flatten_paths(first[seed].params)
             after = flatten_paths(last[seed].params)
@@ -132,8 +126,8 @@ def test_every_seed_has_the_kernel_and_its_own_rest():
 
 
 def test_a_leaf_trains_until_its_epoch_alone():
-    run = make_run(lookahead_decay=0.0)
-    loop, configs = Loop(run, 1), [run.config]
+    setup = make(lookahead_decay=0.0)
+    loop, configs = Loop(setup, Stop(), 1), [setup.config]
     states, found = loop.create(configs), []
     for epoch in range(2):
         states, _ = loop.train_epoch(states, configs, epoch, [True])
@@ -184,7 +178,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, no_pauses):
 )
 def test_nonsense_is_refused(changes, words):
     with pytest.raises(UserError, match=words):
-        make_run(**changes)
+        make(**changes)
 
 
 def test_the_command_line_refuses_too(tmp_path, capsys):

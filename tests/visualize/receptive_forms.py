@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cnn import config as config_module
 from cnn import models
-from cnn.state import create_variables
+from cnn.models.variables import create_variables
 
 C3 = (3, 1)
 

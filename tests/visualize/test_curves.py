@@ -1,4 +1,4 @@
-"""Curves: metrics.jsonl in, series out; damage is told and the rest is drawn."""
+"""Curves: metrics.jsonl in, series out; damage is noted and the rest is drawn."""
 
 import json
 import shutil
@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn import workdir
+from cnn.checkpoints import workdir
 from cnn.config import make_config
 from cnn.errors import UserError
-from cnn.visualize import curves, draw_curves, picture
+from cnn.visualize.compute import curves
+from cnn.visualize.draw import curves as draw_curves
+from cnn.visualize.draw import picture
 from cnn.visualize.subject import Subject
 
 
@@ -74,7 +76,7 @@ def test_schedules(changes, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_damaged_lines_are_left_out_and_told(trained, tmp_path):
+def test_damaged_lines_are_left_out_and_noted(trained, tmp_path):
     whole = (trained / "metrics.jsonl").read_text()
     damaged = '{"step": 1, "lo\n[1, 2]\n{"loss": 3}\n' + whole + '{"step": 7, "trai'
     run = copy_run(trained, tmp_path / "run", damaged)
@@ -94,7 +96,7 @@ def test_a_file_without_metrics_is_refused(trained, tmp_path, text):
         draw(tmp_path / "pictures", run)
 
 
-def test_absent_metrics_are_told_and_the_other_run_is_drawn(trained, tmp_path):
+def test_absent_metrics_are_noted_and_the_other_run_is_drawn(trained, tmp_path):
     absent = tmp_path / "converted"
     with pytest.raises(UserError, match=r"metrics.jsonl cannot be read"):
         draw(tmp_path / "pictures", absent)

@@ -1,4 +1,4 @@
-"""Pictures of a run's mistakes: what is drawn, what is told, and what is refused."""
+"""Pictures of a run's mistakes: what is drawn, what is noted, and what is refused."""
 
 import dataclasses
 import json
@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn import predict, workdir
+from cnn.checkpoints import workdir
 from cnn.config import make_config
 from cnn.errors import UserError
-from cnn.visualize import draw_confusion, draw_mistakes, picture
+from cnn.visualize import named_run
+from cnn.visualize.compute.mistakes import count_confusion
+from cnn.visualize.draw import mistakes, picture
 from cnn.visualize.subject import Subject
 
 NAMES = ["confusion", "classes", "reliability", "confident_errors", "doubtful_hits"]
@@ -19,7 +21,7 @@ NAMES = ["confusion", "classes", "reliability", "confident_errors", "doubtful_hi
 def draw(subject, folder):
     folder.mkdir(exist_ok=True)
     with picture.use_style():
-        return draw_mistakes.draw(subject, folder)
+        return mistakes.draw(subject, folder)
 
 
 @pytest.fixture
@@ -52,9 +54,9 @@ def test_every_picture_of_a_run(trained, tmp_path):
 def test_confusion_is_that_of_evaluation(trained, tmp_path, monkeypatch, unwritten):
     """The pictures' predictions are the ones that evaluation counts."""
     seen = []
-    plain = draw_confusion.draw_confusion
+    plain = mistakes.draw_confusion
     monkeypatch.setattr(
-        draw_confusion, "draw_confusion", lambda *x: (seen.append(x), plain(*x))[1]
+        mistakes, "draw_confusion", lambda *x: (seen.append(x), plain(*x))[1]
     )
     subject = make_subject(trained)
     draw(subject, tmp_path)
@@ -77,12 +79,12 @@ def test_several_runs_have_pictures_of_their_own(trained, tmp_path, unwritten):
 
 
 def change_trained(monkeypatch, **changes):
-    plain = predict.load_trained
+    plain = named_run.load_trained
 
     def load(directory, which):
         return dataclasses.replace(plain(directory, which), **changes)
 
-    monkeypatch.setattr(predict, "load_trained", load)
+    monkeypatch.setattr(named_run, "load_trained", load)
 
 
 def test_numbered_classes_take_the_names_of_the_data(
@@ -101,7 +103,7 @@ def test_other_classes_are_refused(trained, tmp_path, monkeypatch):
         draw(make_subject(trained), tmp_path)
 
 
-def test_without_errors_their_sheet_is_left_out_and_told(
+def test_without_errors_their_sheet_is_left_out_and_noted(
     trained, tmp_path, monkeypatch, unwritten
 ):
     def know(self, run):
@@ -128,16 +130,16 @@ CONFIDENCES = [
 
 @pytest.mark.parametrize("doubt, text", CONFIDENCES)
 def test_no_confidence_below_one_reads_as_a_hundred_percent(doubt, text):
-    assert draw_mistakes.format_confidence(doubt) == text
+    assert mistakes.format_confidence(doubt) == text
 
 
-def test_bins_of_few_images_are_told_from_full_ones():
+def test_bins_of_few_images_differ_from_full_ones():
     """Of 301 predictions, one has a confidence of 0.6, all others one of 0.9."""
     own = np.r_[0.6, np.full(300, 0.9)]
     probabilities = np.stack([own, 1 - own], axis=1)
     labels = np.r_[0, np.arange(300) % 2]
     with picture.use_style():
-        figure = draw_mistakes._draw_reliability(
+        figure = mistakes._draw_reliability(
             probabilities, np.log(probabilities), labels
         )
     above, below = figure.axes
@@ -154,11 +156,11 @@ def test_any_number_of_classes_can_be_drawn(tmp_path, count):
     """With some classes that never occur and some that are never predicted."""
     labels = np.arange(500) % max(count - 1, 1)
     predictions = np.where(np.arange(500) % 3, labels, 0)
-    confusion = draw_mistakes.mistakes.count_confusion(labels, predictions, count)
+    confusion = count_confusion(labels, predictions, count)
     names = tuple(f"class number {k}" for k in range(count))
     with picture.use_style():
-        drawn = draw_confusion.draw_confusion(confusion, names)
-        drawn["classes"] = draw_mistakes._draw_classes(confusion, names)
+        drawn = mistakes.draw_confusion(confusion, names)
+        drawn["classes"] = mistakes._draw_classes(confusion, names)
         for name, figure in drawn.items():
             figure.savefig(tmp_path / f"{name}.png")
     assert list(drawn)[0] == ("confusion" if count < 41 else "confused_classes")
@@ -168,7 +170,7 @@ def test_of_many_classes_the_most_confused_are_named():
     confusion = np.diag(np.full(300, 5))
     confusion[7, 3] = 5
     with picture.use_style():
-        drawn = draw_confusion.draw_confusion(confusion, [f"c{k}" for k in range(300)])
+        drawn = mistakes.draw_confusion(confusion, [f"c{k}" for k in range(300)])
     left, right = drawn["confused_classes"].axes[:2]
     assert [text.get_text() for text in left.get_yticklabels()] == ["c7 → c3"]
     assert [text.get_text() for text in left.texts] == ["50%"]

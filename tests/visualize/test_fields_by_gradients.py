@@ -9,10 +9,10 @@ import pytest
 from receptive_forms import FORMS, make_function, sum_form
 
 from cnn import models
-from cnn.visualize import features
+from cnn.visualize.compute import features
 
 # What is computed once is compiled for speed of compiling.
-QUICKLY = {"xla_backend_optimization_level": 0}
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
 
 
 def make_positive(shapes):
@@ -54,7 +54,7 @@ def measure_extents(function, variables, stages, images):
         centres = [found[s.name][:, s.shape[0] // 2, s.shape[1] // 2] for s in stages]
         return jnp.stack([jnp.sum(centre) for centre in centres])
 
-    compute = jax.jit(jax.jacrev(pick), compiler_options=QUICKLY)
+    compute = jax.jit(jax.jacrev(pick), compiler_options=FAST_COMPILE)
     touched = np.any(np.asarray(compute(images, variables)) != 0, axis=(1, 4))
     return [
         [np.flatnonzero(one.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]
@@ -78,7 +78,8 @@ def list_small_stages(name, shape, only=None, **changes):
     stages = [
         stage
         for stage in features.list_stages(function, shape)
-        if None not in stage.field and max(reach.size for reach in stage.field) <= 300
+        if None not in stage.field.axes
+        and max(reach.size for reach in stage.field.axes) <= 300
     ]
     return [s for s in stages if not only or s.name in only], function, shapes
 
@@ -90,7 +91,7 @@ def check_by_gradients(name, shape, axes=(0, 1), only=None, **changes):
     extents = measure_extents(function, variables, stages, images)
     for stage, extent in zip(stages, extents, strict=True):
         for axis in axes:
-            low, high = stage.field[axis].locate(stage.shape[axis] // 2)
+            low, high = stage.field.axes[axis].locate(stage.shape[axis] // 2)
             # The sliding regression's weights are as large as the image.
             is_inside = 0 < low and high < shape[axis]
             assert is_inside or name == "sliding_regression", "give a larger image"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnn.visualize import invariance
+from cnn.visualize.compute import invariance
 
 RANDOM = np.random.default_rng(4)
 IMAGES = RANDOM.integers(0, 256, (8, 6, 6, 3), dtype=np.uint8)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from cnn.visualize import maximisation
+from cnn.visualize.compute import maximisation
 
 SHAPE = (6, 6, 3)
 WEIGHTS = np.array([[1, 0, -1], [-1, 0, 1]], np.float32).T  # red, and blue, channels

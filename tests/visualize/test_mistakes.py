@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from cnn.visualize import mistakes
+from cnn.visualize.compute import mistakes
 
 COUNT, CLASSES = 400, 5
 
@@ -139,7 +139,7 @@ def test_surest_errors_and_least_sure_hits():
     assert mistakes.find_doubtful_hits(probabilities, labels, 9).tolist() == [3, 2]
 
 
-def test_errors_whose_confidence_rounds_to_one_are_told_apart():
+def test_errors_whose_confidence_rounds_to_one_are_ordered():
     logits = np.array([[50.0, 0, 1], [60, 0, 1], [55, 0, 1]])
     probabilities = np.exp(mistakes.compute_log_probabilities(logits))
     assert (probabilities.max(axis=1) == 1).all()

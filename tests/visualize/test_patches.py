@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from cnn.visualize import patches
-from cnn.visualize.reach import Reach
+from cnn.visualize.compute import patches
+from cnn.visualize.compute.receptive_field import Field, Reach
 
 RANDOM = np.random.default_rng(2)
 KERNEL = RANDOM.normal(size=(3, 3, 1, 4)).astype(np.float32)
@@ -54,12 +54,12 @@ def test_projection_of_a_value_is_its_kernel_where_it_saw_the_image():
 
 def test_a_patch_is_the_receptive_field():
     image = IMAGES[0]
-    found = patches.cut_patch(image, (ROWS, COLUMNS), (2, 1))
+    found = patches.cut_patch(image, Field((ROWS, COLUMNS)), (2, 1))
     np.testing.assert_array_equal(found, image[2:5, 1:4])
 
 
 def test_what_lies_outside_is_filled():
-    field = (Reach(1, 2, -1, 1), Reach(2, 2, -1, 1))
+    field = Field((Reach(1, 2, -1, 1), Reach(2, 2, -1, 1)))
     found = patches.cut_patch(IMAGES[0], field, (0, 2), fill=9)
     assert found.shape == (3, 3, 1)
     np.testing.assert_array_equal(found[0], 9)
@@ -68,7 +68,7 @@ def test_what_lies_outside_is_filled():
 
 
 def test_a_field_larger_than_the_image_is_the_image():
-    field = (Reach(1, 1, -10, 10), None)
+    field = Field((Reach(1, 1, -10, 10), None))
     np.testing.assert_array_equal(
         patches.cut_patch(IMAGES[0], field, (0, 0)), IMAGES[0]
     )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from cnn.visualize import photograph
+from cnn.visualize.lecture import photograph
 
 
 @pytest.fixture(scope="module")

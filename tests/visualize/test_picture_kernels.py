@@ -6,8 +6,8 @@ import pytest
 
 from cnn import config as config_module
 from cnn import models
-from cnn.state import create_variables
-from cnn.visualize import kernels
+from cnn.models.variables import create_variables
+from cnn.visualize.compute import kernels
 
 RANDOM = np.random.default_rng(1)
 

@@ -3,14 +3,19 @@
 import dataclasses
 import json
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from fixtures_runs import run_main, train_run
 from PIL import Image
 
-from cnn import workdir
+from cnn.checkpoints import workdir
 from cnn.config import make_config
 from cnn.errors import UserError
+from cnn.visualize import named_run
+from cnn.visualize.draw import patches
 from cnn.visualize.subject import Subject
 
 
@@ -89,11 +94,11 @@ def test_the_shifted_image_is_drawn_for_both_regressions(regression, sliding, tm
 def test_what_a_model_lacks_is_said(regression, tmp_path, capsys):
     names = "kernels,features,patches,saliency"
     assert draw(regression, tmp_path, names, "--picture_examples=1") == 0
-    told = capsys.readouterr().out
-    assert "logistic_regression shares no kernel among places, none is drawn" in told
-    assert "it has no stages" in told
-    assert "has no channels with places" in told
-    assert "Grad-CAM needs a stage with places" in told
+    printed = capsys.readouterr().out
+    assert "logistic_regression shares no kernel among places, none is drawn" in printed
+    assert "it has no stages" in printed
+    assert "has no channels with places" in printed
+    assert "Grad-CAM needs a stage with places" in printed
     assert list_pictures(tmp_path) == [
         "kernels_pixel_weights.png",
         "kernels_shift.png",
@@ -120,7 +125,7 @@ def test_a_mistake_is_said_and_the_rest_is_drawn(
     assert "curves.png" in list_pictures(tmp_path)
 
 
-def test_a_run_of_other_classes_is_told_and_the_others_are_compared(
+def test_a_run_of_other_classes_is_noted_and_the_others_are_compared(
     trained, tmp_path, capsys
 ):
     few = tmp_path / "few"
@@ -128,9 +133,9 @@ def test_a_run_of_other_classes_is_told_and_the_others_are_compared(
     flags = ("--picture_examples=1", "--output=" + str(tmp_path / "both"))
     names = "mistakes,invariance,saliency"
     assert draw(f"{trained},{few}", tmp_path / "both", names, *flags) == 0
-    told = capsys.readouterr().out
-    assert "mistakes: few knows 2 classes (3, …)" in told
-    assert "invariance: few knows 2 classes (3, …)" in told
+    printed = capsys.readouterr().out
+    assert "mistakes: few knows 2 classes (3, …)" in printed
+    assert "invariance: few knows 2 classes (3, …)" in printed
     found = json.loads((tmp_path / "both" / "invariance.json").read_text())
     assert list(found["runs"]) == [trained.name]
     assert "few_saliency.png" in list_pictures(tmp_path / "both")
@@ -138,19 +143,94 @@ def test_a_run_of_other_classes_is_told_and_the_others_are_compared(
     assert list_pictures(tmp_path / "own") == ["saliency.png"]
 
 
-def test_images_of_another_size_are_told_and_the_others_are_drawn(
+def test_images_of_another_size_are_noted_and_the_others_are_drawn(
     trained, regression, tmp_path, capsys
 ):
     flags = ("--picture_examples=1", "--image_size=6")
     names = "kernels,features,mistakes,invariance"
     assert draw(f"{trained},{regression}", tmp_path, names, *flags) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in ("features", "mistakes", "invariance"):
-        assert f"{name}: regression: The run was trained on images of 8x8x1" in told
-    assert "set --image_size and --channels to what it was trained on" in told
+        assert f"{name}: regression: The run was trained on images of 8x8x1" in printed
+    assert "set --image_size and --channels to what it was trained on" in printed
     drawn = list_pictures(tmp_path)
     assert f"{trained.name}_features_stage1.png" in drawn
     assert "regression_kernels_pixel_weights.png" in drawn, "they need no image"
+
+
+CHANGES = {
+    "rev": lambda x: jnp.flip(x, axis=1),
+    "concatenate": lambda x: jnp.roll(x, 2, axis=2),
+    "gather": lambda x: jax.image.resize(x, (len(x), 12, 12, 1), "nearest"),
+    "rev ": lambda x: jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Changed:
+    """A model that changes images first, by an operation of this name."""
+
+    model: nn.Module
+    name: str
+
+    def apply(self, variables, images, **options):
+        return self.model.apply(variables, CHANGES[self.name](images), **options)
+
+    def init(self, *given, **options):
+        return self.model.init(*given, **options)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_model_of_unknown_operations_is_drawn_with_a_note(
+    trained, tmp_path, monkeypatch, capsys, name
+):
+    plain = named_run.load_trained
+
+    def load(directory, which):
+        loaded = plain(directory, which)
+        changed = Changed(loaded.structure.model, name)
+        structure = dataclasses.replace(loaded.structure, model=changed)
+        return dataclasses.replace(loaded, structure=structure)
+
+    monkeypatch.setattr(named_run, "load_trained", load)
+    flags = ("--picture_examples=1", "--picture_layers=stage1")
+    assert draw(trained, tmp_path, "features,patches", *flags) == 0
+    assert list_pictures(tmp_path) == ["features_stage1.png", "patches_stage1.png"]
+    printed = capsys.readouterr().out
+    for section in ("features", "patches"):
+        assert (
+            f"{section}: {trained.name}: receptive fields: `{name.strip()}` is not "
+            "known, what comes after is taken to see the whole image" in printed
+        )
+
+
+def test_patches_of_few_images_belong_to_their_channels(trained, tmp_path, monkeypatch):
+    """Of five images each channel has five patches, not nine."""
+    seen = {}
+    config = make_config(
+        workdir.read_config(trained), {"picture_sample": 5, "picture_channels": 3}
+    )
+    subject = Subject(config, [trained])
+    (run,) = subject.runs
+
+    def save(figure, path, title, caption):
+        seen["titles"] = [ax.get_title("left") for ax in figure.axes if ax.axison]
+
+    monkeypatch.setattr(patches.picture, "save", save)
+    with patches.picture.use_style():
+        patches.draw_run(subject, run, tmp_path)
+    values = subject.searched.find_peaks(run)["stage1"][0]
+    alive = np.flatnonzero(values.max(axis=0) > 0)[:3]
+    channels = [title for title in seen["titles"] if title.startswith("channel")]
+    assert len(channels) == len(set(channels)) == min(3, len(alive))
+
+
+def test_layers_without_places_are_refused(trained, tmp_path, capsys):
+    assert draw(trained, tmp_path / "new", "patches", "--picture_layers=head") == 2
+    assert "--picture_layers=head is no stage" in capsys.readouterr().err
+    flag = "--picture_layers=stage1_conv"
+    assert draw(trained, tmp_path / "new", "patches", flag) == 2
+    assert "no stage with places is among --pict" in capsys.readouterr().err
 
 
 def test_a_mistake_alone_is_an_error(trained, tmp_path, capsys):
@@ -188,7 +268,7 @@ def test_classes_without_names_take_the_datasets(trained):
         subject.check_classes(fewer)
 
 
-def test_names_with_commas_are_told_apart(tmp_path):
+def test_names_with_commas_are_kept_apart(tmp_path):
     one, other = tmp_path / "a,b=1", tmp_path / "c"
     one.mkdir()
     other.mkdir()

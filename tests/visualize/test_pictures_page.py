@@ -1,4 +1,4 @@
-"""What docs/pictures.md tells a reader to type works."""
+"""What docs/pictures.md asks a reader to type works."""
 
 import shlex
 
@@ -7,7 +7,7 @@ import pytest
 from fixtures_runs import ROOT, run_main
 from test_readme import list_blocks
 
-from cnn import visualize
+from cnn.visualize import visualize
 
 PAGE = (ROOT / "docs" / "pictures.md").read_text(encoding="utf-8")
 
@@ -34,7 +34,7 @@ def test_python_blocks_are_three_lines_that_run(code, trained, tmp_path, monkeyp
 def test_commands_are_understood(line, monkeypatch):
     called = []
     monkeypatch.setattr(visualize, "visualize", lambda *given: called.append(given))
-    monkeypatch.setattr("cnn.workdir.read_config", lambda directory: {})
+    monkeypatch.setattr("cnn.checkpoints.workdir.read_config", lambda directory: {})
     words = shlex.split(line, comments=True)
     assert words[:2] == ["python", "main.py"]
     assert run_main(*words[2:]) == 0 and len(called) == 1

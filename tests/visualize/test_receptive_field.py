@@ -6,9 +6,8 @@ import pytest
 from receptive_forms import FORMS, make_function, sum_form
 
 from cnn import models
-from cnn.visualize import features
-from cnn.visualize.reach import Reach
-from cnn.visualize.receptive_field import compute_fields
+from cnn.visualize.compute import features
+from cnn.visualize.compute.receptive_field import Field, Reach, compute_fields
 
 # From the models' papers and https://distill.pub/2019/computing-receptive-fields/,
 # whose ResNets stride elsewhere in a block; the rest is arithmetic.
@@ -19,9 +18,9 @@ PUBLISHED = {
     ("resnet50", "stage4"): 427,
     ("mobilenet_v2", "stage7"): 491,
 }
-QUICK = ["logistic_regression", "mlp", "simple_cnn", "sliding_regression"]
-QUICK += ["locally_connected", "alexnet", "vgg11_bn", "resnet18", "resnet20"]
-QUICK += ["wrn_16_4", "squeezenet1_1", "mobilenet_v2"]
+FAST = ["logistic_regression", "mlp", "simple_cnn", "sliding_regression"]
+FAST += ["locally_connected", "alexnet", "vgg11_bn", "resnet18", "resnet20"]
+FAST += ["wrn_16_4", "squeezenet1_1", "mobilenet_v2"]
 
 
 def list_fields(name, size, channels, **changes):
@@ -32,12 +31,12 @@ def list_fields(name, size, channels, **changes):
 
 def test_every_model_has_a_form():
     names = {name.replace("wrn_D_K", "wrn_16_4") for name in models.MODELS}
-    assert set(FORMS) == names and set(QUICK) <= names
+    assert set(FORMS) == names and set(FAST) <= names
 
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in FORMS],
+    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in FORMS],
 )
 def test_fields_are_the_closed_form(name):
     size, channels, _ = models.get_published_input(name)
@@ -45,7 +44,8 @@ def test_fields_are_the_closed_form(name):
     fields = list_fields(name, size, channels)
     assert list(fields) == list(expected), "stages, in the order of computation"
     for stage, form in expected.items():
-        for reach in fields[stage]:
+        assert not fields[stage].unknown, stage
+        for reach in fields[stage].axes:
             found = reach and (reach.size, reach.stride)
             assert found == form, (stage, reach)
         if (name, stage) in PUBLISHED:
@@ -58,13 +58,78 @@ def test_a_place_is_located():
     assert reach.locate(2) == (5, 15)
 
 
-def test_an_unknown_operation_is_refused():
-    images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
-    with pytest.raises(NotImplementedError, match="cumsum"):
-        compute_fields(lambda x: jnp.cumsum(x, axis=1), images)
+def convolve(x, **options):
+    kernel = jnp.ones((3, 3, x.shape[3], 2))
+    options = {"window_strides": (1, 1), "padding": "VALID"} | options
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, dimension_numbers=layout, **options)
+
+
+ROWS, COLUMNS = Reach(1, 1, 0, 2), Reach(2, 1, 0, 2)
+SOFT = {
+    "flip": (lambda x: jnp.flip(x, 1), {"rev"}, None),
+    "roll": (lambda x: jnp.roll(x, 2, 1), {"concatenate"}, COLUMNS),
+    "resize": (
+        lambda x: jax.image.resize(x, (2, 9, 9, 1), "nearest"),
+        {"gather"},
+        None,
+    ),
+    "reflect": (
+        lambda x: jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect"),
+        {"rev"},
+        None,
+    ),
+    "loop": (
+        lambda x: jax.lax.scan(
+            lambda total, image: (total + image, total), 0 * x[0], x
+        )[1],
+        {"scan"},
+        None,
+    ),
+    "transposed convolution": (
+        lambda x: convolve(x, lhs_dilation=(2, 2), padding=[(0, 0), (0, 0)]),
+        {"conv_general_dilated"},
+        None,
+    ),
+    "sort": (lambda x: jnp.sort(x, axis=1), {"sort"}, None),
+}
+
+
+@pytest.mark.parametrize("name", SOFT)
+def test_after_an_unknown_operation_the_whole_image_is_seen(name):
+    change, unknown, columns = SOFT[name]
+    images = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
+    before, after = compute_fields(lambda x: (convolve(x), convolve(change(x))), images)
+    assert before == Field((ROWS, COLUMNS))
+    assert after == Field((None, columns), frozenset(unknown))
+    assert after.describe() == "the whole image"
+
+
+def test_what_sees_everything_anyway_names_no_operation():
+    images = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
+
+    def spread(x):
+        return jnp.cumsum(x + jnp.mean(x, (1, 2), keepdims=True), 1)
+
+    assert compute_fields(spread, images) == Field()
+
+
+def test_operations_along_channels_are_known():
+    images = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
+
+    def make_both(x):
+        return jnp.split(jnp.concatenate([x, jnp.sin(x)], -1), 2, -1)
+
+    for field in compute_fields(lambda x: [convolve(y) for y in make_both(x)], images):
+        assert field == Field((ROWS, COLUMNS))
+
+
+def test_a_checkpointed_block_is_looked_into():
+    images = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
+    assert compute_fields(jax.checkpoint(convolve), images) == Field((ROWS, COLUMNS))
 
 
 def test_what_is_flattened_sees_everything():
     images = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
     fields = compute_fields(lambda x: x.reshape(2, 64) @ jnp.ones((64, 3)), images)
-    assert fields == (None, None)
+    assert fields == Field()

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from cnn.errors import UserError
-from cnn.visualize import report
-from cnn.visualize.picture import Picture, Section
+from cnn.visualize.draw.picture import Picture, Section
+from cnn.visualize.page import report
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20"></svg>'
 
@@ -153,7 +153,7 @@ def test_versions_are_listed_by_name(write, tmp_path):
         ("[]", "is damaged: it holds no object"),
     ],
 )
-def test_what_cannot_be_read_is_told(write, pictures, tmp_path, text, note):
+def test_what_cannot_be_read_is_noted(write, pictures, tmp_path, text, note):
     run = make_run(tmp_path / "a", {"model": "mlp"}, None)
     if text is not None:
         (run / "result.json").write_text(text)

@@ -6,8 +6,9 @@ import browser
 import pytest
 from PIL import Image
 
-from cnn.visualize import report, slides_2d
-from cnn.visualize.picture import Picture, Section
+from cnn.visualize.draw.picture import Picture, Section
+from cnn.visualize.lecture import slides_2d
+from cnn.visualize.page import report
 
 pytestmark = pytest.mark.skipif(
     not (browser.DRIVER and browser.BINARY), reason="chromium and its driver are absent"

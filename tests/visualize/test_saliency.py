@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from cnn.visualize import saliency
+from cnn.visualize.compute import saliency
 
 RANDOM = np.random.default_rng(5)
 CHANNELS, CLASSES = 4, 3

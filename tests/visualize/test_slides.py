@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from cnn.visualize import connections, draw_demonstrations, slides_1d, slides_2d
-from cnn.visualize.draw_demonstrations import (
+from cnn.visualize.lecture import connections, demonstrations, slides_1d, slides_2d
+from cnn.visualize.lecture.demonstrations import (
     ALIGNED,
     IMAGE,
     KERNEL,
@@ -13,7 +13,7 @@ from cnn.visualize.draw_demonstrations import (
     SEQUENCE,
     WEIGHTS,
 )
-from cnn.visualize.svg import format_sum
+from cnn.visualize.lecture.svg import format_sum
 
 VALID = [
     [-10, -11, -15, -20, -17],
@@ -180,7 +180,7 @@ def test_shared_weights_look_alike():
 
 
 def test_every_demonstration_can_be_drawn_within_its_edges():
-    for name, (make, caption) in draw_demonstrations.SLIDES.items():
+    for name, (make, caption) in demonstrations.SLIDES.items():
         drawing = make()
         assert caption.endswith("."), name
         assert 16 + 10 * len(drawing.title) <= drawing.width, "bold, 17 px"

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from cnn.visualize import svg
+from cnn.visualize.lecture import svg
 
 SPACE = "{http://www.w3.org/2000/svg}"
 

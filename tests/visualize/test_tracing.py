@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn.visualize import tracing
+from cnn.visualize.compute import tracing
 
 RANDOM = np.random.default_rng(3)
 FIRST, SECOND = (RANDOM.normal(size=s).astype(np.float32) for s in ((12, 5), (5, 4)))
@@ -78,3 +78,13 @@ def test_everything_compiles():
         np.testing.assert_allclose(
             jax.jit(changed)(IMAGES)[0], changed(IMAGES)[0], rtol=1e-5, atol=1e-6
         )
+
+
+def test_loops_are_evaluated_as_they_are():
+    def repeat(images):
+        hidden = jax.nn.relu(images.reshape(len(images), -1) @ FIRST)
+        total, _ = jax.lax.scan(lambda t, x: (t + x, None), jnp.zeros(5), hidden)
+        return total, {"hidden": hidden}
+
+    for changed in (tracing.guide(repeat), tracing.expose(repeat)):
+        np.testing.assert_allclose(changed(IMAGES)[0], repeat(IMAGES)[0], rtol=1e-6)

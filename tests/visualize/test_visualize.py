@@ -1,12 +1,13 @@
-"""The mode as a whole: what is drawn goes into the report, what is not is told."""
+"""The mode as a whole: what is drawn goes into the report, what is not is noted."""
 
+import re
 import shutil
 import sys
 
 import pytest
-from fixtures_runs import run_main
+from fixtures_runs import ROOT, run_main
 
-from cnn import visualize
+from cnn.visualize import visualize
 
 
 def draw(*flags):
@@ -15,19 +16,17 @@ def draw(*flags):
 
 
 @pytest.fixture
-def quick(monkeypatch):
+def fast(monkeypatch):
     """Draw only the least sure hits of `mistakes`: enough to see what was loaded."""
-    module, make = visualize.draw_mistakes, visualize.picture.make_figure
-    monkeypatch.setattr(module.draw_confusion, "draw_confusion", lambda *given: {})
+    module, make = visualize.mistakes, visualize.picture.make_figure
+    monkeypatch.setattr(module, "draw_confusion", lambda *given: {})
     for name in ("_draw_classes", "_draw_reliability"):
         monkeypatch.setattr(module, name, lambda *given: make(1, 1))
 
 
 def test_demonstrations_need_no_run(tmp_path, monkeypatch, capsys):
-    slides = visualize.draw_demonstrations.SLIDES
-    monkeypatch.setattr(
-        visualize.draw_demonstrations, "SLIDES", dict(list(slides.items())[:2])
-    )
+    module = visualize.demonstrations
+    monkeypatch.setattr(module, "SLIDES", dict(list(module.SLIDES.items())[:2]))
     assert draw("--pictures=demonstrations", f"--output={tmp_path}") == 0
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert {"convolution_valid.svg", "filters.png", "connections_dense.svg"} <= names
@@ -52,8 +51,8 @@ def test_epochs_are_drawn_where_a_flag_varies_images(
     assert ("no augmentation flag is set" in capsys.readouterr().out) != bool(flag)
 
 
-def test_a_damaged_run_is_told_and_the_others_are_drawn(
-    trained, tmp_path, quick, capsys
+def test_a_damaged_run_is_noted_and_the_others_are_drawn(
+    trained, tmp_path, fast, capsys
 ):
     damaged = tmp_path / "damaged"
     shutil.copytree(trained, damaged)
@@ -63,9 +62,9 @@ def test_a_damaged_run_is_told_and_the_others_are_drawn(
     output = tmp_path / "compared"
     flags = ("--pictures=curves,mistakes", f"--output={output}")
     assert draw(f"--workdir={trained},{damaged}", *flags) == 0
-    told = capsys.readouterr().out
-    assert "curves: " in told and "holds no line of metrics" in told
-    assert "mistakes: " in told and "checkpoint" in told
+    printed = capsys.readouterr().out
+    assert "curves: " in printed and "holds no line of metrics" in printed
+    assert "mistakes: " in printed and "checkpoint" in printed
     text = (output / "report.html").read_text()
     assert "result.json is damaged" in text
     assert text.count("<figure") == len(list((output / "pictures").glob("*.png"))) > 1
@@ -83,7 +82,7 @@ def test_without_any_whole_run_nothing_is_made(trained, tmp_path, capsys):
     assert not output.exists()
 
 
-def test_tensorboard_gets_the_pictures(trained, tmp_path, quick, monkeypatch):
+def test_tensorboard_gets_the_pictures(trained, tmp_path, fast, monkeypatch):
     class Writer:
         def __init__(self, directory):
             self.directory = directory
@@ -107,3 +106,18 @@ def test_tensorboard_gets_the_pictures(trained, tmp_path, quick, monkeypatch):
 def test_unknown_pictures_are_refused_with_a_suggestion(trained, capsys):
     assert draw("--pictures=mistake", f"--workdir={trained}") == 2
     assert "did you mean mistakes?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "room, above",
+    [
+        ("compute", "draw|lecture|page|subject|named_run"),
+        ("draw", "lecture|page"),
+        ("lecture", "page|subject|named_run"),
+    ],
+)
+def test_a_room_imports_no_room_above_it(room, above):
+    files = sorted((ROOT / "cnn" / "visualize" / room).glob("*.py"))
+    pattern = re.compile(rf"from cnn\.visualize(\.| import )({above})\b")
+    assert len(files) > 3
+    assert not [file.name for file in files if pattern.search(file.read_text())]

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from cnn import config as config_module
-from cnn import convert, evaluate, export, predict, steps
+from cnn import evaluate, predict
 from cnn.errors import UserError
-from cnn.progress import Terminal
-from cnn.weights import exchange, safetensors_file
+from cnn.runtime.terminal import Terminal
+from cnn.training import steps
+from cnn.weights import convert, exchange, export, safetensors_file
 
 SMALL = {"model": "simple_cnn", "widths": (3, 4), "image_size": 8, "channels": 1}
 DIGITS = SMALL | {"scaling": "symmetric", "batch_size": 64}
@@ -71,7 +72,7 @@ def test_a_converted_run_is_evaluated_under_the_datasets_names(converted):
     assert result["count"] == 360 and result["class_names"][3] == "3"
     trained = predict.load_trained(directory)
     assert trained.step == 0 and not trained.classes_are_named
-    assert (trained.task.mean, trained.task.std) == ((0.5,), (0.5,))
+    assert (trained.structure.mean, trained.structure.std) == ((0.5,), (0.5,))
 
 
 def test_names_and_scaling_travel_with_the_weights(tmp_path):
@@ -83,7 +84,7 @@ def test_names_and_scaling_travel_with_the_weights(tmp_path):
     run(convert.convert, tmp_path / "run", **options)
     trained = predict.load_trained(tmp_path / "run")
     assert trained.class_names == ("cat", "dog", "bird") and trained.classes_are_named
-    assert (trained.task.mean, trained.task.std) == ((0.25,), (0.125,))
+    assert (trained.structure.mean, trained.structure.std) == ((0.25,), (0.125,))
     kernel = trained.variables["params"]["head"]["kernel"]
     np.testing.assert_array_equal(kernel, arrays["head.weight"].T)
 
@@ -124,7 +125,7 @@ def test_the_artifact_gives_the_models_logits(converted):
     assert set(artifact.platforms) == {"cpu", "cuda", "tpu"}
     trained = predict.load_trained(directory)
     images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
-    wanted = steps.predict_step(trained.task, trained.variables, images)
+    wanted = steps.predict_step(trained.structure, trained.variables, images)
     np.testing.assert_allclose(artifact.call(images), wanted, 1e-5, 1e-5)
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from cnn import models
 from cnn.errors import UserError
-from cnn.models import ModelOptions
-from cnn.state import create_variables, flatten_paths
+from cnn.models.options import ModelOptions
+from cnn.models.variables import create_variables, flatten_paths
 from cnn.weights import exchange, names
 
 # One of every family, on images as small as it takes.

@@ -10,25 +10,25 @@ from tests.golden import ours
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "parity.npz")
 NAMES = sorted({name.split("/")[0] for name in GOLDEN})
 TRAINED = [name for name in NAMES if f"{name}/losses" in GOLDEN]
-QUICK_LOGITS = {"resnet20", "wrn_16_2", "resnet18", "squeezenet1_1"}
-QUICK_TRAINING = {"resnet20"}
+FAST_LOGITS = {"resnet20", "wrn_16_2", "resnet18", "squeezenet1_1"}
+FAST_TRAINING = {"resnet20"}
 
 
-def mark_slow(names, quick):
+def mark_slow(names, fast):
     slow = pytest.mark.slow
-    return [n if n in quick else pytest.param(n, marks=slow) for n in names]
+    return [n if n in fast else pytest.param(n, marks=slow) for n in names]
 
 
 def compare(found, wanted):
     return np.max(np.abs(found - wanted)) / np.max(np.abs(wanted))
 
 
-@pytest.mark.parametrize("name", mark_slow(NAMES, QUICK_LOGITS))
+@pytest.mark.parametrize("name", mark_slow(NAMES, FAST_LOGITS))
 def test_logits_equal_pytorchs(name):
     assert compare(ours.compute_logits(name), GOLDEN[f"{name}/logits"]) < 1e-4
 
 
-@pytest.mark.parametrize("name", mark_slow(TRAINED, QUICK_TRAINING))
+@pytest.mark.parametrize("name", mark_slow(TRAINED, FAST_TRAINING))
 def test_training_equals_pytorchs(name):
     found = ours.train(name)
     wanted = {kind: GOLDEN[f"{name}/{kind}"] for kind in found}

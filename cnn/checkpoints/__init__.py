@@ -1,0 +1,1 @@
+"""What lies on disk: a run's directory and its checkpoints, whole or not there."""

@@ -1,0 +1,115 @@
+"""DataOptions: which images, in which form."""
+
+import dataclasses
+
+from cnn.option import option
+
+_MEMORY_BYTES = 4 * 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """Which images, in which form."""
+
+    dataset: str = option(
+        "digits",
+        "digits | tfds:NAME[/CONFIG][:VERSION] | folder:PATH (class folders, in train/ "
+        "and test/ or alone) | csv:FILE (columns path,label and perhaps split) | "
+        "npz:FILE (x_train, y_train, x_test, y_test)",
+    )
+    data_dir: str = option(
+        "",
+        "directory of prepared tensorflow-datasets; empty: ~/tensorflow_datasets",
+        changes_run=False,
+    )
+    train_split: str = option("train", "tfds: split to train on, as train[:90%]")
+    validation_split: str = option(
+        "", "tfds: split to validate on, as train[90%:]; empty: none"
+    )
+    test_split: str = option("test", "tfds: split to test on")
+    num_classes: int = option(
+        0, "number of classes; 0: as many as the dataset has", within="[0, inf)"
+    )
+    classes: tuple[int, ...] = option(
+        (),
+        "labels of the only classes to use, which become 0, 1, … in this order; "
+        "empty: all",
+        within="[0, inf)",
+    )
+    image_size: int = option(
+        0, "height and width in pixels; 0: as the images are", within="[0, 16384]"
+    )
+    channels: int = option(0, "1 grey, 3 colour, 0: as the images are", within="[0, 3]")
+    resize_mode: str = option(
+        "crop",
+        "how images become square: crop (shorter side resized, centre cut out), "
+        "squash (both sides resized), pad (longer side resized, rest black)",
+        choices=("crop", "squash", "pad"),
+    )
+    resize_size: int = option(
+        0,
+        "crop: shorter side in pixels before the cut; 0: the size itself",
+        within="[0, 16384]",
+    )
+    storage_size: int = option(
+        0,
+        "height and width in pixels that images are stored at, for random crops of "
+        "--image_size; 0: --image_size",
+        within="[0, 16384]",
+    )
+    validation_fraction: float = option(
+        0.0,
+        "share of the training set, class by class, set aside for validation",
+        within="[0, 1)",
+    )
+    split_seed: int = option(
+        0,
+        "seed of splits, subsets and --shuffle_pixels",
+        within="[0, 4294967295]",
+    )
+    train_examples: int = option(
+        0,
+        "training examples to use, equally many of each class; 0: all",
+        within="[0, inf)",
+    )
+    shuffle_pixels: bool = option(
+        False, "permute the pixels of all images by one fixed permutation"
+    )
+    bad_images: str = option(
+        "error",
+        "image files that cannot be read: error (stop) or skip (leave out, count)",
+        choices=("error", "skip"),
+    )
+    resident: str = option(
+        "auto",
+        "whether decoded images are kept in memory, on the device where they fit: "
+        "auto, always, or never (stream)",
+        choices=("auto", "always", "never"),
+        changes_run=False,
+    )
+    scaling: str = option(
+        "standardize",
+        "unit (0..1), symmetric (-1..1) or standardize ((x - mean) / std by channel)",
+        choices=("unit", "symmetric", "standardize"),
+    )
+    mean: tuple[float, ...] = option(
+        (),
+        "standardize: mean of each channel of images in 0..1; empty: computed",
+        within="[0, 1]",
+    )
+    std: tuple[float, ...] = option(
+        (),
+        "standardize: standard deviation of each channel of images in 0..1; empty: "
+        "computed",
+        within="(0, inf)",
+    )
+
+    @property
+    def stored_size(self) -> int:
+        """Height and width of stored images in pixels; 0: as the images are."""
+        return self.storage_size or self.image_size
+
+    def keeps_in_memory(self, num_bytes: int) -> bool:
+        """Whether decoded images of that size in bytes are kept in memory."""
+        fits = self.resident == "auto" and num_bytes <= _MEMORY_BYTES
+        return self.resident == "always" or fits

@@ -1,0 +1,103 @@
+"""ModelOptions: which model, and the choices of its family."""
+
+import dataclasses
+
+from cnn.option import option, strength
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and its choices."""
+
+    model: str = option(
+        "simple_cnn", "architecture; `python main.py --help` lists them under Models"
+    )
+    activation: str = option(
+        "relu",
+        "activation function of simple_cnn, mlp and locally_connected",
+        choices=("relu", "gelu", "silu", "elu", "leaky_relu", "tanh", "sigmoid"),
+    )
+    dropout_rate: float = strength(
+        "share of activations dropped in training, where the model's paper has it: "
+        "before dense layers, or between the convolutions of wrn_D_K",
+        "[0, 1)",
+    )
+    stochastic_depth_rate: float = strength(
+        "share of images that skip the last residual block in training, earlier "
+        "blocks proportionally less (efficientnet_b0, convnext_tiny)",
+        "[0, 1)",
+    )
+    convolution: str = option(
+        "auto",
+        "how convolutions and their gradients are computed: auto (what is fast on the "
+        "platform) or plain (as XLA and JAX have them); equal up to rounding",
+        choices=("auto", "plain"),
+    )
+    bn_variance: str = option(
+        "biased",
+        "running variance of batch normalisation: of n, or of n - 1 as in PyTorch",
+        choices=("biased", "unbiased"),
+    )
+    remat: str = option(
+        "none",
+        "what the backward pass computes again to save memory: none, or blocks "
+        "(everything inside residual, dense and fire blocks, at the cost of a second "
+        "forward pass through them)",
+        choices=("none", "blocks"),
+    )
+    widths: tuple[int, ...] = option(
+        (32, 64, 128), "channels of each stage of simple_cnn", within="[1, inf)"
+    )
+    kernel_size: int = option(
+        3, "side of simple_cnn's kernels, in pixels", within="[1, inf)"
+    )
+    padding: str = option(
+        "same",
+        "same: each convolution of simple_cnn keeps the size; valid: it loses "
+        "kernel_size - 1 pixels",
+        choices=("same", "valid"),
+    )
+    downsampling: str = option(
+        "max_pool",
+        "how each stage of simple_cnn halves the size",
+        choices=("stride", "max_pool", "avg_pool", "space_to_depth", "none"),
+    )
+    head: str = option(
+        "global_average",
+        "what simple_cnn does with its last feature maps; global_average makes it "
+        "independent of the image's size",
+        choices=("flatten", "global_average"),
+    )
+    batch_norm: bool = option(True, "batch normalisation in simple_cnn")
+    dense_widths: tuple[int, ...] = option(
+        (), "units of simple_cnn's dense layers before the last", within="[1, inf)"
+    )
+    mlp_widths: tuple[int, ...] = option(
+        (128, 128), "units of each hidden layer of mlp", within="[1, inf)"
+    )
+    local_widths: tuple[int, ...] = option(
+        (16, 32), "channels of each layer of locally_connected", within="[1, inf)"
+    )
+    zero_init_residual: bool = option(
+        False,
+        "start the last normalisation scale of each residual block at 0 "
+        "(https://arxiv.org/abs/1706.02677)",
+    )
+    resnet_shortcut: str = option(
+        "pad",
+        "shortcut of resnet20 … resnet110 where the size changes: pad (option A: every "
+        "second pixel, channels padded with zeros) or project (option B: 1x1 "
+        "convolution)",
+        choices=("pad", "project"),
+    )
+    wrn_block: tuple[int, ...] = option(
+        (3, 3),
+        "sizes of the convolutions in a block of wrn_D_K, in pixels: 3,3 · 3,1 · 1,3 · "
+        "3,1,1 · 1,3,1 · 3,1,3",
+        within="[1, 3]",
+    )
+    airbench_width: int = option(
+        64,
+        "channels of airbench94's first group; the other two have four times as many",
+        within="[1, inf)",
+    )

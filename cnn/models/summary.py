@@ -1,0 +1,122 @@
+"""A model in numbers: parameters, multiply-accumulates and shapes, layer by layer.
+
+Everything is computed from shapes; nothing is compiled and no memory is taken.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from rich.table import Table
+
+from cnn.models.variables import count_parameters, create_variables
+
+_CONTAINERS = 40
+
+
+def describe_model(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
+    """Describe a model for images of one shape.
+
+    Args:
+        model: maps float32 [N, H, W, C] to logits.
+        image_shape: (H, W, C).
+
+    Returns:
+        `num_parameters`, `num_batch_stats`, `macs` (multiply-accumulates of all
+        convolutions and dense layers for one image; biases, normalisation and
+        pooling are not counted, as in the published tables), `parameter_bytes`,
+        `input_shape`, `output_shape`, and `layers`: for each layer with parameters
+        `path`, `type`, `output_shape`, `parameters`, `macs`, in order of execution.
+
+    Raises:
+        UserError: the image is too small for the model.
+    """
+    rows: dict[str, dict] = {}
+
+    def run() -> tuple[Any, Any]:
+        variables = create_variables(model, 0, image_shape)
+        with nn.intercept_methods(_note_layers(rows)):
+            images = jnp.zeros((1, *image_shape), jnp.float32)
+            return variables, model.apply(variables, images, train=False)
+
+    variables, output = jax.eval_shape(run)
+    layers = list(rows.values())
+    num_parameters = count_parameters(variables["params"])
+    return {
+        "num_parameters": num_parameters,
+        "num_batch_stats": count_parameters(variables["batch_stats"]),
+        "macs": sum(layer["macs"] for layer in layers),
+        "parameter_bytes": 4 * num_parameters,
+        "input_shape": list(image_shape),
+        "output_shape": list(output.shape[1:]),
+        "layers": layers,
+    }
+
+
+def make_table(description: dict) -> Table:
+    """Make the table of a description; long ones have a row for each block."""
+    table = Table(box=None, pad_edge=False)
+    for name, side in (("layer", "left"), ("type", "left"), ("output", "right")):
+        table.add_column(name, justify=side)
+    table.add_column("parameters", justify="right")
+    table.add_column("MACs", justify="right")
+    layers = description["layers"]
+    if len(layers) > _CONTAINERS:
+        layers = _merge_blocks(layers)
+    for layer in layers:
+        shape = "x".join(str(size) for size in layer["output_shape"])
+        table.add_row(
+            layer["path"],
+            layer["type"],
+            shape,
+            f"{layer['parameters']:,}",
+            f"{layer['macs']:,}",
+        )
+    parameters, macs = description["num_parameters"], description["macs"]
+    table.add_row("all", "", "", f"{parameters:,}", f"{macs:,}", style="bold")
+    return table
+
+
+def _note_layers(rows: dict[str, dict]) -> Callable[..., Any]:
+    """Return an interceptor that notes each layer with parameters of its own."""
+
+    def note(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
+        output = call(*args, **kwargs)
+        module = context.module
+        params = module.variables.get("params", {})
+        own = {name: leaf for name, leaf in params.items() if hasattr(leaf, "shape")}
+        if context.method_name == "__call__" and own:
+            path = "/".join(module.path)
+            rows[path] = {
+                "path": path,
+                "type": type(module).__name__,
+                "output_shape": list(output.shape[1:]),
+                "parameters": count_parameters(own),
+                "macs": _count_macs(own.get("kernel"), output),
+            }
+        return output
+
+    return note
+
+
+def _count_macs(kernel: Any, output: Any) -> int:
+    """Count a layer's multiply-accumulates: its kernel at each place of its output."""
+    if kernel is None:
+        return 0
+    places = output.size // (output.shape[0] * output.shape[-1])
+    return kernel.size * places
+
+
+def _merge_blocks(layers: list[dict]) -> list[dict]:
+    blocks: dict[str, dict] = {}
+    for layer in layers:
+        name = layer["path"].split("/")[0]
+        block = blocks.setdefault(
+            name, {"path": name, "type": "", "parameters": 0, "macs": 0}
+        )
+        block["output_shape"] = layer["output_shape"]
+        block["parameters"] += layer["parameters"]
+        block["macs"] += layer["macs"]
+    return list(blocks.values())

@@ -1,0 +1,1 @@
+"""Faster formulations of convolution and its gradients that only CPU takes."""

@@ -1,0 +1,202 @@
+"""The update of parameters by their gradients: `update` is the step's one door.
+
+Nothing here branches on a number: every strength is an array, or None where the
+option is 0 and its code is absent. Steps count from 0.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnn.config import Numbers
+from cnn.errors import UserError
+from cnn.models.variables import replace_leaves
+from cnn.optim import freezing, layer_rates, muon, schedules
+from cnn.optim.freezing import Phase
+from cnn.optim.layer_rates import Rates
+from cnn.optim.options import OptimizerOptions, ScheduleOptions
+from cnn.optim.schedules import Clock
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """The static part of an update.
+
+    Attributes:
+        options: the rule and its choices.
+        schedule: the learning rate's.
+        phase: which leaves train; None: all.
+        rates: each parameter's place among the learning rates by layer.
+    """
+
+    options: OptimizerOptions = OptimizerOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+    phase: Phase | None = None
+    rates: Rates = ()
+
+
+def check(options: OptimizerOptions) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        UserError: naming the flags.
+    """
+    decoupled, rule = options.decoupled_rates, options.optimizer
+    if decoupled and rule not in ("sgd", "muon_sgd"):
+        raise UserError(
+            f"--decoupled_rates is for sgd and muon_sgd, not --optimizer={rule}"
+        )
+    if rule == "muon_sgd" and not decoupled:
+        raise UserError("--optimizer=muon_sgd needs --decoupled_rates")
+    if decoupled and options.clip_norm:  # gradients are times their rates by then
+        raise UserError("--clip_norm and --decoupled_rates do not go together")
+
+
+def create_state(rule: Rule, numbers: Numbers, params: Any) -> Any:
+    """Create the optimizer's state, for the parameters that train."""
+    chain = make_optimizer(rule.options, numbers.learning_rate, numbers)
+    return chain.init(freezing.select_trained(rule.phase, params))
+
+
+def update(
+    rule: Rule,
+    clock: Clock,
+    numbers: Numbers,
+    gradients: Any,
+    params: Any,
+    opt_state: Any,
+    batch_size: int,
+) -> tuple[Any, Any, jax.Array]:
+    """Update parameters by the gradients of one step.
+
+    Args:
+        gradients: of the parameters that train, as a tree without the others.
+        batch_size: examples of a batch, for decoupled rates.
+
+    Returns:
+        Parameters, the optimizer's state and the learning rate, float32 [].
+    """
+    options, trained = rule.options, freezing.select_trained(rule.phase, params)
+    schedule = schedules.compute_schedule(rule.schedule, clock, numbers)
+    rate = _scale_rate(options, numbers, schedule, batch_size)
+    chain = make_optimizer(options, rate, numbers, schedule)
+    scale = functools.partial(layer_rates.scale, rule.rates, numbers)
+    scaled = scale(gradients) if options.decoupled_rates else gradients
+    updates, opt_state = chain.update(scaled, opt_state, trained)
+    updates = updates if options.decoupled_rates else scale(updates)
+    updates = layer_rates.stop(rule.rates, numbers, clock.epoch, updates)
+    params = replace_leaves(params, optax.apply_updates(trained, updates))
+    return params, opt_state, rate
+
+
+def compute_learning_rate(
+    rule: Rule, clock: Clock, numbers: Numbers, batch_size: int = 1024
+) -> jax.Array:
+    """Compute the learning rate of one step: warm-up times schedule times peak.
+
+    `batch_size` is for decoupled rates; what is returned is float32 [].
+    """
+    schedule = schedules.compute_schedule(rule.schedule, clock, numbers)
+    return _scale_rate(rule.options, numbers, schedule, batch_size)
+
+
+def _scale_rate(
+    options: OptimizerOptions, numbers: Numbers, factor: jax.Array, batch_size: int
+) -> jax.Array:
+    """Multiply the peak learning rate by a schedule's factor; float32 [].
+
+    Source: Jordan 2024, https://arxiv.org/abs/2404.00498, after
+        https://myrtle.ai/learn/how-to-train-your-resnet-5-numbers (decoupled)
+    """
+    if options.decoupled_rates:
+        momentum = 0.0 if numbers.momentum is None else numbers.momentum
+        factor = factor * batch_size / 1024 / (1 + 1 / (1 - momentum))
+    return numbers.learning_rate * factor
+
+
+def make_optimizer(
+    options: OptimizerOptions,
+    learning_rate: jax.Array,
+    numbers: Numbers,
+    schedule: jax.Array | float = 1.0,
+) -> optax.GradientTransformation:
+    """Make the optax chain of one step.
+
+    Args:
+        schedule: of `schedules.compute_schedule`, for muon_sgd's other rate.
+
+    Returns:
+        Clipping, then the rule with its weight decay where PyTorch has it: before
+        the momentum in sgd, adam and rmsprop, decoupled in the others.
+    """
+    if options.optimizer == "muon":
+        parts = [muon.make_muon_adamw(options, learning_rate, numbers)]
+    else:
+        parts = _list_parts(options, learning_rate, numbers)
+    if options.optimizer == "muon_sgd":
+        rate = numbers.muon_learning_rate * schedule
+        momentum, others = numbers.muon_momentum, optax.chain(*parts)
+        parts = [muon.make_muon_sgd(rate, momentum, options.nesterov, others)]
+    if numbers.clip_norm is not None:
+        parts.insert(0, _clip_by_global_norm(numbers.clip_norm))
+    return optax.chain(*parts)
+
+
+def _list_parts(
+    options: OptimizerOptions, learning_rate: jax.Array, numbers: Numbers
+) -> list[optax.GradientTransformation]:
+    weight_decay = numbers.weight_decay
+    if options.decoupled_rates and weight_decay is not None:
+        # At the rate 0 nothing moves, whatever the decay.
+        peak = numbers.learning_rate
+        weight_decay = weight_decay / jnp.where(peak > 0, peak, jnp.inf)
+    decay = _make_weight_decay(options, weight_decay)
+    rule = _make_rule(options, numbers)
+    coupled = options.optimizer in ("sgd", "adam", "rmsprop", "muon_sgd")
+    parts = [decay, rule] if coupled else [rule, decay]
+    if options.optimizer == "lamb":
+        parts.append(optax.scale_by_trust_ratio())
+    return [*parts, optax.scale_by_learning_rate(learning_rate)]
+
+
+def _make_rule(
+    options: OptimizerOptions, numbers: Numbers
+) -> optax.GradientTransformation:
+    momentum = numbers.momentum
+    if options.optimizer in ("sgd", "muon_sgd"):
+        if momentum is None:
+            return optax.identity()
+        return optax.trace(momentum, nesterov=options.nesterov)
+    epsilon = numbers.epsilon
+    if options.optimizer == "rmsprop":
+        decay = numbers.rmsprop_decay
+        scaled = optax.scale_by_rms(decay, eps=epsilon, eps_in_sqrt=False)
+        trace = optax.identity() if momentum is None else optax.trace(momentum)
+        return optax.chain(scaled, trace)
+    betas = numbers.adam_beta1, numbers.adam_beta2
+    return optax.scale_by_adam(*betas, eps=epsilon)
+
+
+def _make_weight_decay(
+    options: OptimizerOptions, weight_decay: jax.Array | None
+) -> optax.GradientTransformation:
+    if weight_decay is None:
+        return optax.identity()
+    select_kernels = functools.partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
+    mask = None if options.decay_norms else select_kernels
+    return optax.add_decayed_weights(weight_decay, mask)
+
+
+def _clip_by_global_norm(largest: jax.Array) -> optax.GradientTransformation:
+    """Clip as torch.nn.utils.clip_grad_norm_ does; the norm may be traced."""
+
+    def update(updates, state, params=None):
+        del params
+        scale = jnp.minimum(1.0, largest / (optax.tree.norm(updates) + 1e-6))
+        return jax.tree.map(lambda update: update * scale, updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,0 +1,185 @@
+"""How parameters follow their gradients: update rule, schedule, freezing, averages."""
+
+import dataclasses
+
+from cnn.option import option, strength
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions:
+    """How parameters follow their gradients."""
+
+    optimizer: str = option(
+        "sgd",
+        "update rule; muon has adamw for vectors, muon_sgd sgd for all but the kernels "
+        "of convolutions",
+        choices=("sgd", "adam", "adamw", "rmsprop", "lamb", "muon", "muon_sgd"),
+    )
+    learning_rate: float = option(
+        0.1, "peak learning rate", kind="traced", within="[0, inf)"
+    )
+    decoupled_rates: bool = option(
+        False,
+        "sgd and muon_sgd: learning_rate and weight_decay are per 1024 examples and "
+        "over 1 + 1 / (1 - momentum), and the decay does not depend on the rate: each "
+        "can be tuned alone",
+    )
+    muon_learning_rate: float = option(
+        0.24,
+        "muon_sgd: peak length of the orthogonal step of a convolution's kernel, "
+        "which is kept at the norm sqrt(outputs)",
+        kind="traced",
+        within="[0, inf)",
+    )
+    muon_momentum: float = option(
+        0.6, "muon_sgd: momentum of those kernels", kind="traced", within="[0, 1)"
+    )
+    momentum: float = option(
+        0.9,
+        "momentum of sgd, rmsprop and muon, and of muon_sgd's sgd",
+        kind="traced_unless_zero",
+        within="[0, 1)",
+    )
+    nesterov: bool = option(True, "Nesterov's form of sgd's and muon's momentum")
+    adam_beta1: float = option(
+        0.9,
+        "decay of the first moment of adam, adamw, lamb and muon's vectors",
+        kind="traced",
+        within="[0, 1)",
+    )
+    adam_beta2: float = option(
+        0.999,
+        "decay of the second moment of adam, adamw, lamb and muon's vectors",
+        kind="traced",
+        within="[0, 1)",
+    )
+    rmsprop_decay: float = option(
+        0.99, "decay of rmsprop's second moment", kind="traced", within="[0, 1)"
+    )
+    epsilon: float = option(
+        1e-8,
+        "added to the denominator of adam, adamw, lamb, rmsprop and muon's vectors",
+        kind="traced",
+        within="(0, inf)",
+    )
+    weight_decay: float = strength(
+        "weight decay: added to the gradient by sgd, adam and rmsprop, decoupled "
+        "and times the learning rate in adamw, lamb and muon",
+        "[0, inf)",
+    )
+    decay_norms: bool = option(
+        True, "decay biases and normalisation scales too, not kernels alone"
+    )
+    clip_norm: float = strength(
+        "largest global norm of the gradient; larger ones are scaled down to it",
+        "[0, inf)",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleOptions:
+    """How the learning rate changes over the run."""
+
+    schedule: str = option(
+        "cosine",
+        "learning rate over the run: constant, cosine or linear (both to 0), "
+        "step (times milestone_factor at each milestone), triangle (up and down)",
+        choices=("constant", "cosine", "linear", "step", "triangle"),
+    )
+    triangle_start: float = option(
+        0.2, "factor that triangle starts at", kind="traced", within="[0, 1]"
+    )
+    triangle_peak: float = option(
+        0.23, "share of the run after which it is 1", kind="traced", within="(0, 1)"
+    )
+    triangle_end: float = option(
+        0.07, "factor that it ends at", kind="traced", within="[0, 1]"
+    )
+    warmup_epochs: float = strength(
+        "epochs over which the rate rises linearly, times the schedule", "[0, inf)"
+    )
+    milestones: tuple[float, ...] = option(
+        (60.0, 120.0, 160.0),
+        "epochs at which schedule=step lowers the rate",
+        kind="traced",
+        within="[0, inf)",
+    )
+    milestone_factor: float = option(
+        0.1,
+        "what schedule=step multiplies the rate by at each milestone",
+        kind="traced",
+        within="(0, 1]",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FreezingOptions:
+    """Which parameters train, when, and at which rates."""
+
+    freeze: tuple[str, ...] = option((), "patterns of paths that stay as they are")
+    freeze_through: str = option(
+        "", "stage such as stage2 that stays as it is, with everything before it"
+    )
+    train_only: tuple[str, ...] = option(
+        (), "patterns of the only paths that train; all others stay as they are"
+    )
+    unfreeze: tuple[str, ...] = option(
+        (), "pattern:epoch: frozen paths that train from that epoch on (counted from 0)"
+    )
+    freeze_statistics: bool = option(
+        False,
+        "keep the running statistics of all batch normalisations and normalise by "
+        "them in training too; those of frozen ones always stay",
+    )
+    layer_decay: float = strength(
+        "what the learning rate is multiplied by with every layer down from the last "
+        "one; 0: the same rate for all",
+        "[0, 1]",
+    )
+    learning_rate_for: tuple[str, ...] = option(
+        (),
+        "pattern=factor of the learning rate of those paths, times --layer_decay; of "
+        "several, the first that matches; with --decoupled_rates their decay stays",
+        kind="traced_by_name",
+        within="[0, inf)",
+    )
+    train_until: tuple[str, ...] = option(
+        (),
+        "pattern=epochs for which those paths train, then stay as they are; of "
+        "several, the first that matches",
+        kind="traced_by_name",
+        within="[0, inf)",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class AveragingOptions:
+    """How weights are averaged over steps."""
+
+    ema_decay: float = strength(
+        "decay per step of the averaged weights, which are then the ones evaluated; "
+        "early on min(decay, (1 + step) / (10 + step))",
+        "[0, 1)",
+    )
+    lookahead_decay: float = strength(
+        "decay per step of Lookahead's slow weights, which are then the ones "
+        "evaluated, at the end of the run; training continues from them at each "
+        "synchronisation and each end of an epoch",
+        "[0, 1)",
+    )
+    lookahead_power: float = option(
+        3.0,
+        "Lookahead's decay is multiplied by the share of the run that has passed to "
+        "this power",
+        kind="traced",
+        within="[0, inf)",
+    )
+    lookahead_every_steps: int = option(
+        5,
+        "steps between Lookahead's synchronisations",
+        kind="traced",
+        within="[1, inf)",
+    )
+    lookahead_start_epochs: float = option(
+        0.0, "epochs without Lookahead at first", kind="traced", within="[0, inf)"
+    )

@@ -1,0 +1,206 @@
+"""How an option is declared, read from text and checked.
+
+A module that has options declares one frozen dataclass of them just above the
+function that they configure, each field made by `option`. Flag names are field
+names; `--help`, the type, the range and what a change of it means follow from
+the field alone, so that adding an option touches one file.
+"""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from cnn.errors import UserError, suggest
+
+Kind = Literal["static", "traced", "traced_unless_zero", "traced_by_name"]
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    kind: Kind = "static",
+    choices: Sequence[str] = (),
+    within: str = "",
+    changes_run: bool = True,
+) -> Any:
+    """Declare one option as a dataclass field.
+
+    Args:
+        default: bool, int, float, str, or a tuple of ints, floats or strings.
+        help: what it does, with its unit.
+        kind: `static` shapes the compiled program; `traced` reaches it as an array,
+            so that changing it never recompiles; `traced_unless_zero` likewise, and
+            at 0 its code is absent from the program; `traced_by_name`, for texts
+            `name=number`: the names shape it, the numbers reach it as one array.
+        choices: the allowed values, for names.
+        within: the allowed interval, as `[0, 1)` or `(0, inf)`; for tuples, of
+            each element, or each element's number.
+        changes_run: whether a run that goes on with another value would be another
+            run; resuming with such a change is refused.
+    """
+    metadata = {
+        "help": help,
+        "kind": kind,
+        "choices": tuple(choices),
+        "within": within,
+        "changes_run": changes_run,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def strength(help: str, within: str, *, default: float = 0.0) -> Any:
+    """Declare a traced number that is absent from the program at 0.
+
+    Args:
+        help: as of `option`.
+        within: as of `option`.
+        default: 0.0, or 0 for whole numbers.
+    """
+    return option(default, help, kind="traced_unless_zero", within=within)
+
+
+def parse(field: dataclasses.Field, text: str) -> Any:
+    """Read an option's value from command-line text.
+
+    Args:
+        field: a field made by `option`.
+        text: the text behind `--name=`; tuples are separated by commas.
+
+    Raises:
+        UserError: the text is not of the option's type.
+    """
+    element = _element_type(field)
+    if typing.get_origin(field.type) is tuple:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return tuple(_parse_one(field, element, part, text) for part in parts)
+    return _parse_one(field, element, text, text)
+
+
+def convert(field: dataclasses.Field, value: Any) -> Any:
+    """Bring a value from a preset or JSON to the option's own type.
+
+    Raises:
+        UserError: the value is of another type.
+    """
+    element = _element_type(field)
+    if typing.get_origin(field.type) is tuple:
+        if isinstance(value, list | tuple):
+            return tuple(_convert_one(field, element, part, value) for part in value)
+        raise _wrong_type(field, value)
+    return _convert_one(field, element, value, value)
+
+
+def read_group(group: type, values: Mapping[str, Any]) -> Any:
+    """Make one group of options from a mapping that may hold others' too.
+
+    Args:
+        group: the dataclass.
+        values: by flag name, as presets and JSON have them; what is absent takes
+            its default.
+
+    Raises:
+        UserError: a value is of another type.
+    """
+    fields = dataclasses.fields(group)
+    given = {f.name: convert(f, values[f.name]) for f in fields if f.name in values}
+    return group(**given)
+
+
+def check(group: Any) -> None:
+    """Check every option of a group against its choices and its interval.
+
+    Raises:
+        UserError: naming the first flag that is out of range, and what is allowed.
+    """
+    for field in dataclasses.fields(group):
+        value = getattr(group, field.name)
+        choices, within = field.metadata["choices"], field.metadata["within"]
+        if choices and value not in choices:
+            raise UserError(
+                f"--{field.name}={value} is unknown{suggest(str(value), choices)}"
+            )
+        if field.metadata["kind"] == "traced_by_name":
+            value = split_numbers(field.name, value)[1]
+        for number in value if isinstance(value, tuple) else (value,):
+            if within and not _is_within(number, within):
+                raise UserError(
+                    f"--{field.name}={number} is outside {within}: "
+                    f"{field.metadata['help']}"
+                )
+
+
+def split_numbers(
+    flag: str, texts: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Split the texts `name=number` of an option into names and numbers.
+
+    Raises:
+        UserError: one of them is not of that form.
+    """
+    names, numbers = [], []
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            numbers.append(float(number))
+        except ValueError:
+            name = ""
+        if not name:
+            raise UserError(f"--{flag}={text}: write name=number, as stem=0.1")
+        names.append(name)
+    return tuple(names), tuple(numbers)
+
+
+def format_value(value: Any) -> str:
+    """Write a value as the command line would take it."""
+    if isinstance(value, tuple):
+        return ",".join(format_value(part) for part in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def _element_type(field: dataclasses.Field) -> type:
+    if typing.get_origin(field.type) is tuple:
+        return typing.get_args(field.type)[0]
+    return field.type
+
+
+def _parse_one(field: dataclasses.Field, kind: type, text: str, whole: str) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise _wrong_type(field, whole)
+        return text.lower() in ("true", "1")
+    try:
+        return kind(text)
+    except ValueError:
+        raise _wrong_type(field, whole) from None
+
+
+def _convert_one(field: dataclasses.Field, kind: type, value: Any, whole: Any) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise _wrong_type(field, whole)
+    return value
+
+
+def _wrong_type(field: dataclasses.Field, value: Any) -> UserError:
+    expected = _WORDS.get(_element_type(field), "a name")
+    if typing.get_origin(field.type) is tuple:
+        expected += ", or several separated by commas"
+    return UserError(
+        f"--{field.name}={format_value(value)}: expected {expected}; "
+        f"{field.metadata['help']}"
+    )
+
+
+def _is_within(number: float, interval: str) -> bool:
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = number >= low if interval[0] == "[" else number > low
+    below = number <= high if interval[-1] == "]" else number < high
+    return above and below and not math.isnan(number)

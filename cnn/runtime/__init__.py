@@ -1,0 +1,1 @@
+"""The machine: devices, compiler, processes, signals, terminal and logs."""

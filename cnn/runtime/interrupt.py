@@ -1,0 +1,100 @@
+"""SIGTERM, SIGUSR1 and Ctrl-C: noted at once, acted upon between chunks of steps.
+
+Before there is something to save, they end the process at once. Slurm sends SIGUSR1
+before a job's time is over; the job is then put into the queue again.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved what it had.
+
+    Attributes:
+        exit_code: 128 plus the signal's number, as shells have it: 143, 138 or 130.
+    """
+
+    def __init__(self, number: int) -> None:
+        """Remember the signal."""
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class Stop:
+    """Whether, and by which signal, the process was asked to stop."""
+
+    def __init__(self, agree: Callable[[int], float] | None = None) -> None:
+        """Start without a request.
+
+        Args:
+            agree: returns the largest of several processes' numbers, so that all of
+                them leave together; None: there is one process.
+        """
+        self.signal: int | None = None
+        self._agree = agree
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal has arrived."""
+        number = self.signal or 0
+        if self._agree is not None:
+            number = int(self._agree(number))
+        if number:
+            raise Interrupted(number)
+
+
+def leave_on_signals() -> None:
+    """Let SIGTERM and SIGINT end the process at once, with 143 and 130, silently.
+
+    An exception would not do: what is being imported may swallow it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+
+
+@contextmanager
+def catch_signals(stop: Stop) -> Iterator[None]:
+    """Turn the signals into a request; a second Ctrl-C ends at once."""
+
+    def note(number: int, frame: object) -> None:
+        del frame
+        if stop.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    before = {
+        number: signal.signal(number, note)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def requeue(stopped: Interrupted) -> None:
+    """Ask Slurm to run a job again that SIGUSR1 has stopped, once for all its tasks."""
+    job = os.environ.get("SLURM_JOB_ID")
+    is_first = os.environ.get("SLURM_PROCID", "0") == "0"
+    if stopped.exit_code != 128 + signal.SIGUSR1 or not job or not is_first:
+        return
+    command = ["scontrol", "requeue", job]
+    try:
+        subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = (getattr(error, "stderr", "") or str(error)).strip()
+        print(
+            f"error: {' '.join(command)} failed ({reason}); submit the job again, it "
+            "resumes from its checkpoint",
+            file=sys.stderr,
+        )
+
+
+def _leave(number: int, frame: object) -> None:
+    del frame
+    os._exit(128 + number)

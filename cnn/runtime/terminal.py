@@ -1,0 +1,51 @@
+"""What the user sees while the program runs."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Terminal:
+    """Prints: a live bar where there is a terminal, else one line an epoch."""
+
+    def __init__(self) -> None:
+        """Print to standard output."""
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def say(self, text: str = "") -> None:
+        """Print one line, above the bar if there is one."""
+        self.console.print(text, markup=False)
+
+    def start_bar(self, total_steps: int, step: int) -> None:
+        """Show the bar of a run, if the output is a terminal."""
+        if not self.console.is_terminal or self.console.quiet:
+            return
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.percentage:.0f}%  {task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(
+            "", total=total_steps, completed=step, epoch=0, numbers="compiling"
+        )
+
+    def update_bar(
+        self, step: int, epoch: int, loss: float, accuracy: float, speed: float
+    ) -> None:
+        """Move the bar: steps done, epoch, the epoch's loss and accuracy, images/s."""
+        if self._bar is not None:
+            numbers = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {speed:,.0f} images/s"
+            self._bar.update(self._task, completed=step, epoch=epoch, numbers=numbers)
+
+    def stop_bar(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,336 @@
+"""How the trials of a batch are run: one after the other, or together in one program.
+
+An executor holds no trial: states go in and come out. `active` says which trials of a
+batch take part; the others stay as they are.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn.config import Config
+from cnn.data.order import make_epoch_order, make_eval_order
+from cnn.errors import UserError
+from cnn.runtime import devices
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.options import ProfileOptions
+from cnn.runtime.profiling import Profiler
+from cnn.sweep import programs
+from cnn.training import epoch, metrics, progress, steps
+from cnn.training.epoch import Pace
+from cnn.training.progress import Progress, find_bad_step
+from cnn.training.setup import Setup
+from cnn.training.state import TrainState, get_variables
+
+STACKED = {
+    "map": ("map", False),
+    "vmap": ("vmap", False),
+    "shard": ("map", True),
+    "shard_vmap": ("vmap", True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochResult:
+    """What one trial's epoch gave.
+
+    Attributes:
+        losses: float32 [n], of each step.
+        loss: mean over examples.
+        bad_step: the first step whose loss or gradient is not finite, None if none.
+        seconds: the trial's share of the time that training took.
+    """
+
+    losses: np.ndarray
+    loss: float
+    accuracy: float
+    bad_step: int | None
+    seconds: float
+
+
+def _summarise(
+    losses: np.ndarray, sums: Mapping[str, Any], bad_step: int | None, seconds: float
+) -> EpochResult:
+    count = int(sums["count"])
+    loss, accuracy = float(sums["loss"]) / count, int(sums["correct"]) / count
+    return EpochResult(losses, loss, accuracy, bad_step, seconds)
+
+
+def find_obstacle(setup: Setup) -> str:
+    """Return why trials of a setup cannot be stacked, and the remedy; else empty."""
+    if not setup.loaders["train"].is_resident:
+        return "needs images on the device, not streamed; use --resident=always"
+    if len(setup.phases) > 1:
+        return "is one program, and --unfreeze makes several; leave it out"
+    if setup.phases[0].structure.takes_features:
+        return "computes on images; use --cache_features=never"
+    return ""
+
+
+def check_stackable(name: str, setup: Setup) -> None:
+    """Refuse an executor that a setup does not allow, naming the remedies."""
+    obstacle = find_obstacle(setup) if name in STACKED else ""
+    if obstacle:
+        raise UserError(f"--executor={name} {obstacle} or --executor=loop")
+
+
+class Loop:
+    """One trial after the other, in the very programs of a solo run."""
+
+    name = "loop"
+
+    def __init__(self, setup: Setup, stop: Stop, width: int = 1) -> None:
+        """Use a setup's programs for batches of `width` trials."""
+        self._setup, self._stop, self.width = setup, stop, width
+        self.steps_per_epoch = setup.structure.steps_per_epoch
+        self._pace, self._profiler = Pace(), Profiler(ProfileOptions(), 0)
+
+    def create(self, configs: Sequence[Config]) -> list[Progress]:
+        """Create the states before the first step."""
+        return [progress.begin(self._setup.with_numbers(config)) for config in configs]
+
+    def place(
+        self, states: Sequence[TrainState], configs: Sequence[Config]
+    ) -> list[Progress]:
+        """Bring the states of single trials to the devices."""
+        mesh = self._setup.mesh
+        return [
+            progress.stand(
+                self._setup.with_numbers(config),
+                jax.device_put(state, devices.split_leaves(mesh, state)),
+                {},
+            )
+            for state, config in zip(states, configs, strict=True)
+        ]
+
+    def train_epoch(
+        self,
+        trials: list[Progress],
+        configs: Sequence[Config],
+        number: int,
+        active: Sequence[bool],
+        most: int | None = None,
+    ) -> tuple[list[Progress], list[EpochResult | None]]:
+        """Train one epoch of every active trial.
+
+        Args:
+            trials: overwritten.
+            number: of the epoch, from 0.
+            most: the steps after which to leave, for timing; None: all.
+
+        Returns:
+            The trials after it, and their results, None where not active.
+        """
+        results = [
+            self._train_one(one, config, most) if takes_part else None
+            for one, config, takes_part in zip(trials, configs, active, strict=True)
+        ]
+        return trials, results
+
+    def _train_one(
+        self, one: Progress, config: Config, most: int | None
+    ) -> EpochResult:
+        setup, before = self._setup.with_numbers(config), one.step
+        one.start_epoch()
+        losses, bad_step = [], None
+        interval = most or self.steps_per_epoch
+        for ids, step_metrics in progress.take_epoch(
+            setup, one, self._stop, self._pace, self._profiler, interval
+        ):
+            losses.append(step_metrics["loss"])
+            bad_step = find_bad_step(step_metrics, one.step - len(ids))
+            if bad_step or one.step - before == most:
+                break
+        seconds = one.counters.epoch_seconds
+        return _summarise(np.concatenate(losses), one.sums, bad_step, seconds)
+
+    def evaluate(
+        self, trials: list[Progress], split: str, active: Sequence[bool]
+    ) -> list[dict[str, Any] | None]:
+        """Evaluate every active trial on a split; see `metrics.summarise`."""
+        return [
+            progress.evaluate(self._setup, one, split, self._stop)
+            if takes_part
+            else None
+            for one, takes_part in zip(trials, active, strict=True)
+        ]
+
+    def take_states(self, trials: list[Progress]) -> list[TrainState]:
+        """Bring the states of the single trials to the host."""
+        return jax.device_get([one.state for one in trials])
+
+
+class Stacked:
+    """All trials of a batch in one program with one more axis."""
+
+    def __init__(self, setup: Setup, stop: Stop, name: str, width: int) -> None:
+        """Make the programs, without compiling.
+
+        Args:
+            name: one of `STACKED`.
+            width: T, the trials of a batch; when they are spread over devices, rounded
+                up to a multiple of those.
+        """
+        axis, is_spread = STACKED[name]
+        chosen = list(setup.mesh.devices.flat)[: None if is_spread else 1]
+        self._setup, self._stop, self.name = setup, stop, name
+        self.steps_per_epoch = setup.structure.steps_per_epoch
+        each = -(-width // len(chosen))
+        self.width = each * len(chosen)
+        # Neighbours go to different devices, so that a batch that is not full, or in
+        # which trials have ended, keeps all of them busy: the trial at position i of a
+        # batch has lane _lanes[i] of the stacked arrays.
+        self._lanes = np.arange(self.width).reshape(len(chosen), each).T.reshape(-1)
+        mesh = programs.make_trials_mesh(chosen)
+        self._sharding, everywhere = programs.stacked(mesh), devices.replicated(mesh)
+        self._images = {
+            split: jax.device_put(loader.resident, everywhere)
+            for split, loader in setup.loaders.items()
+        }
+        structure = setup.phases[0].structure
+        self._create = programs.make_create_trials(
+            structure, setup.image_shape, axis, mesh
+        )
+        self._train = programs.make_train_trials(structure, axis, mesh)
+        self._evaluate = programs.make_eval_trials(structure, axis, mesh)
+        self._pace = Pace()
+
+    def create(self, configs: Sequence[Config]) -> TrainState:
+        """Create the states before the first step, stacked."""
+        return self._create(self._setup.plan.taken, self._stack_numbers(configs))
+
+    def place(
+        self, states: Sequence[TrainState], configs: Sequence[Config]
+    ) -> TrainState:
+        """Bring the states of single trials to the devices."""
+        del configs
+        return self._stack(states)
+
+    def train_epoch(
+        self,
+        states: TrainState,
+        configs: Sequence[Config],
+        number: int,
+        active: Sequence[bool],
+        most: int | None = None,
+    ) -> tuple[TrainState, list[EpochResult | None]]:
+        """Train one epoch of every active trial; as `Loop.train_epoch`."""
+        running = np.array(self._fill(active, False))
+        length = self.steps_per_epoch
+        chunk = {"ids": self._stack_orders(configs, number)}
+        numbers, images = self._stack_numbers(configs), self._images["train"]
+        sums = self._stack([steps.create_train_sums()])
+        losses, bad_steps = [], [None] * len(configs)
+        seconds, until = np.zeros(self.width), min(most or length, length)
+
+        def make_arguments(chunk: Any, first: int, last: int) -> tuple:
+            bounds = self._make_bounds(first, last, running)
+            return images, states, chunk, sums, numbers, bounds
+
+        for first, last, results, took in self._run_chunks(
+            self._train, (0, until, chunk), make_arguments, self._pace
+        ):
+            states, sums, filled = results
+            taken = {n: x[:, first:last] for n, x in self._unstack(filled).items()}
+            losses.append(taken["loss"])
+            seconds += running * took / running.sum()
+            for i in np.flatnonzero(running):
+                own = {name: values[i] for name, values in taken.items()}
+                bad_steps[i] = find_bad_step(own, number * length + first)
+                running[i] = bad_steps[i] is None
+            if not running.any():
+                break
+        ended, totals = [None] * len(configs), self._unstack(sums)
+        for i in np.flatnonzero(active):
+            own = np.concatenate([values[i] for values in losses])
+            total = {name: values[i] for name, values in totals.items()}
+            ended[i] = _summarise(own, total, bad_steps[i], float(seconds[i]))
+        return states, ended
+
+    def evaluate(
+        self, states: TrainState, split: str, active: Sequence[bool]
+    ) -> list[dict[str, Any] | None]:
+        """Evaluate every active trial on a split; as `Loop.evaluate`."""
+        running = np.array(self._fill(active, False))
+        size, step = len(self._setup.loaders[split]), self._setup.config.step
+        positions, mask = make_eval_order(size, step.batch_size)
+        shared = self._images[split] | {"positions": positions, "mask": mask}
+        sums = self._stack([metrics.create_sums(self._setup.structure.num_classes)])
+        variables = get_variables(states)
+
+        def make_arguments(shared: Any, first: int, last: int) -> tuple:
+            bounds = self._make_bounds(first, last, running)
+            return shared, variables, sums, bounds
+
+        for _, _, sums, _ in self._run_chunks(  # noqa: B007
+            self._evaluate, (0, len(positions), shared), make_arguments, Pace()
+        ):
+            pass
+        totals = self._unstack(sums)
+        return [
+            metrics.summarise({n: x[i] for n, x in totals.items()})
+            if running[i]
+            else None
+            for i in range(len(active))
+        ]
+
+    def take_states(self, states: TrainState) -> list[TrainState]:
+        """Bring the states of the single trials to the host."""
+        states = self._unstack(states)
+        return [jax.tree.map(lambda x, i=i: x[i], states) for i in range(self.width)]
+
+    def _run_chunks(
+        self, program: Any, chunk: tuple, make_arguments: Any, pace: Pace
+    ) -> Any:
+        # Lack of memory is the caller's to explain: fewer trials may fit.
+        return epoch.run_chunks(
+            program,
+            [chunk],
+            make_arguments,
+            self._stop,
+            pace,
+            around=lambda *call: contextlib.nullcontext(),
+        )
+
+    def _make_bounds(
+        self, first: int, last: int, running: np.ndarray
+    ) -> tuple[jax.Array, jax.Array]:
+        firsts = np.full(self.width, first, np.int32)
+        lasts = np.int32(first + (last - first) * running)
+        return self._stack(list(firsts)), self._stack(list(lasts))
+
+    def _stack_orders(self, configs: Sequence[Config], number: int) -> jax.Array:
+        """Stack each trial's order of examples in an epoch, int32 [T, S, B]."""
+        size = len(self._setup.loaders["train"])
+        batch_size = self._setup.config.step.batch_size
+        orders = {
+            seed: make_epoch_order(seed, number, size, batch_size)
+            for seed in {config.train.seed for config in configs}
+        }
+        return self._stack([orders[config.train.seed] for config in configs])
+
+    def _stack_numbers(self, configs: Sequence[Config]) -> Any:
+        return self._stack([config.make_numbers() for config in configs])
+
+    def _stack(self, trees: Sequence[Any]) -> Any:
+        """Stack the trees of a batch's trials, each in its lane."""
+        filled = self._fill(trees)
+        by_lane = [filled[i] for i in np.argsort(self._lanes)]
+        whole = jax.tree.map(lambda *x: np.stack(x), *by_lane)
+        return jax.device_put(whole, self._sharding)
+
+    def _unstack(self, tree: Any) -> Any:
+        """Bring stacked arrays to the host, in the order of the batch."""
+        return jax.tree.map(lambda x: x[self._lanes], jax.device_get(tree))
+
+    def _fill(self, values: Sequence[Any], filler: Any = None) -> list[Any]:
+        """Fill a batch up to its width, with its last value where none is given."""
+        filler = values[-1] if filler is None else filler
+        return [*values, *[filler] * (self.width - len(values))]
+
+
+Executor = Loop | Stacked

@@ -1,0 +1,200 @@
+"""Results of a sweep: the states it keeps, its tables, the best trial as a run.
+
+A trial that may be the best is written to `kept/NUMBER` before its row of the table;
+after each batch, those that cannot be the best any more are removed. `best/` can be
+evaluated, exported and visualized like any run.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cnn.checkpoints import workdir
+from cnn.checkpoints.checkpoint import CheckpointWriter
+from cnn.config import Config
+from cnn.runtime import devices
+from cnn.runtime.terminal import Terminal
+from cnn.sweep import live, plots, table
+from cnn.sweep.live import format_options
+from cnn.sweep.table import Row
+from cnn.sweep.trials import Trial, make_setting, make_trial
+from cnn.training import progress, report
+from cnn.training.progress import Counters
+from cnn.training.setup import Setup
+from cnn.training.state import TrainState, to_items
+
+
+def conclude(
+    config: Config,
+    home: Path,
+    rows: Mapping[Path, Sequence[Row]],
+    terminal: Terminal,
+    started: float,
+) -> int:
+    """Write tables, best trial and pictures to `home`, and print what they are.
+
+    Args:
+        config: the options that all trials share.
+        rows: of all trials, by the directory that keeps their states.
+        started: when this process began to load data, by `time.perf_counter`.
+
+    Returns:
+        How many trials failed.
+    """
+    select_by, say = config.train.select_by, terminal.say
+    everything = [row for own in rows.values() for row in own]
+    table.write_csv(home / "trials.csv", everything)
+    failed = [r for r in everything if r["status"] == "failed"]
+    for row in failed[: live.ROWS]:
+        say(f"trial {row['trial']} failed: {row['reason']}")
+    ranking = table.rank_settings(everything, select_by)
+    if not ranking:
+        say("no trial has finished")
+        return len(failed)
+    names = list(ranking[0]["options"])
+    names += [name for name in ranking[0] if name != "options"]
+    settings = [setting | setting["options"] for setting in ranking]
+    table.write_rows(home / "settings.csv", names, settings)
+    best = table.find_best_trial(everything, select_by)
+    source = next(path for path, own in rows.items() if best in own)
+    trial = make_trial(best["trial"], best["options"], config)
+    if not publish_best(home, source, best, ranking, trial):
+        say(f"the best trial's state is not in {source}; --from_trial repeats it")
+    terminal.console.print(live.make_settings_table(ranking, select_by))
+    test = ", ".join(f"{n} {best[f'test_{n}']:.4f}" for n in report.TEST_METRICS[:2])
+    say(f"best: trial {best['trial']}, test {test}; {len(failed)} trials failed")
+    plots.draw_plots(everything, select_by, home / "plots")
+    say(f"in {home}: trials.csv, settings.csv, best.json, best.py, best/, plots/")
+    seconds = time.perf_counter() - started
+    say(f"{len(everything)} trials; this process took {seconds:.1f} s from its data on")
+    run = shlex.quote(str(home / "best"))
+    say(f"next: python main.py --mode=evaluate --workdir={run}")
+    return len(failed)
+
+
+def choose_kept(
+    rows: Sequence[Row], open_settings: Collection[tuple], select_by: str
+) -> set[int]:
+    """Choose the trials whose states are kept.
+
+    Args:
+        rows: of the trials that have ended.
+        open_settings: those with a trial that has not ended.
+
+    Returns:
+        The numbers of the best trial of the best complete setting, and of the best
+        trial of each open one.
+    """
+    whole, parts = [], {}
+    for row in rows:
+        setting = make_setting(row["options"])
+        is_open = setting in open_settings
+        (parts.setdefault(setting, []) if is_open else whole).append(row)
+    best = [
+        table.find_best_trial(group, select_by) for group in (whole, *parts.values())
+    ]
+    return {row["trial"] for row in best if row is not None}
+
+
+def save_run(
+    setup: Setup, trial: Trial, state: TrainState, row: Row, directory: Path
+) -> None:
+    """Write a trial as the run that it would have been alone.
+
+    Args:
+        setup: of its group.
+        state: its last.
+        directory: replaced when it exists.
+    """
+    if directory.exists():
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True)
+    own = setup.with_numbers(trial.config)
+    one = progress.begin(own)  # for the digests of what was frozen at first
+    one.state = jax.device_put(state, devices.split_leaves(own.mesh, state))
+    one.phase = own.find_phase(one.step)
+    metric = row[f"validation_{trial.config.train.select_by}"]
+    length = own.structure.steps_per_epoch
+    lines = [{"step": x["epoch"] * length, **x} for x in row["curve"]]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    # The state kept is the last one, so it is what `--checkpoint=best` means here.
+    one.counters = Counters(
+        evaluated_step=one.step,
+        best_step=one.step,
+        best_value=metric,
+        best_epoch=row["trained_epochs"],
+        stopped_early=row["stopped_early"],
+        metrics_bytes=len(text.encode()),
+        seconds=row["seconds"],
+        train_seconds=max(row["seconds"], 1e-4),
+    )
+    workdir.write_text(directory / "metrics.jsonl", text)
+    workdir.write_json(directory / workdir.CONFIG_FILE, trial.config.to_flat())
+    writer = CheckpointWriter(directory / "checkpoints", 1)
+    description = progress.describe_checkpoint(own, one)
+    writer.save(to_items(one.state, one.sums), one.step, description, one.step)
+    writer.wait()
+    found = {name: row[f"test_{name}"] for name in report.TEST_METRICS}
+    result = report.make_result(own, one, found)
+    workdir.write_json(directory / "result.json", result)
+
+
+def publish_best(
+    home: Path,
+    source: Path,
+    row: Row,
+    ranking: Sequence[dict[str, Any]],
+    trial: Trial,
+) -> bool:
+    """Write `best.json` and `best.py`, and the best trial as the run `best/`.
+
+    Args:
+        source: the directory that keeps its state.
+        ranking: of `table.rank_settings`.
+
+    Returns:
+        Whether its state was there.
+    """
+    numbers = {name: value for name, value in row.items() if name != "curve"}
+    best = {"trial": numbers, "setting": ranking[0], "run": str(home / "best")}
+    workdir.write_json(home / "best.json", best)
+    workdir.write_text(home / "best.py", format_preset(trial, row))
+    kept, new = source / "kept" / str(row["trial"]), home / f"best.{os.getpid()}"
+    if not kept.exists():
+        return False
+    shutil.copytree(kept, new)
+    if (home / "best").exists():
+        shutil.rmtree(home / "best")
+    new.rename(home / "best")
+    return True
+
+
+def format_preset(trial: Trial, row: Row) -> str:
+    """Write a preset for configs/ of a trial's options that are not the defaults."""
+    defaults = Config().to_flat()
+    lines = [
+        f"    {json.dumps(name)}: {_to_python(value)},"
+        for name, value in trial.config.select_run_options().items()
+        if value != defaults[name]
+    ]
+    validation, test = row["validation_accuracy"], row["test_accuracy"]
+    found = format_options(row["options"])
+    return (
+        f'"""Best of a sweep: {found}.\n\nValidation accuracy {validation:.2%}, test '
+        f'accuracy {test:.2%} (one run).\n"""\n\noptions = {{\n'
+        + "\n".join(lines)
+        + "\n}\n"
+    )
+
+
+def _to_python(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return repr(tuple(value)) if isinstance(value, list) else repr(value)

@@ -1,0 +1,128 @@
+"""Sweeps: many trials as one compiled program: `--mode=sweep --sweep='…'`.
+
+space.py  the text, parsed           trials.py  trials, grouped by program
+executors.py, programs.py  how a batch of trials runs    choose.py  which way
+batch.py  trials, epoch by epoch     session.py  what is on disk
+searches.py, study.py, worker.py  which trials run, and how far
+table.py, outcome.py, live.py, plots.py  results
+"""
+
+import dataclasses
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from cnn.checkpoints import workdir
+from cnn.config import Config, list_fields
+from cnn.errors import UserError, suggest
+from cnn.runtime.interrupt import Stop, catch_signals
+from cnn.runtime.terminal import Terminal
+from cnn.sweep import outcome, searches, space, study, table, trials, worker
+from cnn.sweep.options import SweepOptions
+from cnn.sweep.session import Session
+
+# Set once for the process, before the first device call.
+_FIXED = ("deterministic",)
+
+
+def sweep(config: Config, directory: Path, terminal: Terminal) -> int:
+    """Run a sweep, or resume one, in `directory/sweep/`.
+
+    Returns:
+        How many trials failed.
+
+    Raises:
+        UserError: a mistake in the space, the options or the data, found before
+            anything is compiled.
+        Interrupted: a signal arrived; the trials that have ended are saved.
+    """
+    points = space.parse_space(config.sweep.sweep, select_sweepable())
+    stop, home = Stop(), directory / "sweep"
+    if config.sweep.search == "optuna":
+        return _search(config, points, home, terminal, stop)
+    with workdir.lock(directory):
+        started = time.perf_counter()
+        session = Session(config, home, terminal, stop)
+        planned = trials.make_trials(points, config)
+        groups = trials.group_trials(planned)
+        trials.announce_groups(groups, len(planned), terminal)
+        for group in groups:
+            session.make_setup(group[0].config)
+        rungs = []
+        if config.sweep.halving:
+            rungs = searches.make_plan(planned, config.sweep.halving, terminal)
+        session.open()
+        with catch_signals(stop), session.closing(len(planned)):
+            if rungs:
+                searches.run_halving(session, groups, rungs)
+            else:
+                searches.run_grid(session, groups)
+        found = {home: session.rows}
+        return outcome.conclude(config, home, found, terminal, started)
+
+
+def select_sweepable() -> dict[str, dataclasses.Field]:
+    """Return the fields of the options that a sweep may vary, by flag name."""
+    own = {field.name for field in dataclasses.fields(SweepOptions)}
+    return {
+        name: field
+        for name, field in list_fields().items()
+        if field.metadata["changes_run"] and name not in own and name not in _FIXED
+    }
+
+
+def _search(
+    config: Config, points: space.Space, home: Path, terminal: Terminal, stop: Stop
+) -> int:
+    """Work on a study; returns how many of its trials failed."""
+    options = config.sweep
+    name = options.worker or f"{socket.gethostname()}-{os.getpid()}"
+    corners = trials.make_corners(points, config)
+    worker.check_options(config, points)
+    directory = home / "workers" / name
+    with workdir.lock(directory):
+        started = time.perf_counter()
+        session = Session(config, directory, terminal, stop)
+        groups, seeds = trials.group_trials(corners), len(points.seeds) or 1
+        trials.announce_groups(groups, options.trials * seeds, terminal)
+        for group in groups:
+            session.make_setup(group[0].config)
+        session.check_same_sweep()  # before its study is created
+        shared = study.open_study(config, points, home, name)
+        session.open()
+        session.write_config(home)
+        terminal.say(f"worker    {name} of study {options.study}")
+        with catch_signals(stop), session.closing(options.trials):
+            worker.run_worker(session, shared, points)
+        with worker.one_at_a_time(home):
+            found = worker.gather_rows(home, shared.list_ended(), seeds)
+            return outcome.conclude(config, home, found, terminal, started)
+
+
+def read_trial(text: str) -> dict[str, Any]:
+    """Read the options of the trial that --from_trial names, as `DIR:17`.
+
+    Raises:
+        UserError: there is no such sweep or trial.
+    """
+    directory, _, number = text.rpartition(":")
+    home = Path(directory) / "sweep"
+    if not directory or not number.isdigit():
+        raise UserError(
+            f"--from_trial={text}: expected the directory of a sweep and the number of "
+            "a trial, as runs/digits:17"
+        )
+    if not (home / workdir.CONFIG_FILE).exists():
+        raise UserError(f"--from_trial={text}: {directory} holds no sweep")
+    paths = [home / "trials.jsonl", *home.glob("workers/*/trials.jsonl")]
+    found = [row for path in paths for row in table.read_rows(path)]
+    rows = {str(row["trial"]): row for row in found}
+    if number not in rows:
+        raise UserError(
+            f"--from_trial={text}: trial {number} is unknown{suggest(number, rows)}"
+        )
+    own = json.loads(json.dumps(dataclasses.asdict(SweepOptions())))
+    return workdir.read_config(home) | own | rows[number]["options"]

@@ -1,0 +1,262 @@
+"""Compiled chunks of steps, and the one host loop that calls them.
+
+A chunk is a dict of arrays [S, B, …]; a program runs batches first … last - 1 of it.
+Any division of a chunk into calls is the same loop of the same program, hence the
+same bits; the host is touched only between calls. Programs are made once for equal
+structures: runs of one structure share one trace and one executable.
+"""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from cnn.config import Numbers
+from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
+from cnn.data.order import make_eval_order
+from cnn.runtime import devices, processes
+from cnn.runtime.interrupt import Stop
+from cnn.training import memory, metrics, steps
+from cnn.training.state import TrainState
+from cnn.training.steps import Batch, Structure, Sums
+
+Chunk = dict[str, jax.Array]
+STEP_METRICS = ("loss", "learning_rate", "gradient_norm")
+PROGRAMS_KEPT = 64  # each keeps its executables, some megabytes
+
+
+class Pace:
+    """Chooses how many steps to run in one call, so that a call takes two seconds."""
+
+    SECONDS = 2.0
+
+    def __init__(self) -> None:
+        """Start with one step."""
+        self._seconds_per_step = self.SECONDS
+
+    def choose_steps(self, available: int) -> int:
+        """Choose how many of the available steps to run."""
+        return max(1, min(available, int(self.SECONDS / self._seconds_per_step)))
+
+    def note(self, seconds_per_step: float) -> None:
+        """Remember how long a step took."""
+        self._seconds_per_step = max(seconds_per_step, 1e-9)
+
+
+def run_chunks(
+    program: Callable[..., Any],
+    chunks: Iterable[tuple[int, int, Any]],
+    make_arguments: Callable[[Any, int, int], tuple],
+    stop: Stop,
+    pace: Pace,
+    limit: Callable[[int, int], int] | None = None,
+    around: Callable[..., contextlib.AbstractContextManager] | None = None,
+) -> Iterator[tuple[int, int, Any, float]]:
+    """Call a program over chunks, some steps at a time: the one host loop.
+
+    Args:
+        program: compiled; its third argument is the chunk.
+        chunks: first step, last step (exclusive) and chunk, as of `iterate_chunks`.
+        make_arguments: from (chunk, first, last) to the arguments of the next call, on
+            the devices.
+        pace: chooses the steps of a call; brought up to date.
+        limit: from (first, available) to the most steps of the next call; None: all.
+        around: from (arguments, first, last) to the context of a call; None: lack of
+            memory is explained.
+
+    Yields:
+        First step, last step (exclusive), results and seconds (of the slowest process)
+        of each call; what is done with them comes before the next call.
+
+    Raises:
+        Interrupted: a signal arrived.
+        UserError: the device has too little memory.
+    """
+    is_compiled = False
+    for first, last, chunk in chunks:
+        while first < last:
+            available = last - first if limit is None else limit(first, last - first)
+            until = first + pace.choose_steps(available)
+            arguments = make_arguments(chunk, first, until)
+            if around is None:
+                context = memory.explain_shortage(program, arguments)
+            else:
+                context = around(arguments, first, until)
+            with context:
+                if not is_compiled:  # a call's seconds shall be its own
+                    program.lower(*arguments).compile()
+                    stop.check()
+                    is_compiled = True
+                started = time.perf_counter()
+                results = jax.block_until_ready(program(*arguments))
+            seconds = processes.find_most(time.perf_counter() - started)
+            pace.note(seconds / (until - first))
+            yield first, until, results, seconds
+            first = until
+            stop.check()
+
+
+@functools.lru_cache(PROGRAMS_KEPT)
+def make_train_chunk(
+    structure: Structure, mesh: Mesh | None = None, compiler_options: tuple = ()
+) -> Callable[..., tuple[TrainState, Sums, dict]]:
+    """Make the program that takes some steps of a chunk.
+
+    Args:
+        mesh: on which the state comes back as `devices.split_leaves` says, and the
+            rest whole; None: as the compiler has it.
+        compiler_options: of `xla.choose_compiler_options`.
+
+    Returns:
+        `train_chunk`, jitted, of (state, sums, chunk, numbers, bounds); the
+        state is donated.
+    """
+    train = functools.partial(train_chunk, structure, mesh, take_batch)
+    options = dict(compiler_options)
+    return jax.jit(train, donate_argnums=(0,), compiler_options=options)
+
+
+def train_chunk(
+    structure: Structure,
+    mesh: Mesh | None,
+    take: Callable[[Chunk, jax.Array], Batch],
+    state: TrainState,
+    sums: Sums,
+    chunk: Chunk,
+    numbers: Numbers,
+    bounds: tuple[jax.Array, jax.Array],
+) -> tuple[TrainState, Sums, dict[str, jax.Array]]:
+    """Take some steps of a chunk; pure.
+
+    Args:
+        mesh: on which each step has whole parameters, and the state is split between
+            steps; None: as the compiler has it.
+        take: from (chunk, i) to the batch of step i.
+        state: before the steps.
+        sums: the epoch's so far.
+        chunk: S batches; `ids` [S, …] are among it.
+        bounds: the first step and the one after the last, int32 [].
+
+    Returns:
+        The state, the epoch's sums so far, and step metrics float32 [S] of `loss`,
+        `learning_rate` and `gradient_norm`, filled from the first to the last step.
+    """
+
+    def body(i: jax.Array, carry: Any) -> Any:
+        state, sums, filled = carry
+        if mesh is not None:
+            state = state.replace(params=_constrain(mesh, state.params))
+        state, more, step_metrics = steps.train_step(
+            structure, state, take(chunk, i), numbers
+        )
+        filled = {n: filled[n].at[i].set(step_metrics[n]) for n in STEP_METRICS}
+        state = state if mesh is None else devices.place_state(mesh, state)
+        return state, metrics.add_sums(sums, more), filled
+
+    size = chunk["ids"].shape[0]
+    empty = {name: jnp.zeros((size,), jnp.float32) for name in STEP_METRICS}
+    state, *rest = jax.lax.fori_loop(*bounds, body, (state, sums, empty))
+    if mesh is None:
+        return state, *rest
+    return devices.place_state(mesh, state), *_constrain(mesh, rest)
+
+
+def take_batch(chunk: Chunk, i: jax.Array) -> Batch:
+    """Take batch i of a chunk; pure."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, False), chunk)
+
+
+@functools.lru_cache(PROGRAMS_KEPT)
+def make_eval_chunk(
+    structure: Structure, mesh: Mesh | None = None
+) -> Callable[..., Sums]:
+    """Make the program that evaluates some batches of a chunk.
+
+    Args:
+        mesh: on which every device gets the weights and the sums whole; None: as they
+            come.
+
+    Returns:
+        `eval_chunk`, jitted, of (variables, sums, chunk, bounds).
+    """
+    return jax.jit(functools.partial(eval_chunk, structure, mesh, take_batch))
+
+
+def eval_chunk(
+    structure: Structure,
+    mesh: Mesh | None,
+    take: Callable[[Chunk, jax.Array], Batch],
+    variables: Any,
+    sums: Sums,
+    chunk: Chunk,
+    bounds: tuple[jax.Array, jax.Array],
+) -> Sums:
+    """Add the metrics of some batches of a chunk to sums; pure.
+
+    Args:
+        mesh: as of `make_eval_chunk`.
+        take: from (chunk, i) to batch i.
+        variables: `params` and `batch_stats`.
+        sums: of `metrics.create_sums`.
+        chunk: the batches.
+        bounds: the first batch and the one after the last, int32 [].
+    """
+
+    def body(i: jax.Array, sums: Sums) -> Sums:
+        more = steps.eval_step(structure, variables, take(chunk, i))
+        return metrics.add_sums(sums, more)
+
+    if mesh is None:
+        return jax.lax.fori_loop(*bounds, body, sums)
+    variables = _constrain(mesh, variables)
+    return _constrain(mesh, jax.lax.fori_loop(*bounds, body, sums))
+
+
+def compute_metrics(
+    structure: Structure, variables: Any, loader: Loader, batch_size: int, stop: Stop
+) -> dict[str, Any]:
+    """Evaluate all images of a loader.
+
+    Args:
+        variables: `params` and `batch_stats`.
+        loader: the images.
+        batch_size: images computed at a time.
+
+    Returns:
+        As `metrics.summarise`.
+
+    Raises:
+        Interrupted: a signal arrived.
+        UserError: the device has too little memory.
+    """
+    positions, mask = make_eval_order(len(loader), batch_size)
+    size = choose_chunk_steps(len(positions), batch_size, loader.image_bytes)
+    everywhere = devices.replicated(loader.mesh)
+    sums = devices.put(everywhere, metrics.create_sums(structure.num_classes))
+
+    def make_arguments(chunk: Chunk, first: int, last: int) -> tuple:
+        bounds = make_bounds(first % size, last - first)
+        return variables, sums, chunk, devices.put(everywhere, bounds)
+
+    program = make_eval_chunk(structure, loader.mesh)
+    chunks = iterate_chunks(loader, size, {"positions": positions, "mask": mask})
+    for _, _, sums, _ in run_chunks(  # noqa: B007
+        program, chunks, make_arguments, stop, Pace()
+    ):
+        pass
+    return metrics.summarise(sums)
+
+
+def make_bounds(first: int, count: int) -> tuple[np.int32, np.int32]:
+    """Make the bounds of a call: the first step of a chunk, and how many follow."""
+    return np.int32(first), np.int32(first + count)
+
+
+def _constrain(mesh: Mesh, tree: Any) -> Any:
+    return jax.lax.with_sharding_constraint(tree, devices.replicated(mesh))

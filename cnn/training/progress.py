@@ -1,0 +1,303 @@
+"""Where a run stands: what changes as it goes; a checkpoint holds it and no more.
+
+`begin` and `restore` make it, `take_epoch` moves it on.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn.checkpoints import checkpoint, proof
+from cnn.data.chunks import iterate_chunks
+from cnn.data.order import make_epoch_order
+from cnn.models.variables import replace_leaves
+from cnn.optim import freezing
+from cnn.runtime import devices
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.profiling import Profiler
+from cnn.training import epoch, memory, steps
+from cnn.training.epoch import Pace
+from cnn.training.options import TrainOptions
+from cnn.training.setup import Loaders, PhaseSetup, Setup
+from cnn.training.state import (
+    TrainState,
+    from_items,
+    get_variables,
+    get_weights,
+    to_items,
+)
+from cnn.training.steps import Sums
+
+
+@dataclasses.dataclass
+class Counters:
+    """What a checkpoint knows besides arrays, so that a run can be resumed exactly.
+
+    Attributes:
+        evaluated_step: the step of the last line of an epoch in metrics.jsonl; -1
+            before the first.
+        best_step: the step of the best validation metric; -1 without any.
+        best_value: that metric.
+        best_epoch: its epoch.
+        stopped_early: whether early stopping has ended the run.
+        metrics_bytes: length of metrics.jsonl.
+        seconds: time spent in the run, loading and compilation included.
+        train_seconds: time spent in training steps alone.
+        epoch_seconds: that of the current epoch.
+    """
+
+    evaluated_step: int = -1
+    best_step: int = -1
+    best_value: float = 0.0
+    best_epoch: int = 0
+    stopped_early: bool = False
+    metrics_bytes: int = 0
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+    epoch_seconds: float = 0.0
+
+    def note_best(
+        self, options: TrainOptions, step: int, epoch: int, found: Mapping[str, Any]
+    ) -> None:
+        """Remember the best epoch by validation, and stop when it is long ago.
+
+        Args:
+            options: what selects, and the patience.
+            step: the number of steps taken.
+            epoch: that of epochs.
+            found: the metrics of the validation set.
+        """
+        value = found[options.select_by]
+        sign = -1 if options.select_by == "loss" else 1
+        if self.best_step < 0 or sign * value > sign * self.best_value:
+            self.best_step, self.best_value, self.best_epoch = step, value, epoch
+        patience = options.early_stop_epochs
+        self.stopped_early = bool(patience) and epoch - self.best_epoch >= patience
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        state: the arrays.
+        sums: the metric sums of the epoch under way.
+        counters: what else a checkpoint knows.
+        phase: the number of the one that took the last step, or takes the first.
+        loaders: what fills the chunks of this phase, by split.
+        frozen: digests of the leaves that were frozen at first, by path.
+        started: the time, by `time.perf_counter`, at which `counters.seconds` was 0.
+    """
+
+    state: TrainState
+    sums: Sums
+    counters: Counters
+    phase: int
+    loaders: Loaders
+    frozen: dict[str, str]
+    started: float = dataclasses.field(default_factory=time.perf_counter)
+
+    @property
+    def step(self) -> int:
+        """Return the number of steps taken."""
+        return int(self.state.step)
+
+    def has_ended(self, setup: Setup) -> bool:
+        """Return whether no step is left to take."""
+        return self.step >= setup.total_steps or self.counters.stopped_early
+
+    def update_seconds(self) -> None:
+        """Bring the counter of the run's time up to now."""
+        self.counters.seconds = time.perf_counter() - self.started
+
+    def start_epoch(self) -> None:
+        """Set the sums of the epoch to those over no examples."""
+        self.sums = jax.tree.map(lambda x: x * 0, self.sums)
+        self.counters.epoch_seconds = 0.0
+        self.counters.evaluated_step = self.step
+
+
+def begin(setup: Setup) -> Progress:
+    """Start a run from the weights that its plan takes, or from none."""
+    state = setup.phases[0].create(setup.numbers, setup.plan.taken)
+    whole = devices.gather(setup.mesh, get_weights(state))
+    taken = replace_leaves(whole, setup.plan.taken)
+    phase = setup.plan.phases[0]
+    frozen = {} if phase is None else proof.hash_leaves(taken, phase.is_frozen)
+    return stand(setup, state, frozen)
+
+
+def stand(setup: Setup, state: TrainState, frozen: dict[str, str]) -> Progress:
+    """Make the progress of a run that stands between two epochs.
+
+    Args:
+        state: on the devices.
+        frozen: digests of the leaves that were frozen at first.
+    """
+    sums = devices.put(devices.replicated(setup.mesh), steps.create_train_sums())
+    phase = setup.find_phase(int(state.step))
+    loaders = setup.phases[phase].make_loaders(get_weights(state), setup.numbers)
+    return Progress(state, sums, Counters(), phase, loaders, frozen)
+
+
+def restore(setup: Setup, path: Path, stored: Mapping[str, Any]) -> Progress:
+    """Resume a run from a checkpoint.
+
+    Args:
+        path: the checkpoint.
+        stored: what it says of itself.
+
+    Raises:
+        UserError: it does not fit the model, or is damaged.
+    """
+    phase = setup.find_phase(int(path.name))
+    shapes = jax.eval_shape(setup.phases[phase].create, setup.numbers, {})
+    shapes = shapes, jax.eval_shape(steps.create_train_sums)
+    like = checkpoint.abstract(shapes, devices.split_leaves(setup.mesh, shapes))
+    state, sums = from_items(checkpoint.load_items(path, to_items(*like)))
+    counters = Counters(**stored["records"])
+    frozen = stored.get("transfer", {}).get("frozen", {})
+    loaders = setup.phases[phase].make_loaders(get_weights(state), setup.numbers)
+    started = time.perf_counter() - counters.seconds
+    return Progress(state, sums, counters, phase, loaders, frozen, started)
+
+
+def enter_phase(setup: Setup, progress: Progress) -> PhaseSetup:
+    """Let train what is unfrozen before the next step, its optimizer state at zero."""
+    number = setup.find_phase(progress.step + 1)
+    phase = setup.phases[number]
+    if progress.phase != number:
+        weights = get_weights(progress.state)
+        fresh = phase.create(setup.numbers, weights).opt_state
+        opt_state = freezing.carry_over(progress.state.opt_state, fresh)
+        progress.state = progress.state.replace(opt_state=opt_state)
+        progress.phase = number
+        progress.loaders = phase.make_loaders(weights, setup.numbers)
+    return phase
+
+
+def take_epoch(
+    setup: Setup,
+    progress: Progress,
+    stop: Stop,
+    pace: Pace,
+    profiler: Profiler,
+    interval: int,
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Take the steps that are left of the current epoch, call by call.
+
+    Args:
+        progress: where the run stands; moved on.
+        pace: chooses the steps of a call.
+        profiler: traces some of them.
+        interval: a call ends wherever the run's step is a multiple of it.
+
+    Yields:
+        After each call, the example ids [n, B] of its steps and their metrics [n].
+
+    Raises:
+        Interrupted: a signal arrived.
+        UserError: the device has too little memory.
+    """
+    phase, batch_size = enter_phase(setup, progress), setup.config.step.batch_size
+    number, done = divmod(progress.step, setup.structure.steps_per_epoch)
+    before = progress.step - done
+    count, seed = len(setup.loaders["train"]), setup.config.train.seed
+    ids = make_epoch_order(seed, number, count, batch_size)
+    positions = ids + np.int32(count * (number % phase.views))
+    everywhere = devices.replicated(setup.mesh)
+    pieces, is_checked = phase.structure.accumulate_steps, False
+
+    def make_arguments(chunk: epoch.Chunk, first: int, last: int) -> tuple:
+        nonlocal is_checked
+        bounds = epoch.make_bounds(first % phase.chunk_steps, last - first)
+        # Inside a call nothing crosses between host and devices unless placed here.
+        placed = devices.put(everywhere, (setup.numbers, bounds))
+        arguments = (progress.state, progress.sums, chunk, *placed)
+        if not is_checked:
+            memory.check_fits(phase.train_chunk, arguments, pieces)
+            is_checked = True
+        return arguments
+
+    def around(
+        arguments: tuple, first: int, last: int
+    ) -> contextlib.AbstractContextManager:
+        stack = contextlib.ExitStack()
+        stack.enter_context(
+            memory.explain_shortage(
+                phase.train_chunk, arguments, memory.REMEDIES, pieces
+            )
+        )
+        stack.enter_context(profiler.watch(before + first, last - first))
+        return stack
+
+    def limit(first: int, available: int) -> int:
+        step = before + first
+        return profiler.cut(step, min(available, interval - step % interval))
+
+    arrays = {"positions": positions, "ids": ids}
+    chunks = iterate_chunks(progress.loaders["train"], phase.chunk_steps, arrays, done)
+    calls = epoch.run_chunks(
+        phase.train_chunk, chunks, make_arguments, stop, pace, limit, around
+    )
+    for first, last, results, seconds in calls:
+        progress.state, progress.sums, filled = results
+        progress.counters.train_seconds += seconds
+        progress.counters.epoch_seconds += seconds
+        here = slice(first % phase.chunk_steps, (last - 1) % phase.chunk_steps + 1)
+        step_metrics = {name: x[here] for name, x in jax.device_get(filled).items()}
+        yield ids[first:last], step_metrics
+
+
+def evaluate(setup: Setup, progress: Progress, split: str, stop: Stop) -> dict:
+    """Evaluate the current weights, averaged where averaging is on.
+
+    Returns:
+        As `metrics.summarise`.
+    """
+    return epoch.compute_metrics(
+        setup.phases[progress.phase].structure,
+        get_variables(progress.state),
+        progress.loaders[split],
+        setup.config.step.batch_size,
+        stop,
+    )
+
+
+def describe_checkpoint(setup: Setup, progress: Progress) -> dict[str, Any]:
+    """Return what a checkpoint says of itself, as JSON."""
+    description = {
+        "options": setup.config.to_flat(),
+        "class_names": list(setup.dataset.class_names),
+        "image_shape": list(setup.image_shape),
+        "mean": list(setup.structure.mean),
+        "std": list(setup.structure.std),
+        "records": dataclasses.asdict(progress.counters),
+    }
+    phase, about = setup.plan.phases[progress.phase], setup.plan.about
+    if phase is None and not about:
+        return description
+    is_frozen = (lambda path: False) if phase is None else phase.is_frozen
+    frozen = {path: x for path, x in progress.frozen.items() if is_frozen(path)}
+    return description | {"transfer": about | {"frozen": frozen}}
+
+
+def find_bad_step(step_metrics: Mapping[str, np.ndarray], before: int) -> int | None:
+    """Find the first step whose loss or gradient is not finite.
+
+    Args:
+        step_metrics: `loss` and `gradient_norm`, [n].
+        before: the number of steps taken before them.
+
+    Returns:
+        Its number, from 1; None when all are finite.
+    """
+    loss, norm = step_metrics["loss"], step_metrics["gradient_norm"]
+    bad = ~(np.isfinite(loss) & np.isfinite(norm))
+    return before + int(np.argmax(bad)) + 1 if bad.any() else None

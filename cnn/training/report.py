@@ -1,0 +1,204 @@
+"""What a run prints and writes of itself: at its start, as it goes, at its end."""
+
+import importlib.metadata
+import platform
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn.checkpoints import proof, workdir
+from cnn.errors import UserError
+from cnn.models import summary
+from cnn.models.variables import count_parameters
+from cnn.runtime import devices, processes
+from cnn.runtime.metrics_log import MetricsLog
+from cnn.runtime.terminal import Terminal
+from cnn.training.progress import Progress, describe_checkpoint, find_bad_step
+from cnn.training.setup import Setup
+from cnn.training.state import compute_state_sha256, get_variables, get_weights
+
+REMEDY = "Lower --learning_rate, or add --warmup_epochs=1 or --clip_norm=1"
+TEST_METRICS = ("accuracy", "loss", "correct", "count", "top5", "balanced_accuracy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def announce(setup: Setup, terminal: Terminal) -> None:
+    """Print device, dataset and the model's table."""
+    data, say = setup.dataset, terminal.say
+    height, width, channels = setup.image_shape
+    sizes = ", ".join(f"{len(x)} {split}" for split, x in setup.loaders.items())
+    place = "on the device" if setup.loaders["train"].is_resident else "streamed"
+    say(f"device    {devices.describe_device(setup.mesh)}")
+    say(
+        f"dataset   {data.name}: {sizes}; {len(data.class_names)} classes, "
+        f"{height}x{width}x{channels}, {place}"
+    )
+    say(f"model     {setup.config.model.model}")
+    terminal.console.print(summary.make_table(setup.description))
+
+
+def check_and_log(
+    setup: Setup,
+    progress: Progress,
+    terminal: Terminal,
+    log: MetricsLog,
+    step_metrics: dict[str, np.ndarray],
+    ids: np.ndarray,
+) -> None:
+    """Check, log and show the steps that were just taken.
+
+    Args:
+        progress: after them.
+        terminal: shows the bar.
+        log: takes every `--log_every_steps`th.
+        step_metrics: `loss`, `learning_rate` and `gradient_norm` of each, [n].
+        ids: of their examples, [n, B].
+
+    Raises:
+        UserError: a loss or gradient among them is not finite.
+    """
+    before = progress.step - len(ids)
+    if bad_step := find_bad_step(step_metrics, before):
+        raise UserError(
+            f"The loss or its gradient is not finite at step {bad_step}. Training "
+            f"stops; checkpoints from before it are whole. {REMEDY}"
+        )
+    every = setup.config.progress.log_every_steps
+    for i, step in enumerate(range(before + 1, progress.step + 1)):
+        if every and step % every == 0:
+            line: dict[str, Any] = {n: float(v[i]) for n, v in step_metrics.items()}
+            line["example_ids_hash"] = f"{zlib.crc32(ids[i].tobytes()):08x}"
+            log.write(step, line)
+    count = int(progress.sums["count"])
+    terminal.update_bar(
+        progress.step,
+        before // setup.structure.steps_per_epoch + 1,
+        float(progress.sums["loss"]) / count,
+        int(progress.sums["correct"]) / count,
+        count / progress.counters.epoch_seconds,
+    )
+
+
+def make_epoch_line(
+    setup: Setup, progress: Progress, found: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Make an epoch's line of metrics.jsonl.
+
+    Args:
+        progress: at the end of the epoch; at step 0 it has no training metrics.
+        found: the metrics of the evaluated split; None when it was not evaluated.
+    """
+    number = progress.step // setup.structure.steps_per_epoch
+    line: dict[str, Any] = {"epoch": number}
+    count = int(progress.sums["count"])
+    if number:
+        line["train_loss"] = float(progress.sums["loss"]) / count
+        line["train_accuracy"] = int(progress.sums["correct"]) / count
+    for name in ("loss", "accuracy", "balanced_accuracy", "top5") if found else ():
+        line[f"{setup.eval_split}_{name}"] = found[name]
+    progress.update_seconds()
+    line["seconds"] = round(progress.counters.seconds, 3)
+    if number:
+        line["images_per_second"] = round(count / progress.counters.epoch_seconds, 1)
+    return line
+
+
+def print_epoch(setup: Setup, terminal: Terminal, line: dict[str, Any]) -> None:
+    """Print an epoch's line of metrics.jsonl."""
+    parts = [f"epoch {line['epoch']:>3}/{setup.config.train.epochs}"]
+    for name in ("train", setup.eval_split):
+        if f"{name}_loss" in line:
+            loss, accuracy = line[f"{name}_loss"], line[f"{name}_accuracy"]
+            parts.append(f"{name} loss {loss:.4f} accuracy {accuracy:.2%}")
+    if "images_per_second" in line:
+        parts.append(f"{line['images_per_second']:,.0f} images/s")
+    terminal.say("  ".join(parts))
+
+
+def write_result(
+    setup: Setup, progress: Progress, directory: Path, found: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write `result.json`.
+
+    Args:
+        progress: at the end of the run.
+        directory: the run's.
+        found: the metrics of the test set.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: frozen leaves are not what they were; `result.json` says so too.
+    """
+    progress.update_seconds()
+    transfer, changed = _examine_frozen(setup, progress)
+    result = _list_figures(setup, progress, found)
+    result |= proof.summarise(transfer, changed)
+    if processes.is_first():
+        workdir.write_json(directory / "result.json", result)
+    proof.check_unchanged(changed, f"{directory}")
+    return result
+
+
+def make_result(
+    setup: Setup, progress: Progress, found: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Make what `result.json` says of a run that has ended.
+
+    Args:
+        progress: at the end of the run.
+        found: `TEST_METRICS` of its final weights.
+    """
+    about = proof.summarise(*_examine_frozen(setup, progress))
+    return _list_figures(setup, progress, found) | about
+
+
+def _list_figures(
+    setup: Setup, progress: Progress, found: Mapping[str, Any]
+) -> dict[str, Any]:
+    counters = progress.counters
+    images = progress.step * setup.config.step.batch_size
+    figures = {f"test_{name}": found[name] for name in TEST_METRICS}
+    return figures | {
+        "best_step": counters.best_step,
+        "best_validation": counters.best_value if counters.best_step >= 0 else None,
+        "num_parameters": count_parameters(progress.state.params),
+        "steps": progress.step,
+        "epochs": progress.step // setup.structure.steps_per_epoch,
+        "stopped_early": counters.stopped_early,
+        "seconds": round(counters.seconds, 3),
+        "images_per_second": round(images / counters.train_seconds, 1),
+        "seed": setup.config.train.seed,
+        "device": devices.describe_device(setup.mesh),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "state_sha256": compute_state_sha256(
+            devices.gather(setup.mesh, progress.state)
+        ),
+    }
+
+
+def _examine_frozen(
+    setup: Setup, progress: Progress
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what a checkpoint says of frozen leaves, and those that have changed."""
+    transfer = describe_checkpoint(setup, progress).get("transfer", {})
+    state = devices.gather(setup.mesh, progress.state)
+    weights = get_weights(state), get_variables(state)
+    return transfer, proof.find_changed(transfer.get("frozen", {}), *weights)
+
+
+def print_result(terminal: Terminal, directory: Path, result: dict[str, Any]) -> None:
+    """Print the result, where everything lies, and what to try next."""
+    say = terminal.say
+    say(
+        f"test accuracy {result['test_accuracy']:.2%} ({result['test_correct']} of "
+        f"{result['test_count']}), loss {result['test_loss']:.4f}; "
+        f"{result['steps']} steps in {result['seconds']:.1f} s"
+    )
+    say(f"in {directory}: config.json, metrics.jsonl, result.json, checkpoints")
+    say(f"next: python main.py --mode=evaluate --workdir={directory} --split=train")

@@ -1,0 +1,271 @@
+"""What a run is made of, built once from its options and then fixed.
+
+The parts are built by functions of their own: the images, the step's structure, the
+programs of each phase. `cnn.train.make_setup` puts them together.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from cnn import models
+from cnn.augment import pipeline
+from cnn.config import Config, Numbers
+from cnn.data import load_dataset
+from cnn.data.chunks import Loader, choose_chunk_steps
+from cnn.data.images import Dataset
+from cnn.data.statistics import compute_scaling
+from cnn.errors import UserError
+from cnn.optim import freezing, optimizer, weight_averaging
+from cnn.optim.freezing import Phase
+from cnn.optim.layer_rates import Rates
+from cnn.optim.optimizer import Rule
+from cnn.runtime import devices
+from cnn.runtime.terminal import Terminal
+from cnn.training import epoch, losses
+from cnn.training.state import TrainState, create_state
+from cnn.training.steps import Structure
+
+Loaders = Mapping[str, Loader]
+Shape = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run starts from, and what of it trains when.
+
+    Attributes:
+        phases: what trains when; (None,) for everything always.
+        rates: each parameter's place among the learning rates by layer.
+        taken: `params` and `batch_stats` that are not drawn: from other weights, or
+            the whitening kernel.
+        about: what checkpoints say of these weights: `source`, `source_sha256`.
+    """
+
+    phases: tuple[Phase | None, ...] = (None,)
+    rates: Rates = ()
+    taken: dict[str, Any] = dataclasses.field(default_factory=dict)
+    about: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PhaseSetup:
+    """What computes while the same leaves train.
+
+    Attributes:
+        structure: of its steps.
+        create: from (numbers, taken) to the state before the first step.
+        train_chunk: the compiled steps.
+        chunk_steps: steps of a chunk.
+        make_loaders: from (`params` and `batch_stats`, numbers) to what fills chunks,
+            by split.
+        views: how often the training set stands in its loader, each time varied
+            otherwise; above 1 for cached features alone.
+    """
+
+    structure: Structure
+    create: Callable[[Numbers, Any], TrainState]
+    train_chunk: Callable[..., Any]
+    chunk_steps: int
+    make_loaders: Callable[[Any, Numbers], Loaders]
+    views: int = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setup:
+    """What is fixed in a run.
+
+    Attributes:
+        numbers: those of its options that are traced.
+        dataset: the images.
+        loaders: of the images, by split.
+        image_shape: (H, W, C) of what the model sees.
+        description: of the model, as of `summary.describe_model`.
+        structure: of the step, when everything trains.
+        plan: what it starts from, and what trains when.
+        phases: what computes, for each phase of the plan.
+    """
+
+    config: Config
+    numbers: Numbers
+    mesh: Mesh
+    dataset: Dataset
+    loaders: Loaders
+    image_shape: Shape
+    description: dict[str, Any]
+    structure: Structure
+    plan: Plan
+    phases: tuple[PhaseSetup, ...]
+
+    @property
+    def total_steps(self) -> int:
+        """Return the number of steps of the whole run."""
+        return self.config.train.epochs * self.structure.steps_per_epoch
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Return the steps between checkpoints."""
+        every = self.config.checkpoint.checkpoint_every_epochs
+        return max(1, round(every * self.structure.steps_per_epoch))
+
+    @property
+    def eval_split(self) -> str:
+        """Return the split that is evaluated during training."""
+        return "validation" if "validation" in self.loaders else "test"
+
+    def find_phase(self, step: int) -> int:
+        """Return the phase that took a step, counted from 1, or takes the first."""
+        number = max(0, step - 1) // self.structure.steps_per_epoch
+        return freezing.find_phase(self.plan.phases, number)
+
+    def with_numbers(self, config: Config) -> "Setup":
+        """Return the setup of a run that differs from this one in numbers alone."""
+        numbers = config.make_numbers()
+        return dataclasses.replace(self, config=config, numbers=numbers)
+
+
+def load_images(config: Config, terminal: Terminal) -> Dataset:
+    """Load the images and print what there is to say of them."""
+    dataset = load_dataset(config.data)
+    for note in dataset.notes:
+        terminal.say(note)
+    return dataset
+
+
+def make_loaders(config: Config, dataset: Dataset, mesh: Mesh) -> Loaders:
+    """Make the loader of each split that there is; resident images are placed."""
+    return {
+        split: Loader(images, config.data, mesh)
+        for split in ("train", "validation", "test")
+        if (images := getattr(dataset, split)) is not None
+    }
+
+
+def make_structure(
+    config: Config,
+    dataset: Dataset,
+    pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+) -> Structure:
+    """Make the static part of a run's steps.
+
+    Args:
+        dataset: the images.
+        pixels: mean and std of each channel; None: as the options say.
+
+    Raises:
+        UserError: the batch is larger than the training set, does not divide into
+            `accumulate_steps`, or early stopping has no validation set.
+    """
+    _check_fits(config, dataset)
+    data, num_classes = config.data, len(dataset.class_names)
+    mean, std = pixels or compute_scaling(
+        data.scaling, data.mean, data.std, dataset.train
+    )
+    return dataclasses.replace(
+        make_structure_of_model(config, num_classes),
+        mean=mean,
+        std=std,
+        steps_per_epoch=len(dataset.train) // config.step.batch_size,
+        class_weights=losses.compute_class_weights(
+            config.loss, dataset.train.labels, num_classes
+        ),
+    )
+
+
+def make_structure_of_model(config: Config, num_classes: int) -> Structure:
+    """Make what of the static part does not depend on the images."""
+    static = config.make_static()
+    return Structure(
+        model=models.create_model(
+            static.model, num_classes, devices.get_dtype(config.device)
+        ),
+        num_classes=num_classes,
+        mean=(0.5,),
+        std=(0.25,),
+        image_size=config.data.image_size,
+        augment=static.augment,
+        loss=config.loss.loss,
+        accumulate_steps=config.step.accumulate_steps,
+        remat=config.model.remat == "blocks",
+        rule=Rule(static.optimizer, static.schedule),
+    )
+
+
+def make_phase(
+    structure: Structure,
+    phase: Phase | None,
+    image_shape: Shape,
+    loaders: Loaders,
+    batch_size: int,
+    compiler_options: tuple,
+) -> PhaseSetup:
+    """Make what computes in a phase on images; nothing is compiled.
+
+    Args:
+        structure: of the step, when everything trains.
+        phase: what trains.
+        image_shape: (H, W, C) of what the model sees.
+        loaders: of the images.
+        batch_size: of a step.
+        compiler_options: of `xla.choose_compiler_options`.
+    """
+    rule = dataclasses.replace(structure.rule, phase=phase)
+    structure = dataclasses.replace(structure, rule=rule)
+    mesh, image_bytes = loaders["train"].mesh, loaders["train"].image_bytes
+    return PhaseSetup(
+        structure=structure,
+        create=make_create(structure.model, image_shape, rule, mesh),
+        train_chunk=epoch.make_train_chunk(structure, mesh, compiler_options),
+        chunk_steps=choose_chunk_steps(
+            structure.steps_per_epoch, batch_size, image_bytes
+        ),
+        make_loaders=lambda variables, numbers: loaders,
+    )
+
+
+@functools.lru_cache(epoch.PROGRAMS_KEPT)
+def make_create(
+    model: Any, image_shape: Shape, rule: Rule, mesh: Mesh
+) -> Callable[[Numbers, Any], TrainState]:
+    """Make the program that creates the state before the first step."""
+
+    def create(numbers: Numbers, taken: Any) -> TrainState:
+        state = create_state(model, image_shape, rule, numbers, taken)
+        return devices.place_state(mesh, state)
+
+    return jax.jit(create)
+
+
+def check_pieces(batch_size: int, pieces: int) -> None:
+    """Refuse a batch that does not divide into pieces of one size.
+
+    Raises:
+        UserError: naming both flags.
+    """
+    if batch_size % pieces:
+        raise UserError(
+            f"--accumulate_steps={pieces} does not divide --batch_size={batch_size}"
+        )
+
+
+def _check_fits(config: Config, dataset: Dataset) -> None:
+    """Refuse options that do not go with the images or with each other."""
+    batch_size, pieces = config.step.batch_size, config.step.accumulate_steps
+    if len(dataset.train) < batch_size:
+        raise UserError(
+            f"--batch_size={batch_size} is larger than the training set of "
+            f"{len(dataset.train)} images; give a smaller one"
+        )
+    check_pieces(batch_size, pieces)
+    if config.train.early_stop_epochs and dataset.validation is None:
+        raise UserError(
+            "--early_stop_epochs selects on validation data and there is none; carve "
+            "it out of train with --validation_fraction=0.1"
+        )
+    optimizer.check(config.optimizer)
+    weight_averaging.check(config.averaging)
+    pipeline.check(config.augment, dataset.train.shape, config.data.image_size)

@@ -1,0 +1,276 @@
+"""The training step and the evaluation step: pure functions, not jitted here.
+
+Images are uint8 [N, H, W, C], as they were read; labels int32 [N]. A batch is a dict
+of `images`, `labels` and, in training, `ids` (positions in the training set), in
+evaluation, `mask` (False for padding).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnn import keys
+from cnn.augment import pipeline
+from cnn.augment.options import AugmentOptions
+from cnn.config import Numbers
+from cnn.models import remat
+from cnn.models.variables import replace_leaves
+from cnn.ops import scaling
+from cnn.optim import freezing, optimizer, weight_averaging
+from cnn.optim.optimizer import Rule
+from cnn.optim.schedules import Clock
+from cnn.training import losses, metrics
+from cnn.training.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+Sums = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """What a step is made of besides its numbers; nothing here changes in a phase.
+
+    Equal structures are equal objects, and runs of equal ones share their programs.
+
+    Attributes:
+        model: maps float32 images to logits [N, num_classes].
+        num_classes: K.
+        mean: what is subtracted from each channel of [0, 1] images.
+        std: what each channel is then divided by.
+        image_size: height and width in pixels of what the model sees, cut from stored
+            images: in training at a random place, in evaluation from the centre; 0
+            takes them whole.
+        steps_per_epoch: the length of an epoch.
+        augment: the structure of augmentation.
+        takes_features: whether a training batch's `images` are what the model takes,
+            neither to be varied nor scaled.
+        loss: a name of `losses.LOSSES`.
+        class_weights: K weights of the loss; empty when all are 1.
+        accumulate_steps: pieces a batch is computed in.
+        remat: whether the backward pass computes the model's blocks again.
+        rule: the static part of the update.
+    """
+
+    model: nn.Module
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int = 0
+    steps_per_epoch: int = 1
+    augment: AugmentOptions = AugmentOptions()
+    takes_features: bool = False
+    loss: str = "softmax"
+    class_weights: tuple[float, ...] = ()
+    accumulate_steps: int = 1
+    remat: bool = False
+    rule: Rule = Rule()
+
+
+def train_step(
+    structure: Structure, state: TrainState, batch: Batch, numbers: Numbers
+) -> tuple[TrainState, Sums, dict[str, jax.Array]]:
+    """Take one optimizer step.
+
+    Args:
+        state: before the step.
+        batch: `images`, `labels`, `ids`.
+
+    Returns:
+        The state after it; the batch's metric sums (`loss`, `correct`, `count`);
+        the step's metrics `loss`, `learning_rate` and `gradient_norm`, float32 [].
+    """
+    clock = Clock(state.step, structure.steps_per_epoch)
+    prepared = prepare_batch(structure, clock.epoch, batch, numbers)
+    gradients, batch_stats, sums = compute_gradients(
+        structure, state, prepared, numbers
+    )
+    params, opt_state, rate = optimizer.update(
+        structure.rule,
+        clock,
+        numbers,
+        gradients,
+        state.params,
+        state.opt_state,
+        batch_size=batch["labels"].shape[0],
+    )
+    weights, ema = weight_averaging.update(
+        structure.rule.phase,
+        clock,
+        numbers,
+        state.ema,
+        {"params": params, "batch_stats": batch_stats},
+    )
+    step_metrics = {
+        "loss": sums["loss"] / sums["count"],
+        "learning_rate": rate,
+        "gradient_norm": optax.tree.norm(gradients),
+    }
+    state = state.replace(step=state.step + 1, **weights, opt_state=opt_state, ema=ema)
+    return state, sums, step_metrics
+
+
+def prepare_batch(
+    structure: Structure, epoch: jax.Array | int, batch: Batch, numbers: Numbers
+) -> Batch:
+    """Vary, scale and mix a batch: what the model is trained on.
+
+    Args:
+        epoch: int32 [], from 0.
+        batch: `images`, `labels`, `ids`.
+
+    Returns:
+        `images` float32, `targets` float32 [N, K] and `labels`.
+    """
+    options = structure.augment
+    batch = pipeline.repeat_examples(options, batch)
+    labels, images = batch["labels"], batch["images"]
+    targets = losses.make_targets(
+        labels, structure.num_classes, numbers.label_smoothing
+    )
+    if not structure.takes_features:
+        size = structure.image_size
+        images = pipeline.augment_images(options, numbers, epoch, batch, size)
+        images = scaling.scale_images(images, structure.mean, structure.std)
+        images, targets = pipeline.mix_batch(
+            options, numbers, epoch, batch, images, targets
+        )
+    return {"images": images, "targets": targets, "labels": labels}
+
+
+def compute_gradients(
+    structure: Structure, state: TrainState, batch: Batch, numbers: Numbers
+) -> tuple[Any, Any, Sums]:
+    """Differentiate the batch's mean loss, in one piece or several.
+
+    Args:
+        state: before the step.
+        batch: of `prepare_batch`.
+
+    Returns:
+        Gradients of the parameters that train, running statistics, metric sums.
+    """
+    key = keys.dropout_key(numbers.seed, state.step)
+    trained = freezing.select_trained(structure.rule.phase, state.params)
+    differentiate = functools.partial(
+        jax.grad(compute_loss, has_aux=True), trained, state
+    )
+
+    def add_piece(carry: Any, numbered_piece: Any) -> tuple[Any, None]:
+        gradients, batch_stats, sums = carry
+        number, piece = numbered_piece
+        piece_key = jax.random.fold_in(key, number)
+        more, (batch_stats, piece_sums) = differentiate(
+            batch_stats, piece, piece_key, structure, numbers
+        )
+        gradients = jax.tree.map(jnp.add, gradients, more)
+        return (gradients, batch_stats, metrics.add_sums(sums, piece_sums)), None
+
+    if structure.accumulate_steps == 1:
+        gradients, (batch_stats, sums) = differentiate(
+            state.batch_stats, batch, key, structure, numbers
+        )
+    else:
+        pieces = structure.accumulate_steps
+        split = jax.tree.map(
+            lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), batch
+        )
+        nothing = jax.tree.map(jnp.zeros_like, trained)
+        start = (nothing, state.batch_stats, create_train_sums())
+        (gradients, batch_stats, sums), _ = jax.lax.scan(
+            add_piece, start, (jnp.arange(pieces), split)
+        )
+    scale = 1 / losses.sum_weights(structure.class_weights, batch["labels"])
+    return jax.tree.map(lambda x: x * scale, gradients), batch_stats, sums
+
+
+def compute_loss(
+    trained: Any,
+    state: TrainState,
+    batch_stats: Any,
+    piece: Batch,
+    key: jax.Array,
+    structure: Structure,
+    numbers: Numbers,
+) -> tuple[jax.Array, tuple[Any, Sums]]:
+    """Compute what training minimises, over a batch or a piece of one.
+
+    Args:
+        trained: the parameters that train, which are differentiated.
+        state: holds the others, and the arrays of a second model.
+        batch_stats: running statistics before.
+        piece: `images` float32, scaled; `targets` [N, K]; `labels`.
+        key: what dropout is drawn from.
+
+    Returns:
+        The sum of the examples' losses, weighted by class; the running statistics
+        after; the metric sums, whose `loss` is not weighted.
+    """
+    labels, targets = piece["labels"], piece["targets"]
+    params = replace_leaves(state.params, trained)
+    frozen = freezing.hold_statistics(structure.rule.phase)
+    with frozen, remat.recompute_blocks(structure.remat):
+        logits, updated = structure.model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            piece["images"],
+            train=True,
+            dropout_rate=numbers.dropout_rate,
+            stochastic_depth_rate=numbers.stochastic_depth_rate,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+    compute = losses.LOSSES[structure.loss]
+    sums = {
+        "loss": jnp.sum(compute(logits, targets)),
+        "correct": jnp.sum(jnp.argmax(logits, -1) == labels, dtype=jnp.int32),
+        "count": jnp.full((), labels.shape[0], jnp.int32),
+    }
+    loss = sums["loss"]
+    if structure.class_weights:
+        weights = jnp.asarray(structure.class_weights, jnp.float32)
+        loss = jnp.sum(compute(logits, targets, weights))
+    return loss, (updated.get("batch_stats", {}), sums)
+
+
+def predict_step(
+    structure: Structure, variables: Mapping[str, Any], images: jax.Array
+) -> jax.Array:
+    """Compute logits, float32 [N, K], of uint8 images [N, H, W, C] or of features."""
+
+    def predict(images: jax.Array) -> jax.Array:
+        if not structure.takes_features:
+            images = scaling.scale_images(images, structure.mean, structure.std)
+        logits = structure.model.apply(variables, images, train=False)
+        return logits.astype(jnp.float32)
+
+    if structure.takes_features:
+        return predict(images)
+    size = structure.image_size
+    return pipeline.average_views(predict, images, structure.augment.tta, size)
+
+
+def eval_step(structure: Structure, variables: Mapping[str, Any], batch: Batch) -> Sums:
+    """Sum the metrics of one batch.
+
+    Args:
+        variables: `params` and `batch_stats`.
+        batch: `images`, `labels`, `mask`.
+
+    Returns:
+        Sums as of `metrics.create_sums`; the loss is neither smoothed nor weighted.
+    """
+    logits = predict_step(structure, variables, batch["images"])
+    targets = losses.make_targets(batch["labels"], structure.num_classes, None)
+    example_losses = losses.LOSSES[structure.loss](logits, targets)
+    return metrics.compute_sums(logits, batch["labels"], example_losses, batch["mask"])
+
+
+def create_train_sums() -> Sums:
+    """Create the sums that a training epoch keeps, over no examples."""
+    zero = jnp.zeros((), jnp.int32)
+    return {"loss": jnp.zeros((), jnp.float32), "correct": zero, "count": zero}

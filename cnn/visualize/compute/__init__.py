@@ -1,0 +1,1 @@
+"""What pictures show, as arrays: pure functions of images and models."""

@@ -1,0 +1,105 @@
+"""How a run went: the lines of metrics.jsonl as series over epochs."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn.config import make_config
+from cnn.errors import UserError
+from cnn.optim.optimizer import Rule, compute_learning_rate
+from cnn.optim.schedules import Clock
+
+Series = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """The numbers of a metrics.jsonl.
+
+    Attributes:
+        series: by name (`train_loss`, `validation_accuracy`, `images_per_second`, …)
+            steps, int [n], and values, float [n].
+        steps_per_epoch: how many steps make an epoch; 0 before the first has ended.
+        num_damaged: lines that could not be read.
+    """
+
+    series: dict[str, Series]
+    steps_per_epoch: int
+    num_damaged: int
+
+
+def read_history(directory: Path) -> History:
+    """Read the metrics.jsonl of a run.
+
+    Raises:
+        UserError: there is none, or no line of it can be read.
+    """
+    path = directory / "metrics.jsonl"
+    try:
+        texts = path.read_text(errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); only training writes it"
+        ) from None
+    lines = [line for text in texts if (line := _read_line(text)) is not None]
+    if not lines:
+        raise UserError(f"{path} holds no line of metrics; train the run first")
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name != "step" and _is_number(value):
+                found.setdefault(name, []).append((line["step"], value))
+    series = {}
+    for name, points in found.items():
+        steps, values = zip(*points, strict=True)
+        series[name] = np.array(steps), np.array(values, float)
+    epochs = [x["step"] // x["epoch"] for x in lines if x.get("epoch")]
+    return History(series, epochs[-1] if epochs else 0, len(texts) - len(lines))
+
+
+def compute_learning_rates(
+    stored: Mapping[str, Any], steps_per_epoch: int, steps: np.ndarray
+) -> np.ndarray:
+    """Compute the learning rates that a run's schedule gives.
+
+    Args:
+        stored: the run's options by flag name, as `config.json` has them.
+        steps_per_epoch: the length of an epoch.
+        steps: int [n].
+
+    Returns:
+        float32 [n].
+
+    Raises:
+        UserError: an option is unknown, or of another type.
+    """
+    config = make_config(stored)
+    static, numbers = config.make_static(), config.make_numbers()
+    rule = Rule(static.optimizer, static.schedule)
+
+    def compute(step: jax.Array) -> jax.Array:
+        clock = Clock(step, steps_per_epoch)
+        return compute_learning_rate(rule, clock, numbers, config.step.batch_size)
+
+    rates = jax.vmap(compute)(jnp.asarray(steps, jnp.int32))
+    return np.broadcast_to(np.asarray(rates, np.float32), np.shape(steps))
+
+
+def _read_line(text: str) -> dict[str, Any] | None:
+    """Read one line; None for one that is damaged."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    is_line = isinstance(line, dict) and isinstance(line.get("step"), int)
+    return line if is_line else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,74 @@
+"""What a model makes of an image, stage by stage.
+
+`function` maps scaled images float32 [N, H, W, C] to (logits [N, K], features by
+stage) and is a `jax.tree_util.Partial`, as `named_run.NamedRun.function` is.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cnn.visualize.compute import receptive_field, tracing
+from cnn.visualize.compute.receptive_field import Field
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """The features that a model has at one place.
+
+    Attributes:
+        name: as the model names them.
+        shape: (H, W, channels), or (units,) after a dense layer.
+        field: which pixels each value is computed of.
+        is_thresholded: whether they are what a ReLU lets through.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    field: Field
+    is_thresholded: bool
+
+    @property
+    def is_map(self) -> bool:
+        """Return whether the features have places in the image."""
+        return len(self.shape) == 3
+
+    def describe(self) -> str:
+        """Say the size of the features and of their receptive field."""
+        if not self.is_map:
+            return f"{self.name}: {self.shape[0]} units, each sees the whole image"
+        height, width, channels = self.shape
+        shape = f"{self.name}: {height}×{width}, {channels} channels"
+        return f"{shape}; each value sees {self.field.describe()}"
+
+
+def list_stages(function: Any, image_shape: tuple[int, int, int]) -> tuple[Stage, ...]:
+    """List a model's stages in the order of computation; nothing is computed."""
+    # Two images, so that the axis of images is not taken for an axis of length one.
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    order: list[str] = []
+
+    def compute(images: jax.Array) -> dict[str, jax.Array]:
+        features = function(images)[1]
+        order[:] = list(features)
+        return features
+
+    shapes = jax.eval_shape(compute, images)
+    fields = receptive_field.compute_fields(compute, images)
+    thresholded = tracing.find_thresholded(function, images)
+    return tuple(
+        Stage(name, tuple(shapes[name].shape[1:]), fields[name], name in thresholded)
+        for name in order
+    )
+
+
+@jax.jit
+def compute_responses(function: Any, images: jax.Array) -> dict[str, jax.Array]:
+    """Compute the features of images, before the ReLU where a stage ends in one.
+
+    Returns:
+        [N, h, w, channels] by stage; negative values are those that a ReLU stops.
+    """
+    return tracing.expose(function)(images)[1]

@@ -1,0 +1,295 @@
+"""Mistakes: which classes are confused, which images, and how surely.
+
+Every picture is of one run on the images of `--split`.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn.visualize.compute import mistakes
+from cnn.visualize.draw import picture
+from cnn.visualize.draw.picture import Picture
+from cnn.visualize.named_run import NamedRun
+from cnn.visualize.subject import Subject
+
+_SHEET, _COLUMNS = 24, 8
+_MOST_LISTED, _MOST_NAMED, _MOST_NUMBERED, _MOST_PAIRS = 30, 40, 20, 30
+_LINE_ART = ("classes", "reliability")
+_SHEETS = {
+    "confident_errors": mistakes.find_confident_errors,
+    "doubtful_hits": mistakes.find_doubtful_hits,
+}
+_TEXTS = {
+    "confusion": (
+        "Confusion matrix",
+        "Row: the true class; column: the predicted one; whatever lies off the "
+        "diagonal is a mistake.",
+    ),
+    "confused_classes": (
+        "The most confused classes",
+        "Left the pairs of classes that are confused most often, with the share of the "
+        "true class's images; right the rates among the classes with most mistakes.",
+    ),
+    "classes": (
+        "Precision and recall by class",
+        "Precision is the share of a class's predictions that is right, recall the "
+        "share of its images that is found; worst recall first.",
+    ),
+    "reliability": (
+        "Reliability",
+        "Bars below the diagonal are predictions surer than they are right; the paler "
+        "a bar, the wider its 95 % interval, for it holds few images; ECE is the mean "
+        "distance from the diagonal over all images.",
+    ),
+    "confident_errors": (
+        "The surest errors",
+        "True class → predicted class, with the predicted one's probability; the "
+        "surest first.",
+    ),
+    "doubtful_hits": (
+        "The least sure hits",
+        "Right predictions with their probability; the least sure first.",
+    ),
+}
+
+
+def draw(subject: Subject, folder: Path) -> list[Picture]:
+    """Draw confusion, classes, errors, doubtful hits and reliability of each run.
+
+    Raises:
+        UserError: no run takes the images and knows their classes.
+    """
+    runs, drawn = subject.comparable_runs, []
+    for place, run in enumerate(runs):
+        ending = "" if len(runs) == 1 else f"_{place + 1}"
+        of_run = "" if len(runs) == 1 else f", {run.name}"
+        drawn.append(_draw_run(subject, run, folder, ending, of_run))
+    # The same picture of all runs together, so that they can be compared.
+    return [pictures[name] for name in _TEXTS for pictures in drawn if name in pictures]
+
+
+def _draw_run(
+    subject: Subject, run: NamedRun, folder: Path, ending: str, of_run: str
+) -> dict[str, Picture]:
+    labels = np.asarray(subject.split.labels)
+    log_probabilities = mistakes.compute_log_probabilities(subject.compute_logits(run))
+    probabilities = np.exp(log_probabilities)
+    names = subject.get_class_names(run)
+    predictions = probabilities.argmax(axis=1)
+    doubts = mistakes.compute_doubts(probabilities)
+    confusion = mistakes.count_confusion(labels, predictions, len(names))
+    figures = {
+        **draw_confusion(confusion, names),
+        "classes": _draw_classes(confusion, names),
+        "reliability": _draw_reliability(probabilities, log_probabilities, labels),
+    }
+    for name, find in _SHEETS.items():
+        positions = find(probabilities, labels, _SHEET)
+        texts = []
+        for i in positions:
+            classes = dict.fromkeys((labels[i], predictions[i]))
+            text = " → ".join(names[k] for k in classes)
+            texts.append(f"{text}\n{format_confidence(doubts[i])}, #{i}")
+        if texts:
+            figures[name] = _draw_sheet(subject.read(positions), texts)
+        else:
+            subject.note(f"{_TEXTS[name][0].lower()}{of_run}: there are none")
+    pictures = {}
+    for name, figure in figures.items():
+        path, (title, caption) = folder / f"{name}{ending}.png", _TEXTS[name]
+        pictures[name] = picture.save(
+            figure, path, title + of_run, caption, is_line_art=name in _LINE_ART
+        )
+    return pictures
+
+
+def format_confidence(doubt: float) -> str:
+    """Write 1 less the doubt in percent, with as many digits as differ from 100 %.
+
+    Args:
+        doubt: of `mistakes.compute_doubts`.
+    """
+    if not doubt < 0.01:
+        return f"{1 - doubt:.1%}"
+    if doubt < 1e-9:
+        return f"1 − {doubt:.1e}"
+    # Two digits of the doubt.
+    return f"{1 - doubt:.{-math.floor(math.log10(doubt)) - 1}%}"
+
+
+def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Draw what a confusion matrix holds.
+
+    Args:
+        confusion: int [K, K], of `mistakes.count_confusion`.
+        names: of the classes.
+
+    Returns:
+        The figure by its name: `confusion`, the whole matrix, or `confused_classes`
+        where there are more classes than can be named.
+    """
+    if len(names) <= _MOST_NAMED:
+        return {"confusion": _draw_matrix(confusion, names)}
+    return {"confused_classes": _draw_most_confused(confusion, names)}
+
+
+def _draw_matrix(confusion: np.ndarray, names: Sequence[str]) -> Any:
+    from matplotlib.colors import LogNorm
+
+    side = min(max(2.8 + 0.32 * len(names), 4.6), 9)
+    figure = picture.make_figure(2 * side, side * 0.86)
+    left, right = figure.subplots(1, 2)
+    many = {"norm": LogNorm(1, max(int(confusion.max()), 2))}
+    counts = np.where(confusion > 0, confusion, np.nan)
+    _show_table(left, counts, names, "images", "{:.0f}", **many)
+    left.set_title("counts (white: no image)")
+    _show_rates(right, mistakes.compute_rates(confusion), names)
+    return figure
+
+
+def _draw_most_confused(confusion: np.ndarray, names: Sequence[str]) -> Any:
+    """Draw the most confused pairs as bars, the most confused classes as rates."""
+    pairs = mistakes.find_confused_pairs(confusion, _MOST_PAIRS)
+    worst = mistakes.find_confused_classes(confusion, _MOST_NUMBERED)
+    figure = picture.make_figure(16, 7.6)
+    left, right = figure.subplots(1, 2)
+    counts = confusion[pairs[:, 0], pairs[:, 1]]
+    rates = mistakes.compute_rates(confusion)
+    bars = left.barh(range(len(pairs)), counts, color=picture.COLOURS[0])
+    shares = [f"{rates[row, column]:.0%}" for row, column in pairs]
+    left.bar_label(bars, shares, padding=3, fontsize=7)
+    labels = [f"{_shorten(names[i])} → {_shorten(names[j])}" for i, j in pairs]
+    left.set_yticks(range(len(pairs)), labels)
+    left.invert_yaxis()
+    left.margins(x=0.12)
+    left.xaxis.get_major_locator().set_params(integer=True)
+    left.set(xlabel="images", ylabel="true class → predicted class")
+    left.set_title(f"the {len(pairs)} most confused pairs of {len(names)} classes")
+    chosen = [_shorten(names[k]) for k in worst]
+    _show_rates(right, rates[np.ix_(worst, worst)], chosen)
+    right.set_title(f"rates among the {len(worst)} classes with most mistakes")
+    return figure
+
+
+def _show_rates(ax: Any, rates: np.ndarray, names: Sequence[str]) -> None:
+    shown = np.where(rates > 0, rates, np.nan)
+    label = "share of the true class's images"
+    _show_table(ax, shown, names, label, "{:.2f}", vmin=0, vmax=1)
+    ax.set_title("rates (white: no image)")
+
+
+def _show_table(
+    ax: Any,
+    table: np.ndarray,
+    names: Sequence[str],
+    label: str,
+    form: str,
+    **options: Any,
+) -> None:
+    """Show a table by class and class, NaN as white, with its numbers if few."""
+    shown = ax.imshow(table, cmap="cividis", **options)
+    ax.figure.colorbar(shown, ax=ax, shrink=0.75, label=label, format="{x:g}")
+    ax.set(xlabel="predicted class", ylabel="true class")
+    is_short = max(map(len, names)) <= 2
+    ax.set_xticks(range(len(names)), names, rotation=0 if is_short else 90)
+    ax.set_yticks(range(len(names)), names)
+    if len(names) > _MOST_NUMBERED:
+        return
+    for (row, column), value in np.ndenumerate(table):
+        if np.isnan(value):
+            continue
+        red, green, blue, _ = shown.cmap(shown.norm(value))
+        is_dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+        colour = "white" if is_dark else "black"
+        style = {"ha": "center", "va": "center", "color": colour, "fontsize": 7}
+        ax.text(column, row, form.format(value), **style)
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"
+
+
+def _draw_sheet(images: np.ndarray, texts: list[str]) -> Any:
+    columns = min(_COLUMNS, len(images))
+    rows = -(-len(images) // columns)
+    figure = picture.make_figure(1.4 * columns + 0.2, 1.75 * rows)
+    axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
+    for ax in axes[len(images) :]:
+        ax.set_axis_off()
+    for ax, image, text in zip(axes, images, texts, strict=False):
+        picture.show_image(ax, image)
+        ax.set_title(text, fontsize=7)
+    return figure
+
+
+def _draw_classes(confusion: np.ndarray, names: tuple[str, ...]) -> Any:
+    precision = mistakes.compute_precision(confusion)
+    recall = mistakes.compute_recall(confusion)
+    order = np.argsort(recall, kind="stable")[:_MOST_LISTED]
+    figure = picture.make_figure(7, 1.4 + 0.24 * len(order))
+    ax = figure.subplots()
+    places = np.arange(len(order))
+    low = np.fmin(precision, recall)[order]
+    high = np.fmax(precision, recall)[order]
+    ax.hlines(places, low, high, color="#999999", zorder=1)
+    ring = {"s": 70, "facecolors": "none", "edgecolors": picture.COLOURS[0]}
+    ax.scatter(precision[order], places, label="precision", zorder=2, **ring)
+    ax.scatter(
+        recall[order], places, 18, color=picture.COLOURS[1], label="recall", zorder=3
+    )
+    totals = confusion.sum(axis=1)
+    ax.set_yticks(places, [f"{names[k]} ({totals[k]})" for k in order])
+    ax.invert_yaxis()
+    ax.set_xlabel("share (0..1)")
+    ax.set_ylabel("class (its images)")
+    ax.grid(axis="x", alpha=0.3)
+    ax.set_axisbelow(True)
+    if len(names) > len(order):
+        ax.set_title(f"the {len(order)} worst of {len(names)} classes")
+    figure.legend(loc="outside upper right", ncols=2)
+    return figure
+
+
+def _draw_reliability(
+    probabilities: np.ndarray, log_probabilities: np.ndarray, labels: np.ndarray
+) -> Any:
+    found = mistakes.compute_reliability(probabilities, labels)
+    figure = picture.make_figure(5.4, 6.2)
+    above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    width = found.edges[1] - found.edges[0]
+    style = {"width": width, "align": "edge", "edgecolor": "white"}
+    bars = above.bar(found.edges[:-1], np.nan_to_num(found.accuracy), **style)
+    for bar, (low, high) in zip(bars, found.interval, strict=True):
+        # Of one image the interval is 0.8 wide, of a thousand 0.06 at most.
+        bar.set_alpha(max(0.1, 1 - np.nan_to_num(high - low)))
+    above.plot([0, 1], [0, 1], "--", color="black", label="confidence = accuracy")
+    above.errorbar(
+        found.confidence,
+        found.accuracy,
+        np.abs(found.interval.T - found.accuracy),
+        fmt="o",
+        color=picture.COLOURS[1],
+        label="mean of a bin and 95 % interval of its accuracy",
+        clip_on=False,
+        zorder=3,
+    )
+    above.set_ylabel("accuracy (share of the bin)")
+    above.set_ylim(0, 1.02)
+    figure.legend(loc="outside lower center", ncols=2)
+    accuracy = np.mean(probabilities.argmax(axis=1) == labels)
+    above.set_title(
+        f"accuracy {accuracy:.2%}, ECE {found.calibration_error:.4f}, "
+        f"Brier {mistakes.compute_brier(probabilities, labels):.4f}, "
+        f"NLL {mistakes.compute_nll(log_probabilities, labels):.4f} nats"
+    )
+    bars = below.bar(found.edges[:-1], found.counts / len(labels), **style)
+    below.bar_label(bars, [str(n) if n else "" for n in found.counts], fontsize=7)
+    below.margins(y=0.2)
+    below.set_xlabel("confidence (probability of the predicted class)")
+    below.set_ylabel("share of images\n(and how many)")
+    below.set_xlim(0, 1)
+    return figure

@@ -1,0 +1,1 @@
+"""The lecture's slides, from our own operators; no run is needed."""

@@ -1,0 +1,1 @@
+"""The report: one HTML file of results, options and pictures."""

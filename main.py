@@ -143,6 +143,12 @@ def _read_run(directory: Path) -> dict[str, Any]:
     """Return a run's options but those that tell of the machines it ran on."""
     names = ("mesh", "distributed")
     stored = workdir.read_config(directory)
+    for name in stored:
+        if name not in config_module.list_fields():
+            raise UserError(
+                f"{directory / workdir.CONFIG_FILE} has the option {name}, which this "
+                "version of the code does not; use the version that wrote the run"
+            )
     return {name: x for name, x in stored.items() if name not in names}
 
 
@@ -181,7 +187,8 @@ def print_manual(group: str = "") -> None:
     """Print the manual, or a group of it by its name in Config."""
     groups = {field.name: field.type for field in dataclasses.fields(Config)}
     if group and group not in groups:
-        print(f"error: --help={group} is unknown{suggest(group, groups)}")
+        message = f"error: --help={group} is unknown{suggest(group, groups)}"
+        print(message, file=sys.stderr)
         raise SystemExit(USAGE_ERROR)
     print("\n".join(_format_group(group, groups[group])) if group else format_manual())
 

@@ -93,7 +93,7 @@ def _count_memory(
         advice = ["--measure_memory compiles, and adds activations and gradients"]
         return found | {"total": sum(found.values()), "device": capacity}, advice
     call = _make_call(config, structure, mesh, state, batch)
-    found["temporary"] = memory.measure_temporary(*call)
+    found["temporary"] = memory.measure_temporary(*call) or 0
     total, pieces = sum(found.values()), structure.accumulate_steps
     advice = []
     if total > capacity:

@@ -29,7 +29,6 @@ def evaluate(config: Config, directory: Path, terminal: Terminal) -> dict:
 
     Args:
         config: the run's options, those of the command line over them.
-        directory: the run's directory.
 
     Returns:
         What was written: the metrics of `metrics.summarise` with what they are of.

@@ -31,7 +31,6 @@ def load_classifier(
     """Load a run as a function from images to probabilities.
 
     Args:
-        directory: the run's directory.
         which: `latest`, `best` or a step.
 
     Returns:
@@ -49,7 +48,6 @@ def predict(config: Config, directory: Path) -> Path:
     Args:
         config: the run's options, those of the command line over them;
             `predict_images` says which files, `**` descends.
-        directory: the run's directory.
 
     Returns:
         The file: `path`, `class`, `probability`, then the runners-up (up to four)

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,9 @@ def _save(setup: Setup, progress: Progress, outputs: Outputs) -> None:
 
 
 @contextlib.contextmanager
-def _closing(setup: Setup, progress: Progress, outputs: Outputs, stop: Stop):
+def _closing(
+    setup: Setup, progress: Progress, outputs: Outputs, stop: Stop
+) -> Iterator[None]:
     """Catch signals while a run trains; save when one arrives; close everything."""
     terminal, writer = outputs.terminal, outputs.writer
     with catch_signals(stop), outputs.profiler:

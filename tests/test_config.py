@@ -10,7 +10,10 @@ import pytest
 from cnn import config as config_module
 from cnn.config import Config, list_fields, load_preset, make_config
 from cnn.errors import UserError
+from cnn.optim import schedules
 from cnn.option import format_value, parse
+from cnn.sweep import executors
+from cnn.training import losses
 
 ROOT = Path(config_module.__file__).parent.parent
 PRESETS = sorted((ROOT / "configs").glob("*.py"))
@@ -194,3 +197,15 @@ def test_processes_share_all_options_but_their_own():
         {"seed": 1},
     ):
         assert read(**changes) != read(), changes
+
+
+@pytest.mark.parametrize(
+    "name, registry",
+    [
+        ("loss", losses.LOSSES),
+        ("schedule", schedules.SCHEDULES),
+        ("executor", ["auto", "loop", *executors.STACKED]),
+    ],
+)
+def test_choices_are_the_names_of_the_registry(name, registry):
+    assert list(list_fields()[name].metadata["choices"]) == list(registry)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn.errors import UserError
 from cnn.runtime import devices
 from cnn.training import epoch, memory, steps
 
@@ -42,7 +43,7 @@ def test_batch_size_that_fits_is_found_by_compiling(call, monkeypatch, share, mu
     needed = fixed + memory.measure_temporary(*call)
     capacity = fixed + int(share * (needed - fixed))
     monkeypatch.setattr(devices, "get_device_memory", lambda mesh: capacity)
-    size = memory.find_batch_size(*call, needed, multiple)
+    size = memory.find_batch_size(*call, multiple)
     assert 0 < size < 32 and size % multiple == 0
     chunk = {name: x[:, :size] for name, x in call[1][2].items()}
     smaller = (*call[1][:2], chunk, *call[1][3:])
@@ -52,10 +53,33 @@ def test_batch_size_that_fits_is_found_by_compiling(call, monkeypatch, share, mu
 def test_no_batch_fits_where_the_state_fills_the_device(call, monkeypatch):
     fixed = memory.count_taken(call[1])
     monkeypatch.setattr(devices, "get_device_memory", lambda mesh: fixed)
-    assert memory.find_batch_size(*call, 2 * fixed) == 0
-    monkeypatch.setattr(devices, "get_device_memory", lambda mesh: 2**20)
-    message = memory.describe_shortage(*call)
-    assert "no batch fits: take a smaller model" in message or "would fit" in message
+    assert memory.find_batch_size(*call) == 0
+    assert "no batch fits: take a smaller model" in memory.describe_shortage(*call)
+
+
+class TooLarge:
+    """A program that more than so many images a batch keep from being compiled."""
+
+    def __init__(self, program, most):
+        self._program, self._most = program, most
+
+    def lower(self, *arguments):
+        """Fail as XLA does, or lower the program."""
+        if arguments[2]["labels"].shape[1] > self._most:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: while autotuning")
+        return self._program.lower(*arguments)
+
+
+def test_a_batch_that_cannot_even_be_compiled_names_one_that_fits(call, monkeypatch):
+    program, arguments = call
+    monkeypatch.setattr(devices, "get_device_memory", lambda mesh: 2**40)
+    broken = TooLarge(program, 16)
+    assert memory.measure_temporary(broken, arguments) is None
+    with pytest.raises(UserError) as caught, memory.explain_shortage(broken, arguments):
+        broken.lower(*arguments)
+    message = str(caught.value)
+    assert "--batch_size=32 takes more memory than there is to be compiled" in message
+    assert "--batch_size=13 would fit" in message
 
 
 def test_bytes_of_shapes():

@@ -189,6 +189,14 @@ def test_a_batch_that_does_not_fit_is_refused_before_the_first_step(
     assert 0 < size < 20 and size % 2 == 0
 
 
+def test_a_program_is_checked_once_in_a_phase(setup, run, monkeypatch):
+    """Arrays that come later, as in a notebook, do not end a run that fits."""
+    take_one(setup, run)
+    monkeypatch.setattr(devices, "get_device_memory", lambda mesh: 1)
+    take_one(setup, run)
+    assert run.step == 2
+
+
 def test_evaluation_without_memory(setup, run, monkeypatch):
     make = epoch.make_eval_chunk
     monkeypatch.setattr(epoch, "make_eval_chunk", lambda *args: Exhausted(make(*args)))

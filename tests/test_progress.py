@@ -3,11 +3,11 @@ import sys
 
 import numpy as np
 import pytest
-from cnn.runtime.terminal import Terminal
 from rich.console import Console
 
 from cnn.errors import UserError
 from cnn.runtime.metrics_log import MetricsLog, write_images
+from cnn.runtime.terminal import Terminal
 from cnn.training.epoch import Pace
 
 

@@ -106,7 +106,6 @@ def load_items(path: Path, like: dict[str, Any]) -> dict[str, Any]:
     """Read trees of a checkpoint, verified.
 
     Args:
-        path: the checkpoint's directory.
         like: the trees to read by name, as `jax.ShapeDtypeStruct` with shardings.
 
     Raises:

@@ -6,6 +6,7 @@ same bits. Of several processes each reads what its own devices hold.
 """
 
 import concurrent.futures
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,10 +77,6 @@ class Loader:
             )
         everything = images.read(np.arange(len(images)))
         self._on_device = devices.put(devices.replicated(mesh), everything)
-        self._gather = jax.jit(
-            lambda x, i, to: jax.lax.with_sharding_constraint(x[i], to),
-            static_argnums=2,
-        )
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -106,7 +103,7 @@ class Loader:
         if self.is_resident:
             everywhere = devices.replicated(self.mesh)
             positions = devices.put(everywhere, positions)
-            images = self._gather(self._on_device, positions, sharding)
+            images = _gather(self._on_device, positions, sharding)
         else:
             images = self._stream(positions, sharding)
         return chunk | {"images": images}
@@ -160,3 +157,8 @@ def iterate_chunks(
             if start + steps < total:
                 upcoming = worker.submit(fill, start + steps)
             yield max(start, first), min(start + steps, total), chunk
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _gather(images: jax.Array, positions: jax.Array, to: NamedSharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(images[positions], to)

@@ -144,7 +144,6 @@ def create_model(
 
     Args:
         options: `model` names it, the rest are its choices.
-        num_classes: K.
         dtype: what it computes in; parameters stay float32.
 
     Raises:

@@ -98,7 +98,6 @@ def local_response_norm(
     """Divide each activation by a power of its neighbouring channels' energy.
 
     Args:
-        x: [N, H, W, C].
         size: channels summed over, centred on the own.
         alpha: weight of their sum of squares.
         beta: exponent.

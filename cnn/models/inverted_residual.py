@@ -69,7 +69,6 @@ class InvertedResidual(nn.Module):
         features: channels of the result.
         share: of the stochastic depth rate.
         excites: whether channels are rescaled before the projection.
-        activate: the activation function.
     """
 
     expansion: int
@@ -117,7 +116,6 @@ class InvertedResidualNet(nn.Module):
     Attributes:
         stages: as `MOBILENET_V2`.
         excites: whether blocks rescale channels.
-        activate: the activation function.
         head_init: draws the last kernel.
     """
 

@@ -254,7 +254,6 @@ def check_size(x: jax.Array, smallest: int, where: str) -> None:
     """Refuse an activation that is too small for the next layer.
 
     Args:
-        x: [N, H, W, C].
         smallest: the least height and width that the layer takes, in pixels.
         where: the layer's name, for the message.
 

@@ -6,6 +6,15 @@ cross-correlation, y[i] = Σ_a x[i·stride + a·dilation − low] · kernel[a], 
 the channels of the group; `true_convolution1d` and `2d` flip the kernel. Arrays are
 floats, the kernel is cast to x's dtype, and the result has it too. Shapes or numbers
 that do not fit together raise ValueError.
+
+What computes is chosen in `_choose` and `_backward` for the platform compiled for:
+- GPU, TPU: `geometry.plain_convolution`, and JAX's own derivatives of it.
+- CPU, forward and input gradient: a plain convolution too, Winograd's products for
+  broad 3×3 kernels of stride 1 (`cpu/winograd`), one product for 1×1 and tiny images.
+- CPU, kernel gradient: products of shifted pixels, or Winograd's.
+
+`--convolution=plain` takes the first everywhere; oneDNN (`runtime/xla`) may compute
+what is plain on CPU.
 """
 
 from collections.abc import Sequence
@@ -102,7 +111,7 @@ def _convolve(x, kernel, stride, padding, dilation, groups, formulation) -> jax.
         raise ValueError(f"x is {x.dtype}: convolutions take floating-point arrays")
     if formulation not in FORMULATIONS:
         raise ValueError(f"formulation {formulation!r}: one of {FORMULATIONS}")
-    rule = _conv2d if formulation == "auto" else convolution_rules.plain
+    rule = _conv2d if formulation == "auto" else geometry.plain_convolution
     kernel = kernel.astype(x.dtype)
     if x.ndim == 4:
         return rule(x, kernel, *static)
@@ -113,7 +122,7 @@ def _choose(x, kernel, *static) -> jax.Array:
     """Convolve in the formulation that is fast on the platform compiled for."""
     plain, fast = (
         lambda x, kernel, rule=rule: rule(x, kernel, *static)
-        for rule in (convolution_rules.plain, convolution_rules.convolve)
+        for rule in (geometry.plain_convolution, convolution_rules.convolve)
     )
     if convolution_rules.is_plain(x, kernel, *static):
         return plain(x, kernel)
@@ -141,7 +150,7 @@ def _backward(stride, padding, dilation, groups, kept, gradient):
 
     def derived(x, kernel, gradient):
         _, pull = jax.vjp(
-            lambda *pair: convolution_rules.plain(*pair, *static), x, kernel
+            lambda *pair: geometry.plain_convolution(*pair, *static), x, kernel
         )
         return pull(gradient)
 

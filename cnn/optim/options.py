@@ -84,7 +84,13 @@ class ScheduleOptions:
         "cosine",
         "learning rate over the run: constant, cosine or linear (both to 0), "
         "step (times milestone_factor at each milestone), triangle (up and down)",
-        choices=("constant", "cosine", "linear", "step", "triangle"),
+        choices=(
+            "constant",
+            "cosine",
+            "linear",
+            "step",
+            "triangle",
+        ),
     )
     triangle_start: float = option(
         0.2, "factor that triangle starts at", kind="traced", within="[0, 1]"

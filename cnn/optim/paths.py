@@ -69,10 +69,12 @@ def order_layers(run_order: Iterable[str], paths: Iterable[str]) -> tuple[str, .
 
     Args:
         run_order: paths of its modules with parameters, as they run.
-        paths: of its parameters; those of no layer, right in the model, come last.
+        paths: of its parameters; those of no layer, right in the model, come before
+            its `head`, as in locally_connected.
     """
-    everything = [*filter(None, run_order), *paths]
-    return tuple(dict.fromkeys(path.split("/")[0] for path in everything))
+    layers = [path.split("/")[0] for path in run_order if path]
+    loose = [name for path in paths if (name := path.split("/")[0]) not in layers]
+    return tuple(dict.fromkeys([*loose, *layers]))
 
 
 def list_through(layers: Sequence[str], stage: str, flag: str) -> tuple[str, ...]:

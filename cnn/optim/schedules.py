@@ -48,25 +48,54 @@ def compute_schedule(
     Source: Goyal et al. 2017 (warm-up), https://arxiv.org/abs/1706.02677;
         Loshchilov and Hutter 2017 (cosine), https://arxiv.org/abs/1608.03983
     """
-    step, steps_per_epoch = clock.step.astype(jnp.float32), clock.steps_per_epoch
-    steps = numbers.epochs * steps_per_epoch
-    progress = step / steps
-    factor = jnp.ones((), jnp.float32)
-    if options.schedule == "cosine":
-        factor = 0.5 * (1 + jnp.cos(jnp.pi * progress))
-    elif options.schedule == "linear":
-        factor = 1 - progress
-    elif options.schedule == "step":
-        passed = step >= jnp.round(numbers.milestones * steps_per_epoch)
-        factor = numbers.milestone_factor ** jnp.sum(passed)
-    elif options.schedule == "triangle":
-        start, end = numbers.triangle_start, numbers.triangle_end
-        peak = jnp.maximum(jnp.floor(numbers.triangle_peak * steps), 1)
-        rising = start + (1 - start) * step / peak
-        falling = 1 - (1 - end) * (step - peak) / (steps - peak)
-        factor = jnp.where(step < peak, rising, falling)
+    factor = SCHEDULES[options.schedule](clock, numbers)
     if numbers.warmup_epochs is not None:
-        warmup_steps = numbers.warmup_epochs * steps_per_epoch
-        factor = factor * jnp.minimum(1.0, (step + 1) / warmup_steps)
+        warmup_steps = numbers.warmup_epochs * clock.steps_per_epoch
+        taken = clock.step.astype(jnp.float32) + 1
+        factor = factor * jnp.minimum(1.0, taken / warmup_steps)
     # Otherwise XLA's CPU backend computes it again in the update of every parameter.
     return lax.optimization_barrier(factor)
+
+
+def _count(clock: Clock, numbers: Numbers) -> tuple[jax.Array, jax.Array]:
+    """Return the steps taken and those of the whole run."""
+    return clock.step.astype(jnp.float32), numbers.epochs * clock.steps_per_epoch
+
+
+def _constant(clock: Clock, numbers: Numbers) -> jax.Array:
+    return jnp.ones((), jnp.float32)
+
+
+def _cosine(clock: Clock, numbers: Numbers) -> jax.Array:
+    step, steps = _count(clock, numbers)
+    return 0.5 * (1 + jnp.cos(jnp.pi * (step / steps)))
+
+
+def _linear(clock: Clock, numbers: Numbers) -> jax.Array:
+    step, steps = _count(clock, numbers)
+    return 1 - step / steps
+
+
+def _step(clock: Clock, numbers: Numbers) -> jax.Array:
+    ends = jnp.round(numbers.milestones * clock.steps_per_epoch)
+    passed = clock.step.astype(jnp.float32) >= ends
+    return numbers.milestone_factor ** jnp.sum(passed)
+
+
+def _triangle(clock: Clock, numbers: Numbers) -> jax.Array:
+    step, steps = _count(clock, numbers)
+    start, end = numbers.triangle_start, numbers.triangle_end
+    peak = jnp.maximum(jnp.floor(numbers.triangle_peak * steps), 1)
+    rising = start + (1 - start) * step / peak
+    falling = 1 - (1 - end) * (step - peak) / (steps - peak)
+    return jnp.where(step < peak, rising, falling)
+
+
+# By the name of --schedule: each maps a clock and the numbers to a factor.
+SCHEDULES = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "linear": _linear,
+    "step": _step,
+    "triangle": _triangle,
+}

@@ -119,8 +119,9 @@ def _time_steps(executor: Executor, trials: Sequence[Trial]) -> float:
     states, _ = executor.train_epoch(states, configs, 0, active, 1)
     for steps in (1, STEPS):
         started = time.perf_counter()
-        states, _ = executor.train_epoch(states, configs, 0, active, steps)
-        seconds = (time.perf_counter() - started) * STEPS / steps
+        states, results = executor.train_epoch(states, configs, 0, active, steps)
+        taken = len(results[0].losses)  # an epoch may have fewer
+        seconds = (time.perf_counter() - started) * STEPS / taken
         if seconds > LONGEST:
             break
     return len(trials) / seconds

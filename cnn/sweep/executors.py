@@ -88,6 +88,7 @@ class Loop:
         self._setup, self._stop, self.width = setup, stop, width
         self.steps_per_epoch = setup.structure.steps_per_epoch
         self._pace, self._profiler = Pace(), Profiler(ProfileOptions(), 0)
+        self._last: tuple[Progress, Setup] | None = None
 
     def create(self, configs: Sequence[Config]) -> list[Progress]:
         """Create the states before the first step."""
@@ -135,6 +136,9 @@ class Loop:
         self, one: Progress, config: Config, most: int | None
     ) -> EpochResult:
         setup, before = self._setup.with_numbers(config), one.step
+        if self._last is not None and self._last[0] is not one:
+            self._last[0].renew_loaders(self._last[1])  # one trial's features at a time
+        self._last = one, setup
         one.start_epoch()
         losses, bad_step = [], None
         interval = most or self.steps_per_epoch

@@ -44,7 +44,6 @@ def over_trials(function: Callable, axis: str, mesh: Mesh) -> Callable:
 
     Args:
         function: of (shared, *own), pytrees of arrays.
-        axis: one of `AXES`.
 
     Returns:
         A function of (shared, *stacked) to stacked results.

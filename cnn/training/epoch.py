@@ -57,6 +57,7 @@ def run_chunks(
     pace: Pace,
     limit: Callable[[int, int], int] | None = None,
     around: Callable[..., contextlib.AbstractContextManager] | None = None,
+    check: Callable[[Any, tuple], None] | None = None,
 ) -> Iterator[tuple[int, int, Any, float]]:
     """Call a program over chunks, some steps at a time: the one host loop.
 
@@ -69,6 +70,7 @@ def run_chunks(
         limit: from (first, available) to the most steps of the next call; None: all.
         around: from (arguments, first, last) to the context of a call; None: lack of
             memory is explained.
+        check: of the compiled program and the arguments of its first call, before it.
 
     Yields:
         First step, last step (exclusive), results and seconds (of the slowest process)
@@ -90,8 +92,10 @@ def run_chunks(
                 context = around(arguments, first, until)
             with context:
                 if not is_compiled:  # a call's seconds shall be its own
-                    program.lower(*arguments).compile()
+                    compiled = program.lower(*arguments).compile()
                     stop.check()
+                    if check is not None:
+                        check(compiled, arguments)
                     is_compiled = True
                 started = time.perf_counter()
                 results = jax.block_until_ready(program(*arguments))
@@ -225,7 +229,6 @@ def compute_metrics(
 
     Args:
         variables: `params` and `batch_stats`.
-        loader: the images.
         batch_size: images computed at a time.
 
     Returns:

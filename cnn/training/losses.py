@@ -17,7 +17,6 @@ def make_targets(
 
     Args:
         labels: int32 [N], each in [0, num_classes).
-        num_classes: K.
         label_smoothing: s in [0, 1); None means 0.
 
     Returns:
@@ -74,7 +73,10 @@ def bce(
 
 
 # By the name of --loss: each maps logits, targets and class weights to losses [N].
-LOSSES = {"softmax": softmax, "bce": bce}
+LOSSES = {
+    "softmax": softmax,
+    "bce": bce,
+}
 
 
 def _weigh(targets: jax.Array, weights: jax.Array | None) -> jax.Array:
@@ -89,7 +91,6 @@ def compute_class_weights(
     Args:
         options: the loss's options.
         labels: int32 [N] of the training set.
-        num_classes: K.
 
     Returns:
         K weights; empty when all are 1. A class without examples weighs 0.

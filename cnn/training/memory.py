@@ -20,10 +20,10 @@ REMEDIES = (
     "--precision=bfloat16"
 )
 _CHUNK = 2
-_SMALLER = 7 / 8
+_SMALLER, _TRIES = 3 / 4, 8
 
 
-def measure_temporary(program: Any, arguments: tuple) -> int:
+def measure_temporary(program: Any, arguments: tuple) -> int | None:
     """Compile a program and return the bytes that it needs besides its arguments.
 
     Args:
@@ -31,27 +31,31 @@ def measure_temporary(program: Any, arguments: tuple) -> int:
         arguments: arrays, or their shapes with shardings.
 
     Returns:
-        Bytes on one device; 0 where the backend does not say.
+        Bytes on one device, 0 where the backend does not say; None where compiling
+        it takes more memory than there is.
     """
-    compiled = program.lower(*arguments).compile()
+    try:
+        return read_temporary(program.lower(*arguments).compile())
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return None
+        raise
+
+
+def read_temporary(compiled: Any) -> int:
+    """Return the bytes that a compiled program needs besides its arguments."""
     return getattr(compiled.memory_analysis(), "temp_size_in_bytes", 0)
 
 
-def check_fits(program: Any, arguments: tuple, pieces: int = 1) -> None:
-    """Compile a training program, and refuse one that the device has no room for.
-
-    Args:
-        program: jitted.
-        arguments: what it will be called with, on the devices.
-        pieces: in which it computes a batch.
+def check_fits(compiled: Any, arguments: tuple) -> None:
+    """Refuse a compiled program that the device has no room for.
 
     Raises:
-        UserError: naming a batch size that fits.
+        MemoryError: for `explain_shortage`.
     """
-    with explain_shortage(program, arguments, REMEDIES, pieces):
-        needed = count_taken(arguments) + measure_temporary(program, arguments)
-        if needed > devices.get_device_memory(_get_mesh(arguments)):
-            raise MemoryError
+    needed = count_taken(arguments) + read_temporary(compiled)
+    if needed > devices.get_device_memory(_get_mesh(arguments)):
+        raise MemoryError
 
 
 @contextlib.contextmanager
@@ -90,17 +94,19 @@ def describe_shortage(
         pieces: in which the program computes a batch.
     """
     mesh, shapes = _get_mesh(arguments), _list_shapes(arguments)
-    capacity, batch_size = (
-        devices.get_device_memory(mesh),
-        shapes[_CHUNK]["labels"].shape[1],
-    )
-    needed = count_taken(arguments) + measure_temporary(program, shapes)
+    capacity = devices.get_device_memory(mesh)
+    temporary = measure_temporary(program, shapes)
+    if temporary is None:
+        needed = "more memory than there is to be compiled"
+    else:
+        total = count_taken(arguments) + temporary
+        needed = f"about {total / 2**30:.2f} GiB of memory"
+    batch_size = shapes[_CHUNK]["labels"].shape[1]
     text = (
-        f"--batch_size={batch_size} takes about {needed / 2**30:.2f} GiB of memory, "
-        f"and a device has {capacity / 2**30:.2f} GiB; "
+        f"--batch_size={batch_size} takes {needed}, and a device has "
+        f"{capacity / 2**30:.2f} GiB; "
     )
-    multiple = mesh.devices.size * pieces
-    size = find_batch_size(program, arguments, needed, multiple)
+    size = find_batch_size(program, arguments, mesh.devices.size * pieces)
     if not size:
         return f"{text}no batch fits: take a smaller model or --image_size{remedies}"
     return f"{text}--batch_size={size} would fit{remedies}"
@@ -124,31 +130,29 @@ def count_taken(arguments: tuple) -> int:
     return total
 
 
-def find_batch_size(
-    program: Any, arguments: tuple, needed: int, multiple: int = 1
-) -> int:
-    """Find a batch size that fits, by compiling smaller ones.
+def find_batch_size(program: Any, arguments: tuple, multiple: int = 1) -> int:
+    """Find a batch size that fits, by compiling smaller ones; each takes its time.
 
     Args:
         program: jitted.
         arguments: of a batch that does not fit.
-        needed: bytes that this one needs.
         multiple: what the size must be a multiple of.
 
     Returns:
-        A size, near the largest that fits; 0 when none does.
+        A size below it; 0 when none fits.
     """
-    mesh = _get_mesh(arguments)
-    capacity, fixed = devices.get_device_memory(mesh), count_taken(arguments)
-    shapes = _list_shapes(arguments)
-    batch_size = shapes[_CHUNK]["labels"].shape[1]
-    share = max(0.0, (capacity - fixed) / max(1, needed - fixed))
-    size = int(batch_size * min(share, _SMALLER)) // multiple * multiple
-    while size > 0:
-        temporary = measure_temporary(program, _resize_batch(mesh, shapes, size))
-        if fixed + temporary <= capacity:
+    mesh, shapes = _get_mesh(arguments), _list_shapes(arguments)
+    room = devices.get_device_memory(mesh) - count_taken(arguments)
+    size, measured = shapes[_CHUNK]["labels"].shape[1], None
+    for _ in range(_TRIES):
+        # What a batch needs grows about as its size does.
+        share = max(room, 0) / measured if measured else 1.0
+        size = int(size * min(share, _SMALLER)) // multiple * multiple
+        if size <= 0:
+            return 0
+        measured = measure_temporary(program, _resize_batch(mesh, shapes, size))
+        if measured is not None and measured <= room:
             return size
-        size = int(size * _SMALLER) // multiple * multiple
     return 0
 
 

@@ -55,7 +55,10 @@ class LossOptions:
         "softmax",
         "softmax: cross-entropy of one class among all; bce: binary cross-entropy of "
         "each class, mean over classes",
-        choices=("softmax", "bce"),
+        choices=(
+            "softmax",
+            "bce",
+        ),
     )
     label_smoothing: float = strength(
         "share of the target spread evenly over all classes", "[0, 1)"

@@ -93,6 +93,7 @@ class Progress:
         loaders: what fills the chunks of this phase, by split.
         frozen: digests of the leaves that were frozen at first, by path.
         started: the time, by `time.perf_counter`, at which `counters.seconds` was 0.
+        checked_phase: the number of the last one whose program is known to fit.
     """
 
     state: TrainState
@@ -102,6 +103,7 @@ class Progress:
     loaders: Loaders
     frozen: dict[str, str]
     started: float = dataclasses.field(default_factory=time.perf_counter)
+    checked_phase: int = -1
 
     @property
     def step(self) -> int:
@@ -115,6 +117,11 @@ class Progress:
     def update_seconds(self) -> None:
         """Bring the counter of the run's time up to now."""
         self.counters.seconds = time.perf_counter() - self.started
+
+    def renew_loaders(self, setup: Setup) -> None:
+        """Make what fills the chunks of this phase, dropping features made so far."""
+        make = setup.phases[self.phase].make_loaders
+        self.loaders = make(lambda: get_weights(self.state), setup.numbers)
 
     def start_epoch(self) -> None:
         """Set the sums of the epoch to those over no examples."""
@@ -140,10 +147,13 @@ def stand(setup: Setup, state: TrainState, frozen: dict[str, str]) -> Progress:
         state: on the devices.
         frozen: digests of the leaves that were frozen at first.
     """
-    sums = devices.put(devices.replicated(setup.mesh), steps.create_train_sums())
+    everywhere = devices.replicated(setup.mesh)
+    sums = devices.put(everywhere, steps.create_train_sums())
+    state = state.replace(teacher=devices.put(everywhere, setup.teacher))
     phase = setup.find_phase(int(state.step))
-    loaders = setup.phases[phase].make_loaders(get_weights(state), setup.numbers)
-    return Progress(state, sums, Counters(), phase, loaders, frozen)
+    progress = Progress(state, sums, Counters(), phase, {}, frozen)
+    progress.renew_loaders(setup)
+    return progress
 
 
 def restore(setup: Setup, path: Path, stored: Mapping[str, Any]) -> Progress:
@@ -161,11 +171,13 @@ def restore(setup: Setup, path: Path, stored: Mapping[str, Any]) -> Progress:
     shapes = shapes, jax.eval_shape(steps.create_train_sums)
     like = checkpoint.abstract(shapes, devices.split_leaves(setup.mesh, shapes))
     state, sums = from_items(checkpoint.load_items(path, to_items(*like)))
+    everywhere = devices.replicated(setup.mesh)
+    state = state.replace(teacher=devices.put(everywhere, setup.teacher))
     counters = Counters(**stored["records"])
     frozen = stored.get("transfer", {}).get("frozen", {})
-    loaders = setup.phases[phase].make_loaders(get_weights(state), setup.numbers)
-    started = time.perf_counter() - counters.seconds
-    return Progress(state, sums, counters, phase, loaders, frozen, started)
+    progress = Progress(state, sums, counters, phase, {}, frozen)
+    progress.renew_loaders(setup)
+    return progress
 
 
 def enter_phase(setup: Setup, progress: Progress) -> PhaseSetup:
@@ -178,7 +190,7 @@ def enter_phase(setup: Setup, progress: Progress) -> PhaseSetup:
         opt_state = freezing.carry_over(progress.state.opt_state, fresh)
         progress.state = progress.state.replace(opt_state=opt_state)
         progress.phase = number
-        progress.loaders = phase.make_loaders(weights, setup.numbers)
+        progress.renew_loaders(setup)
     return phase
 
 
@@ -212,30 +224,27 @@ def take_epoch(
     ids = make_epoch_order(seed, number, count, batch_size)
     positions = ids + np.int32(count * (number % phase.views))
     everywhere = devices.replicated(setup.mesh)
-    pieces, is_checked = phase.structure.accumulate_steps, False
+    program, pieces = phase.train_chunk, phase.structure.accumulate_steps
 
     def make_arguments(chunk: epoch.Chunk, first: int, last: int) -> tuple:
-        nonlocal is_checked
         bounds = epoch.make_bounds(first % phase.chunk_steps, last - first)
         # Inside a call nothing crosses between host and devices unless placed here.
         placed = devices.put(everywhere, (setup.numbers, bounds))
-        arguments = (progress.state, progress.sums, chunk, *placed)
-        if not is_checked:
-            memory.check_fits(phase.train_chunk, arguments, pieces)
-            is_checked = True
-        return arguments
+        return (progress.state, progress.sums, chunk, *placed)
 
-    def around(
-        arguments: tuple, first: int, last: int
-    ) -> contextlib.AbstractContextManager:
-        stack = contextlib.ExitStack()
-        stack.enter_context(
-            memory.explain_shortage(
-                phase.train_chunk, arguments, memory.REMEDIES, pieces
-            )
-        )
-        stack.enter_context(profiler.watch(before + first, last - first))
-        return stack
+    def check(compiled: Any, arguments: tuple) -> None:
+        if progress.checked_phase != progress.phase:
+            memory.check_fits(compiled, arguments)
+            progress.checked_phase = progress.phase
+
+    @contextlib.contextmanager
+    def around(arguments: tuple, first: int, last: int) -> Iterator[None]:
+        remedies = memory.REMEDIES, pieces
+        with (
+            memory.explain_shortage(program, arguments, *remedies),
+            profiler.watch(before + first, last - first),
+        ):
+            yield
 
     def limit(first: int, available: int) -> int:
         step = before + first
@@ -244,7 +253,7 @@ def take_epoch(
     arrays = {"positions": positions, "ids": ids}
     chunks = iterate_chunks(progress.loaders["train"], phase.chunk_steps, arrays, done)
     calls = epoch.run_chunks(
-        phase.train_chunk, chunks, make_arguments, stop, pace, limit, around
+        program, chunks, make_arguments, stop, pace, limit, around, check
     )
     for first, last, results, seconds in calls:
         progress.state, progress.sums, filled = results

@@ -125,7 +125,6 @@ def write_result(
 
     Args:
         progress: at the end of the run.
-        directory: the run's.
         found: the metrics of the test set.
 
     Returns:

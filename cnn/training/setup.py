@@ -61,8 +61,8 @@ class PhaseSetup:
         create: from (numbers, taken) to the state before the first step.
         train_chunk: the compiled steps.
         chunk_steps: steps of a chunk.
-        make_loaders: from (`params` and `batch_stats`, numbers) to what fills chunks,
-            by split.
+        make_loaders: from (a function that returns `params` and `batch_stats`, numbers)
+            to what fills chunks, by split.
         views: how often the training set stands in its loader, each time varied
             otherwise; above 1 for cached features alone.
     """
@@ -71,7 +71,7 @@ class PhaseSetup:
     create: Callable[[Numbers, Any], TrainState]
     train_chunk: Callable[..., Any]
     chunk_steps: int
-    make_loaders: Callable[[Any, Numbers], Loaders]
+    make_loaders: Callable[[Callable[[], Any], Numbers], Loaders]
     views: int = 1
 
 
@@ -81,13 +81,13 @@ class Setup:
 
     Attributes:
         numbers: those of its options that are traced.
-        dataset: the images.
         loaders: of the images, by split.
         image_shape: (H, W, C) of what the model sees.
         description: of the model, as of `summary.describe_model`.
         structure: of the step, when everything trains.
         plan: what it starts from, and what trains when.
         phases: what computes, for each phase of the plan.
+        teacher: `TrainState.teacher` of the run, on the host; None without.
     """
 
     config: Config
@@ -100,6 +100,7 @@ class Setup:
     structure: Structure
     plan: Plan
     phases: tuple[PhaseSetup, ...]
+    teacher: Any = None
 
     @property
     def total_steps(self) -> int:
@@ -153,7 +154,6 @@ def make_structure(
     """Make the static part of a run's steps.
 
     Args:
-        dataset: the images.
         pixels: mean and std of each channel; None: as the options say.
 
     Raises:
@@ -223,7 +223,7 @@ def make_phase(
         chunk_steps=choose_chunk_steps(
             structure.steps_per_epoch, batch_size, image_bytes
         ),
-        make_loaders=lambda variables, numbers: loaders,
+        make_loaders=lambda get_weights, numbers: loaders,
     )
 
 

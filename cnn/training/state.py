@@ -24,9 +24,11 @@ class TrainState:
         batch_stats: running statistics of batch normalisation; empty without it.
         opt_state: the optimizer's state.
         ema: averaged `params` and `batch_stats`; None when averaging is off.
-        teacher: variables of a second model that the loss reads and no step changes,
-            such as a teacher's; None without. Checkpoints do not hold it: it is put
-            there again when a run starts (docs/changing.md).
+        teacher: variables of a second model that the loss reads and no step changes;
+            None without. They come from `Setup.teacher`, on the host because a step
+            overwrites the state that it is given; neither checkpoints nor
+            `compute_state_sha256` hold them. Cached features and stacked trials of a
+            sweep have none (docs/changing.md).
     """
 
     step: jax.Array
@@ -82,7 +84,7 @@ def compute_state_sha256(state: TrainState) -> str:
     `params/head/bias float32 (10,)` and a newline, then its bytes in C order.
     """
     digest = hashlib.sha256()
-    for path, leaf in flatten_paths(state).items():
+    for path, leaf in flatten_paths(state.replace(teacher=None)).items():
         array = np.ascontiguousarray(leaf)
         digest.update(f"{path} {array.dtype} {leaf.shape}\n".encode())
         digest.update(array.tobytes())

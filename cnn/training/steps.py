@@ -40,7 +40,6 @@ class Structure:
 
     Attributes:
         model: maps float32 images to logits [N, num_classes].
-        num_classes: K.
         mean: what is subtracted from each channel of [0, 1] images.
         std: what each channel is then divided by.
         image_size: height and width in pixels of what the model sees, cut from stored
@@ -78,7 +77,6 @@ def train_step(
     """Take one optimizer step.
 
     Args:
-        state: before the step.
         batch: `images`, `labels`, `ids`.
 
     Returns:
@@ -149,7 +147,6 @@ def compute_gradients(
     """Differentiate the batch's mean loss, in one piece or several.
 
     Args:
-        state: before the step.
         batch: of `prepare_batch`.
 
     Returns:

@@ -52,7 +52,6 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
     """Load a run's weights, the averaged ones when averaging was on.
 
     Args:
-        directory: the run's directory.
         which: `latest`, `best` or a step.
 
     Raises:

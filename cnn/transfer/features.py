@@ -85,18 +85,17 @@ class FeatureLoaders(Mapping[str, Loader]):
         setup: Setup,
         structure: Structure,
         stop: Stop,
-        variables: Any,
+        get_weights: Callable[[], Any],
         numbers: Numbers,
     ) -> None:
         """Compute nothing yet.
 
         Args:
             structure: of the phase in which the head alone trains, on images.
-            variables: `params` and `batch_stats`, of which the head's do not matter.
+            get_weights: returns `params` and `batch_stats`; the head alone trains.
         """
         self._setup, self._structure, self._stop = setup, structure, stop
-        # The state that they are part of is overwritten by the next step.
-        self._variables = jax.tree.map(jnp.copy, variables)
+        self._get_weights = get_weights
         self._numbers = numbers
         self._made: dict[str, Loader] = {}
 
@@ -123,13 +122,16 @@ class FeatureLoaders(Mapping[str, Loader]):
         batch_size = self._setup.config.step.batch_size
         positions, mask = make_eval_order(len(loader), batch_size)
         size = choose_chunk_steps(len(positions), batch_size, loader.image_bytes)
-        everywhere = devices.replicated(self._setup.mesh)
+        everywhere, variables = (
+            devices.replicated(self._setup.mesh),
+            self._get_weights(),
+        )
         inputs = devices.put(everywhere, (self._numbers, np.int32(view)))
 
         def make_arguments(chunk: Chunk, first: int, last: int) -> tuple:
             bounds = epoch.make_bounds(first % size, last - first)
             bounds = devices.put(everywhere, bounds)
-            return self._variables, inputs, chunk, bounds
+            return variables, inputs, chunk, bounds
 
         program = make_feature_chunk(
             self._structure, self._setup.mesh, is_varied=split == "train"
@@ -137,7 +139,7 @@ class FeatureLoaders(Mapping[str, Loader]):
         order = {"positions": positions, "ids": positions}
         chunks = iterate_chunks(loader, size, order)
         found = [
-            np.asarray(features)[first % size : (last - 1) % size + 1]
+            np.asarray(features[first % size : (last - 1) % size + 1])
             for first, last, features, _ in epoch.run_chunks(
                 program, chunks, make_arguments, self._stop, Pace()
             )

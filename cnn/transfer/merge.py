@@ -30,7 +30,6 @@ class Comparison:
     """A source beside a model.
 
     Attributes:
-        source: the weights.
         shapes: our leaves' shapes and dtypes by path.
         theirs: the source's arrays by our path, or by its own name where we have none.
         entries: for files, how our leaves are written there, by our path.

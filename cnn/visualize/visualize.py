@@ -60,7 +60,6 @@ def visualize(
     Args:
         config: the options of the first run, those of the command line over them.
         directories: of the runs; of one that need not exist when no picture needs it.
-        terminal: where to print.
 
     Returns:
         What was drawn.

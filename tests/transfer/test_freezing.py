@@ -223,6 +223,14 @@ def test_layers_come_in_the_order_in_which_they_run(name):
         assert inside >= set(stages[:2]) and not inside & {*stages[2:], "head"}
 
 
+def test_the_head_is_the_last_layer_of_a_model_with_loose_parameters():
+    """What is drawn at random for other classes is its head, not what precedes it."""
+    params = ["head/bias", "head/kernel", "local1_kernel", "local2_kernel"]
+    layers = paths.order_layers(["", "head"], params)
+    assert layers == ("local1_kernel", "local2_kernel", "head")
+    assert paths.order_layers([""], ["bias", "kernel"]) == ("bias", "kernel")
+
+
 MISTAKES = [
     ({"freeze": ("stage9.*",)}, "--freeze=stage9.* matches nothing; did you mean"),
     ({"freeze": ("conv",)}, "--freeze=conv matches nothing"),

@@ -29,22 +29,23 @@ def list_fields(name, size, channels, **changes):
     return {stage.name: stage.field for stage in stages}
 
 
-def test_every_model_has_a_form():
-    names = {name.replace("wrn_D_K", "wrn_16_4") for name in models.MODELS}
-    assert set(FORMS) == names and set(FAST) <= names
+NAMES = [name.replace("wrn_D_K", "wrn_16_4") for name in models.MODELS]
+LARGE = set(FORMS) - set(FAST)
 
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in FORMS],
+    [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in NAMES],
 )
 def test_fields_are_the_closed_form(name):
+    """A model whose form nobody has written down has fields all the same."""
     size, channels, _ = models.get_published_input(name)
-    expected = sum_form(FORMS[name])
     fields = list_fields(name, size, channels)
-    assert list(fields) == list(expected), "stages, in the order of computation"
+    assert not any(field.unknown for field in fields.values())
+    expected = sum_form(FORMS.get(name, {}))
+    if name in FORMS:
+        assert list(fields) == list(expected), "stages, in the order of computation"
     for stage, form in expected.items():
-        assert not fields[stage].unknown, stage
         for reach in fields[stage].axes:
             found = reach and (reach.size, reach.stride)
             assert found == form, (stage, reach)

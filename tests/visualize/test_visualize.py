@@ -40,7 +40,9 @@ def test_epochs_are_drawn_where_a_flag_varies_images(
     flag, tmp_path, monkeypatch, capsys
 ):
     module = visualize.augmentation
-    monkeypatch.setattr(module, "STRENGTHS", {"flip_probability": (0.5, 1.0)})
+    monkeypatch.setattr(
+        module, "list_strengths", lambda: {"flip_probability": (0.5, 1.0)}
+    )
     monkeypatch.setattr(module, "POLICIES", ())
     flags = ["--pictures=augmentation", f"--output={tmp_path}"]
     assert draw(*flags, *([flag] if flag else [])) == 0

@@ -28,29 +28,9 @@ from cnn.ops.cpu.taps import stack_taps, sum_dtype
 from cnn.ops.geometry import Pairs
 
 _CHUNK_BYTES = 6_000_000  # less makes products too small for several threads
-_FILTERED = 64  # so many channels, and fewer multiplications pay
-_FILTERED_GRADIENT = 16  # in the kernel gradient, which copies pixels anyway
+_WINOGRAD = 64  # so many channels, and fewer multiplications pay
+_WINOGRAD_GRADIENT = 16  # in the kernel gradient, which copies pixels anyway
 _WIDE = 256  # so many features fill a product; with three times as many it is slower
-
-
-def plain(
-    x: jax.Array,
-    kernel: jax.Array,
-    stride: tuple[int, ...],
-    padding: Pairs,
-    dilation: tuple[int, ...],
-    groups: int,
-) -> jax.Array:
-    """Convolve as XLA does it, in the spelling that its CPU backend is fast for."""
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=stride,
-        padding=padding,
-        rhs_dilation=dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
 
 
 def is_plain(x: jax.Array, kernel: jax.Array, *static) -> bool:
@@ -65,10 +45,10 @@ def is_plain(x: jax.Array, kernel: jax.Array, *static) -> bool:
     """
     sides = zip(x.shape[1:3], kernel.shape, strict=False)
     small = kernel.shape[:2] == (1, 1) or any(pixels < taps for pixels, taps in sides)
-    return static[-1] == 1 and not small and not _is_filtered(x, kernel.shape, static)
+    return static[-1] == 1 and not small and not _is_winograd(x, kernel.shape, static)
 
 
-def _is_filtered(x, kernel_shape, static, least=_FILTERED) -> bool:
+def _is_winograd(x, kernel_shape, static, least=_WINOGRAD) -> bool:
     """Say whether `winograd` is faster, and in x's type exact enough."""
     wide = x.dtype.itemsize >= 4
     return wide and winograd.pays(x.shape, kernel_shape, static, least)
@@ -85,8 +65,8 @@ def convolve(
     """Compute the convolution: plain, as a matrix product, or by blocks of groups."""
     static = (stride, padding, dilation, groups)
     if is_plain(x, kernel, *static):
-        return plain(x, kernel, *static)
-    if _is_filtered(x, kernel.shape, static):
+        return geometry.plain_convolution(x, kernel, *static)
+    if _is_winograd(x, kernel.shape, static):
         return winograd.convolve(x, kernel, padding)
     shape = geometry.convolution_shape(x.shape, kernel.shape, static)
     if grouped_rules.is_depthwise(kernel.shape, groups):
@@ -160,7 +140,7 @@ def kernel_gradient(
         parts = [jnp.split(a, blocks, -1) for a in (x, gradient)]
         found = [kernel_gradient(*p, own, *static, 1) for p in zip(*parts, strict=True)]
         return grouped_rules.take_groups(found, shape, groups)
-    if _is_filtered(x, shape, (*static, 1), _FILTERED_GRADIENT):
+    if _is_winograd(x, shape, (*static, 1), _WINOGRAD_GRADIENT):
         return winograd.kernel_gradient(x, gradient, padding)
     if stride == (1, 1) and height * width > 1 and depth >= 8:
         product, order = _multiply_shifts, (2, 0, 1, 3)

@@ -106,7 +106,6 @@ def shift_right(images: np.ndarray, pixels: int) -> np.ndarray:
     """Move images to the right; what comes in from the left is black.
 
     Args:
-        images: [N, H, W, C].
         pixels: by how many, at least 0.
     """
     width = images.shape[2]

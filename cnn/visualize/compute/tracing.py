@@ -56,7 +56,6 @@ def find_thresholded(function: Function, images: jax.Array) -> tuple[str, ...]:
     """Return the stages whose features are what a ReLU let through.
 
     Args:
-        function: the model.
         images: or their shape and dtype.
     """
     closed, tree = _trace(function, images)

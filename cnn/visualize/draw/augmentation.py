@@ -128,11 +128,25 @@ def _choose_examples(labels: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([np.sort(first), rest])[:count].astype(np.int32)
 
 
+def list_strengths() -> dict[str, tuple[float, float]]:
+    """Return a weak and a strong value of each transformation, in their order.
+
+    One that is not in `STRENGTHS` is shown at a quarter and the whole of its range.
+    """
+    found = {}
+    for field in dataclasses.fields(AugmentOptions):
+        is_strength = field.metadata["kind"] == "traced_unless_zero"
+        if is_strength and field.name != "mixing_until_epoch":
+            most = float(field.metadata["within"][1:-1].split(",")[1])
+            found[field.name] = STRENGTHS.get(field.name, (most / 4, most))
+    return found
+
+
 def _vary_each(
     config: Config, images: np.ndarray, ids: np.ndarray, scale: Scale
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (label, images) for each transformation at two strengths."""
-    for name, strengths in STRENGTHS.items():
+    for name, strengths in list_strengths().items():
         for strength in strengths:
             alone = AugmentOptions(**{name: strength})
             try:

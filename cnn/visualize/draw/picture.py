@@ -51,8 +51,6 @@ class Picture:
 
     Attributes:
         path: the PNG or GIF; line art has an SVG of the same name beside it.
-        title: what it shows, in a few words.
-        caption: one sentence on how to read it.
     """
 
     path: Path
@@ -109,8 +107,6 @@ def save(
     Args:
         figure: of `make_figure`.
         path: the PNG's.
-        title: what it shows, in a few words.
-        caption: one sentence on how to read it.
         is_line_art: whether the figure is made of lines and text.
     """
     margin = {"bbox_inches": "tight", "pad_inches": 0.1}
@@ -144,7 +140,6 @@ def show_image(ax: Any, image: np.ndarray, **options: Any) -> Any:
     """Show an image, grey or RGB, without ticks.
 
     Args:
-        ax: the axes.
         image: [H, W, 1] or [H, W, 3], uint8 or floats in 0..1; or [H, W], numbers
             that `options` (`cmap`, `vmin`, `vmax`) say how to colour.
         **options: of `Axes.imshow`.
@@ -172,7 +167,6 @@ def show_grid(
     """Show rows of images of one shape on one pair of axes, which has units of cells.
 
     Args:
-        ax: the axes.
         grid: rows of images, each as `show_image` takes it, of any number of pixels.
         columns: labels above the columns.
         rows: labels to the left of the rows.
@@ -204,7 +198,6 @@ def show_signed(ax: Any, image: np.ndarray, most: float) -> Any:
     Numbers over RGB are shown as colours, on which grey is 0.
 
     Args:
-        ax: the axes.
         image: [H, W, C], between -most and most; of three channels, colours; of
             others, their mean.
         most: what is as red, or as bright, as can be.

@@ -1,0 +1,1 @@
+"""Sweeps: many trials as few compiled programs; `sweep` is the mode."""

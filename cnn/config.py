@@ -28,7 +28,7 @@ from cnn.optim.options import (
     OptimizerOptions,
     ScheduleOptions,
 )
-from cnn.option import option
+from cnn.option import free_option
 from cnn.runtime.options import (
     DeviceOptions,
     ProcessOptions,
@@ -48,11 +48,10 @@ PRESETS = Path(__file__).parent.parent / "configs"
 class EvaluateOptions:
     """What is evaluated."""
 
-    split: str = option(
+    split: str = free_option(
         "test",
         "what evaluate and visualize look at",
         choices=("train", "validation", "test"),
-        changes_run=False,
     )
 
 
@@ -60,10 +59,9 @@ class EvaluateOptions:
 class PredictOptions:
     """What is predicted."""
 
-    predict_images: str = option(
+    predict_images: str = free_option(
         "",
         "pattern of the image files to classify, such as 'photos/*.jpg'",
-        changes_run=False,
     )
 
 
@@ -71,11 +69,10 @@ class PredictOptions:
 class DescribeOptions:
     """What is described."""
 
-    measure_memory: bool = option(
+    measure_memory: bool = free_option(
         False,
         "describe: compile the training step and report the bytes that it takes of a "
         "device, as the compiler says",
-        changes_run=False,
     )
 
 

@@ -119,8 +119,7 @@ def _name_file(config: Config, stored: dict[str, Any]) -> str:
     for field in dataclasses.fields(config.data):
         name, value = field.name, plain[field.name]
         if field.metadata["changes_run"] and stored.get(name) != value:
-            text = ",".join(map(str, value)) if isinstance(value, list) else value
-            parts.append(f"{name}={format_value(text)}")
+            parts.append(f"{name}={format_value(value)}")
     name = ",".join(parts).replace("/", "_")
     if len(name.encode()) > 200:
         name = f"evaluation,{hashlib.sha256(name.encode()).hexdigest()[:16]}"

@@ -53,6 +53,11 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def free_option(default: Any, help: str, **rest: Any) -> Any:
+    """Declare an option that may change when a run is resumed; see `option`."""
+    return option(default, help, changes_run=False, **rest)
+
+
 def strength(help: str, within: str, *, default: float = 0.0) -> Any:
     """Declare a traced number that is absent from the program at 0.
 
@@ -157,7 +162,7 @@ def split_numbers(
 
 def format_value(value: Any) -> str:
     """Write a value as the command line would take it."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return ",".join(format_value(part) for part in value)
     if isinstance(value, bool):
         return str(value).lower()

@@ -245,7 +245,7 @@ def make_setup(
 
 def _check_same_run(config: Config, directory: Path) -> None:
     """Refuse another run's directory, and processes that train different runs."""
-    if processes.is_first() and processes.count() > 1:
+    if processes.is_first():
         manifest.finish_interrupted(directory / "checkpoints")
     processes.enter(directory, str(config.select_shared_options()))
     defaults = Config().to_flat()

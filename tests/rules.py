@@ -244,7 +244,7 @@ def nothing_is_left_undone(name, text, tree):
 
 
 def options_are_declared(name, text, tree):
-    """Every option is made by option() or strength(), with a help text."""
+    """Every option is made by option() or its kin, with a help text."""
     for cls in ast.walk(tree):
         if not isinstance(cls, ast.ClassDef) or not cls.name.endswith("Options"):
             continue
@@ -252,7 +252,7 @@ def options_are_declared(name, text, tree):
             if not isinstance(node, ast.AnnAssign):
                 continue
             call = node.value
-            place = {"option": 1, "strength": 0}.get(
+            place = {"option": 1, "free_option": 1, "strength": 0}.get(
                 ast.unparse(call.func) if isinstance(call, ast.Call) else "", None
             )
             texts = [] if place is None else call.args[place : place + 1]

@@ -6,7 +6,7 @@ number: another strength does not recompile.
 
 import dataclasses
 
-from cnn.option import option, strength
+from cnn.option import free_option, option, strength
 
 POLICIES = (
     "none",
@@ -156,11 +156,10 @@ class AugmentOptions:
         "what has a mix of its own: batch (one share for all) or example",
         choices=("batch", "example"),
     )
-    tta: str = option(
+    tta: str = free_option(
         "none",
         "views that evaluation averages: none, flip (two), crops (four corners, the "
         "centre and their mirror images), or shifts (as it is, weighing twice, by a "
         "pixel up and left, down and right, and their mirror images)",
         choices=("none", "flip", "crops", "shifts"),
-        changes_run=False,
     )

@@ -2,28 +2,21 @@
 
 import dataclasses
 
-from cnn.option import option
+from cnn.option import free_option
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
     """When checkpoints are written, how many are kept, which one is read."""
 
-    checkpoint_every_epochs: float = option(
-        1.0,
-        "epochs between checkpoints; 0.25 writes four an epoch",
-        within="(0, inf)",
-        changes_run=False,
+    checkpoint_every_epochs: float = free_option(
+        1.0, "epochs between checkpoints; 0.25 writes four an epoch", within="(0, inf)"
     )
-    keep_checkpoints: int = option(
-        2,
-        "newest checkpoints kept, in addition to the best",
-        within="[1, inf)",
-        changes_run=False,
+    keep_checkpoints: int = free_option(
+        2, "newest checkpoints kept, in addition to the best", within="[1, inf)"
     )
-    checkpoint: str = option(
+    checkpoint: str = free_option(
         "latest",
         "weights that evaluate, predict, visualize and export take: latest, best "
         "(by validation metric) or a step",
-        changes_run=False,
     )

@@ -182,7 +182,7 @@ def check_same_run(
         return
     stored = {**defaults, **read_config(directory)}
     different = [
-        f"--{name}={show_value(stored[name])} (now {show_value(value)})"
+        f"--{name}={format_value(stored[name])} (now {format_value(value)})"
         for name, value in run_options.items()
         if stored[name] != value
     ]
@@ -191,8 +191,3 @@ def check_same_run(
             f"{directory} holds another run, one with {', '.join(different)}. Give its "
             "own options to resume it, or another --workdir to start from scratch"
         )
-
-
-def show_value(value: Any) -> str:
-    """Write a value read from JSON as the command line would take it."""
-    return format_value(tuple(value) if isinstance(value, list) else value)

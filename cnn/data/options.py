@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from cnn.option import option
+from cnn.option import free_option, option
 
 _MEMORY_BYTES = 4 * 2**30
 
@@ -17,10 +17,8 @@ class DataOptions:
         "and test/ or alone) | csv:FILE (columns path,label and perhaps split) | "
         "npz:FILE (x_train, y_train, x_test, y_test)",
     )
-    data_dir: str = option(
-        "",
-        "directory of prepared tensorflow-datasets; empty: ~/tensorflow_datasets",
-        changes_run=False,
+    data_dir: str = free_option(
+        "", "directory of prepared tensorflow-datasets; empty: ~/tensorflow_datasets"
     )
     train_split: str = option("train", "tfds: split to train on, as train[:90%]")
     validation_split: str = option(
@@ -63,9 +61,7 @@ class DataOptions:
         within="[0, 1)",
     )
     split_seed: int = option(
-        0,
-        "seed of splits, subsets and --shuffle_pixels",
-        within="[0, 4294967295]",
+        0, "seed of splits, subsets and --shuffle_pixels", within="[0, 4294967295]"
     )
     train_examples: int = option(
         0,
@@ -80,12 +76,11 @@ class DataOptions:
         "image files that cannot be read: error (stop) or skip (leave out, count)",
         choices=("error", "skip"),
     )
-    resident: str = option(
+    resident: str = free_option(
         "auto",
         "whether decoded images are kept in memory, on the device where they fit: "
         "auto, always, or never (stream)",
         choices=("auto", "always", "never"),
-        changes_run=False,
     )
     scaling: str = option(
         "standardize",

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from cnn.option import option
+from cnn.option import free_option, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,19 +14,17 @@ class DeviceOptions:
         "what layers compute in; parameters, statistics and losses stay float32",
         choices=("float32", "bfloat16"),
     )
-    cpu_devices: int = option(
+    cpu_devices: int = free_option(
         0,
         "virtual devices the CPU is split into, as for --executor=shard; 0: as jax "
         "has it",
         within="[0, 1024]",
-        changes_run=False,
     )
-    mesh: str = option(
+    mesh: str = free_option(
         "",
         "train, sweep, evaluate: devices as data:N, over which batches are split, or "
         "data:N,model:M, which splits parameters and optimizer state over M as well; "
         "empty: all devices on data",
-        changes_run=False,
     )
     cpu_kernels: str = option(
         "auto",
@@ -38,10 +36,9 @@ class DeviceOptions:
     deterministic: bool = option(
         False, "only operations whose result never varies (GPU; slower)"
     )
-    compilation_cache: str = option(
+    compilation_cache: str = free_option(
         "~/.cache/cnn-jax",
         "directory in which compiled programs are kept for the next start, or off",
-        changes_run=False,
     )
 
 
@@ -49,18 +46,14 @@ class DeviceOptions:
 class ProcessOptions:
     """Several processes, on one machine or many, that train one run."""
 
-    distributed: str = option(
+    distributed: str = free_option(
         "",
         "train: auto (processes that Slurm, Open MPI, Kubernetes or a TPU pod started "
         "as one job), or HOST:PORT,PROCESSES,ID with the address of process 0; empty: "
         "this process alone",
-        changes_run=False,
     )
-    distributed_seconds: int = option(
-        300,
-        "seconds within which all processes must connect",
-        within="[1, 86400]",
-        changes_run=False,
+    distributed_seconds: int = free_option(
+        300, "seconds within which all processes must connect", within="[1, 86400]"
     )
 
 
@@ -68,17 +61,15 @@ class ProcessOptions:
 class ProfileOptions:
     """Which steps are traced."""
 
-    profile: str = option(
+    profile: str = free_option(
         "",
         "directory to which a trace of --profile_steps is written, for TensorBoard "
         "and Perfetto (docs/performance.md); empty: none",
-        changes_run=False,
     )
-    profile_steps: str = option(
+    profile_steps: str = free_option(
         "11:20",
         "first:last, both included, counted from 1 over the whole run; compilation is "
         "never traced",
-        changes_run=False,
     )
 
 
@@ -92,9 +83,8 @@ class ProgressOptions:
         "gradient norm and hash of example ids; 0 for none",
         within="[0, inf)",
     )
-    tensorboard: bool = option(
+    tensorboard: bool = free_option(
         False,
         "write scalars, options with the result (HParams), and the pictures of "
         "visualize for TensorBoard too (needs the extra: pip install tensorboardX)",
-        changes_run=False,
     )

@@ -102,11 +102,6 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def count() -> int:
-    """Return how many processes train the run."""
-    return jax.process_count()
-
-
 def find_most(value: float) -> float:
     """Return the largest of the processes' values; all of them must ask."""
     if jax.process_count() == 1:

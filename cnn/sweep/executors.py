@@ -55,8 +55,7 @@ class EpochResult:
 def _summarise(
     losses: np.ndarray, sums: Mapping[str, Any], bad_step: int | None, seconds: float
 ) -> EpochResult:
-    count = int(sums["count"])
-    loss, accuracy = float(sums["loss"]) / count, int(sums["correct"]) / count
+    loss, accuracy, _ = metrics.divide(sums)
     return EpochResult(losses, loss, accuracy, bad_step, seconds)
 
 

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.live import Live
 from rich.table import Table
 
-from cnn.checkpoints.workdir import show_value
+from cnn.option import format_value
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.batch import Batch, TrialProgress
 from cnn.sweep.table import Row
@@ -111,7 +111,7 @@ def make_settings_table(ranking: Sequence[dict[str, Any]], select_by: str) -> Ta
 
 def format_options(options: Mapping[str, Any]) -> str:
     """Write options as the command line would take them."""
-    return " ".join(f"{name}={show_value(value)}" for name, value in options.items())
+    return " ".join(f"{name}={format_value(value)}" for name, value in options.items())
 
 
 def _number(value: float | None) -> str:

@@ -3,86 +3,70 @@
 import dataclasses
 from typing import Any
 
-from cnn.option import option
+from cnn.option import free_option, option
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
     """Which trials a sweep has, and how they run."""
 
-    sweep: str = option(
+    sweep: str = free_option(
         "",
         "the space, as 'learning_rate=log(1e-3,1,8); weight_decay=0,5e-4; seed=0:4': "
         "lists, a:b, linear(a,b,n), log(a,b,n); drawn: uniform(a,b), loguniform(a,b), "
         "choice(a,b)",
-        changes_run=False,
     )
-    trials: int = option(
+    trials: int = free_option(
         0,
         "draws of the drawn options, each with every point of the others",
         within="[0, inf)",
-        changes_run=False,
     )
-    sweep_seed: int = option(
-        0, "seed of the draws", within="[0, 4294967295]", changes_run=False
+    sweep_seed: int = free_option(0, "seed of the draws", within="[0, 4294967295]")
+    max_trials: int = free_option(
+        1000, "trials above which a sweep is refused", within="[1, inf)"
     )
-    max_trials: int = option(
-        1000,
-        "trials above which a sweep is refused",
-        within="[1, inf)",
-        changes_run=False,
-    )
-    executor: str = option(
+    executor: str = free_option(
         "auto",
         "how trials run: loop (one after another, the solo run's program), map (so "
         "inside one program), vmap (side by side), shard and shard_vmap (map and vmap "
         "on every device), auto (times 20 steps of each)",
         choices=("auto", "loop", "map", "vmap", "shard", "shard_vmap"),
-        changes_run=False,
     )
-    trials_at_once: int = option(
+    trials_at_once: int = free_option(
         0,
         "trials in one call of a program; 0: as memory allows, at most 64",
         within="[0, inf)",
-        changes_run=False,
     )
-    halving: int = option(
+    halving: int = free_option(
         0,
         "successive halving: at each rung the best 1/N of the settings stay; 0: all",
         within="[0, inf)",
-        changes_run=False,
     )
-    search: str = option(
+    search: str = free_option(
         "points",
         "points (all of the space, or --trials draws) or optuna (--trials settings, "
         "asked of a study that any number of workers share)",
         choices=("points", "optuna"),
-        changes_run=False,
     )
-    storage: str = option(
+    storage: str = free_option(
         "",
         "optuna: where the study lies, as postgresql://USER@HOST/NAME or a journal "
         "file; empty: study.log in the sweep's directory",
-        changes_run=False,
     )
-    study: str = option(
-        "sweep", "optuna: name of the study in its storage", changes_run=False
-    )
-    pruner: str = option(
+    study: str = free_option("sweep", "optuna: name of the study in its storage")
+    pruner: str = free_option(
         "none",
         "optuna: what stops bad settings early",
         choices=("none", "median", "hyperband"),
-        changes_run=False,
     )
-    worker: str = option(
-        "", "optuna: name of this worker; empty: machine and process", changes_run=False
+    worker: str = free_option(
+        "", "optuna: name of this worker; empty: machine and process"
     )
-    worker_timeout: float = option(
+    worker_timeout: float = free_option(
         60.0,
         "optuna: seconds without a sign of life after which other workers run a "
         "worker's unfinished settings",
         within="(0, inf)",
-        changes_run=False,
     )
     from_trial: str = option(
         "", "train: repeat a trial of a sweep alone, as runs/digits:17"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn.checkpoints.workdir import show_value
+from cnn.option import format_value
 from cnn.sweep.table import Row, rank_settings
 from cnn.visualize.draw import picture
 
@@ -224,7 +224,7 @@ def _list_values(rows: Sequence[Row], name: str) -> list[str]:
 
 
 def _text(row: Row, name: str) -> str:
-    return show_value(row["options"][name])
+    return format_value(row["options"][name])
 
 
 def _name(metric: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from cnn.checkpoints import workdir
 from cnn.errors import UserError
+from cnn.option import format_value
 from cnn.sweep.trials import make_setting
 
 Row = dict[str, Any]
@@ -91,7 +92,7 @@ def write_rows(
     writer.writerow(columns)
     for row in rows:
         cells = [row.get(name) for name in columns]
-        writer.writerow(["" if x is None else workdir.show_value(x) for x in cells])
+        writer.writerow(["" if x is None else format_value(x) for x in cells])
     workdir.write_text(path, text.getvalue())
 
 

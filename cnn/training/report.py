@@ -16,6 +16,7 @@ from cnn.models.variables import count_parameters
 from cnn.runtime import devices, processes
 from cnn.runtime.metrics_log import MetricsLog
 from cnn.runtime.terminal import Terminal
+from cnn.training import metrics
 from cnn.training.progress import Progress, describe_checkpoint, find_bad_step
 from cnn.training.setup import Setup
 from cnn.training.state import compute_state_sha256, get_variables, get_weights
@@ -72,14 +73,10 @@ def check_and_log(
             line: dict[str, Any] = {n: float(v[i]) for n, v in step_metrics.items()}
             line["example_ids_hash"] = f"{zlib.crc32(ids[i].tobytes()):08x}"
             log.write(step, line)
-    count = int(progress.sums["count"])
-    terminal.update_bar(
-        progress.step,
-        before // setup.structure.steps_per_epoch + 1,
-        float(progress.sums["loss"]) / count,
-        int(progress.sums["correct"]) / count,
-        count / progress.counters.epoch_seconds,
-    )
+    loss, accuracy, count = metrics.divide(progress.sums)
+    epoch = before // setup.structure.steps_per_epoch + 1
+    speed = count / progress.counters.epoch_seconds
+    terminal.update_bar(progress.step, epoch, loss, accuracy, speed)
 
 
 def make_epoch_line(
@@ -93,10 +90,10 @@ def make_epoch_line(
     """
     number = progress.step // setup.structure.steps_per_epoch
     line: dict[str, Any] = {"epoch": number}
-    count = int(progress.sums["count"])
     if number:
-        line["train_loss"] = float(progress.sums["loss"]) / count
-        line["train_accuracy"] = int(progress.sums["correct"]) / count
+        line["train_loss"], line["train_accuracy"], count = metrics.divide(
+            progress.sums
+        )
     for name in ("loss", "accuracy", "balanced_accuracy", "top5") if found else ():
         line[f"{setup.eval_split}_{name}"] = found[name]
     progress.update_seconds()

@@ -25,7 +25,7 @@ from cnn.optim import weight_averaging
 from cnn.option import format_value
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
-from cnn.weights import exchange, preprocessing
+from cnn.weights import exchange
 
 _SUFFIXES = (".pth", ".th", ".pt", ".safetensors")
 
@@ -150,7 +150,7 @@ def _read_rule(rule: str) -> tuple[str, re.Pattern, str]:
 
 def open_start(
     config: Config, stored: Mapping[str, Any], dataset: Dataset, terminal: Terminal
-) -> tuple[Source | None, preprocessing.Scaling | None]:
+) -> tuple[Source | None, exchange.Scaling | None]:
     """Open what a run starts from.
 
     Args:
@@ -186,7 +186,7 @@ def open_start(
 
 def choose_scaling(
     config: Config, source: Source, dataset: Dataset, terminal: Terminal
-) -> preprocessing.Scaling:
+) -> exchange.Scaling:
     """Choose how pixels are scaled, and print it: as for the source, unless given.
 
     Returns:
@@ -198,7 +198,7 @@ def choose_scaling(
     data, channels = config.data, dataset.train.shape[2]
     is_given = data.scaling != "standardize" or bool(data.mean or data.std)
     if not source.description:
-        chosen = preprocessing.choose_scaling(data, config.model.model, channels)
+        chosen = exchange.choose_scaling(data, config.model.model, channels)
         terminal.say(f"scaling   {_show(chosen)}; the file does not say its own")
         return chosen
     theirs = tuple(
@@ -224,6 +224,6 @@ def _fit_channels(numbers: Sequence[float], channels: int) -> tuple[float, ...]:
     return tuple(numbers)
 
 
-def _show(pixels: preprocessing.Scaling) -> str:
+def _show(pixels: exchange.Scaling) -> str:
     mean, std = (format_value(tuple(round(x, 4) for x in part)) for part in pixels)
     return f"mean {mean}, std {std}"

@@ -14,7 +14,7 @@ import numpy as np
 from cnn.data.images import Images
 from cnn.errors import UserError
 from cnn.transfer.options import TransferOptions
-from cnn.weights.preprocessing import Scaling
+from cnn.weights.exchange import Scaling
 
 _CHUNK = 256
 

@@ -16,7 +16,7 @@ from cnn.ops import scaling
 from cnn.training import steps
 from cnn.training.trained import Trained, load_trained
 from cnn.visualize.compute import features, kernels
-from cnn.visualize.compute.batches import map_batches
+from cnn.visualize.compute.features import map_batches
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,8 +20,7 @@ from cnn.data.images import Dataset, Images, get_split
 from cnn.errors import UserError, suggest
 from cnn.training.trained import check_image_shape
 from cnn.visualize.compute import patches
-from cnn.visualize.compute.batches import map_batches
-from cnn.visualize.compute.features import Stage, list_stages
+from cnn.visualize.compute.features import Stage, list_stages, map_batches
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.named_run import NamedRun, load_run, name_runs
 

@@ -18,7 +18,7 @@ from cnn.runtime.terminal import Terminal
 from cnn.training import steps
 from cnn.training.progress import Counters
 from cnn.training.state import make_state, to_items
-from cnn.weights import exchange, names, preprocessing
+from cnn.weights import exchange, names
 
 
 def convert(config: Config, directory: Path, terminal: Terminal) -> Path:
@@ -54,7 +54,7 @@ def convert(config: Config, directory: Path, terminal: Terminal) -> Path:
         shapes = flatten_paths(_find_shapes(config, shape, classes))
         classes = exchange.count_classes(model, shapes, state_dict) or classes
     named = _read_class_names(config.convert.class_names, classes)
-    mean, std = preprocessing.choose_scaling(config.data, model, channels)
+    mean, std = exchange.choose_scaling(config.data, model, channels)
     shapes = _find_shapes(config, shape, classes)
     variables = exchange.import_state_dict(model, shapes, state_dict, source)
     config = _fill_data(config, size, channels, (mean, std))
@@ -85,7 +85,7 @@ def _find_shapes(config: Config, shape: tuple[int, int, int], classes: int) -> A
 
 
 def _fill_data(
-    config: Config, size: int, channels: int, scaling: preprocessing.Scaling
+    config: Config, size: int, channels: int, scaling: exchange.Scaling
 ) -> Config:
     """Return the options with what they leave open of the images."""
     filled = {"image_size": size, "channels": channels}

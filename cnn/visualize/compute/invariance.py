@@ -16,7 +16,7 @@ import numpy as np
 
 from cnn import keys
 from cnn.augment import colour, geometry
-from cnn.visualize.compute.batches import map_batches
+from cnn.visualize.compute.features import map_batches
 
 
 @dataclasses.dataclass(frozen=True)

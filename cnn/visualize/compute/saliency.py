@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn.visualize.compute import tracing
-from cnn.visualize.compute.batches import map_batches
+from cnn.visualize.compute.features import map_batches
 
 
 @jax.jit

@@ -11,8 +11,7 @@ import numpy as np
 
 from cnn.errors import UserError
 from cnn.visualize.compute import patches
-from cnn.visualize.compute.batches import map_batches
-from cnn.visualize.compute.features import Stage
+from cnn.visualize.compute.features import Stage, map_batches
 from cnn.visualize.draw import picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.named_run import NamedRun

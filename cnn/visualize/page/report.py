@@ -236,5 +236,5 @@ def _make_cell(value: Any, form: str = "{}") -> Cell:
         return Cell("–", "")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Cell(form.format(value), repr(value))
-    text = format_value(tuple(value) if isinstance(value, list) else value)
+    text = format_value(value)
     return Cell(text, text)

@@ -41,6 +41,13 @@ def test_totals_are_the_rows_sums():
     assert (norm["parameters"], norm["macs"]) == (8, 0)
 
 
+def test_kernels_right_in_the_model_are_counted_where_they_are_laid():
+    found = describe_model((8, 9, 2), model="sliding_regression")
+    assert found["macs"] == (8 * 9) * (8 * 9 * 2) * 5
+    found = describe_model((9, 7, 2), model="locally_connected", local_widths=(3,))
+    assert found["macs"] == (4 * 3) * (3 * 3 * 2 * 3) + (4 * 3 * 3) * 5
+
+
 def test_dense_layers():
     found = describe_model((4, 4, 1), model="mlp", mlp_widths=(3,))
     assert [row["macs"] for row in found["layers"]] == [16 * 3, 3 * 5]

@@ -37,8 +37,10 @@ and `locally_connected` have them, count as the last layers, wherever they act.)
   features where the logits are what it returns. `sliding_regression` has none.
 - A block is a layer that has layers of its own. It takes `x` first and returns one
   array; `--remat=blocks` computes it again in the backward pass.
-- A weight that is multiplied with the input is called `kernel`: `--mode=describe`
-  counts its multiply-accumulates, pictures show it, exports know its layout.
+- A weight that is multiplied with the input is called `kernel` or `…_kernel`, and no
+  other leaf is: `--mode=describe` counts its multiply-accumulates, pictures show it,
+  exports know its layout, Muon orthogonalises it, and `--decay_norms=false` decays it
+  alone. Its last axes are [I, O] or [S, S, I, O]; what stands before are places.
 
 `self.sow("features", "stageN_out", x)` at the end of each stage, in order, is what
 pictures show (features, patches, saliency, receptive fields, maximisation), under the

@@ -87,7 +87,8 @@ def _make_rates(
     rates = make_rates(named, layers, list(params), until)
     if config.optimizer.optimizer == "muon_sgd":
         for path, _, number, _ in rates:
-            if muon.is_stepped(params[path]) and (number >= 0 or options.layer_decay):
+            is_stepped = muon.is_stepped(path, params[path])
+            if is_stepped and (number >= 0 or options.layer_decay):
                 flag = "learning_rate_for" if number >= 0 else "layer_decay"
                 raise UserError(
                     f"--{flag} does not change how {path} is trained: under "

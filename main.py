@@ -8,7 +8,7 @@
   python main.py --mode=evaluate --workdir=DIR     evaluate a trained run
   python main.py --mode=predict --workdir=DIR --predict_images='*.png'
   python main.py --mode=visualize --workdir=DIR    pictures of what a run has learnt
-  python main.py --mode=describe --model=mlp       parameters and operations
+  python main.py --mode=describe --model=mlp       check it, count its operations
   python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
 
 The same command resumes where it was stopped. Options win in this order: command
@@ -52,7 +52,8 @@ MODES = {
     "convert": "turn PyTorch's weights (--source, --model) into a run",
     "export": "write a run for PyTorch or as StableHLO (--export_format)",
     "visualize": "draw --pictures and report.html of a run, or of --workdir=A,B",
-    "describe": "write describe.json: parameters, operations, shapes; trains nothing",
+    "describe": "check and describe the run that the same command would train: "
+    "describe.json",
 }
 TRIALS_FAILED = 1
 USAGE_ERROR = 2
@@ -100,7 +101,7 @@ def run_mode(mode: str, terminal: Terminal) -> int:
         directories = workdir.split_directories(FLAGS.workdir)
     layers = [_read_base(mode, directories[0], given), given]
     config = config_module.make_config(*layers)
-    if mode == "train" and config.sweep.from_trial:
+    if mode in ("train", "describe") and config.sweep.from_trial:
         layers.insert(1, sweep.read_trial(config.sweep.from_trial))
         config = config_module.make_config(*layers)
     xla.configure(config.device)

@@ -67,7 +67,7 @@ class PredictOptions:
 
 @dataclasses.dataclass(frozen=True)
 class DescribeOptions:
-    """What is described."""
+    """What is described of the run that the same command would train."""
 
     measure_memory: bool = free_option(
         False,

@@ -189,6 +189,7 @@ def make_setup(
     terminal: Terminal,
     stop: Stop,
     like: Setup | None = None,
+    preview: bool = False,
 ) -> Setup:
     """Load the data, check everything, and make the programs without compiling.
 
@@ -196,6 +197,8 @@ def make_setup(
         stored: what the run's newest checkpoint says of itself; empty without one.
         stop: looked at while features are computed.
         like: a run whose data are shared, where they are the same.
+        preview: whether to look at images only as far as the checks do; the setup can
+            be described, not trained.
 
     Raises:
         UserError: an option, the data or the model does not fit the others.
@@ -204,7 +207,9 @@ def make_setup(
     devices.check_batch_size(config.step.batch_size, mesh, pieces)
     if like is not None and like.config.data != config.data:
         like = None
-    dataset = like.dataset if like else training_setup.load_images(config, terminal)
+    dataset = (
+        like.dataset if like else training_setup.load_images(config, terminal, preview)
+    )
     source, pixels = open_start(config, stored, dataset, terminal)
     structure = training_setup.make_structure(config, dataset, pixels)
     size, image_shape = config.data.image_size, dataset.train.shape
@@ -217,7 +222,9 @@ def make_setup(
     rule = dataclasses.replace(structure.rule, rates=planned.rates)
     structure = dataclasses.replace(structure, rule=rule)
     loaders = (
-        like.loaders if like else training_setup.make_loaders(config, dataset, mesh)
+        like.loaders
+        if like
+        else training_setup.make_loaders(config, dataset, mesh, not preview)
     )
     macs = description["macs"] * len(dataset.train)
     kernels = config.device.cpu_kernels

@@ -71,6 +71,11 @@ def find_newest(directory: Path) -> tuple[Path | None, list[str]]:
         UserError: all are damaged.
     """
     finish_interrupted(directory)
+    return find_finished(directory)
+
+
+def find_finished(directory: Path) -> tuple[Path | None, list[str]]:
+    """Find the newest whole checkpoint as `find_newest` does, and change nothing."""
     steps, damaged = list_steps(directory), []
     for step in reversed(steps):
         try:

@@ -9,9 +9,9 @@ import dataclasses
 
 import numpy as np
 
-from cnn.data import choose, digits, folder, npz, tfds
+from cnn.data import choose, digits, folder, npz, published, tfds
 from cnn.data.files import decode_files
-from cnn.data.images import Dataset, Images
+from cnn.data.images import Dataset, Images, make_blank
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 
@@ -24,10 +24,17 @@ LOADERS = {
     "csv": folder.load_csv,
     "npz": npz.load,
 }
+# Sources that lie in memory as they are and are brought to a size at once.
+_ARRAYS = ("digits", "npz")
 
 
-def load_dataset(options: DataOptions) -> Dataset:
+def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
     """Load the images that the options name.
+
+    Args:
+        preview: whether what is described of them suffices: a well-known dataset that
+            is not on this machine is taken as it was published, and arrays are checked
+            but their pixels are left black.
 
     Returns:
         Parts of one shape, with labels in 0..K-1 for K class names. With
@@ -46,7 +53,8 @@ def load_dataset(options: DataOptions) -> Dataset:
         )
     if kind != "digits" and not rest:
         raise UserError(f"--dataset={kind} lacks what to load; write {kind}:…")
-    dataset = _name_classes(LOADERS[kind](rest, options), options.num_classes)
+    dataset = _load(kind, rest, options, preview)
+    dataset = _name_classes(dataset, options.num_classes)
     parts = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
     parts = {name: part for name, part in parts.items() if part is not None}
     for name, part in parts.items():
@@ -65,6 +73,27 @@ def load_dataset(options: DataOptions) -> Dataset:
     return dataclasses.replace(
         dataset, class_names=class_names, notes=tuple(notes), **parts
     )
+
+
+def _load(kind: str, rest: str, options: DataOptions, preview: bool) -> Dataset:
+    """Load what a source has, before anything of it is chosen."""
+    if preview and kind == "tfds":
+        return published.load(rest, options)
+    if not preview or kind not in _ARRAYS:
+        return LOADERS[kind](rest, options)
+    sizes = {"image_size": 0, "storage_size": 0, "resize_size": 0, "channels": 0}
+    dataset = LOADERS[kind](rest, dataclasses.replace(options, **sizes))
+    size = options.stored_size
+
+    def bring(part: Images | None) -> Images | None:
+        if part is None:
+            return None
+        height, width, channels = part.shape
+        shape = (size or height, size or width, options.channels or channels)
+        return make_blank(part.labels, shape)
+
+    parts = {x: bring(getattr(dataset, x)) for x in ("train", "validation", "test")}
+    return dataclasses.replace(dataset, **parts)
 
 
 def _check_options(options: DataOptions) -> None:

@@ -99,6 +99,21 @@ def from_array(images: np.ndarray, labels: np.ndarray) -> Images:
     )
 
 
+def make_blank(labels: np.ndarray, shape: tuple[int, int, int]) -> Images:
+    """Make a set of black images, for what depends on their number and size alone.
+
+    Args:
+        labels: whole numbers [N].
+        shape: (H, W, C).
+    """
+    return Images(
+        labels=np.asarray(labels, dtype=np.int32),
+        shape=shape,
+        read=lambda positions: np.zeros((len(positions), *shape), dtype=np.uint8),
+        decoded=True,
+    )
+
+
 def get_split(dataset: Dataset, split: str) -> Images:
     """Return the images of a split, refusing one that the dataset does not have."""
     images = getattr(dataset, split)

@@ -25,6 +25,11 @@ from cnn.errors import UserError, suggest
 _CHUNK = 4096
 _REMEDY = "prepare the dataset again"
 
+
+class NotPrepared(UserError):
+    """A dataset is not in the directory of prepared ones."""
+
+
 ReadRecords = Callable[[np.ndarray], Sequence[bytes]]
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -41,9 +46,9 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
 
     builder = tfds.builder_from_directory(directory)
     if not builder.is_prepared():
-        raise UserError(how_to_prepare(rest, directory.parent))
+        raise NotPrepared(how_to_prepare(rest, directory.parent))
     image_key, label_key = _find_features(builder, rest)
-    shape = _find_shape(builder.info.features[image_key], rest, options)
+    shape = find_shape(builder.info.features[image_key], rest, options)
 
     def read_split(flag: str, split: str) -> images.Images:
         where = f"tfds:{rest}, split {split}"
@@ -93,7 +98,7 @@ def _find_features(builder: Any, rest: str) -> tuple[str, str]:
     )
 
 
-def _find_shape(feature: Any, rest: str, options: DataOptions) -> tuple[int, int, int]:
+def find_shape(feature: Any, rest: str, options: DataOptions) -> tuple[int, int, int]:
     """Return the shape (H, W, C) that images of this feature are read in."""
     if np.dtype(feature.np_dtype).kind == "f":
         raise UserError(
@@ -241,7 +246,7 @@ def find_directory(rest: str, data_dir: str) -> pathlib.Path:
                 f"{', '.join('tfds:' + known for known in inside)}"
             )
     if name not in configs:
-        raise UserError(how_to_prepare(rest, root, configs))
+        raise NotPrepared(how_to_prepare(rest, root, configs))
     versions = configs[name]
     if version and version not in versions:
         raise UserError(

@@ -129,18 +129,20 @@ class Setup:
         return dataclasses.replace(self, config=config, numbers=numbers)
 
 
-def load_images(config: Config, terminal: Terminal) -> Dataset:
-    """Load the images and print what there is to say of them."""
-    dataset = load_dataset(config.data)
+def load_images(config: Config, terminal: Terminal, preview: bool = False) -> Dataset:
+    """Load the images, or a preview of them, and print what there is to say of them."""
+    dataset = load_dataset(config.data, preview)
     for note in dataset.notes:
         terminal.say(note)
     return dataset
 
 
-def make_loaders(config: Config, dataset: Dataset, mesh: Mesh) -> Loaders:
+def make_loaders(
+    config: Config, dataset: Dataset, mesh: Mesh, reads: bool = True
+) -> Loaders:
     """Make the loader of each split that there is; resident images are placed."""
     return {
-        split: Loader(images, config.data, mesh)
+        split: Loader(images, config.data, mesh, reads)
         for split in ("train", "validation", "test")
         if (images := getattr(dataset, split)) is not None
     }

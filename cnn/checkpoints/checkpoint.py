@@ -131,10 +131,14 @@ def read_variables(
     path: Path, averaged: bool, sharding: jax.sharding.Sharding
 ) -> dict[str, Any]:
     """Read `params` and `batch_stats` of a checkpoint of any model, verified."""
+    return read_item(path, "average" if averaged else "weights", sharding)
+
+
+def read_item(path: Path, item: str, sharding: jax.sharding.Sharding) -> dict[str, Any]:
+    """Read one of a checkpoint's trees whatever is in it, verified."""
     from orbax.checkpoint import v1 as ocp
 
     manifest.check_whole(path)
-    item = "average" if averaged else "weights"
     stored = ocp.checkpointables_metadata(path.absolute()).metadata[item]
     like = {item: abstract(stored, sharding)}
     return ocp.load_checkpointables(path.absolute(), like)[item]

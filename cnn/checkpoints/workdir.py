@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -187,7 +188,15 @@ def check_same_run(
         if stored[name] != value
     ]
     if different:
-        raise UserError(
+        message = (
             f"{directory} holds another run, one with {', '.join(different)}. Give its "
             "own options to resume it, or another --workdir to start from scratch"
         )
+        epochs = stored.get("epochs") != run_options.get("epochs")
+        if epochs and (directory / "checkpoints").is_dir():
+            message += (
+                ". To train it for longer, continue in another --workdir with "
+                f"--init_from={shlex.quote(str(directory))} --keep_optimizer, the "
+                "epochs still to come in --epochs, and their schedule"
+            )
+        raise UserError(message)

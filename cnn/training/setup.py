@@ -42,7 +42,7 @@ class Plan:
         phases: what trains when; (None,) for everything always.
         rates: each parameter's place among the learning rates by layer.
         taken: `params` and `batch_stats` that are not drawn: from other weights, or
-            the whitening kernel.
+            the whitening kernel; `opt_state` and `average` of `--keep_optimizer`.
         about: what checkpoints say of these weights: `source`, `source_sha256`.
     """
 

@@ -52,3 +52,9 @@ class TransferOptions:
         "turn, one an epoch; 0: images that vary are not cached",
         within="[0, inf)",
     )
+    keep_optimizer: bool = option(
+        False,
+        "take the optimizer's state of --init_from too, a run of the same optimizer "
+        "and trained leaves, to train it for longer: momentum, moments, averages; "
+        "steps and schedule start again",
+    )

@@ -1,5 +1,6 @@
 """What a run starts from and what of it trains when: made before anything compiles."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from cnn.training.setup import Plan
 from cnn.training.steps import Structure
 from cnn.transfer import explain, merge, whitening
 from cnn.transfer.merge import choose_reset
+from cnn.transfer.optimizer_state import take_state
 from cnn.transfer.source import Source
 
 
@@ -64,6 +66,10 @@ def make_plan(
         _check_merge(config, found, phases[0], len(dataset.class_names), image_shape)
         taken = merge.nest(found.taken)
         about = {"source": source.name, "source_sha256": source.sha256}
+        if options.keep_optimizer:
+            rule = dataclasses.replace(structure.rule, phase=phases[0])
+            taken |= take_state(config, found, rule, variables["params"])
+            terminal.say("optimizer its state is the source's; steps start again")
         _print_adapted(source, found.kinds["adapted"], image_shape, terminal)
     elif options.whitening_images and not stored:
         path = whitening.find_kernel(config.model.model, layers, shapes)

@@ -40,6 +40,7 @@ class Source:
         arrays: by the source's own names.
         description: what a checkpoint says of itself; empty for files.
         sha256: over names, dtypes, shapes and bytes of the arrays.
+        checkpoint: what they were read from; None for files.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Source:
     arrays: Mapping[str, np.ndarray]
     description: Mapping[str, Any]
     sha256: str
+    checkpoint: Path | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -56,8 +58,11 @@ class Source:
         return tuple(self.description["class_names"])
 
 
-def open_source(init_from: str) -> Source:
+def open_source(init_from: str, keeps_optimizer: bool = False) -> Source:
     """Read the weights that `--init_from` names: a run, a checkpoint, or a file.
+
+    Args:
+        keeps_optimizer: take the weights that the optimizer stepped, not their average.
 
     Raises:
         UserError: there are none, or they are damaged.
@@ -77,12 +82,14 @@ def open_source(init_from: str) -> Source:
     try:
         description = manifest.read_description(path)
         averaged = weight_averaging.is_on(description["options"])
+        averaged = averaged and not keeps_optimizer
         everywhere = devices.replicated(devices.make_mesh())
         variables = checkpoint.read_variables(path, averaged, everywhere)
     except manifest.DamagedCheckpoint as error:
         raise UserError(f"--init_from={init_from}: {error}") from None
     arrays = jax.tree.map(np.asarray, flatten_paths(variables))
-    return _make_source(init_from, False, arrays, description)
+    source = _make_source(init_from, False, arrays, description)
+    return dataclasses.replace(source, checkpoint=path)
 
 
 def rename(
@@ -166,7 +173,7 @@ def open_start(
             given without one.
     """
     if not config.transfer.init_from:
-        for name in ("init_reset", "init_skip", "init_rename"):
+        for name in ("init_reset", "init_skip", "init_rename", "keep_optimizer"):
             if value := getattr(config.transfer, name):
                 raise UserError(
                     f"--{name}={format_value(value)} is for weights that are taken "
@@ -180,7 +187,8 @@ def open_start(
         )
     if stored:
         return None, (tuple(stored["mean"]), tuple(stored["std"]))
-    source = open_source(config.transfer.init_from)
+    keeps_optimizer = config.transfer.keep_optimizer
+    source = open_source(config.transfer.init_from, keeps_optimizer)
     return source, choose_scaling(config, source, dataset, terminal)
 
 

@@ -40,7 +40,17 @@ def check_refused(capsys, tmp_path, flags, message):
 
 
 MISTAKES = [
-    (["--learning_rat=0.1"], "Did you mean: learning_rate"),
+    (["--learning_rat=0.1"], "did you mean --learning_rate?"),
+    (["--lr=0.1"], "--lr is no flag; did you mean --learning_rate?"),
+    (["--wd", "0.1"], "--wd is no flag; did you mean --weight_decay?"),
+    (["--arch=mlp"], "--arch is no flag; did you mean --model?"),
+    (["--zzzzz"], "--zzzzz is no flag (python main.py --help lists all)"),
+    (["--workdir=s3://bucket/run"], "s3:// is an address"),
+    (["--init_from=gs://bucket/run"], "--init_from=gs://bucket/run: gs:// is an"),
+    (["--optimizer=adamw", "--momentum=0.5"], "--momentum=0.5 would have no effect"),
+    (["--split=train"], "--split=train would have no effect: it is only for --mode="),
+    (["--mode=sweep", "--sweep=adam_beta1=0.5,0.9"], "--adam_beta1=0.5 would have no"),
+    (["--from_trial=x:1", "--config=digits"], "--config=digits would have no effect"),
     (["extra"], "extra is no flag; flags are --name=value"),
     (["--learning_rate=fast"], "--learning_rate=fast: expected a number"),
     (["--epochs=1.5"], "--epochs=1.5: expected a whole number"),
@@ -216,7 +226,12 @@ def test_default_directory_is_named_after_the_command(capsys, tmp_path):
     assert name("--epochs=3", "--nobatch_norm") == name("--nobatch_norm", "--epochs=3")
     assert name("--epochs=3", "--widths=3,4") == "runs/digits,widths=3,4,epochs=3"
     assert name("--learning_rate=0.10") == name("--learning_rate=.1")
-    assert name("--dataset=npz:/a/b.npz") == "runs/digits,dataset=npz:_a_b.npz"
+    assert re.fullmatch(
+        r"runs/digits,dataset=npz_a_b\.npz,[0-9a-f]{6}", name("--dataset=npz:/a/b.npz")
+    )
+    strange = [name(f"--freeze=stage{x}1{x}") for x in "*?[]|()$ '\"\\:;&<>!#%\n"]
+    assert len(set(strange)) == len(strange)
+    assert all(re.fullmatch(r"[\w/.,=+-]+", one) for one in strange)
     assert name("--workdir=/x/y", "--epochs=3") == "/x/y"
     names = [name(f"--seed={seed}") for seed in range(3)]
     assert len(set(names)) == 3

@@ -218,6 +218,24 @@ def test_flags_win_over_the_preset(capsys, tmp_path):
     }
 
 
+@pytest.mark.parametrize("text", ["~/runs", "~/runs/a:0"])
+def test_home_is_expanded_in_every_path(monkeypatch, text):
+    monkeypatch.setenv("HOME", "/home/of/mine")
+    for name, field in config_module.list_fields().items():
+        given = config_module.make_config({name: text}) if field.type is str else None
+        if given is not None and field.metadata["is_path"]:
+            assert given.to_flat()[name] == text.replace("~", "/home/of/mine")
+
+
+def test_lists_of_texts_are_joined_and_the_last_of_others_counts(capsys, tmp_path):
+    flags = ["--freeze=stem", "--freeze=stage1,stage2", "--seed=1", "--seed=2"]
+    found, _ = read_config(capsys, tmp_path, *flags)
+    assert found["freeze"] == ["stem", "stage1", "stage2"] and found["seed"] == 2
+    told = capsys.readouterr().err
+    assert "--seed is given 2 times; the last, 2, counts" in told
+    assert "--freeze" not in told
+
+
 def test_default_directory_is_named_after_the_command(capsys, tmp_path):
     def name(*flags):
         return str(read_config(capsys, tmp_path, *flags)[1])

@@ -16,6 +16,7 @@ line, then the run's own (outside training), then the preset, then the default.
 """
 
 import dataclasses
+import difflib
 import signal
 import sys
 import textwrap
@@ -29,13 +30,13 @@ if __name__ == "__main__":
 
 from absl import app, flags, logging
 
+from cnn import condition, describe, evaluate, predict, train
 from cnn import config as config_module
-from cnn import describe, evaluate, predict, train
 from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError, suggest
 from cnn.models import MODELS
-from cnn.option import format_value, parse
+from cnn.option import expand_path, format_value, parse
 from cnn.runtime import processes, xla
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import sweep
@@ -58,12 +59,55 @@ MODES = {
 TRIALS_FAILED = 1
 USAGE_ERROR = 2
 
+# What other programs call our flags.
+SYNONYMS = {
+    "accumulate_steps": "grad_accum gradient_accumulation_steps",
+    "adam_beta1": "beta1",
+    "adam_beta2": "beta2",
+    "batch_size": "bs batch b train_batch_size per_device_train_batch_size",
+    "checkpoint": "ckpt",
+    "clip_norm": "clip_grad grad_clip max_grad_norm clip_grad_norm",
+    "config": "preset recipe",
+    "cutmix_alpha": "cutmix",
+    "dataset": "data data_path ds",
+    "dropout_rate": "drop dropout drop_rate",
+    "early_stop_epochs": "patience early_stopping",
+    "ema_decay": "ema model_ema model_ema_decay",
+    "epochs": "num_epochs n_epochs max_epochs num_train_epochs",
+    "epsilon": "eps opt_eps",
+    "erasing_probability": "reprob random_erase",
+    "flip_probability": "hflip",
+    "image_size": "img_size imgsz input_size resolution crop_size",
+    "init_from": "pretrained weights finetune finetune_from",
+    "label_smoothing": "smoothing",
+    "learning_rate": "lr base_lr",
+    "loss": "criterion loss_fn",
+    "mesh": "device devices gpus gpu ngpu",
+    "mixup_alpha": "mixup",
+    "model": "arch architecture net network backbone a",
+    "optimizer": "opt optim",
+    "policy": "aa auto_augment",
+    "precision": "amp dtype fp16 bf16",
+    "schedule": "sched scheduler lr_scheduler lr_schedule",
+    "seed": "random_seed manual_seed",
+    "stochastic_depth_rate": "drop_path drop_path_rate",
+    "validation_fraction": "val_split val_fraction",
+    "vertical_flip_probability": "vflip",
+    "warmup_epochs": "warmup lr_warmup_epochs",
+    "weight_decay": "wd",
+    "workdir": "out output_dir out_dir save_dir logdir log_dir exp_dir resume",
+}
+
 flags.DEFINE_string("config", "digits", "preset NAME of configs/, or path of a .py")
 flags.DEFINE_string("mode", "train", " | ".join(MODES))
 flags.DEFINE_string("workdir", None, "the run's directory; default runs/PRESET,…")
 for _name, _field in config_module.list_fields().items():
-    define = flags.DEFINE_boolean if _field.type is bool else flags.DEFINE_string
-    define(_name, None, _field.metadata["help"])
+    if _field.type is bool:
+        flags.DEFINE_boolean(_name, None, _field.metadata["help"])
+    elif _field.type == tuple[str, ...]:
+        flags.DEFINE_multi_string(_name, None, _field.metadata["help"])
+    else:
+        flags.DEFINE_string(_name, None, _field.metadata["help"])
 FLAGS = flags.FLAGS
 
 
@@ -95,25 +139,23 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     if mode not in MODES:
         raise UserError(f"--mode={mode} is unknown{suggest(mode, MODES)}")
     given = _read_flags()
-    directory = Path(FLAGS.workdir or workdir.name_workdir(*_name_parts(mode, given)))
+    text = expand_path("workdir", FLAGS.workdir or "")
+    directory = Path(text or workdir.name_workdir(*_name_parts(mode, given)))
     directories = [directory]
-    if mode == "visualize" and FLAGS.workdir:
-        directories = workdir.split_directories(FLAGS.workdir)
-    layers = [_read_base(mode, directories[0], given), given]
-    config = config_module.make_config(*layers)
-    if mode in ("train", "describe") and config.sweep.from_trial:
-        layers.insert(1, sweep.read_trial(config.sweep.from_trial))
-        config = config_module.make_config(*layers)
+    if mode == "visualize" and text:
+        directories = workdir.split_directories(text)
+    base = _read_base(mode, directories[0], config_module.make_config(given))
+    config = config_module.make_config(base, given)
+    if mode != "sweep":  # there each trial has a say
+        config.check_read(given, mode)
     xla.configure(config.device)
-    if mode != "train" and config.processes.distributed:
-        raise UserError(f"--distributed is for --mode=train, not {mode}; leave it out")
     if mode == "train":
         with processes.join(config.processes):
             train.train(config, directory, terminal)
     elif mode == "evaluate":
         evaluate.evaluate(config, directory, terminal)
     elif mode == "sweep":
-        return sweep.sweep(config, directory, terminal) or 0
+        return sweep.sweep(config, directory, terminal, given) or 0
     elif mode == "predict":
         path = predict.predict(config, directory)
         terminal.say(f"written to {path}")
@@ -128,16 +170,30 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     return 0
 
 
-def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that the command line changes: a run's, or the preset's."""
+def _read_base(mode: str, directory: Path, asked: Config) -> dict[str, Any]:
+    """Return the options that the command line changes: a run's, or the preset's.
+
+    Args:
+        asked: the command line's over the defaults.
+    """
     if mode in ("evaluate", "predict", "export"):
+        _refuse_preset(f"--mode={mode} takes the options of the run")
         return _read_run(directory)
-    default = VisualizeOptions().pictures
-    if mode == "visualize" and visualize.needs_run(given.get("pictures", default)):
-        names = {field.name for field in dataclasses.fields(VisualizeOptions)}
+    if mode == "visualize" and visualize.needs_run(asked.visualize.pictures):
+        _refuse_preset("these --pictures take the options of the run")
+        own = {field.name for field in dataclasses.fields(VisualizeOptions)}
         stored = _read_run(directory)
-        return {name: x for name, x in stored.items() if name not in names}
+        return {name: x for name, x in stored.items() if name not in own}
+    if mode in ("train", "describe") and asked.sweep.from_trial:
+        _refuse_preset("--from_trial takes the options of the trial")
+        return sweep.read_trial(asked.sweep.from_trial)
     return config_module.load_preset(FLAGS.config)
+
+
+def _refuse_preset(why: str) -> None:
+    """Refuse a preset where the options come from elsewhere."""
+    if FLAGS["config"].present:
+        raise UserError(f"--config={FLAGS.config} would have no effect: {why}")
 
 
 def _read_run(directory: Path) -> dict[str, Any]:
@@ -158,6 +214,8 @@ def _read_flags() -> dict[str, Any]:
     given = {}
     for name, field in config_module.list_fields().items():
         value = FLAGS[name].value
+        if isinstance(value, list):  # of a flag that may be repeated
+            value = ",".join(value)
         if value is not None:
             given[name] = value if field.type is bool else parse(field, value)
     return given
@@ -181,7 +239,44 @@ def parse_flags(arguments: list[str]) -> list[str]:
         if argument.startswith("-") and name in ("help", "h", "helpfull", "helpshort"):
             print_manual(group)
             raise SystemExit(0)
-    return app.parse_flags_with_usage(arguments)
+    try:
+        rest = FLAGS(arguments)
+        _tell_repeated()
+        return rest
+    except flags.UnrecognizedFlagError as error:
+        message = f"--{error.flagname} is no flag{_suggest_flag(error.flagname)}"
+    except flags.IllegalFlagValueError as error:
+        message = f"{str(error).partition(': ')[0]}: expected true or false"
+    except flags.Error as error:
+        message = str(error)
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(USAGE_ERROR)
+
+
+def _tell_repeated() -> None:
+    """Print which flags are given several times: the last one counts.
+
+    Those of lists of texts are joined instead, as --freeze=stem --freeze=stage1.
+    """
+    for name in ("config", "mode", "workdir", *config_module.list_fields()):
+        count, value = FLAGS[name].present, FLAGS[name].value
+        if count > 1 and not isinstance(value, list):
+            shown = format_value(value)
+            print(
+                f"note: --{name} is given {count} times; the last, {shown}, counts",
+                file=sys.stderr,
+            )
+
+
+def _suggest_flag(name: str) -> str:
+    """Return which flag may have been meant, by its meaning or its spelling."""
+    plain = name.lower().replace("-", "_")
+    for flag, others in SYNONYMS.items():
+        if plain in (flag, *others.split()):
+            return f"; did you mean --{flag}?"
+    near = difflib.get_close_matches(plain, FLAGS, n=1, cutoff=0.6)
+    found = f"; did you mean --{near[0]}?" if near else ""
+    return f"{found} (python main.py --help lists all)"
 
 
 def print_manual(group: str = "") -> None:
@@ -212,15 +307,28 @@ def format_manual() -> str:
 
 def _format_group(name: str, group: type) -> list[str]:
     """Write one group's flags, in the order in which they are declared."""
-    lines = [f"{group.__doc__.split(chr(10))[0]} (--help={name})"]
+    lines = [
+        f"{group.__doc__.split(chr(10))[0]} (--help={name})",
+        f"  for --mode={group.modes.replace(' ', ' | ')}",
+    ]
     for field in dataclasses.fields(group):
         detail = field.metadata["help"]
         if field.metadata["choices"]:
             detail += f" [{' | '.join(field.metadata['choices'])}]"
         if field.metadata["within"]:
             detail += f" in {field.metadata['within']}"
+        detail += _format_conditions(field, group)
         lines += _format_flag(field.name, format_value(field.default), detail)
     return lines
+
+
+def _format_conditions(field: dataclasses.Field, group: type) -> str:
+    """Write when an option is read, in so far as its group does not say so."""
+    modes = field.metadata["modes"].replace(" ", ", ")
+    parts = [f"only in the mode(s) {modes}"] if modes else []
+    if text := field.metadata["only_for"]:
+        parts.append(f"only for {condition.describe(text)}")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _format_flag(name: str, default: str, detail: str) -> list[str]:

@@ -9,13 +9,14 @@ import dataclasses
 import functools
 import json
 import runpy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
+from cnn import condition
 from cnn import option as declared
 from cnn.augment.options import AugmentOptions
 from cnn.checkpoints.options import CheckpointOptions
@@ -48,10 +49,14 @@ PRESETS = Path(__file__).parent.parent / "configs"
 class EvaluateOptions:
     """What is evaluated."""
 
+    modes: ClassVar[str] = "evaluate visualize"
+
     split: str = free_option(
         "test",
         "what evaluate and visualize look at",
         choices=("train", "validation", "test"),
+        only_for="mode!=visualize or pictures=all|mistakes|features|patches|"
+        "maximisation|saliency|invariance",
     )
 
 
@@ -59,15 +64,20 @@ class EvaluateOptions:
 class PredictOptions:
     """What is predicted."""
 
+    modes: ClassVar[str] = "predict"
+
     predict_images: str = free_option(
         "",
         "pattern of the image files to classify, such as 'photos/*.jpg'",
+        is_path=True,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class DescribeOptions:
     """What is described of the run that the same command would train."""
+
+    modes: ClassVar[str] = "describe"
 
     measure_memory: bool = free_option(
         False,
@@ -173,6 +183,30 @@ class Config:
         fields, flat = list_fields(), self.to_flat()
         return {n: v for n, v in flat.items() if fields[n].metadata["changes_run"]}
 
+    def find_unread(self, names: Iterable[str], mode: str) -> list[str]:
+        """Return those of some options that are not read under these choices."""
+        flat = self.to_flat() | {"mode": mode}
+        return [n for n in names if not condition.is_read(n, list_conditions(), flat)]
+
+    def check_read(self, given: Mapping[str, Any], mode: str) -> None:
+        """Refuse options that were given and are not read under these choices.
+
+        Args:
+            given: options by flag name.
+            mode: of the program.
+
+        Raises:
+            UserError: naming the first, and the choice that would read it.
+        """
+        for name in self.find_unread(given, mode):
+            flat = self.to_flat() | {"mode": mode}
+            why = condition.explain(name, list_conditions(), flat)
+            shown = declared.format_value(given[name])
+            raise UserError(
+                f"--{name}={shown} would have no effect: it is only for {why}. Leave "
+                "it out, or change that"
+            )
+
     def select_shared_options(self) -> dict[str, Any]:
         """Return those options that processes of one run must have alike.
 
@@ -192,6 +226,28 @@ def list_fields() -> dict[str, dataclasses.Field]:
             assert field.name not in fields, f"two options are named {field.name}"
             fields[field.name] = field
     return fields
+
+
+@functools.cache
+def list_modes() -> dict[str, tuple[str, ...]]:
+    """Return the modes that read each option."""
+    return {
+        field.name: tuple((field.metadata["modes"] or group.type.modes).split())
+        for group in dataclasses.fields(Config)
+        for field in dataclasses.fields(group.type)
+    }
+
+
+@functools.cache
+def list_conditions() -> dict[str, tuple[str, ...]]:
+    """Return the conditions under which each option is read, all of which must hold."""
+    found = {}
+    for group in (field.type for field in dataclasses.fields(Config)):
+        for field in dataclasses.fields(group):
+            of_mode = f"mode={'|'.join(list_modes()[field.name])}"
+            texts = of_mode, getattr(group, "only_for", ""), field.metadata["only_for"]
+            found[field.name] = tuple(filter(None, texts))
+    return found
 
 
 def _make_numbers_class() -> type:
@@ -242,8 +298,10 @@ def load_preset(name: str) -> dict[str, Any]:
         name: of a file in `configs/`, or the path of a user's own `.py` file.
 
     Raises:
-        UserError: there is none, or it defines no `options`.
+        UserError: there is none, it defines no `options`, or one of them is wrong or
+            has no effect.
     """
+    name = declared.expand_path("config", name)
     path = Path(name) if name.endswith(".py") else PRESETS / f"{name}.py"
     if not path.is_file():
         known = [file.stem for file in PRESETS.glob("*.py")]
@@ -259,4 +317,15 @@ def load_preset(name: str) -> dict[str, Any]:
         raise UserError(
             f"--config={path} must set options = {{...}}, as configs/digits.py does"
         )
+    _check_preset(path, found)
     return found
+
+
+def _check_preset(path: Path, options: Mapping[str, Any]) -> None:
+    """Refuse what a preset sets and training would not read, were it given alone."""
+    config = make_config(options)
+    of_training = {n: x for n, x in options.items() if "train" in list_modes()[n]}
+    try:
+        config.check_read(of_training, "train")
+    except UserError as error:
+        raise UserError(f"--config={path}: {error}") from None

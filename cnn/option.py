@@ -8,6 +8,8 @@ the field alone, so that adding an option touches one file.
 
 import dataclasses
 import math
+import os
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -16,6 +18,7 @@ from cnn.errors import UserError, suggest
 
 Kind = Literal["static", "traced", "traced_unless_zero", "traced_by_name"]
 
+_ADDRESS = re.compile(r"(s3a?|gs|gcs|hdfs|abfss?|az|https?|ftp)://")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -26,9 +29,14 @@ def option(
     kind: Kind = "static",
     choices: Sequence[str] = (),
     within: str = "",
-    changes_run: bool = True,
+    only_for: str = "",
+    modes: str = "",
+    is_path: bool = False,
 ) -> Any:
     """Declare one option as a dataclass field.
+
+    A run that is resumed with another value of it would be another run, and is refused;
+    for the others there is `free_option`.
 
     Args:
         default: bool, int, float, str, or a tuple of ints, floats or strings.
@@ -40,33 +48,44 @@ def option(
         choices: the allowed values, for names.
         within: the allowed interval, as `[0, 1)` or `(0, inf)`; for tuples, of
             each element, or each element's number.
-        changes_run: whether a run that goes on with another value would be another
-            run; resuming with such a change is refused.
+        only_for: the choices under which it is read, as of `cnn.condition`; empty:
+            whatever the others are. Given where it is not read, it is refused.
+        modes: that read it, separated by blanks; empty: those of its group, its class
+            variable `modes`.
+        is_path: whether it is a path of this machine, whose `~` is the home directory.
     """
     metadata = {
         "help": help,
         "kind": kind,
         "choices": tuple(choices),
         "within": within,
-        "changes_run": changes_run,
+        "changes_run": True,
+        "only_for": only_for,
+        "modes": modes,
+        "is_path": is_path,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def free_option(default: Any, help: str, **rest: Any) -> Any:
     """Declare an option that may change when a run is resumed; see `option`."""
-    return option(default, help, changes_run=False, **rest)
+    metadata = option(default, help, **rest).metadata
+    return dataclasses.field(
+        default=default, metadata={**metadata, "changes_run": False}
+    )
 
 
-def strength(help: str, within: str, *, default: float = 0.0) -> Any:
+def strength(help: str, within: str, *, default: float = 0.0, **rest: Any) -> Any:
     """Declare a traced number that is absent from the program at 0.
 
     Args:
         help: as of `option`.
         within: as of `option`.
         default: 0.0, or 0 for whole numbers.
+        **rest: as of `option`.
     """
-    return option(default, help, kind="traced_unless_zero", within=within)
+    kind = "traced_unless_zero"
+    return option(default, help, kind=kind, within=within, **rest)
 
 
 def parse(field: dataclasses.Field, text: str) -> Any:
@@ -175,7 +194,27 @@ def _element_type(field: dataclasses.Field) -> type:
     return field.type
 
 
+def expand_path(flag: str, text: str) -> str:
+    """Replace `~` by the home directory.
+
+    Args:
+        flag: whose value it is.
+
+    Raises:
+        UserError: it is the address of a bucket or of a page.
+    """
+    scheme = _ADDRESS.match(text)
+    if scheme:
+        raise UserError(
+            f"--{flag}={text}: {scheme[0]} is an address, and paths of this machine "
+            "alone are read and written; mount it as a file system, or copy it"
+        )
+    return os.path.expanduser(text)
+
+
 def _parse_one(field: dataclasses.Field, kind: type, text: str, whole: str) -> Any:
+    if field.metadata["is_path"]:
+        return expand_path(field.name, text)
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise _wrong_type(field, whole)
@@ -191,7 +230,7 @@ def _convert_one(field: dataclasses.Field, kind: type, value: Any, whole: Any) -
         return float(value)
     if type(value) is not kind:
         raise _wrong_type(field, whole)
-    return value
+    return expand_path(field.name, value) if field.metadata["is_path"] else value
 
 
 def _wrong_type(field: dataclasses.Field, value: Any) -> UserError:

@@ -40,7 +40,17 @@ def check_refused(capsys, tmp_path, flags, message):
 
 
 MISTAKES = [
-    (["--learning_rat=0.1"], "Did you mean: learning_rate"),
+    (["--learning_rat=0.1"], "did you mean --learning_rate?"),
+    (["--lr=0.1"], "--lr is no flag; did you mean --learning_rate?"),
+    (["--wd", "0.1"], "--wd is no flag; did you mean --weight_decay?"),
+    (["--arch=mlp"], "--arch is no flag; did you mean --model?"),
+    (["--zzzzz"], "--zzzzz is no flag (python main.py --help lists all)"),
+    (["--workdir=s3://bucket/run"], "s3:// is an address"),
+    (["--init_from=gs://bucket/run"], "--init_from=gs://bucket/run: gs:// is an"),
+    (["--optimizer=adamw", "--momentum=0.5"], "--momentum=0.5 would have no effect"),
+    (["--split=train"], "--split=train would have no effect: it is only for --mode="),
+    (["--mode=sweep", "--sweep=adam_beta1=0.5,0.9"], "--adam_beta1=0.5 would have no"),
+    (["--from_trial=x:1", "--config=digits"], "--config=digits would have no effect"),
     (["extra"], "extra is no flag; flags are --name=value"),
     (["--learning_rate=fast"], "--learning_rate=fast: expected a number"),
     (["--epochs=1.5"], "--epochs=1.5: expected a whole number"),
@@ -212,6 +222,26 @@ def test_flags_win_over_the_preset(capsys, tmp_path):
     }
 
 
+@pytest.mark.parametrize("text", ["~/runs", "~/runs/a:0"])
+def test_home_is_expanded_in_every_path(monkeypatch, text):
+    monkeypatch.setenv("HOME", "/home/of/mine")
+    fields = config_module.list_fields().items()
+    paths = [name for name, field in fields if field.metadata["is_path"]]
+    assert {"init_from", "dataset", "output", "predict_images"} <= set(paths)
+    for name in paths:
+        flat = config_module.make_config({name: text}).to_flat()
+        assert flat[name] == text.replace("~", "/home/of/mine")
+
+
+def test_lists_of_texts_are_joined_and_the_last_of_others_counts(capsys, tmp_path):
+    flags = ["--freeze=stem", "--freeze=stage1,stage2", "--seed=1", "--seed=2"]
+    found, _ = read_config(capsys, tmp_path, *flags)
+    assert found["freeze"] == ["stem", "stage1", "stage2"] and found["seed"] == 2
+    told = capsys.readouterr().err
+    assert "--seed is given 2 times; the last, 2, counts" in told
+    assert "--freeze" not in told
+
+
 def test_default_directory_is_named_after_the_command(capsys, tmp_path):
     def name(*flags):
         return str(read_config(capsys, tmp_path, *flags)[1])
@@ -220,7 +250,12 @@ def test_default_directory_is_named_after_the_command(capsys, tmp_path):
     assert name("--epochs=3", "--nobatch_norm") == name("--nobatch_norm", "--epochs=3")
     assert name("--epochs=3", "--widths=3,4") == "runs/digits,widths=3,4,epochs=3"
     assert name("--learning_rate=0.10") == name("--learning_rate=.1")
-    assert name("--dataset=npz:/a/b.npz") == "runs/digits,dataset=npz:_a_b.npz"
+    assert re.fullmatch(
+        r"runs/digits,dataset=npz_a_b\.npz,[0-9a-f]{6}", name("--dataset=npz:/a/b.npz")
+    )
+    strange = [name(f"--freeze=stage{x}1{x}") for x in "*?[]|()$ '\"\\:;&<>!#%\n"]
+    assert len(set(strange)) == len(strange)
+    assert all(re.fullmatch(r"[\w/.,=+-]+", one) for one in strange)
     assert name("--workdir=/x/y", "--epochs=3") == "/x/y"
     names = [name(f"--seed={seed}") for seed in range(3)]
     assert len(set(names)) == 3

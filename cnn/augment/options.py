@@ -5,6 +5,7 @@ number: another strength does not recompile.
 """
 
 import dataclasses
+from typing import ClassVar
 
 from cnn.option import free_option, option, strength
 
@@ -16,11 +17,16 @@ POLICIES = (
     "autoaugment_imagenet",
     "augmix",
 )
+_SAMPLED = "rotation_degrees or shift or scale_min or scale_max or shear_degrees"
+_MIXED = "mixup_alpha or cutmix_alpha"
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentOptions:
     """How training images are varied, in this order."""
+
+    modes: ClassVar[str] = "train sweep describe visualize"
+    only_for: ClassVar[str] = "mode!=visualize or pictures=all|augmentation"
 
     augment_repeats: int = option(
         1,
@@ -33,13 +39,18 @@ class AugmentOptions:
         "[0, 1]",
     )
     random_resized_crop_max_area: float = option(
-        1.0, "greatest share of the area of that window", kind="traced", within="(0, 1]"
+        1.0,
+        "greatest share of the area of that window",
+        kind="traced",
+        within="(0, 1]",
+        only_for="random_resized_crop_min_area",
     )
     random_resized_crop_aspect: float = option(
         4 / 3,
         "width over height of that window lies between 1 / this and this",
         kind="traced",
         within="[1, 16]",
+        only_for="random_resized_crop_min_area",
     )
     crop_padding: int = strength(
         "pixels added on each side before a window of the image's size is cut out "
@@ -51,6 +62,7 @@ class AugmentOptions:
         "zero",
         "what lies outside an image: zero (--geometry_fill) or reflect",
         choices=("zero", "reflect"),
+        only_for=f"crop_padding or {_SAMPLED}",
     )
     flip_probability: float = strength(
         "probability of mirroring left to right a training image", "[0, 1]"
@@ -72,12 +84,14 @@ class AugmentOptions:
         "bilinear",
         "how rotation, shift, scale and shear sample",
         choices=("bilinear", "nearest"),
+        only_for=_SAMPLED,
     )
     geometry_fill: float = option(
         0.0,
         "grey that lies outside an image, from 0 black to 1 white",
         kind="traced",
         within="[0, 1]",
+        only_for="crop_mode=zero",
     )
     brightness: float = strength("factors from 1 - this to 1 + this", "[0, 10]")
     contrast: float = strength("factors from 1 - this to 1 + this", "[0, 10]")
@@ -105,7 +119,10 @@ class AugmentOptions:
     sharpness: float = strength("factors from 1 - this to 1 + this", "[0, 10]")
     blur_sigma: float = strength("greatest deviation of a blur in pixels", "[0, 64]")
     blur_size: int = option(
-        9, "width of that blur in pixels, odd; at least 4 deviations", within="[3, 255]"
+        9,
+        "width of that blur in pixels, odd; at least 4 deviations",
+        within="[3, 255]",
+        only_for="blur_sigma",
     )
     noise_std: float = strength("deviation of noise in images of 0..1", "[0, 1]")
     channel_shift: float = strength(
@@ -118,13 +135,17 @@ class AugmentOptions:
         "none", "published sequence of transformations", choices=POLICIES
     )
     policy_layers: int = option(
-        2, "randaugment: transformations for each image", within="[1, 16]"
+        2,
+        "randaugment: transformations for each image",
+        within="[1, 16]",
+        only_for="policy=randaugment",
     )
     policy_magnitude: float = option(
         9.0,
         "randaugment: strength from 0 to 30; augmix: severity from 1 to 10",
         kind="traced",
         within="[0, 30]",
+        only_for="policy=randaugment|augmix",
     )
     cutout_size: int = strength(
         "side in pixels of a square that is set to the mean", "[0, 16384]", default=0
@@ -136,6 +157,7 @@ class AugmentOptions:
         "constant",
         "what --erasing_probability puts there: constant (the mean) or noise",
         choices=("constant", "noise"),
+        only_for="erasing_probability",
     )
     mixup_alpha: float = strength(
         "Beta distribution of the share of the other image in a mix", "[0, 100]"
@@ -146,15 +168,23 @@ class AugmentOptions:
         "[0, 100]",
     )
     mixing_probability: float = option(
-        1.0, "probability of mixing", kind="traced", within="[0, 1]"
+        1.0,
+        "probability of mixing",
+        kind="traced",
+        within="[0, 1]",
+        only_for=_MIXED,
     )
     mixing_until_epoch: int = strength(
-        "epochs after which mixing stops; 0: never", "[0, inf)", default=0
+        "epochs after which mixing stops; 0: never",
+        "[0, inf)",
+        default=0,
+        only_for=_MIXED,
     )
     mixing_scope: str = option(
         "batch",
         "what has a mix of its own: batch (one share for all) or example",
         choices=("batch", "example"),
+        only_for=_MIXED,
     )
     tta: str = free_option(
         "none",
@@ -162,4 +192,5 @@ class AugmentOptions:
         "centre and their mirror images), or shifts (as it is, weighing twice, by a "
         "pixel up and left, down and right, and their mirror images)",
         choices=("none", "flip", "crops", "shifts"),
+        modes="train sweep describe evaluate predict",
     )

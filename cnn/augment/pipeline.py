@@ -222,7 +222,6 @@ def check(options: AugmentOptions, image_shape: Shape, image_size: int = 0) -> N
     height, width, channels = image_shape
     _check_geometry(options, (height, width), image_size)
     _check_colour(options, channels)
-    _check_mixing(options)
     check_views(options.tta, image_shape, image_size)
     if options.policy == "augmix" and not 1 <= options.policy_magnitude <= 10:
         raise UserError(
@@ -310,18 +309,4 @@ def _check_colour(options: AugmentOptions, channels: int) -> None:
         raise UserError(
             f"--blur_sigma={options.blur_sigma:g} needs a --blur_size of at least "
             f"{4 * options.blur_sigma:g} pixels, not {options.blur_size}"
-        )
-
-
-def _check_mixing(options: AugmentOptions) -> None:
-    mixes = options.mixup_alpha or options.cutmix_alpha
-    if options.mixing_until_epoch and not mixes:
-        raise UserError(
-            f"--mixing_until_epoch={options.mixing_until_epoch} ends a mixing that is "
-            "not on; give --mixup_alpha or --cutmix_alpha"
-        )
-    if options.mixing_scope != "batch" and not mixes:
-        raise UserError(
-            f"--mixing_scope={options.mixing_scope} is for a mixing that is not on; "
-            "give --mixup_alpha or --cutmix_alpha"
         )

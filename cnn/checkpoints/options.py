@@ -1,6 +1,7 @@
 """CheckpointOptions: when checkpoints are written, and which one is read."""
 
 import dataclasses
+from typing import ClassVar
 
 from cnn.option import free_option
 
@@ -8,6 +9,8 @@ from cnn.option import free_option
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
     """When checkpoints are written, how many are kept, which one is read."""
+
+    modes: ClassVar[str] = "train describe"
 
     checkpoint_every_epochs: float = free_option(
         1.0, "epochs between checkpoints; 0.25 writes four an epoch", within="(0, inf)"
@@ -19,4 +22,6 @@ class CheckpointOptions:
         "latest",
         "weights that evaluate, predict, visualize and export take: latest, best "
         "(by validation metric) or a step",
+        only_for="mode!=train|sweep|describe or init_from",
+        modes="train sweep describe evaluate predict visualize export",
     )

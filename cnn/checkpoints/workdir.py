@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,11 +24,15 @@ def name_workdir(preset: str, overrides: Mapping[str, Any]) -> Path:
     """Name a run's default directory after its preset and the command line's options.
 
     Returns:
-        `runs/PRESET,option=value,…`; characters that a path cannot hold become `_`.
+        `runs/PRESET,option=value,…`. What shells, Windows or scp dislike in a name
+        becomes `_`, and a hash of the options then keeps different names apart.
     """
     parts = [preset]
     parts += [f"{name}={format_value(value)}" for name, value in overrides.items()]
-    name = ",".join(parts).replace("/", "_").replace("\0", "_")
+    plain = ",".join(parts)
+    name = re.sub(r"[^\w.,=+-]+", "_", plain)
+    if name != plain:
+        name += f",{hashlib.sha256(plain.encode()).hexdigest()[:6]}"
     if len(name.encode()) > 200:
         raise UserError(
             "The default directory's name would be too long for so many options; "

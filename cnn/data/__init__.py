@@ -112,18 +112,6 @@ def _check_options(options: DataOptions) -> None:
             f"--resize_size={resize} needs --resize_mode=crop and an --image_size (or "
             f"--storage_size) of at most {resize}; they are {mode} and {stored}"
         )
-    if (options.mean or options.std) and options.scaling != "standardize":
-        raise UserError(
-            f"--mean and --std are for --scaling=standardize, not {options.scaling}"
-        )
-    for name in ("train_split", "validation_split", "test_split"):
-        default = DataOptions.__dataclass_fields__[name].default
-        value = getattr(options, name)
-        if value != default and not options.dataset.startswith("tfds:"):
-            raise UserError(
-                f"--{name}={value} is for tfds:NAME; --dataset={options.dataset} has "
-                f"no named splits, leave it out"
-            )
 
 
 def _name_classes(dataset: Dataset, num_classes: int) -> Dataset:

@@ -1,6 +1,7 @@
 """DataOptions: which images, in which form."""
 
 import dataclasses
+from typing import ClassVar
 
 from cnn.option import free_option, option
 
@@ -11,20 +12,32 @@ _MEMORY_BYTES = 4 * 2**30
 class DataOptions:
     """Which images, in which form."""
 
+    modes: ClassVar[str] = "train sweep describe convert evaluate visualize"
+
     dataset: str = option(
         "digits",
         "digits | tfds:NAME[/CONFIG][:VERSION] | folder:PATH (class folders, in train/ "
         "and test/ or alone) | csv:FILE (columns path,label and perhaps split) | "
         "npz:FILE (x_train, y_train, x_test, y_test)",
+        is_path=True,
     )
     data_dir: str = free_option(
-        "", "directory of prepared tensorflow-datasets; empty: ~/tensorflow_datasets"
+        "",
+        "directory of prepared tensorflow-datasets; empty: ~/tensorflow_datasets",
+        only_for="dataset=tfds:*",
+        is_path=True,
     )
-    train_split: str = option("train", "tfds: split to train on, as train[:90%]")
+    train_split: str = option(
+        "train", "tfds: split to train on, as train[:90%]", only_for="dataset=tfds:*"
+    )
     validation_split: str = option(
-        "", "tfds: split to validate on, as train[90%:]; empty: none"
+        "",
+        "tfds: split to validate on, as train[90%:]; empty: none",
+        only_for="dataset=tfds:*",
     )
-    test_split: str = option("test", "tfds: split to test on")
+    test_split: str = option(
+        "test", "tfds: split to test on", only_for="dataset=tfds:*"
+    )
     num_classes: int = option(
         0, "number of classes; 0: as many as the dataset has", within="[0, inf)"
     )
@@ -35,7 +48,10 @@ class DataOptions:
         within="[0, inf)",
     )
     image_size: int = option(
-        0, "height and width in pixels; 0: as the images are", within="[0, 16384]"
+        0,
+        "height and width in pixels; 0: as the images are",
+        within="[0, 16384]",
+        modes="train sweep describe convert evaluate visualize predict",
     )
     channels: int = option(0, "1 grey, 3 colour, 0: as the images are", within="[0, 3]")
     resize_mode: str = option(
@@ -43,17 +59,23 @@ class DataOptions:
         "how images become square: crop (shorter side resized, centre cut out), "
         "squash (both sides resized), pad (longer side resized, rest black)",
         choices=("crop", "squash", "pad"),
+        only_for="image_size or storage_size",
+        modes="train sweep describe convert evaluate visualize predict",
     )
     resize_size: int = option(
         0,
         "crop: shorter side in pixels before the cut; 0: the size itself",
         within="[0, 16384]",
+        only_for="resize_mode=crop",
+        modes="train sweep describe convert evaluate visualize predict",
     )
     storage_size: int = option(
         0,
         "height and width in pixels that images are stored at, for random crops of "
         "--image_size; 0: --image_size",
         within="[0, 16384]",
+        only_for="image_size",
+        modes="train sweep describe convert evaluate visualize predict",
     )
     validation_fraction: float = option(
         0.0,
@@ -61,7 +83,11 @@ class DataOptions:
         within="[0, 1)",
     )
     split_seed: int = option(
-        0, "seed of splits, subsets and --shuffle_pixels", within="[0, 4294967295]"
+        0,
+        "seed of splits, subsets and --shuffle_pixels",
+        within="[0, 4294967295]",
+        only_for="validation_fraction or train_examples or shuffle_pixels or "
+        "dataset=folder:*|csv:*",
     )
     train_examples: int = option(
         0,
@@ -75,6 +101,8 @@ class DataOptions:
         "error",
         "image files that cannot be read: error (stop) or skip (leave out, count)",
         choices=("error", "skip"),
+        only_for="dataset=folder:*|csv:* or mode=predict",
+        modes="train sweep describe convert evaluate visualize predict",
     )
     resident: str = free_option(
         "auto",
@@ -86,17 +114,23 @@ class DataOptions:
         "standardize",
         "unit (0..1), symmetric (-1..1) or standardize ((x - mean) / std by channel)",
         choices=("unit", "symmetric", "standardize"),
+        only_for="mode!=visualize or pictures=all|augmentation",
+        modes="train sweep describe convert visualize",
     )
     mean: tuple[float, ...] = option(
         (),
         "standardize: mean of each channel of images in 0..1; empty: computed",
         within="[0, 1]",
+        only_for="scaling=standardize",
+        modes="train sweep describe convert visualize",
     )
     std: tuple[float, ...] = option(
         (),
         "standardize: standard deviation of each channel of images in 0..1; empty: "
         "computed",
         within="(0, inf)",
+        only_for="scaling=standardize",
+        modes="train sweep describe convert visualize",
     )
 
     @property

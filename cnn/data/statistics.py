@@ -63,16 +63,16 @@ def compute_scaling(
         UserError: there are more or fewer numbers than channels.
     """
     channels = examples.shape[-1]
+    if scaling == "unit":
+        return (0.0,) * channels, (1.0,) * channels
+    if scaling == "symmetric":
+        return (0.5,) * channels, (0.5,) * channels
     for name, given in (("mean", mean), ("std", std)):
         if len(given) not in (0, 1, channels):
             raise UserError(
                 f"--{name}={option.format_value(given)}: the images have {channels} "
                 f"channels; give {channels} numbers, or one for all"
             )
-    if scaling == "unit":
-        return (0.0,) * channels, (1.0,) * channels
-    if scaling == "symmetric":
-        return (0.5,) * channels, (0.5,) * channels
     if not (mean and std):
         computed_mean, computed_std = compute_mean_std(examples)
         mean, std = mean or computed_mean, std or computed_std

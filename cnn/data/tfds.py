@@ -13,6 +13,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -280,5 +281,6 @@ def how_to_prepare(
     return (
         f"--dataset=tfds:{rest} is not prepared in --data_dir={root}{near}. To prepare "
         "it (needs the network, and TensorFlow beside tensorflow-datasets): "
-        f"tfds build {rest} --data_dir={root} --file_format=array_record"
+        f"tfds build {rest} {shlex.quote(f'--data_dir={root}')} "
+        "--file_format=array_record"
     )

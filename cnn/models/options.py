@@ -1,13 +1,22 @@
 """ModelOptions: which model, and the choices of its family."""
 
 import dataclasses
+from typing import ClassVar
 
 from cnn.option import option, strength
+
+# Where there is a batch normalisation.
+NORMALISED = (
+    "batch_norm or model!=simple_cnn|logistic_regression|mlp|sliding_regression|"
+    "locally_connected|alexnet*|vgg??|squeezenet*|convnext*"
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
     """Which model, and its choices."""
+
+    modes: ClassVar[str] = "train sweep describe convert"
 
     model: str = option(
         "simple_cnn", "architecture; `python main.py --help` lists them under Models"
@@ -16,27 +25,32 @@ class ModelOptions:
         "relu",
         "activation function of simple_cnn, mlp and locally_connected",
         choices=("relu", "gelu", "silu", "elu", "leaky_relu", "tanh", "sigmoid"),
+        only_for="model=simple_cnn|mlp|locally_connected",
     )
     dropout_rate: float = strength(
         "share of activations dropped in training, where the model's paper has it: "
         "before dense layers, or between the convolutions of wrn_D_K",
         "[0, 1)",
+        only_for="model!=logistic_regression|sliding_regression",
     )
     stochastic_depth_rate: float = strength(
         "share of images that skip the last residual block in training, earlier "
         "blocks proportionally less (efficientnet_b0, convnext_tiny)",
         "[0, 1)",
+        only_for="model=efficientnet_b0|convnext_tiny",
     )
     convolution: str = option(
         "auto",
         "how convolutions and their gradients are computed: auto (what is fast on the "
         "platform) or plain (as XLA and JAX have them); equal up to rounding",
         choices=("auto", "plain"),
+        only_for="model!=logistic_regression|mlp|locally_connected",
     )
     bn_variance: str = option(
         "biased",
         "running variance of batch normalisation: of n, or of n - 1 as in PyTorch",
         choices=("biased", "unbiased"),
+        only_for=NORMALISED,
     )
     remat: str = option(
         "none",
@@ -46,42 +60,63 @@ class ModelOptions:
         choices=("none", "blocks"),
     )
     widths: tuple[int, ...] = option(
-        (32, 64, 128), "channels of each stage of simple_cnn", within="[1, inf)"
+        (32, 64, 128),
+        "channels of each stage of simple_cnn",
+        within="[1, inf)",
+        only_for="model=simple_cnn",
     )
     kernel_size: int = option(
-        3, "side of simple_cnn's kernels, in pixels", within="[1, inf)"
+        3,
+        "side of simple_cnn's kernels, in pixels",
+        within="[1, inf)",
+        only_for="model=simple_cnn|locally_connected",
     )
     padding: str = option(
         "same",
         "same: each convolution of simple_cnn keeps the size; valid: it loses "
         "kernel_size - 1 pixels",
         choices=("same", "valid"),
+        only_for="model=simple_cnn",
     )
     downsampling: str = option(
         "max_pool",
         "how each stage of simple_cnn halves the size",
         choices=("stride", "max_pool", "avg_pool", "space_to_depth", "none"),
+        only_for="model=simple_cnn",
     )
     head: str = option(
         "global_average",
         "what simple_cnn does with its last feature maps; global_average makes it "
         "independent of the image's size",
         choices=("flatten", "global_average"),
+        only_for="model=simple_cnn",
     )
-    batch_norm: bool = option(True, "batch normalisation in simple_cnn")
+    batch_norm: bool = option(
+        True, "batch normalisation in simple_cnn", only_for="model=simple_cnn"
+    )
     dense_widths: tuple[int, ...] = option(
-        (), "units of simple_cnn's dense layers before the last", within="[1, inf)"
+        (),
+        "units of simple_cnn's dense layers before the last",
+        within="[1, inf)",
+        only_for="model=simple_cnn",
     )
     mlp_widths: tuple[int, ...] = option(
-        (128, 128), "units of each hidden layer of mlp", within="[1, inf)"
+        (128, 128),
+        "units of each hidden layer of mlp",
+        within="[1, inf)",
+        only_for="model=mlp",
     )
     local_widths: tuple[int, ...] = option(
-        (16, 32), "channels of each layer of locally_connected", within="[1, inf)"
+        (16, 32),
+        "channels of each layer of locally_connected",
+        within="[1, inf)",
+        only_for="model=locally_connected",
     )
     zero_init_residual: bool = option(
         False,
         "start the last normalisation scale of each residual block at 0 "
         "(https://arxiv.org/abs/1706.02677)",
+        only_for="model=resnet??|resnet1??|resnext*|wide_resnet*",
     )
     resnet_shortcut: str = option(
         "pad",
@@ -89,15 +124,18 @@ class ModelOptions:
         "second pixel, channels padded with zeros) or project (option B: 1x1 "
         "convolution)",
         choices=("pad", "project"),
+        only_for="model=resnet20|resnet32|resnet44|resnet56|resnet110",
     )
     wrn_block: tuple[int, ...] = option(
         (3, 3),
         "sizes of the convolutions in a block of wrn_D_K, in pixels: 3,3 · 3,1 · 1,3 · "
         "3,1,1 · 1,3,1 · 3,1,3",
         within="[1, 3]",
+        only_for="model=wrn_*",
     )
     airbench_width: int = option(
         64,
         "channels of airbench94's first group; the other two have four times as many",
         within="[1, inf)",
+        only_for="model=airbench94",
     )

@@ -1,13 +1,17 @@
 """How parameters follow their gradients: update rule, schedule, freezing, averages."""
 
 import dataclasses
+from typing import ClassVar
 
+from cnn.models.options import NORMALISED
 from cnn.option import option, strength
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions:
     """How parameters follow their gradients."""
+
+    modes: ClassVar[str] = "train sweep describe convert"
 
     optimizer: str = option(
         "sgd",
@@ -23,6 +27,7 @@ class OptimizerOptions:
         "sgd and muon_sgd: learning_rate and weight_decay are per 1024 examples and "
         "over 1 + 1 / (1 - momentum), and the decay does not depend on the rate: each "
         "can be tuned alone",
+        only_for="optimizer=sgd|muon_sgd",
     )
     muon_learning_rate: float = option(
         0.24,
@@ -30,37 +35,54 @@ class OptimizerOptions:
         "which is kept at the norm sqrt(outputs)",
         kind="traced",
         within="[0, inf)",
+        only_for="optimizer=muon_sgd",
     )
     muon_momentum: float = option(
-        0.6, "muon_sgd: momentum of those kernels", kind="traced", within="[0, 1)"
+        0.6,
+        "muon_sgd: momentum of those kernels",
+        kind="traced",
+        within="[0, 1)",
+        only_for="optimizer=muon_sgd",
     )
     momentum: float = option(
         0.9,
         "momentum of sgd, rmsprop and muon, and of muon_sgd's sgd",
         kind="traced_unless_zero",
         within="[0, 1)",
+        only_for="optimizer=sgd|rmsprop|muon|muon_sgd",
     )
-    nesterov: bool = option(True, "Nesterov's form of sgd's and muon's momentum")
+    nesterov: bool = option(
+        True,
+        "Nesterov's form of sgd's and muon's momentum",
+        only_for="momentum and optimizer=sgd|muon or optimizer=muon_sgd",
+    )
     adam_beta1: float = option(
         0.9,
         "decay of the first moment of adam, adamw, lamb and muon's vectors",
         kind="traced",
         within="[0, 1)",
+        only_for="optimizer=adam|adamw|lamb|muon",
     )
     adam_beta2: float = option(
         0.999,
         "decay of the second moment of adam, adamw, lamb and muon's vectors",
         kind="traced",
         within="[0, 1)",
+        only_for="optimizer=adam|adamw|lamb|muon",
     )
     rmsprop_decay: float = option(
-        0.99, "decay of rmsprop's second moment", kind="traced", within="[0, 1)"
+        0.99,
+        "decay of rmsprop's second moment",
+        kind="traced",
+        within="[0, 1)",
+        only_for="optimizer=rmsprop",
     )
     epsilon: float = option(
         1e-8,
         "added to the denominator of adam, adamw, lamb, rmsprop and muon's vectors",
         kind="traced",
         within="(0, inf)",
+        only_for="optimizer=adam|adamw|lamb|rmsprop|muon",
     )
     weight_decay: float = strength(
         "weight decay: added to the gradient by sgd, adam and rmsprop, decoupled "
@@ -68,7 +90,9 @@ class OptimizerOptions:
         "[0, inf)",
     )
     decay_norms: bool = option(
-        True, "decay biases and normalisation scales too, not kernels alone"
+        True,
+        "decay biases and normalisation scales too, not kernels alone",
+        only_for="weight_decay",
     )
     clip_norm: float = strength(
         "largest global norm of the gradient; larger ones are scaled down to it",
@@ -79,6 +103,8 @@ class OptimizerOptions:
 @dataclasses.dataclass(frozen=True)
 class ScheduleOptions:
     """How the learning rate changes over the run."""
+
+    modes: ClassVar[str] = "train sweep describe"
 
     schedule: str = option(
         "cosine",
@@ -93,13 +119,25 @@ class ScheduleOptions:
         ),
     )
     triangle_start: float = option(
-        0.2, "factor that triangle starts at", kind="traced", within="[0, 1]"
+        0.2,
+        "factor that triangle starts at",
+        kind="traced",
+        within="[0, 1]",
+        only_for="schedule=triangle",
     )
     triangle_peak: float = option(
-        0.23, "share of the run after which it is 1", kind="traced", within="(0, 1)"
+        0.23,
+        "share of the run after which it is 1",
+        kind="traced",
+        within="(0, 1)",
+        only_for="schedule=triangle",
     )
     triangle_end: float = option(
-        0.07, "factor that it ends at", kind="traced", within="[0, 1]"
+        0.07,
+        "factor that it ends at",
+        kind="traced",
+        within="[0, 1]",
+        only_for="schedule=triangle",
     )
     warmup_epochs: float = strength(
         "epochs over which the rate rises linearly, times the schedule", "[0, inf)"
@@ -109,18 +147,22 @@ class ScheduleOptions:
         "epochs at which schedule=step lowers the rate",
         kind="traced",
         within="[0, inf)",
+        only_for="schedule=step",
     )
     milestone_factor: float = option(
         0.1,
         "what schedule=step multiplies the rate by at each milestone",
         kind="traced",
         within="(0, 1]",
+        only_for="schedule=step",
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class FreezingOptions:
     """Which parameters train, when, and at which rates."""
+
+    modes: ClassVar[str] = "train sweep describe"
 
     freeze: tuple[str, ...] = option((), "patterns of paths that stay as they are")
     freeze_through: str = option(
@@ -130,12 +172,15 @@ class FreezingOptions:
         (), "patterns of the only paths that train; all others stay as they are"
     )
     unfreeze: tuple[str, ...] = option(
-        (), "pattern:epoch: frozen paths that train from that epoch on (counted from 0)"
+        (),
+        "pattern:epoch: frozen paths that train from that epoch on (counted from 0)",
+        only_for="train_only or freeze or freeze_through",
     )
     freeze_statistics: bool = option(
         False,
         "keep the running statistics of all batch normalisations and normalise by "
         "them in training too; those of frozen ones always stay",
+        only_for=NORMALISED,
     )
     layer_decay: float = strength(
         "what the learning rate is multiplied by with every layer down from the last "
@@ -162,6 +207,8 @@ class FreezingOptions:
 class AveragingOptions:
     """How weights are averaged over steps."""
 
+    modes: ClassVar[str] = "train sweep describe"
+
     ema_decay: float = strength(
         "decay per step of the averaged weights, which are then the ones evaluated; "
         "early on min(decay, (1 + step) / (10 + step))",
@@ -179,13 +226,19 @@ class AveragingOptions:
         "this power",
         kind="traced",
         within="[0, inf)",
+        only_for="lookahead_decay",
     )
     lookahead_every_steps: int = option(
         5,
         "steps between Lookahead's synchronisations",
         kind="traced",
         within="[1, inf)",
+        only_for="lookahead_decay",
     )
     lookahead_start_epochs: float = option(
-        0.0, "epochs without Lookahead at first", kind="traced", within="[0, inf)"
+        0.0,
+        "epochs without Lookahead at first",
+        kind="traced",
+        within="[0, inf)",
+        only_for="lookahead_decay",
     )

@@ -1,6 +1,7 @@
 """Devices, processes, traces and logs."""
 
 import dataclasses
+from typing import ClassVar
 
 from cnn.option import free_option, option
 
@@ -9,10 +10,15 @@ from cnn.option import free_option, option
 class DeviceOptions:
     """How the devices compute."""
 
+    modes: ClassVar[str] = (
+        "train sweep evaluate predict convert export visualize describe"
+    )
+
     precision: str = option(
         "float32",
         "what layers compute in; parameters, statistics and losses stay float32",
         choices=("float32", "bfloat16"),
+        modes="train sweep describe convert",
     )
     cpu_devices: int = free_option(
         0,
@@ -25,6 +31,7 @@ class DeviceOptions:
         "train, sweep, evaluate: devices as data:N, over which batches are split, or "
         "data:N,model:M, which splits parameters and optimizer state over M as well; "
         "empty: all devices on data",
+        modes="train sweep evaluate describe",
     )
     cpu_kernels: str = option(
         "auto",
@@ -32,6 +39,7 @@ class DeviceOptions:
         "onednn (faster, but compiled again at each start; one device only), or auto "
         "(onednn where an epoch is long enough for it)",
         choices=("auto", "xla", "onednn"),
+        modes="train sweep describe",
     )
     deterministic: bool = option(
         False, "only operations whose result never varies (GPU; slower)"
@@ -46,6 +54,8 @@ class DeviceOptions:
 class ProcessOptions:
     """Several processes, on one machine or many, that train one run."""
 
+    modes: ClassVar[str] = "train"
+
     distributed: str = free_option(
         "",
         "train: auto (processes that Slurm, Open MPI, Kubernetes or a TPU pod started "
@@ -53,7 +63,10 @@ class ProcessOptions:
         "this process alone",
     )
     distributed_seconds: int = free_option(
-        300, "seconds within which all processes must connect", within="[1, 86400]"
+        300,
+        "seconds within which all processes must connect",
+        within="[1, 86400]",
+        only_for="distributed",
     )
 
 
@@ -61,21 +74,27 @@ class ProcessOptions:
 class ProfileOptions:
     """Which steps are traced."""
 
+    modes: ClassVar[str] = "train describe"
+
     profile: str = free_option(
         "",
         "directory to which a trace of --profile_steps is written, for TensorBoard "
         "and Perfetto (docs/performance.md); empty: none",
+        is_path=True,
     )
     profile_steps: str = free_option(
         "11:20",
         "first:last, both included, counted from 1 over the whole run; compilation is "
         "never traced",
+        only_for="profile",
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class ProgressOptions:
     """What is written in addition to one line an epoch."""
+
+    modes: ClassVar[str] = "train describe"
 
     log_every_steps: int = option(
         0,
@@ -87,4 +106,5 @@ class ProgressOptions:
         False,
         "write scalars, options with the result (HParams), and the pictures of "
         "visualize for TensorBoard too (needs the extra: pip install tensorboardX)",
+        modes="train describe visualize",
     )

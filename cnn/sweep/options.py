@@ -1,7 +1,7 @@
 """SweepOptions: which trials a sweep has, and how they run."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from cnn.option import free_option, option
 
@@ -9,6 +9,8 @@ from cnn.option import free_option, option
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
     """Which trials a sweep has, and how they run."""
+
+    modes: ClassVar[str] = "sweep"
 
     sweep: str = free_option(
         "",
@@ -21,7 +23,9 @@ class SweepOptions:
         "draws of the drawn options, each with every point of the others",
         within="[0, inf)",
     )
-    sweep_seed: int = free_option(0, "seed of the draws", within="[0, 4294967295]")
+    sweep_seed: int = free_option(
+        0, "seed of the draws", within="[0, 4294967295]", only_for="trials"
+    )
     max_trials: int = free_option(
         1000, "trials above which a sweep is refused", within="[1, inf)"
     )
@@ -36,11 +40,13 @@ class SweepOptions:
         0,
         "trials in one call of a program; 0: as memory allows, at most 64",
         within="[0, inf)",
+        only_for="executor!=loop",
     )
     halving: int = free_option(
         0,
         "successive halving: at each rung the best 1/N of the settings stay; 0: all",
         within="[0, inf)",
+        only_for="search=points",
     )
     search: str = free_option(
         "points",
@@ -52,24 +58,35 @@ class SweepOptions:
         "",
         "optuna: where the study lies, as postgresql://USER@HOST/NAME or a journal "
         "file; empty: study.log in the sweep's directory",
+        only_for="search=optuna",
+        is_path=True,
     )
-    study: str = free_option("sweep", "optuna: name of the study in its storage")
+    study: str = free_option(
+        "sweep", "optuna: name of the study in its storage", only_for="search=optuna"
+    )
     pruner: str = free_option(
         "none",
         "optuna: what stops bad settings early",
         choices=("none", "median", "hyperband"),
+        only_for="search=optuna",
     )
     worker: str = free_option(
-        "", "optuna: name of this worker; empty: machine and process"
+        "",
+        "optuna: name of this worker; empty: machine and process",
+        only_for="search=optuna",
     )
     worker_timeout: float = free_option(
         60.0,
         "optuna: seconds without a sign of life after which other workers run a "
         "worker's unfinished settings",
         within="(0, inf)",
+        only_for="search=optuna",
     )
     from_trial: str = option(
-        "", "train: repeat a trial of a sweep alone, as runs/digits:17"
+        "",
+        "train: repeat a trial of a sweep alone, as runs/digits:17",
+        modes="train describe",
+        is_path=True,
     )
 
     def select_identity(self) -> dict[str, Any]:

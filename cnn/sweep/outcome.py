@@ -75,7 +75,7 @@ def conclude(
     seconds = time.perf_counter() - started
     say(f"{len(everything)} trials; this process took {seconds:.1f} s from its data on")
     run = shlex.quote(str(home / "best"))
-    say(f"next: python main.py --mode=evaluate --workdir={run}")
+    say(f"next: python main.py --mode=evaluate {shlex.quote(f'--workdir={run}')}")
     return len(failed)
 
 

@@ -12,7 +12,9 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cnn.checkpoints import workdir
@@ -28,8 +30,16 @@ from cnn.sweep.session import Session
 _FIXED = ("deterministic",)
 
 
-def sweep(config: Config, directory: Path, terminal: Terminal) -> int:
+def sweep(
+    config: Config,
+    directory: Path,
+    terminal: Terminal,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> int:
     """Run a sweep, or resume one, in `directory/sweep/`.
+
+    Args:
+        given: options of the command line by name; one that no trial reads is refused.
 
     Returns:
         How many trials failed.
@@ -42,11 +52,13 @@ def sweep(config: Config, directory: Path, terminal: Terminal) -> int:
     points = space.parse_space(config.sweep.sweep, select_sweepable())
     stop, home = Stop(), directory / "sweep"
     if config.sweep.search == "optuna":
+        trials.check_read(given, config, trials.make_corners(points, config))
         return _search(config, points, home, terminal, stop)
+    planned = trials.make_trials(points, config)
+    trials.check_read(given, config, planned)
     with workdir.lock(directory):
         started = time.perf_counter()
         session = Session(config, home, terminal, stop)
-        planned = trials.make_trials(points, config)
         groups = trials.group_trials(planned)
         trials.announce_groups(groups, len(planned), terminal)
         for group in groups:

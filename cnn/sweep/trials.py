@@ -8,6 +8,7 @@ from typing import Any
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.runtime.terminal import Terminal
+from cnn.sweep.options import SweepOptions
 from cnn.sweep.space import Space
 
 MANY_PROGRAMS = 20
@@ -107,6 +108,26 @@ def make_corners(space: Space, config: Config) -> list[Trial]:
         for values in itertools.product(*static.values())
     ]
     return [trial for some in alone.values() for trial in some] + together
+
+
+def check_read(
+    given: Mapping[str, Any], config: Config, trials: Sequence[Trial]
+) -> None:
+    """Refuse options, given or swept, that no trial reads.
+
+    Args:
+        given: options of the command line, by name.
+        config: of the sweep.
+
+    Raises:
+        UserError: naming the first, and the choice that would read it.
+    """
+    own = {field.name for field in dataclasses.fields(SweepOptions)}
+    config.check_read({n: x for n, x in given.items() if n in own}, "sweep")
+    shared = {n: x for n, x in given.items() if n not in own}
+    for name, value in {**shared, **trials[0].options}.items():
+        if all(trial.config.find_unread([name], "sweep") for trial in trials):
+            trials[0].config.check_read({name: value}, "sweep")
 
 
 def announce_groups(

@@ -1,6 +1,7 @@
 """How long a run trains, on what batches, and what it minimises."""
 
 import dataclasses
+from typing import ClassVar
 
 from cnn.option import option, strength
 
@@ -8,6 +9,8 @@ from cnn.option import option, strength
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
     """How long a run trains, and on what it selects."""
+
+    modes: ClassVar[str] = "train sweep describe"
 
     epochs: int = option(
         10, "passes over the training set", kind="traced", within="[1, 1000000]"
@@ -29,6 +32,8 @@ class TrainOptions:
         "accuracy",
         "validation metric of the best checkpoint and of early stopping",
         choices=("accuracy", "balanced_accuracy", "loss"),
+        only_for="validation_fraction or validation_split or "
+        "dataset=folder:*|csv:*|npz:*",
     )
 
 
@@ -36,8 +41,13 @@ class TrainOptions:
 class StepOptions:
     """How a step computes its gradient."""
 
+    modes: ClassVar[str] = "train sweep describe"
+
     batch_size: int = option(
-        128, "examples that one update of the weights sees", within="[1, inf)"
+        128,
+        "examples that one update of the weights sees",
+        within="[1, inf)",
+        modes="train sweep describe convert evaluate predict",
     )
     accumulate_steps: int = option(
         1,
@@ -50,6 +60,8 @@ class StepOptions:
 @dataclasses.dataclass(frozen=True)
 class LossOptions:
     """What training minimises."""
+
+    modes: ClassVar[str] = "train sweep describe convert"
 
     loss: str = option(
         "softmax",

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import shlex
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -197,4 +198,5 @@ def print_result(terminal: Terminal, directory: Path, result: dict[str, Any]) ->
         f"{result['steps']} steps in {result['seconds']:.1f} s"
     )
     say(f"in {directory}: config.json, metrics.jsonl, result.json, checkpoints")
-    say(f"next: python main.py --mode=evaluate --workdir={directory} --split=train")
+    where = shlex.quote(f"--workdir={directory}")
+    say(f"next: python main.py --mode=evaluate {where} --split=train")

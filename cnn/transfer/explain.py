@@ -1,5 +1,6 @@
 """Refusals: what of a source does not fit, leaf by leaf, and which flag explains it."""
 
+import dataclasses
 import re
 
 import jax
@@ -65,10 +66,10 @@ def check_same_function(
         return
     there = read_group(ModelOptions, stored)
     different = [
-        f"--{name}={format_value(getattr(there, name))}"
-        for name, field in ModelOptions.__dataclass_fields__.items()
+        f"--{field.name}={format_value(getattr(there, field.name))}"
+        for field in dataclasses.fields(ModelOptions)
         if field.metadata["kind"] == "static"
-        and getattr(there, name) != getattr(options, name)
+        and getattr(there, field.name) != getattr(options, field.name)
     ]
     if not different or there.model != options.model:
         return

@@ -1,6 +1,7 @@
 """VisualizeOptions: which pictures are drawn, and of what."""
 
 import dataclasses
+from typing import ClassVar
 
 from cnn.option import free_option
 
@@ -8,6 +9,8 @@ from cnn.option import free_option
 @dataclasses.dataclass(frozen=True)
 class VisualizeOptions:
     """Which pictures are drawn, and of what."""
+
+    modes: ClassVar[str] = "visualize"
 
     pictures: tuple[str, ...] = free_option(
         ("all",),
@@ -18,39 +21,49 @@ class VisualizeOptions:
         "",
         "directory of pictures/ and report.html; empty: the run's own, or runs/compare "
         "for several runs",
+        is_path=True,
     )
     picture_examples: tuple[int, ...] = free_option(
         (),
         "positions in --split of the images to look into; empty: the first of each "
         "class, ten at most",
         within="[0, inf)",
+        only_for="pictures=all|features|saliency and not picture_files",
     )
     picture_files: str = free_option(
-        "", "pattern of image files to look into instead, such as 'photos/*.jpg'"
+        "",
+        "pattern of image files to look into instead, such as 'photos/*.jpg'",
+        only_for="pictures=all|features|saliency",
+        is_path=True,
     )
     picture_layers: tuple[str, ...] = free_option(
         (),
         "stages and layers to look into, such as stage2 or stage2_conv; empty: every "
         "stage, and kernels of some layers",
+        only_for="pictures=all|kernels|features|patches|maximisation",
     )
     picture_classes: tuple[str, ...] = free_option(
         (),
         "classes whose logit saliency explains; empty: the predicted one of each image",
+        only_for="pictures=all|saliency",
     )
     picture_channels: int = free_option(
         8,
         "channels of each stage that are shown, evenly spread over all",
         within="[1, 64]",
+        only_for="pictures=all|features|patches|maximisation",
     )
     picture_sample: int = free_option(
         2000,
         "images of --split, evenly spread, that top patches are searched in, and "
         "channels that never fire",
         within="[1, inf)",
+        only_for="pictures=all|features|patches|maximisation|invariance",
     )
     invariance_images: int = free_option(
         500,
         "images of --split, evenly spread, that invariance is measured on, about fifty "
         "times",
         within="[1, inf)",
+        only_for="pictures=all|invariance",
     )

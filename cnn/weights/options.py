@@ -1,6 +1,7 @@
 """The modes convert and export."""
 
 import dataclasses
+from typing import ClassVar
 
 from cnn.option import free_option
 
@@ -9,19 +10,26 @@ from cnn.option import free_option
 class ConvertOptions:
     """Where converted weights come from."""
 
+    modes: ClassVar[str] = "convert"
+
     source: str = free_option(
-        "", "convert: file of PyTorch's weights, .pth, .th, .pt or .safetensors"
+        "",
+        "convert: file of PyTorch's weights, .pth, .th, .pt or .safetensors",
+        is_path=True,
     )
     class_names: str = free_option(
         "",
         "convert: text file with a class name a line, in the order of the logits; "
         "empty: numbers",
+        is_path=True,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
     """What is exported."""
+
+    modes: ClassVar[str] = "export"
 
     export_format: str = free_option(
         "torch",

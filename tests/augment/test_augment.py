@@ -218,8 +218,6 @@ def test_shifted_views_average_logits():
         ({"scale_min": 1.2}, "is above --scale_max=1"),
         ({"blur_sigma": 4.0}, "--blur_size of at least 16"),
         ({"blur_size": 4}, "must be odd"),
-        ({"mixing_until_epoch": 5}, "not on"),
-        ({"mixing_scope": "example"}, "not on"),
         ({"policy": "augmix", "policy_magnitude": 11.0}, "from 1 to 10"),
         ({"policy": "randaugmnt"}, "did you mean randaugment"),
         ({"tta": "crops"}, "--storage_size"),

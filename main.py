@@ -22,10 +22,12 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from cnn.runtime import interrupt
+from cnn.runtime import interrupt, settings
 
 if __name__ == "__main__":
     interrupt.leave_on_signals()  # first: the imports below take seconds
+    settings.pin()
+    settings.import_jax()
 
 from absl import app, flags, logging
 
@@ -36,7 +38,7 @@ from cnn.config import Config
 from cnn.errors import UserError, suggest
 from cnn.models import MODELS
 from cnn.option import format_value, parse
-from cnn.runtime import processes, xla
+from cnn.runtime import devices, processes, xla
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import sweep
 from cnn.sweep.options import SweepOptions
@@ -104,6 +106,8 @@ def run_mode(mode: str, terminal: Terminal) -> int:
         layers.insert(1, sweep.read_trial(config.sweep.from_trial))
         config = config_module.make_config(*layers)
     xla.configure(config.device)
+    if not config.processes.distributed:  # else once they have met
+        devices.open_backend()
     if mode != "train" and config.processes.distributed:
         raise UserError(f"--distributed is for --mode=train, not {mode}; leave it out")
     if mode == "train":

@@ -44,7 +44,10 @@ PINNED: dict[str, Any] = {
     "jax_transfer_guard_device_to_device": None,
 }
 MISTAKEN = 2
-_TRUE = ("1", "true", "yes", "on", "y", "t")
+_WORDS = {
+    True: ("1", "true", "yes", "on", "y", "t"),
+    False: ("0", "false", "no", "off", "n", "f"),
+}
 
 
 def pin() -> None:
@@ -89,5 +92,5 @@ def _set(name: str, value: Any) -> None:
 
 def _agrees(text: str, value: Any) -> bool:
     if isinstance(value, bool):
-        return (text.lower() in _TRUE) == value
+        return text.lower() in _WORDS[value]
     return text == str(value)

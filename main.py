@@ -23,10 +23,12 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from cnn.runtime import interrupt
+from cnn.runtime import interrupt, settings
 
 if __name__ == "__main__":
     interrupt.leave_on_signals()  # first: the imports below take seconds
+    settings.pin()
+    settings.import_jax()
 
 from absl import app, flags, logging
 
@@ -37,7 +39,7 @@ from cnn.config import Config
 from cnn.errors import UserError, suggest
 from cnn.models import MODELS
 from cnn.option import expand_path, format_value, parse
-from cnn.runtime import processes, xla
+from cnn.runtime import devices, processes, xla
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import sweep
 from cnn.sweep.options import SweepOptions
@@ -149,6 +151,8 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     if mode != "sweep":  # there each trial has a say
         config.check_read(given, mode)
     xla.configure(config.device)
+    if not config.processes.distributed:  # else once they have met
+        devices.open_backend()
     if mode == "train":
         with processes.join(config.processes):
             train.train(config, directory, terminal)

@@ -17,13 +17,13 @@ from cnn.checkpoints.checkpoint import CheckpointWriter
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.models import remat, summary
-from cnn.runtime import devices, processes, xla
+from cnn.runtime import devices, processes, provenance, xla
 from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
 from cnn.runtime.metrics_log import MetricsLog, NoLog
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
+from cnn.training import course, report
 from cnn.training import progress as training_progress
-from cnn.training import report
 from cnn.training import setup as training_setup
 from cnn.training.epoch import Pace
 from cnn.training.progress import Progress
@@ -77,14 +77,15 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         with _closing(setup, progress, outputs, stop):
             _loop(setup, progress, outputs, stop)
             found = training_progress.evaluate(setup, progress, "test", stop)
-            result = report.write_result(setup, progress, directory, found)
+            best = _test_best(setup, progress, outputs, directory, found, stop)
+            result = report.write_result(setup, progress, directory, found, best)
             log.write_result(config.select_run_options(), result)
         if profiler.is_missing:
             terminal.say(
                 f"no trace was written: training ended after step {progress.step}, "
                 f"before --profile_steps={config.profile.profile_steps}"
             )
-        report.print_result(terminal, directory, result)
+        report.print_result(terminal, directory, result, config.train.select_by)
         return result
 
 
@@ -109,6 +110,27 @@ def _loop(setup: Setup, progress: Progress, outputs: Outputs, stop: Stop) -> Non
             )
             if progress.step % interval == 0 and progress.step % length:
                 _save(setup, progress, outputs)
+
+
+def _test_best(
+    setup: Setup,
+    progress: Progress,
+    outputs: Outputs,
+    directory: Path,
+    found: dict[str, Any],
+    stop: Stop,
+) -> dict[str, Any]:
+    """Return the test metrics of the best checkpoint; empty where there is none."""
+    best_step = progress.counters.best_step
+    if best_step in (-1, progress.step):
+        return found if best_step == progress.step else {}
+    outputs.writer.wait()
+    checkpoints = directory / "checkpoints"
+    try:
+        return training_progress.evaluate_best(setup, progress, checkpoints, stop)
+    except UserError as error:
+        outputs.terminal.say(f"the best checkpoint is not tested: {error}")
+        return {}
 
 
 def _evaluate_epoch(
@@ -203,6 +225,7 @@ def make_setup(
     Raises:
         UserError: an option, the data or the model does not fit the others.
     """
+    course.check(config)
     mesh, pieces = devices.make_mesh(config.device.mesh), config.step.accumulate_steps
     devices.check_batch_size(config.step.batch_size, mesh, pieces)
     if like is not None and like.config.data != config.data:
@@ -212,6 +235,7 @@ def make_setup(
     )
     source, pixels = open_start(config, stored, dataset, terminal)
     structure = training_setup.make_structure(config, dataset, pixels)
+    course.check_steps(config, structure.steps_per_epoch)
     size, image_shape = config.data.image_size, dataset.train.shape
     image_shape = (size, size, image_shape[2]) if size else image_shape
     description = summary.describe_model(structure.model, image_shape)
@@ -246,6 +270,7 @@ def make_setup(
         structure=structure,
         plan=planned,
         phases=phases,
+        provenance=provenance.describe(),
     )
     return features.cache_features(setup, terminal, stop)
 
@@ -281,6 +306,7 @@ def _resume_or_begin(
     progress = training_progress.restore(setup, newest, stored)
     profiler.check_ahead(progress.step)
     terminal.say(f"resumed at step {progress.step} of {setup.total_steps}")
+    report.print_changed_conditions(setup, stored, terminal)
     return progress
 
 

@@ -24,6 +24,7 @@ import jax
 from jax.sharding import Mesh
 
 from cnn.errors import UserError
+from cnn.runtime import settings
 from cnn.runtime.options import DeviceOptions
 
 OLDEST_JAX = (0, 11, 2)
@@ -60,6 +61,7 @@ def configure(options: DeviceOptions) -> None:
         UserError: the cache directory cannot be written.
     """
     check_jax_version()
+    settings.pin()
     given = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = merge_flags(given, options.deterministic)
     if options.cpu_devices:

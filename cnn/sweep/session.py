@@ -21,6 +21,7 @@ from cnn.sweep.batch import Batch
 from cnn.sweep.executors import Executor, check_stackable
 from cnn.sweep.table import Row, TrialLog
 from cnn.sweep.trials import Trial
+from cnn.training import course, report
 from cnn.training.setup import Setup
 
 
@@ -68,6 +69,22 @@ class Session:
             )
         check_stackable(self.config.sweep.executor, setup)
         return setup
+
+    def prepare(self, groups: Sequence[Sequence[Trial]]) -> None:
+        """Check each trial before any is run, and print what training leaves out.
+
+        Raises:
+            UserError: as `make_setup`.
+        """
+        notes: dict[str, None] = {}
+        for group in groups:
+            setup = self.make_setup(group[0].config)
+            for trial in group:
+                own = setup.with_numbers(trial.config)
+                course.check_steps(own.config, own.structure.steps_per_epoch)
+                notes |= dict.fromkeys(report.list_notes(own))
+        for note in notes:
+            self.terminal.say(note)
 
     def make_executor(
         self, group: Sequence[Trial], width: int | None = None

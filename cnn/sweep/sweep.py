@@ -61,8 +61,7 @@ def sweep(
         session = Session(config, home, terminal, stop)
         groups = trials.group_trials(planned)
         trials.announce_groups(groups, len(planned), terminal)
-        for group in groups:
-            session.make_setup(group[0].config)
+        session.prepare(groups)
         rungs = []
         if config.sweep.halving:
             rungs = searches.make_plan(planned, config.sweep.halving, terminal)
@@ -100,8 +99,7 @@ def _search(
         session = Session(config, directory, terminal, stop)
         groups, seeds = trials.group_trials(corners), len(points.seeds) or 1
         trials.announce_groups(groups, options.trials * seeds, terminal)
-        for group in groups:
-            session.make_setup(group[0].config)
+        session.prepare(groups)
         session.check_same_sweep()  # before its study is created
         shared = study.open_study(config, points, home, name)
         session.open()

@@ -10,6 +10,7 @@ from cnn.errors import UserError
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.options import SweepOptions
 from cnn.sweep.space import Space
+from cnn.training import course
 
 MANY_PROGRAMS = 20
 
@@ -47,10 +48,12 @@ def make_trial(number: int, options: Mapping[str, Any], config: Config) -> Trial
     """Make a trial of the options of a sweep.
 
     Raises:
-        UserError: its options are out of range, or contradict each other.
+        UserError: its options are out of range, contradict each other, or name what
+            comes after its end.
     """
-    alone = dataclasses.replace(config, sweep=Config().sweep)
-    return Trial(number, options, alone.change(options))
+    alone = dataclasses.replace(config, sweep=Config().sweep).change(options)
+    course.check(alone)
+    return Trial(number, options, alone)
 
 
 def make_trials(space: Space, config: Config) -> list[Trial]:

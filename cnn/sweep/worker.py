@@ -92,7 +92,11 @@ class _Worker:
             setting = self._study.ask(self._options.trials)
             if setting is None:
                 break
-            asked += make_seeds(*setting, self._seeds, self._session.config)
+            try:
+                asked += make_seeds(*setting, self._seeds, self._session.config)
+            except UserError as error:  # of options that only together are a mistake
+                self._session.terminal.say(f"setting {setting[0]} is not run: {error}")
+                self._study.tell(setting[0], "failed", str(error), None)
         return asked
 
     def run(self, asked: Sequence[Trial]) -> None:

@@ -87,6 +87,7 @@ class Setup:
         structure: of the step, when everything trains.
         plan: what it starts from, and what trains when.
         phases: what computes, for each phase of the plan.
+        provenance: of `provenance.describe`, for the result.
         teacher: `TrainState.teacher` of the run, on the host; None without.
     """
 
@@ -100,6 +101,7 @@ class Setup:
     structure: Structure
     plan: Plan
     phases: tuple[PhaseSetup, ...]
+    provenance: Mapping[str, Any]
     teacher: Any = None
 
     @property

@@ -107,6 +107,8 @@ def test_the_best_trial_is_an_ordinary_run(swept, capsys, tmp_path):
     result = json.loads((run / "result.json").read_text())
     row = rows[best["trial"]["trial"]]
     assert result["state_sha256"] == row["state_sha256"]
+    assert result["best_test_loss"] == result["test_loss"] == float(row["test_loss"])
+    assert result["best_step"] == result["steps"] and result["command"]
     assert run_main("--mode=evaluate", f"--workdir={run}") == 0
     found = json.loads((run / "evaluation.json").read_text())
     assert found["accuracy"] == float(row["test_accuracy"])

@@ -79,6 +79,8 @@ class Dataset:
         name: the value of `--dataset`.
         class_names: one for each class, at the position of its label.
         notes: lines to print about the loading.
+        is_named: whether examples have names of their own, as files do: splits depend
+            on these, and not on their number or order.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Dataset:
     validation: Images | None
     test: Images
     notes: tuple[str, ...] = ()
+    is_named: bool = False
 
 
 def from_array(

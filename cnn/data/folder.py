@@ -2,9 +2,9 @@
 
 `folder:PATH` has class folders under train/ and test/ or val/, or class folders
 alone, of which about a fifth becomes the test set: which files depends on their names
-and `--split_seed` (`choose.split_by_name`). A val/ beside test/ is the validation set; without test/ it is the test set. Classes are the
-sorted names of the folders. Hidden files and files of other endings are ignored;
-folders inside class folders are searched.
+and `--split_seed` (`choose.split_by_name`). A val/ beside test/ is the validation set;
+without test/ it is the test set. Classes are the sorted names of the folders. Hidden
+files and files of other endings are ignored; folders inside class folders are searched.
 """
 
 import csv

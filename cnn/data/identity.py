@@ -42,6 +42,16 @@ def summarise(record: Record) -> dict[str, Any]:
     return {**record, "parts": parts}
 
 
+def select(record: Record, name: str) -> dict[str, Any]:
+    """Return what a record, or its summary, says of one part alone."""
+    part = record["parts"].get(name)
+    return {
+        "fingerprint": part["fingerprint"] if part else "",
+        "class_names": record["class_names"],
+        "parts": {name: part} if part else {},
+    }
+
+
 def fingerprint(images: Images) -> str:
     """Return the fingerprint of a set of images, labels as numbers."""
     return _describe(images)["fingerprint"]

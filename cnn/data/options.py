@@ -99,6 +99,11 @@ class DataOptions:
         within="(0, inf)",
     )
 
+    allow_changed_data: bool = free_option(
+        False,
+        "resume a run or a sweep although its data have changed; its result says so",
+    )
+
     @property
     def stored_size(self) -> int:
         """Height and width of stored images in pixels; 0: as the images are."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn.checkpoints import proof, workdir
+from cnn.checkpoints import manifest, proof, workdir
 from cnn.errors import UserError
 from cnn.models import summary
 from cnn.models.variables import count_parameters
@@ -169,6 +169,8 @@ def _list_figures(
         "seconds": round(counters.seconds, 3),
         "images_per_second": round(images / counters.train_seconds, 1),
         "seed": setup.config.train.seed,
+        "dataset_fingerprint": setup.seen.record["fingerprint"],
+        "dataset_changes": list(setup.seen.changes),
         "device": devices.describe_device(setup.mesh),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -188,6 +190,21 @@ def _examine_frozen(
     return transfer, proof.find_changed(transfer.get("frozen", {}), *weights)
 
 
+def read_ended(directory: Path) -> dict[str, Any] | None:
+    """Return the result of a run that has ended; None of one that has not.
+
+    It has ended when its newest checkpoint is whole and of the result's last step.
+    """
+    path = directory / "result.json"
+    steps = manifest.list_steps(directory / "checkpoints")
+    if not (steps and path.is_file()):
+        return None
+    result = workdir.read_json(path)
+    newest = directory / "checkpoints" / str(steps[-1])
+    has_ended = result["steps"] == steps[-1] and not manifest.find_damage(newest)
+    return result if has_ended else None
+
+
 def print_result(terminal: Terminal, directory: Path, result: dict[str, Any]) -> None:
     """Print the result, where everything lies, and what to try next."""
     say = terminal.say
@@ -196,5 +213,6 @@ def print_result(terminal: Terminal, directory: Path, result: dict[str, Any]) ->
         f"{result['test_count']}), loss {result['test_loss']:.4f}; "
         f"{result['steps']} steps in {result['seconds']:.1f} s"
     )
-    say(f"in {directory}: config.json, metrics.jsonl, result.json, checkpoints")
+    files = "config.json, dataset.json, metrics.jsonl, result.json, checkpoints"
+    say(f"in {directory}: {files}")
     say(f"next: python main.py --mode=evaluate --workdir={directory} --split=train")

@@ -101,7 +101,7 @@ class DataOptions:
 
     allow_changed_data: bool = free_option(
         False,
-        "resume a run or a sweep although its data have changed; its result says so",
+        "resume a run although its data have changed; its result says so",
     )
 
     @property

@@ -46,6 +46,7 @@ def sweep(config: Config, directory: Path, terminal: Terminal) -> int:
     with workdir.lock(directory):
         started = time.perf_counter()
         session = Session(config, home, terminal, stop)
+        session.check_same_sweep()
         planned = trials.make_trials(points, config)
         groups = trials.group_trials(planned)
         trials.announce_groups(groups, len(planned), terminal)
@@ -85,12 +86,12 @@ def _search(
     directory = home / "workers" / name
     with workdir.lock(directory):
         started = time.perf_counter()
-        session = Session(config, directory, terminal, stop)
+        session = Session(config, directory, terminal, stop, home)
+        session.check_same_sweep()  # before its study is created
         groups, seeds = trials.group_trials(corners), len(points.seeds) or 1
         trials.announce_groups(groups, options.trials * seeds, terminal)
         for group in groups:
             session.make_setup(group[0].config)
-        session.check_same_sweep()  # before its study is created
         shared = study.open_study(config, points, home, name)
         session.open()
         session.write_config(home)

@@ -60,8 +60,10 @@ def train(home, name, **changes):
 def home(ended, tmp_path):
     """Return a copy of the run and its images, which have moved with it."""
     copy = shutil.copytree(ended, tmp_path / "home")
-    options = workdir.read_config(copy / "run") | {"dataset": f"folder:{copy}/images"}
-    workdir.write_json(copy / "run/config.json", options)
+    for name in ("config.json", "dataset.json"):
+        stored = json.loads((copy / "run" / name).read_text())
+        stored["dataset"] = f"folder:{copy}/images"
+        workdir.write_json(copy / "run" / name, stored)
     return copy
 
 
@@ -85,6 +87,11 @@ def forget_end(home, name="run"):
 def list_files(directory):
     files = (path for path in directory.rglob("*") if path.is_file())
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def read_evaluation(directory):
+    (path,) = directory.glob("evaluation*.json")
+    return json.loads(path.read_text())
 
 
 def read_result(directory):
@@ -148,9 +155,9 @@ def test_evaluation_is_the_same_or_says_so(home, capsys, edit):
     code = run_main("--mode=evaluate", f"--workdir={home}/run")
     printed = capsys.readouterr()
     if edit in ("rename a class", "delete"):
-        assert code == 2 and not (home / "run/evaluation.json").exists()
+        assert code == 2 and not list((home / "run").glob("evaluation*"))
         return
-    found = json.loads((home / "run/evaluation.json").read_text())
+    found = read_evaluation(home / "run")
     is_same = found["loss"] == result["test_loss"]
     assert code == 0 and found["dataset_changed"] == (not is_same)
     assert ("other     images than the run's test set" in printed.out) != is_same
@@ -160,14 +167,25 @@ def test_evaluation_is_the_same_or_says_so(home, capsys, edit):
 
 def test_trained_images_among_those_that_are_evaluated(home, capsys):
     record = json.loads((home / "run/dataset.json").read_text())
-    for name in record["parts"]["train"]["names"][:3]:
-        source = home / "images" / name
-        shutil.copy(source, home / f"other/test/{source.parent.name}{source.name}")
-    ...
+    for number, name in enumerate(record["parts"]["train"]["names"]):
+        # Under another name and root, they are the images that the run was trained on.
+        for part in ("train", "test") if number % 5 else ("train",):
+            target = home / "other" / part / name.partition("/")[0]
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(home / "images" / name, target / f"{number}.png")
+    flags = [f"--workdir={home}/run", f"--dataset=folder:{home}/other"]
+    assert run_main("--mode=evaluate", *flags, "--validation_fraction=0") == 0
+    found = read_evaluation(home / "run")
+    assert found["trained_images"] == found["count"] > 10 and found["dataset_changed"]
+    count = found["count"]
+    warning = f"the run was trained on {count} of these {count} images: test/ant/"
+    assert warning in capsys.readouterr().out
 
 
 def test_changed_data_may_be_allowed(home, capsys):
-    mean = json.loads(next((home / "run").rglob("description.json")).read_text())["mean"]
+    mean = json.loads(next((home / "run").rglob("description.json")).read_text())[
+        "mean"
+    ]
     old = read_result(home / "run")["dataset_fingerprint"]
     forget_end(home)
     add(home / "images")
@@ -177,7 +195,8 @@ def test_changed_data_may_be_allowed(home, capsys):
     assert change["from"] == old and change["to"] == result["dataset_fingerprint"]
     assert change["changes"] and change["step"] > 0
     described = [
-        json.loads(path.read_text()) for path in (home / "run").rglob("description.json")
+        json.loads(path.read_text())
+        for path in (home / "run").rglob("description.json")
     ]
     assert len(described) > 2 and all(x["mean"] == mean for x in described)
     stored = json.loads((home / "run/dataset.json").read_text())
@@ -258,7 +277,7 @@ def test_a_run_of_an_earlier_version_is_not_mixed(home, capsys):
         train(home, "run")
     flags = make_flags({"mode": "evaluate", "workdir": home / "run"})
     assert run_main(*flags) == 0
-    found = json.loads((home / "run/evaluation.json").read_text())
+    found = read_evaluation(home / "run")
     assert found["dataset_changed"] is None and found["trained_images"] is None
     result = train(home, "run", allow_changed_data=True)
     assert result["dataset_changes"][0]["from"] == ""
@@ -279,7 +298,7 @@ def test_the_source_of_weights_is_known_by_its_weights(home, tmp_path):
         train(home, name, init_from=spelled, learning_rate=0.01)
     with pytest.raises(UserError, match=f"took --init_from={source} .weights .*others"):
         train(home, "fine", init_from=f"{home}/other", learning_rate=0.01)
-    with pytest.raises(UserError, match=f"--init_from={source} .now .;"):
+    with pytest.raises(UserError, match=f"--init_from={source} .now .\\."):
         train(home, "fine", learning_rate=0.01)
 
 

@@ -69,6 +69,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         setup = make_setup(config, stored, terminal, stop, directory=directory)
         check_same_source(config, respelled.get("init_from", ""), stored, directory)
         if ended:
+            same_data.check_result_of(ended, setup.seen, directory)
             return _repeat_result(config, directory, terminal, ended)
         processes.check_equal("images", setup.seen.record["fingerprint"])
         profiler = Profiler(config.profile, setup.total_steps)

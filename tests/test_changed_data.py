@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from fixtures_folders import edit_at_random
 from fixtures_runs import make_flags, run_main, train_run
 from PIL import Image
 
@@ -228,6 +229,16 @@ def test_the_checkpoint_alone_knows_the_data(home):
     assert (home / "whole/dataset.json").exists()
 
 
+def test_an_ended_run_is_not_that_of_other_data(home):
+    other = f"folder:{shutil.copytree(home / 'images', home / 'other')}"
+    add(home / "other")
+    before = list_files(home / "run")
+    for allowed in (False, True):
+        with pytest.raises(UserError, match="(?s)10 added|result is not theirs"):
+            train(home, "run", dataset=other, allow_changed_data=allowed)
+    assert list_files(home / "run") == before
+
+
 @pytest.mark.parametrize("has_ended", [True, False])
 def test_the_same_data_under_another_path_are_the_same_run(home, tmp_path, has_ended):
     expected = read_result(home / "run")["state_sha256"]
@@ -250,8 +261,11 @@ def test_the_same_data_under_another_path_are_the_same_run(home, tmp_path, has_e
     before = list_files(home / "run")
     with pytest.raises(UserError) as refused:
         train(home, "run", dataset=f"folder:{tmp_path}/elsewhere")
-    for root in (home / "images", tmp_path / "elsewhere"):
-        assert f"--dataset=folder:{root} (fingerprint " in str(refused.value)
+    assert re.search(
+        r"--dataset=folder:\S+/images \(fingerprint \w+\), than are there now, "
+        rf"--dataset=folder:{tmp_path}/elsewhere \(fingerprint \w+\): 10 added",
+        str(refused.value),
+    )
     assert list_files(home / "run") == before
 
 
@@ -308,3 +322,28 @@ def test_images_to_test_on_that_a_source_was_trained_on(home, capsys):
     assert re.search(r"warning .*/run was trained on \d+ of the \d+ test im", printed)
     train(home, "same", init_from=f"{home}/run", learning_rate=0.01)
     assert "was trained on" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_200_random_edits_never_mix_two_data_sets(home, tmp_path):
+    expected = read_result(home / "run")
+    forget_end(home)
+    outcomes = {"refused": 0, "the same": 0}
+    for seed in range(200):
+        draws = random.Random(seed)
+        copy = shutil.copytree(home, tmp_path / f"{seed}")
+        for _ in range(draws.randint(1, 3)):
+            if (copy / "images/bee").is_dir():
+                edit_at_random(copy / "images", draws)
+        try:
+            result = train(copy, "run")
+        except UserError as error:
+            assert "saw other data" in str(error) or "differ in size" in str(error)
+            assert not (copy / "run/result.json").exists()
+            outcomes["refused"] += 1
+        else:
+            for name in ("state_sha256", "dataset_fingerprint", "test_loss"):
+                assert result[name] == expected[name]
+            outcomes["the same"] += 1
+        shutil.rmtree(copy)
+    assert outcomes["refused"] > 100 and outcomes["the same"] > 10

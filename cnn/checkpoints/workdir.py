@@ -14,7 +14,7 @@ from cnn.option import format_value
 CONFIG_FILE = "config.json"
 _LOCK = ".lock"
 # Options that are compared by what they name, not by how they spell it.
-_SPELLED = ("dataset", "init_from")
+SPELLED = ("dataset", "init_from")
 # Options that earlier versions wrote and that no longer exist.
 _RETIRED = ("step_images_per_second", "decode_images_per_second")
 
@@ -191,7 +191,7 @@ def check_same_run(
     respelled = {
         name: stored[name]
         for name in changed
-        if name in _SPELLED and stored[name] and run_options[name]
+        if name in SPELLED and stored[name] and run_options[name]
     }
     different = [
         f"--{name}={format_value(stored[name])} (now {format_value(run_options[name])})"

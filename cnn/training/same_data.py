@@ -87,6 +87,20 @@ def compare(
     return Seen(record, changes, tuple(earlier))
 
 
+def check_result_of(result: Mapping[str, Any], seen: Seen, directory: Path) -> None:
+    """Refuse to give the result of an ended run for that on other data.
+
+    Raises:
+        UserError: its data are others, which no flag can let pass any more.
+    """
+    if result.get("dataset_fingerprint") != seen.record["fingerprint"]:
+        raise UserError(
+            f"{directory} has ended on other data than are now in --dataset="
+            f"{seen.record['dataset']}: its result is not theirs. Evaluate it on them "
+            "by --mode=evaluate, or train in another --workdir"
+        )
+
+
 def write(directory: Path, seen: Seen) -> None:
     """Write `dataset.json`, with every list."""
     about = {"changes": seen.changes, "earlier": seen.earlier}

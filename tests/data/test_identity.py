@@ -5,29 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+from fixtures_folders import CLASSES, edit_at_random, write_folder, write_image
 
 from cnn import data
 from cnn.data import choose, identity, stamps
 from cnn.data.images import from_array
 from cnn.errors import UserError
-
-CLASSES = ("ant", "bee", "cow")
-
-
-def write_image(path, random):
-    """Write a BMP: equal in size whatever is in it, and without a checksum."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.frombuffer(random.randbytes(16), np.uint8).reshape(4, 4)
-    Image.fromarray(pixels).save(path)
-
-
-def write_folder(root, each=8, classes=CLASSES, seed=0):
-    draws = random.Random(seed)
-    for name in classes:
-        for i in range(each):
-            write_image(root / name / f"{i}.bmp", draws)
-    return root
 
 
 def load(root, **options):
@@ -223,33 +206,6 @@ def test_subset_of_files_changes_by_one(tmp_path):
         after = set(load(tmp_path, train_examples=12).train.names)
         assert len(after) == 12 and len(after - before) <= 1
         before = after
-
-
-def edit_at_random(root, draws):
-    """Change a folder at random; some changes are none for who loads it."""
-    files = sorted(root.glob("*/*.bmp"))
-    path, other = draws.choice(files), draws.choice(files)
-    kind = draws.randrange(9)
-    if kind == 0:
-        write_image(root / draws.choice(CLASSES) / f"{draws.random()}.bmp", draws)
-    elif kind == 1:
-        path.unlink()
-    elif kind == 2:
-        path.rename(path.with_name(f"{draws.random()}.bmp"))
-    elif kind == 3:
-        path.rename(root / draws.choice(CLASSES) / f"{draws.random()}.bmp")
-    elif kind == 4:
-        write_image(path, draws)
-    elif kind == 5:
-        path.rename(root / "aside")
-        other.replace(path) if other.exists() else None
-        (root / "aside").rename(other)
-    elif kind == 6:
-        (root / "bee").rename(root / draws.choice(["abe", "dog"]))
-    elif kind == 7:
-        path.touch()
-    else:
-        (path.parent / ".hidden.bmp").write_bytes(b"not seen")
 
 
 def describe(dataset):

@@ -11,6 +11,7 @@ import csv
 import os
 import pathlib
 import posixpath
+import unicodedata
 
 import numpy as np
 
@@ -95,18 +96,25 @@ def load_csv(rest: str, options: DataOptions) -> images.Dataset:
 
 
 def _list_folders(root: pathlib.Path) -> list[str]:
-    return sorted(
+    names = (
         entry.name
         for entry in os.scandir(root)
         if entry.is_dir() and not entry.name.startswith(".")
     )
+    return sorted(names, key=_normalise)
+
+
+def _normalise(name: str) -> str:
+    """Return a name as every file system has it: some take é apart into e and ´."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _scan_classes(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """Map each class folder to its images, in order of their paths."""
     classes = {}
     for name in _list_folders(root):
-        classes[name] = sorted(_scan_images(root / name, set()))
+        found = _scan_images(root / name, set())
+        classes[name] = sorted(found, key=lambda path: [*map(_normalise, path.parts)])
         if not classes[name]:
             raise UserError(
                 f"{root / name}: the class folder holds no image "
@@ -161,18 +169,19 @@ def _list(
     notes: tuple[str, ...] = (),
 ) -> files.Listing:
     """List the images of all parts; the part "" will be split."""
-    class_names = tuple(next(iter(parts.values())))
+    folders = list(next(iter(parts.values())))
     paths, labels, part_of = [], [], []
     for part, classes in parts.items():
-        for label, class_name in enumerate(class_names):
-            paths += classes[class_name]
-            labels += [label] * len(classes[class_name])
-            part_of += [part] * len(classes[class_name])
+        for label, folder in enumerate(folders):
+            paths += classes[folder]
+            labels += [label] * len(classes[folder])
+            part_of += [part] * len(classes[folder])
+    names = [_normalise(path.relative_to(root).as_posix()) for path in paths]
     return files.Listing(
         name=name,
-        class_names=class_names,
+        class_names=tuple(map(_normalise, folders)),
         paths=paths,
-        names=np.array([path.relative_to(root).as_posix() for path in paths], object),
+        names=np.array(names, object),
         labels=np.array(labels, dtype=np.int32),
         parts=None if "" in parts else np.array(part_of),
         notes=notes,

@@ -146,10 +146,17 @@ def describe_evaluated(
         "trained_images": None,
     }
     if not stored:
+        terminal.say(
+            "unknown   the run does not say which images it saw: it may have been "
+            "trained on some of these"
+        )
         return about
     known, is_whole = _find_seen(directory, stored)
     old = next((x for x in known if x["fingerprint"] == stored["fingerprint"]), stored)
-    lines = identity.list_changes(*(identity.select(x, split) for x in (old, record)))
+    pair = old, record
+    if split in identity.PARTS:
+        pair = [identity.select(x, split) for x in pair]
+    lines = identity.list_changes(*pair)
     about["dataset_changed"] = bool(lines)
     if lines:
         terminal.say(f"other     images than the run's {split} set: {'; '.join(lines)}")

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -83,6 +84,15 @@ def test_fingerprint_does_not_depend_on_where_data_lie(tmp_path):
             found = identity.make_record(load(root, resident=resident))
             assert found["fingerprint"] == record["fingerprint"]
             assert not identity.list_changes(record, found)
+
+
+def test_accents_that_a_file_system_takes_apart(tmp_path):
+    for form, root in (("NFC", tmp_path / "a"), ("NFD", tmp_path / "b")):
+        names = [unicodedata.normalize(form, name) for name in ("é", "eb", "z")]
+        write_folder(root, classes=names)
+        (root / names[0] / "0.bmp").rename(root / names[0] / f"{names[0]}.bmp")
+    composed, apart = load(tmp_path / "a"), load(tmp_path / "b")
+    assert not find_changes(composed, apart)
 
 
 def test_table_moves_with_its_images(tmp_path):

@@ -19,6 +19,7 @@ from cnn.option import format_value
 from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.terminal import Terminal
+from cnn.training import same_data
 from cnn.training.epoch import compute_metrics
 from cnn.training.steps import Structure
 from cnn.training.trained import Trained, check_image_shape, load_trained
@@ -63,6 +64,9 @@ def evaluate(config: Config, directory: Path, terminal: Terminal) -> dict:
         "step": trained.step,
         "class_names": list(dataset.class_names),
     }
+    about |= same_data.describe_evaluated(
+        directory, trained.data, dataset, config.evaluate.split, images, terminal
+    )
     result = about | proof.summarise(trained.transfer, changed) | result
     path = directory / _name_file(config, trained.options)
     workdir.write_json(path, result)

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import math
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
 from cnn.runtime.metrics_log import MetricsLog, NoLog
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
-from cnn.training import course, report
+from cnn.training import course, report, same_data
 from cnn.training import progress as training_progress
 from cnn.training import setup as training_setup
 from cnn.training.epoch import Pace
@@ -30,7 +29,7 @@ from cnn.training.progress import Progress
 from cnn.training.setup import Setup
 from cnn.training.state import is_finite, to_items
 from cnn.transfer import features, plan
-from cnn.transfer.source import open_start
+from cnn.transfer.source import check_same_source, open_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,17 +59,24 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
     """
     started, is_first = time.perf_counter(), processes.is_first()
     terminal.console.quiet = terminal.console.quiet or not is_first
-    with workdir.lock(directory) if is_first else contextlib.nullcontext():
-        _check_same_run(config, directory)
+    ended = report.read_ended(directory)
+    with contextlib.nullcontext() if ended or not is_first else workdir.lock(directory):
+        respelled = _check_same_run(config, directory)
         stop = Stop(processes.find_most)
+        if ended and not respelled:
+            return _repeat_result(config, directory, terminal, ended)
         newest, stored = _find_newest(directory, terminal)
-        setup = make_setup(config, stored, terminal, stop)
-        processes.check_equal("images", _identify_images(setup))
+        setup = make_setup(config, stored, terminal, stop, directory=directory)
+        check_same_source(config, respelled.get("init_from", ""), stored, directory)
+        if ended:
+            same_data.check_result_of(ended, setup.seen, directory)
+            return _repeat_result(config, directory, terminal, ended)
+        processes.check_equal("images", setup.seen.record["fingerprint"])
         profiler = Profiler(config.profile, setup.total_steps)
         progress = _resume_or_begin(setup, newest, stored, terminal, profiler)
         progress.started = started - progress.counters.seconds
         report.announce(setup, terminal)
-        log = _open_log(config, directory, progress) if is_first else NoLog()
+        log = _open_log(setup, directory, progress) if is_first else NoLog()
         keep = config.checkpoint.keep_checkpoints
         writer = CheckpointWriter(directory / "checkpoints", keep)
         outputs = Outputs(terminal, log, writer, profiler)
@@ -212,6 +218,7 @@ def make_setup(
     stop: Stop,
     like: Setup | None = None,
     preview: bool = False,
+    directory: Path | None = None,
 ) -> Setup:
     """Load the data, check everything, and make the programs without compiling.
 
@@ -221,9 +228,11 @@ def make_setup(
         like: a run whose data are shared, where they are the same.
         preview: whether to look at images only as far as the checks do; the setup can
             be described, not trained.
+        directory: of the run, which may hold what it has seen; None without.
 
     Raises:
-        UserError: an option, the data or the model does not fit the others.
+        UserError: an option, the data or the model does not fit the others, or the data
+            are not those that the run has seen.
     """
     course.check(config)
     mesh, pieces = devices.make_mesh(config.device.mesh), config.step.accumulate_steps
@@ -232,6 +241,11 @@ def make_setup(
         like = None
     dataset = (
         like.dataset if like else training_setup.load_images(config, terminal, preview)
+    )
+    seen = (
+        like.seen
+        if like
+        else same_data.compare(config.data, dataset, stored, directory, terminal)
     )
     source, pixels = open_start(config, stored, dataset, terminal)
     structure = training_setup.make_structure(config, dataset, pixels)
@@ -264,6 +278,7 @@ def make_setup(
         numbers=config.make_numbers(),
         mesh=mesh,
         dataset=dataset,
+        seen=seen,
         loaders=loaders,
         image_shape=image_shape,
         description=description,
@@ -275,23 +290,40 @@ def make_setup(
     return features.cache_features(setup, terminal, stop)
 
 
-def _check_same_run(config: Config, directory: Path) -> None:
-    """Refuse another run's directory, and processes that train different runs."""
+def _check_same_run(config: Config, directory: Path) -> dict[str, str]:
+    """Refuse another run's directory, and processes that train different runs.
+
+    Returns:
+        As `workdir.check_same_run`.
+    """
     if processes.is_first():
         manifest.finish_interrupted(directory / "checkpoints")
     processes.enter(directory, str(config.select_shared_options()))
     defaults = Config().to_flat()
-    workdir.check_same_run(directory, config.select_run_options(), defaults)
+    return workdir.check_same_run(directory, config.select_run_options(), defaults)
+
+
+def _repeat_result(
+    config: Config, directory: Path, terminal: Terminal, result: dict[str, Any]
+) -> dict[str, Any]:
+    """Print the result of a run that has ended; nothing is read or written."""
+    steps = result["steps"]
+    Profiler(config.profile, steps).check_ahead(steps)
+    terminal.say(f"ended     after {steps} steps; its result, as it is in result.json:")
+    report.print_result(terminal, directory, result, config.train.select_by)
+    return result
 
 
 def _find_newest(
     directory: Path, terminal: Terminal
 ) -> tuple[Path | None, Mapping[str, Any]]:
-    """Return the newest whole checkpoint and what it says of itself."""
+    """Return the newest whole checkpoint and what it says of itself, with its step."""
     newest, damaged = manifest.find_newest(directory / "checkpoints")
     for line in damaged:
         terminal.say(line)
-    return newest, manifest.read_description(newest) if newest else {}
+    if newest is None:
+        return None, {}
+    return newest, manifest.read_description(newest) | {"step": int(newest.name)}
 
 
 def _resume_or_begin(
@@ -310,13 +342,9 @@ def _resume_or_begin(
     return progress
 
 
-def _open_log(config: Config, directory: Path, progress: Progress) -> MetricsLog:
+def _open_log(setup: Setup, directory: Path, progress: Progress) -> MetricsLog:
+    config = setup.config
+    same_data.write(directory, setup.seen)
     workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
     length = progress.counters.metrics_bytes
     return MetricsLog(directory, length, config.progress.tensorboard)
-
-
-def _identify_images(setup: Setup) -> str:
-    """Return what differs where the labels of any split do."""
-    splits = setup.loaders.items()
-    return str({name: zlib.crc32(loader.labels.tobytes()) for name, loader in splits})

@@ -16,6 +16,8 @@ from cnn.option import format_value
 
 CONFIG_FILE = "config.json"
 _LOCK = ".lock"
+# Options that are compared by what they name, not by how they spell it.
+SPELLED = ("dataset", "init_from")
 # Options that earlier versions wrote and that no longer exist.
 _RETIRED = ("step_images_per_second", "decode_images_per_second")
 
@@ -174,7 +176,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def check_same_run(
     directory: Path, run_options: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> None:
+) -> dict[str, str]:
     """Refuse to resume a run under options that would make it another one.
 
     Args:
@@ -182,16 +184,26 @@ def check_same_run(
             name, as JSON has them.
         defaults: values of options that did not exist when the run began.
 
+    Returns:
+        The run's values of `--dataset` and `--init_from` where these are now spelled
+        otherwise: whether they name the same is for the caller to find out.
+
     Raises:
         UserError: naming the options that differ, with both values.
     """
     if not (directory / CONFIG_FILE).exists():
-        return
+        return {}
     stored = {**defaults, **read_config(directory)}
+    changed = [name for name, value in run_options.items() if stored[name] != value]
+    respelled = {
+        name: stored[name]
+        for name in changed
+        if name in SPELLED and stored[name] and run_options[name]
+    }
     different = [
-        f"--{name}={format_value(stored[name])} (now {format_value(value)})"
-        for name, value in run_options.items()
-        if stored[name] != value
+        f"--{name}={format_value(stored[name])} (now {format_value(run_options[name])})"
+        for name in changed
+        if name not in respelled
     ]
     if different:
         message = (
@@ -206,3 +218,4 @@ def check_same_run(
                 "epochs still to come in --epochs, and their schedule"
             )
         raise UserError(message)
+    return respelled

@@ -63,8 +63,9 @@ def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
         _check_labels(dataset.name, name, part.labels, len(dataset.class_names))
     class_names, parts = choose.select_classes(dataset.class_names, parts, options)
     notes = list(dataset.notes)
-    parts.update(choose.carve_validation(parts, options, notes))
-    parts["train"] = choose.take_examples(parts["train"], options)
+    by_name = dataset.is_named
+    parts.update(choose.carve_validation(parts, options, notes, by_name))
+    parts["train"] = choose.take_examples(parts["train"], options, by_name)
     if options.shuffle_pixels:
         parts = {
             name: choose.shuffle_pixels(part, options.split_seed)

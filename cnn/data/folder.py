@@ -1,15 +1,17 @@
 """Images in class folders, and images listed in a CSV file.
 
 `folder:PATH` has class folders under train/ and test/ or val/, or class folders
-alone, of which a seeded fifth of each class becomes the test set. A val/ beside
-test/ is the validation set; without test/ it is the test set. Classes are the
-sorted names of the folders. Hidden files and files of other endings are ignored;
-folders inside class folders are searched.
+alone, of which about a fifth becomes the test set: which files depends on their names
+and `--split_seed` (`choose.split_by_name`). A val/ beside test/ is the validation set;
+without test/ it is the test set. Classes are the sorted names of the folders. Hidden
+files and files of other endings are ignored; folders inside class folders are searched.
 """
 
 import csv
 import os
 import pathlib
+import posixpath
+import unicodedata
 
 import numpy as np
 
@@ -40,14 +42,14 @@ def load_folder(rest: str, options: DataOptions) -> images.Dataset:
                 f"--dataset={name}: no class folders in it; expected PATH/CLASS/*.jpg "
                 "or PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg"
             )
-        return files.load_files(_list(name, {"": classes}), options)
+        return files.load_files(_list(name, root, {"": classes}), options)
     _check_parts(name, list(parts.values()), "folders train/ and test/ (or val/)")
     scanned = {part: _scan_classes(root / folder) for folder, part in parts.items()}
     for folder, part in parts.items():
         _check_same_classes(scanned["train"], scanned[part], root, folder)
     ignored = ", ".join(folder for folder in folders if folder not in _PARTS)
     notes = (f"ignored beside {root}/train: {ignored}",) if ignored else ()
-    return files.load_files(_list(name, scanned, notes), options)
+    return files.load_files(_list(name, root, scanned, notes), options)
 
 
 def load_csv(rest: str, options: DataOptions) -> images.Dataset:
@@ -86,6 +88,7 @@ def load_csv(rest: str, options: DataOptions) -> images.Dataset:
         name=name,
         class_names=class_names,
         paths=[path.parent / row["path"] for row in rows],
+        names=np.array([posixpath.normpath(row["path"]) for row in rows], object),
         labels=np.array([label_of[row["label"]] for row in rows], dtype=np.int32),
         parts=parts,
     )
@@ -93,18 +96,25 @@ def load_csv(rest: str, options: DataOptions) -> images.Dataset:
 
 
 def _list_folders(root: pathlib.Path) -> list[str]:
-    return sorted(
+    names = (
         entry.name
         for entry in os.scandir(root)
         if entry.is_dir() and not entry.name.startswith(".")
     )
+    return sorted(names, key=_normalise)
+
+
+def _normalise(name: str) -> str:
+    """Return a name as every file system has it: some take é apart into e and ´."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _scan_classes(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """Map each class folder to its images, in order of their paths."""
     classes = {}
     for name in _list_folders(root):
-        classes[name] = sorted(_scan_images(root / name, set()))
+        found = _scan_images(root / name, set())
+        classes[name] = sorted(found, key=lambda path: [*map(_normalise, path.parts)])
         if not classes[name]:
             raise UserError(
                 f"{root / name}: the class folder holds no image "
@@ -154,23 +164,26 @@ def _check_same_classes(
 
 def _list(
     name: str,
+    root: pathlib.Path,
     parts: dict[str, dict[str, list[pathlib.Path]]],
     notes: tuple[str, ...] = (),
 ) -> files.Listing:
     """List the images of all parts; the part "" will be split."""
-    class_names = tuple(next(iter(parts.values())))
-    paths, labels, names = [], [], []
+    folders = list(next(iter(parts.values())))
+    paths, labels, part_of = [], [], []
     for part, classes in parts.items():
-        for label, class_name in enumerate(class_names):
-            paths += classes[class_name]
-            labels += [label] * len(classes[class_name])
-            names += [part] * len(classes[class_name])
+        for label, folder in enumerate(folders):
+            paths += classes[folder]
+            labels += [label] * len(classes[folder])
+            part_of += [part] * len(classes[folder])
+    names = [_normalise(path.relative_to(root).as_posix()) for path in paths]
     return files.Listing(
         name=name,
-        class_names=class_names,
+        class_names=tuple(map(_normalise, folders)),
         paths=paths,
+        names=np.array(names, object),
         labels=np.array(labels, dtype=np.int32),
-        parts=None if "" in parts else np.array(names),
+        parts=None if "" in parts else np.array(part_of),
         notes=notes,
     )
 

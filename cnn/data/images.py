@@ -26,6 +26,9 @@ class Images:
             and safe in threads.
         decoded: whether the images lie in memory, so that `read` only copies.
         itemsize: bytes of a number; 4 when what is read are features, float32.
+        names: of the examples in their source [N], texts: a file's path below the
+            root, or a number; None where nobody asks for them.
+        stamps: of their contents [N], as of `stamps.stamp_bytes`; None likewise.
     """
 
     labels: np.ndarray
@@ -33,6 +36,8 @@ class Images:
     read: Callable[[np.ndarray], np.ndarray]
     decoded: bool = False
     itemsize: int = 1
+    names: np.ndarray | None = None
+    stamps: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,6 +58,8 @@ class Images:
             self,
             labels=self.labels[positions],
             read=lambda chosen: read(positions[chosen]),
+            names=None if self.names is None else self.names[positions],
+            stamps=None if self.stamps is None else self.stamps[positions],
         )
 
     def in_memory(self) -> "Images":
@@ -61,7 +68,7 @@ class Images:
         for start in range(0, len(self), _CHUNK):
             stop = min(start + _CHUNK, len(self))
             images[start:stop] = self.read(np.arange(start, stop))
-        return from_array(images, self.labels)
+        return from_array(images, self.labels, self.names, self.stamps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +79,8 @@ class Dataset:
         name: the value of `--dataset`.
         class_names: one for each class, at the position of its label.
         notes: lines to print about the loading.
+        is_named: whether examples have names of their own, as files do: splits depend
+            on these, and not on their number or order.
     """
 
     name: str
@@ -80,14 +89,22 @@ class Dataset:
     validation: Images | None
     test: Images
     notes: tuple[str, ...] = ()
+    is_named: bool = False
 
 
-def from_array(images: np.ndarray, labels: np.ndarray) -> Images:
+def from_array(
+    images: np.ndarray,
+    labels: np.ndarray,
+    names: np.ndarray | None = None,
+    stamps: np.ndarray | None = None,
+) -> Images:
     """Make a set of images that lie in memory.
 
     Args:
         images: uint8 [N, H, W, C].
         labels: whole numbers [N].
+        names: as of `Images`.
+        stamps: as of `Images`.
     """
     assert images.dtype == np.uint8 and images.ndim == 4, (images.dtype, images.shape)
     assert len(images) == len(labels), (len(images), len(labels))
@@ -96,6 +113,8 @@ def from_array(images: np.ndarray, labels: np.ndarray) -> Images:
         shape=tuple(int(size) for size in images.shape[1:]),
         read=lambda positions: images[positions],
         decoded=True,
+        names=names,
+        stamps=stamps,
     )
 
 
@@ -112,6 +131,16 @@ def make_blank(labels: np.ndarray, shape: tuple[int, int, int]) -> Images:
         read=lambda positions: np.zeros((len(positions), *shape), dtype=np.uint8),
         decoded=True,
     )
+
+
+def number_examples(part: str, count: int, first: int = 0) -> np.ndarray:
+    """Name the examples of a source that has no names: `part/0`, `part/1`, ….
+
+    Returns:
+        Texts [count], an object array, numbered from `first` on.
+    """
+    numbers = range(first, first + count)
+    return np.array([f"{part}/{number}" for number in numbers], dtype=object)
 
 
 def get_split(dataset: Dataset, split: str) -> Images:

@@ -15,6 +15,7 @@ import numpy as np
 
 from cnn.data import decode, images
 from cnn.data.options import DataOptions
+from cnn.data.stamps import stamp_arrays
 from cnn.errors import UserError
 
 _CHUNK = 1024
@@ -89,7 +90,8 @@ def _read_split(
     part: str,
     options: DataOptions,
 ) -> images.Images:
-    pixels = _to_uint8(_read(archive, path, f"x_{part}"), f"{path}: x_{part}")
+    stored = _read(archive, path, f"x_{part}")
+    pixels = _to_uint8(stored, f"{path}: x_{part}")
     labels = _to_labels(_read(archive, path, f"y_{part}"), f"{path}: y_{part}")
     if len(pixels) != len(labels):
         raise UserError(
@@ -99,7 +101,10 @@ def _read_split(
     if len(labels) == 0:
         raise UserError(f"{path}: x_{part} is empty; it needs at least one image")
     return images.from_array(
-        decode.fit_arrays(pixels, decode.make_layout(options)), labels
+        decode.fit_arrays(pixels, decode.make_layout(options)),
+        labels,
+        images.number_examples(part, len(labels)),
+        stamp_arrays(stored),
     )
 
 

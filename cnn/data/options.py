@@ -133,6 +133,11 @@ class DataOptions:
         modes="train sweep describe convert visualize",
     )
 
+    allow_changed_data: bool = free_option(
+        False,
+        "resume a run although its data have changed; its result says so",
+    )
+
     @property
     def stored_size(self) -> int:
         """Height and width of stored images in pixels; 0: as the images are."""

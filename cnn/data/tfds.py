@@ -21,6 +21,7 @@ import numpy as np
 
 from cnn.data import decode, images, tfrecord
 from cnn.data.options import DataOptions
+from cnn.data.stamps import stamp_bytes
 from cnn.errors import UserError, suggest
 
 _CHUNK = 4096
@@ -55,11 +56,14 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
         where = f"tfds:{rest}, split {split}"
         read_records = _open_split(builder, rest, flag, split)
         count = builder.info.splits[split].num_examples
-        labels = _read_labels(read_records, count, label_key, where)
+        keys = image_key, label_key
+        labels, stamps = _read_labels(read_records, count, keys, where)
         return images.Images(
             labels=labels,
             shape=shape,
             read=_make_read(read_records, image_key, shape, options, where),
+            names=_name_examples(builder, split),
+            stamps=stamps,
         )
 
     validation = options.validation_split
@@ -164,20 +168,47 @@ def _parse_example(record: bytes, where: str, position: int) -> Any:
         ) from error
 
 
+def _name_examples(builder: Any, split: str) -> np.ndarray:
+    """Name the examples of a split, or a slice, by their place in the whole split."""
+    first_of = {}
+    for part, info in builder.info.splits.items():
+        ends = np.cumsum([0, *info.shard_lengths])
+        for path, first in zip(info.filepaths, ends, strict=False):
+            first_of[str(path)] = part, int(first)
+    names = []
+    for instruction in builder.info.splits[split].file_instructions:
+        part, first = first_of[str(instruction.filename)]
+        first += instruction.skip
+        names.append(images.number_examples(part, instruction.take, first))
+    return np.concatenate(names)
+
+
 def _read_labels(
-    read_records: ReadRecords, count: int, key: str, where: str
-) -> np.ndarray:
+    read_records: ReadRecords, count: int, keys: tuple[str, str], where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read each example's label and the stamp of its encoded image.
+
+    Args:
+        keys: of the image and of its label.
+    """
     labels = np.empty(count, dtype=np.int64)
+    stamps = np.empty(count, dtype=object)
     for start in range(0, count, _CHUNK):
         positions = np.arange(start, min(start + _CHUNK, count))
         for position, record in zip(positions, read_records(positions), strict=True):
-            values = _parse_example(record, where, position)[key].int64_list.value
+            features = _parse_example(record, where, position)
+            values = features[keys[1]].int64_list.value
             if len(values) != 1:
                 raise UserError(
                     f"{where}, example {position}: it has no label; {_REMEDY}"
                 )
             labels[position] = values[0]
-    return labels
+            stamps[position] = stamp_bytes(_get_image(features, keys[0]))
+    return labels, stamps
+
+
+def _get_image(features: Any, key: str) -> bytes:
+    return b"".join(features[key].bytes_list.value)
 
 
 def _make_read(
@@ -192,7 +223,7 @@ def _make_read(
     def read(positions: np.ndarray) -> np.ndarray:
         positions = np.asarray(positions)
         contents = [
-            b"".join(_parse_example(record, where, position)[key].bytes_list.value)
+            _get_image(_parse_example(record, where, position), key)
             for position, record in zip(positions, read_records(positions), strict=True)
         ]
 

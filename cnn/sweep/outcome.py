@@ -25,7 +25,7 @@ from cnn.sweep import live, plots, table
 from cnn.sweep.live import format_options
 from cnn.sweep.table import Row
 from cnn.sweep.trials import Trial, make_setting, make_trial
-from cnn.training import progress, report
+from cnn.training import progress, report, same_data
 from cnn.training.progress import Counters
 from cnn.training.setup import Setup
 from cnn.training.state import TrainState, to_items
@@ -136,6 +136,7 @@ def save_run(
         train_seconds=max(row["seconds"], 1e-4),
     )
     workdir.write_text(directory / "metrics.jsonl", text)
+    same_data.write(directory, own.seen)
     workdir.write_json(directory / workdir.CONFIG_FILE, trial.config.to_flat())
     writer = CheckpointWriter(directory / "checkpoints", 1)
     description = progress.describe_checkpoint(own, one)

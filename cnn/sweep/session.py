@@ -19,6 +19,7 @@ from cnn.runtime.terminal import Terminal
 from cnn.sweep import choose, outcome, table
 from cnn.sweep.batch import Batch
 from cnn.sweep.executors import Executor, check_stackable
+from cnn.sweep.same_data import SharedData
 from cnn.sweep.table import Row, TrialLog
 from cnn.sweep.trials import Trial
 from cnn.training import course, report
@@ -29,10 +30,20 @@ class Session:
     """What the trials of a sweep share while it runs."""
 
     def __init__(
-        self, config: Config, home: Path, terminal: Terminal, stop: Stop
+        self,
+        config: Config,
+        home: Path,
+        terminal: Terminal,
+        stop: Stop,
+        sweep_home: Path | None = None,
     ) -> None:
-        """Prepare; nothing is opened or written yet."""
+        """Prepare; nothing is opened or written yet.
+
+        Args:
+            sweep_home: the directory of the sweep that `home` is a worker's part of.
+        """
         self.config, self.home, self.terminal = config, home, terminal
+        self._data = SharedData(config, sweep_home or home)
         self.select_by, self.stop = config.train.select_by, stop
         self._setups: dict[Any, Setup] = {}
         self.log: TrialLog | None = None
@@ -61,6 +72,9 @@ class Session:
             self._setups[key] = train.make_setup(
                 config, {}, self.terminal, self.stop, like
             )
+            self._data.check(self._setups[key])
+            if self.log is not None:
+                self._data.write()
         setup = self._setups[key]
         if setup.eval_split != "validation":
             raise UserError(
@@ -110,13 +124,14 @@ class Session:
         """Refuse to resume a sweep under options that would make it another one."""
         config = self.config
         wanted = config.select_run_options() | config.sweep.select_identity()
-        workdir.check_same_run(self.home, wanted, Config().to_flat())
+        defaults = Config().to_flat()
+        self._data.respelled = workdir.check_same_run(self.home, wanted, defaults)
 
     def open(self) -> None:
         """Make the directory, write the options and open the table."""
-        self.check_same_sweep()
         self.home.mkdir(parents=True, exist_ok=True)
         self.write_config(self.home)
+        self._data.write()
         self.log = TrialLog(self.home / "trials.jsonl")
 
     def write_config(self, home: Path) -> None:

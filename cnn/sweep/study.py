@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.option import format_value
@@ -217,7 +218,7 @@ def open_study(config: Config, space: Space, home: Path, worker: str) -> Study:
                 f"({type(error).__name__}: {first}); check the address, that the "
                 "server runs and that its driver is installed"
             ) from None
-    if stored != wanted:
+    if _leave_spelling(stored) != wanted:
         raise UserError(
             f"--study={options.study} of this storage is of another sweep, "
             f"{stored['space']} (now {wanted['space']}), or of other options; give its "
@@ -243,13 +244,23 @@ def _join(config: Config, home: Path) -> Any:
 
 
 def describe_study(config: Config, space: Space) -> dict[str, Any]:
-    """Describe a study by its space and its options that are not the defaults."""
+    """Describe a study by its space and its options that are not the defaults.
+
+    Data and source are not described: the sweep compares what they hold.
+    """
     defaults = Config().to_flat()
     given = config.select_run_options().items()
-    return {
+    description = {
         "space": "; ".join(_format_axis(axis) for axis in space.axes),
         "options": {name: value for name, value in given if value != defaults[name]},
     }
+    return _leave_spelling(description)
+
+
+def _leave_spelling(description: dict[str, Any]) -> dict[str, Any]:
+    options = description["options"].items()
+    kept = {name: value for name, value in options if name not in workdir.SPELLED}
+    return description | {"options": kept}
 
 
 def _format_axis(axis: Axis) -> str:

@@ -59,6 +59,7 @@ def sweep(
     with workdir.lock(directory):
         started = time.perf_counter()
         session = Session(config, home, terminal, stop)
+        session.check_same_sweep()
         groups = trials.group_trials(planned)
         trials.announce_groups(groups, len(planned), terminal)
         session.prepare(groups)
@@ -96,11 +97,11 @@ def _search(
     directory = home / "workers" / name
     with workdir.lock(directory):
         started = time.perf_counter()
-        session = Session(config, directory, terminal, stop)
+        session = Session(config, directory, terminal, stop, home)
+        session.check_same_sweep()  # before its study is created
         groups, seeds = trials.group_trials(corners), len(points.seeds) or 1
         trials.announce_groups(groups, options.trials * seeds, terminal)
         session.prepare(groups)
-        session.check_same_sweep()  # before its study is created
         shared = study.open_study(config, points, home, name)
         session.open()
         session.write_config(home)

@@ -324,6 +324,7 @@ def describe_checkpoint(setup: Setup, progress: Progress) -> dict[str, Any]:
     """Return what a checkpoint says of itself, as JSON."""
     description = {
         "options": setup.config.to_flat(),
+        "data": setup.seen.summarise(),
         "class_names": list(setup.dataset.class_names),
         "image_shape": list(setup.image_shape),
         "mean": list(setup.structure.mean),

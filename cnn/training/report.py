@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn.checkpoints import proof, workdir
+from cnn.checkpoints import manifest, proof, workdir
 from cnn.errors import UserError
 from cnn.models import summary
 from cnn.models.variables import count_parameters
@@ -212,7 +212,8 @@ def _list_figures(
         "seconds": round(counters.seconds, 3),
         "images_per_second": round(images / counters.train_seconds, 1),
         "seed": setup.config.train.seed,
-        "dataset_fingerprint": None,
+        "dataset_fingerprint": setup.seen.record["fingerprint"],
+        "dataset_changes": list(setup.seen.changes),
         **setup.provenance,
         **conditions.describe(setup.mesh),
         "state_sha256": compute_state_sha256(
@@ -231,6 +232,21 @@ def _examine_frozen(
     return transfer, proof.find_changed(transfer.get("frozen", {}), *weights)
 
 
+def read_ended(directory: Path) -> dict[str, Any] | None:
+    """Return the result of a run that has ended; None of one that has not.
+
+    It has ended when its newest checkpoint is whole and of the result's last step.
+    """
+    path = directory / "result.json"
+    steps = manifest.list_steps(directory / "checkpoints")
+    if not (steps and path.is_file()):
+        return None
+    result = workdir.read_json(path)
+    newest = directory / "checkpoints" / str(steps[-1])
+    has_ended = result["steps"] == steps[-1] and not manifest.find_damage(newest)
+    return result if has_ended else None
+
+
 def print_result(
     terminal: Terminal, directory: Path, result: dict[str, Any], select_by: str
 ) -> None:
@@ -243,7 +259,8 @@ def print_result(
     )
     if "best_test_accuracy" in result:
         say(_format_best(result, select_by))
-    say(f"in {directory}: config.json, metrics.jsonl, result.json, checkpoints")
+    files = "config.json, dataset.json, metrics.jsonl, result.json, checkpoints"
+    say(f"in {directory}: {files}")
     where = shlex.quote(f"--workdir={directory}")
     say(f"next: python main.py --mode=evaluate {where} --split=train")
 

@@ -27,6 +27,7 @@ from cnn.optim.optimizer import Rule
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
 from cnn.training import epoch, losses
+from cnn.training.same_data import Seen
 from cnn.training.state import TrainState, create_state
 from cnn.training.steps import Structure
 
@@ -81,6 +82,7 @@ class Setup:
 
     Attributes:
         numbers: those of its options that are traced.
+        seen: what identifies the images.
         loaders: of the images, by split.
         image_shape: (H, W, C) of what the model sees.
         description: of the model, as of `summary.describe_model`.
@@ -95,6 +97,7 @@ class Setup:
     numbers: Numbers
     mesh: Mesh
     dataset: Dataset
+    seen: Seen
     loaders: Loaders
     image_shape: Shape
     description: dict[str, Any]

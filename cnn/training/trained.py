@@ -36,6 +36,8 @@ class Trained:
         options: every option of the run, by flag name.
         step: how many steps it was trained for.
         transfer: what it started from, and digests of what was frozen; empty without.
+        data: which images it saw, as of `same_data.Seen.summarise`; empty where
+            nobody noted them.
     """
 
     structure: Structure
@@ -46,6 +48,7 @@ class Trained:
     options: dict[str, Any]
     step: int
     transfer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def load_trained(directory: str | Path, which: str = "latest") -> Trained:
@@ -86,6 +89,7 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
         options=stored,
         step=step,
         transfer=description.get("transfer", {}),
+        data=description.get("data", {}),
     )
 
 

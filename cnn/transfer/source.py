@@ -25,6 +25,7 @@ from cnn.optim import weight_averaging
 from cnn.option import format_value
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
+from cnn.training import same_data
 from cnn.weights import exchange
 
 _SUFFIXES = (".pth", ".th", ".pt", ".safetensors")
@@ -166,12 +167,14 @@ def open_start(
 
     Returns:
         The source, None for a run that is resumed or starts from nothing; the scaling
-        that belongs to it, None where the options alone decide.
+        of the run's checkpoint, or else the source's, None where the options alone
+        decide.
 
     Raises:
         UserError: as `open_source` and `choose_scaling`; or a flag for a source is
             given without one.
     """
+    own = (tuple(stored["mean"]), tuple(stored["std"])) if stored else None
     if not config.transfer.init_from:
         for name in ("init_reset", "init_skip", "init_rename", "keep_optimizer"):
             if value := getattr(config.transfer, name):
@@ -179,17 +182,53 @@ def open_start(
                     f"--{name}={format_value(value)} is for weights that are taken "
                     "from somewhere; give --init_from"
                 )
-        return None, None
+        return None, own
     if config.transfer.whitening_images:
         raise UserError(
             f"--whitening_images={config.transfer.whitening_images} computes weights "
             "that --init_from brings; leave one of them out"
         )
     if stored:
-        return None, (tuple(stored["mean"]), tuple(stored["std"]))
+        return None, own
     keeps_optimizer = config.transfer.keep_optimizer
     source = open_source(config.transfer.init_from, keeps_optimizer)
+    if run := find_run(config.transfer.init_from):
+        data = source.description.get("data", {})
+        same_data.warn_of_trained(run, data, dataset, terminal)
     return source, choose_scaling(config, source, dataset, terminal)
+
+
+def find_run(init_from: str) -> Path | None:
+    """Return the directory of the run that `--init_from` names, or a checkpoint of."""
+    path = Path(init_from)
+    runs = path, path.resolve().parent.parent
+    return next((x for x in runs if (x / "checkpoints").is_dir()), None)
+
+
+def check_same_source(
+    config: Config, before: str, stored: Mapping[str, Any], directory: Path
+) -> None:
+    """Refuse to resume a run whose `--init_from` names other weights than it took.
+
+    Args:
+        before: how the run spells its `--init_from`, where this start spells it
+            otherwise; else empty.
+        stored: the description of the run's newest checkpoint; empty without one.
+
+    Raises:
+        UserError: naming both, with the digests of their weights.
+    """
+    now = config.transfer.init_from
+    if not before or Path(before).resolve() == Path(now).resolve():
+        return
+    taken = stored.get("transfer", {}).get("source_sha256", "")
+    found = open_source(now).sha256
+    if found != taken:
+        raise UserError(
+            f"{directory} holds another run: it took --init_from={before} (weights "
+            f"{taken[:12] or 'unknown'}), and --init_from={now} holds others "
+            f"({found[:12]}). Give its own, or another --workdir to start from scratch"
+        )
 
 
 def choose_scaling(

@@ -33,6 +33,7 @@ from cnn import config as config_module
 from cnn import describe, evaluate, predict, train
 from cnn.checkpoints import workdir
 from cnn.config import Config
+from cnn.data import forget_dataset
 from cnn.errors import UserError, suggest
 from cnn.models import MODELS
 from cnn.option import format_value, parse
@@ -96,8 +97,10 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     given = _read_flags()
     directory = Path(FLAGS.workdir or workdir.name_workdir(*_name_parts(mode, given)))
     directories = [directory]
-    if mode == "visualize" and FLAGS.workdir:
+    if mode in ("visualize", "evaluate") and FLAGS.workdir:
         directories = workdir.split_directories(FLAGS.workdir)
+    if mode == "evaluate" and len(directories) > 1:
+        return _evaluate_runs(directories, given, terminal)
     layers = [_read_base(mode, directories[0], given), given]
     config = config_module.make_config(*layers)
     if mode == "train" and config.sweep.from_trial:
@@ -110,7 +113,7 @@ def run_mode(mode: str, terminal: Terminal) -> int:
         with processes.join(config.processes):
             train.train(config, directory, terminal)
     elif mode == "evaluate":
-        evaluate.evaluate(config, directory, terminal)
+        evaluate.evaluate(config, directories[0], terminal)
     elif mode == "sweep":
         return sweep.sweep(config, directory, terminal) or 0
     elif mode == "predict":
@@ -127,14 +130,33 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     return 0
 
 
+def _evaluate_runs(
+    directories: list[Path], given: dict[str, Any], terminal: Terminal
+) -> int:
+    """Evaluate several runs, each with its own options; return how many failed."""
+
+    def compose(directory: Path) -> Config:
+        layers = [_read_base("evaluate", directory, given), given]
+        config = config_module.make_config(*layers)
+        if not configured:  # XLA reads its settings once
+            xla.configure(config.device)
+            configured.append(directory)
+        return config
+
+    configured: list[Path] = []
+    return evaluate.evaluate_runs(directories, compose, terminal)
+
+
 def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, Any]:
     """Return the options that the command line changes: a run's, or the preset's."""
     if mode in ("evaluate", "predict", "export"):
-        return _read_run(directory)
+        stored = _read_run(directory)
+        return forget_dataset(stored, given.get("dataset", stored["dataset"]))
     default = VisualizeOptions().pictures
     if mode == "visualize" and visualize.needs_run(given.get("pictures", default)):
         names = {field.name for field in dataclasses.fields(VisualizeOptions)}
         stored = _read_run(directory)
+        stored = forget_dataset(stored, given.get("dataset", stored["dataset"]))
         return {name: x for name, x in stored.items() if name not in names}
     return config_module.load_preset(FLAGS.config)
 

@@ -51,7 +51,12 @@ class EvaluateOptions:
     split: str = free_option(
         "test",
         "what evaluate and visualize look at",
-        choices=("train", "validation", "test"),
+        choices=("train", "validation", "test", "all"),
+    )
+    per_image: bool = free_option(
+        False,
+        "evaluate: write a CSV file beside the evaluation's: path or id, label, "
+        "prediction, loss and probabilities of every image",
     )
 
 

@@ -6,16 +6,20 @@ nothing on `--seed`.
 """
 
 import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from cnn.data import choose, digits, folder, npz, tfds
 from cnn.data.files import decode_files
-from cnn.data.images import Dataset, Images
+from cnn.data.images import Dataset, Evaluated, Images, get_part
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 
-__all__ = ["DataOptions", "Dataset", "Images", "decode_files", "load_dataset"]
+__all__ = ["DataOptions", "Dataset", "Evaluated", "Images", "decode_files"]
+__all__ += ["forget_dataset", "is_same_source", "load_dataset", "load_evaluated"]
 
 LOADERS = {
     "digits": digits.load,
@@ -24,6 +28,18 @@ LOADERS = {
     "csv": folder.load_csv,
     "npz": npz.load,
 }
+
+# The same for evaluation, which needs no training set: what --split names is loaded.
+EVALUATED = {
+    "digits": digits.load_evaluated,
+    "tfds": tfds.load_evaluated,
+    "folder": folder.load_evaluated,
+    "csv": folder.load_evaluated_csv,
+    "npz": npz.load_evaluated,
+}
+# What a run says of its own dataset and means nothing of another one.
+_OF_ONE_DATASET = ("train_split", "validation_split", "test_split", "num_classes")
+_OF_ONE_DATASET += ("classes", "train_examples", "validation_fraction")
 
 
 def load_dataset(options: DataOptions) -> Dataset:
@@ -38,14 +54,7 @@ def load_dataset(options: DataOptions) -> Dataset:
         UserError: options contradict each other, or data are missing or wrong; it
             says which flag or file to change.
     """
-    _check_options(options)
-    kind, _, rest = options.dataset.partition(":")
-    if kind not in LOADERS:
-        raise UserError(
-            f"--dataset={options.dataset} is unknown{suggest(kind, LOADERS)}"
-        )
-    if kind != "digits" and not rest:
-        raise UserError(f"--dataset={kind} lacks what to load; write {kind}:…")
+    kind, rest = _read_options(options)
     dataset = _name_classes(LOADERS[kind](rest, options), options.num_classes)
     parts = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
     parts = {name: part for name, part in parts.items() if part is not None}
@@ -65,6 +74,72 @@ def load_dataset(options: DataOptions) -> Dataset:
     return dataclasses.replace(
         dataset, class_names=class_names, notes=tuple(notes), **parts
     )
+
+
+def load_evaluated(options: DataOptions, split: str, is_own: bool) -> Evaluated:
+    """Load images to be evaluated.
+
+    Args:
+        split: `train`, `validation` or `test`, as training divides the dataset, or
+            `all`: every image once, of `--classes` where they are given.
+        is_own: whether the run was trained on this dataset. Of another one no part
+            has to be there but the one that is evaluated, and one that is not divided
+            is a test set.
+
+    Raises:
+        UserError: as `load_dataset`, or there is no such part.
+    """
+    if is_own and split != "all":
+        return get_part(load_dataset(options), split)
+    kind, rest = _read_options(options)
+    found = EVALUATED[kind](rest, options, split)
+    _check_labels(found.name, split, found.images.labels, len(found.class_names))
+    class_names, parts = choose.select_classes(
+        found.class_names, {split: found.images}, options
+    )
+    images, notes = parts[split], found.notes
+    if options.shuffle_pixels:
+        images = choose.shuffle_pixels(images, options.split_seed)
+    if found.is_whole and split == "test":
+        notes += (f"{found.name}: all of its images are its test set",)
+    return dataclasses.replace(
+        found, class_names=class_names, images=images, notes=notes
+    )
+
+
+def is_same_source(one: str, other: str) -> bool:
+    """Return whether two values of `--dataset` name the same data."""
+    (kind, _, path), (kind_of_other, _, path_of_other) = (
+        text.partition(":") for text in (one, other)
+    )
+    if kind != kind_of_other or kind not in ("folder", "csv", "npz"):
+        return one == other
+    paths = (os.path.expanduser(text) for text in (path, path_of_other))
+    return len({os.path.realpath(text) for text in paths}) == 1
+
+
+def forget_dataset(stored: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """Return a run's options, by flag name, as they apply to a dataset.
+
+    What belongs to the run's own dataset alone, as `--train_examples`, is left out
+    for another one.
+    """
+    if is_same_source(stored["dataset"], dataset):
+        return dict(stored)
+    return {name: x for name, x in stored.items() if name not in _OF_ONE_DATASET}
+
+
+def _read_options(options: DataOptions) -> tuple[str, str]:
+    """Check the options; return the kind of the dataset and what is behind it."""
+    _check_options(options)
+    kind, _, rest = options.dataset.partition(":")
+    if kind not in LOADERS:
+        raise UserError(
+            f"--dataset={options.dataset} is unknown{suggest(kind, LOADERS)}"
+        )
+    if kind != "digits" and not rest:
+        raise UserError(f"--dataset={kind} lacks what to load; write {kind}:…")
+    return kind, rest
 
 
 def _check_options(options: DataOptions) -> None:

@@ -23,7 +23,7 @@ from cnn.training.state import compute_state_sha256, get_variables, get_weights
 
 REMEDY = "Lower --learning_rate, or add --warmup_epochs=1 or --clip_norm=1"
 TEST_METRICS = ("accuracy", "loss", "correct", "count", "top5", "balanced_accuracy")
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
 
 def announce(setup: Setup, terminal: Terminal) -> None:
@@ -170,12 +170,17 @@ def _list_figures(
         "images_per_second": round(images / counters.train_seconds, 1),
         "seed": setup.config.train.seed,
         "device": devices.describe_device(setup.mesh),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": list_versions(),
         "state_sha256": compute_state_sha256(
             devices.gather(setup.mesh, progress.state)
         ),
     }
+
+
+def list_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version()} | versions
 
 
 def _examine_frozen(

@@ -23,7 +23,12 @@ from cnn.augment import pipeline
 from cnn.augment.options import AugmentOptions
 from cnn.checkpoints import proof, workdir
 from cnn.config import Config
-from cnn.data import forget_dataset, is_same_source, load_evaluated
+from cnn.data import (
+    find_own_classes,
+    forget_dataset,
+    is_same_source,
+    load_evaluated,
+)
 from cnn.data.chunks import Loader
 from cnn.data.images import Evaluated
 from cnn.errors import UserError
@@ -154,8 +159,7 @@ def load_images(config: Config, trained: Trained) -> Evaluated:
     if not options.channels and trained.image_shape[2] == 3:
         # Data that happen to be grey are colour to a run of colour images.
         options = dataclasses.replace(options, channels=3)
-    is_own = is_same_source(trained.options["dataset"], options.dataset)
-    data = load_evaluated(options, split, is_own)
+    data = load_evaluated(options, split, find_own_classes(trained.options, options))
     labels = match_labels(trained, data, options.classes)
     images = dataclasses.replace(data.images, labels=labels)
     return dataclasses.replace(data, images=images)
@@ -182,6 +186,7 @@ def _compute(
     about = {
         "batch_size": batch_size,
         "device": devices.describe_device(mesh),
+        "deterministic": config.device.deterministic,
         "versions": report.list_versions(),
     }
     return found, about
@@ -243,7 +248,7 @@ def _list_changes(config: Config, stored: dict[str, Any]) -> dict[str, Any]:
         if not field.metadata["changes_run"] or plain[name] == before:
             continue
         given = f"--{name}={format_value(plain[name])}"
-        if name in _OF_THE_RUN:
+        if name in _OF_THE_RUN or (name == "classes" and before):
             raise UserError(
                 f"{given} is not read: a run is evaluated with its own {name}, "
                 f"{format_value(before) or 'computed'}; leave it out"

@@ -19,7 +19,8 @@ from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 
 __all__ = ["DataOptions", "Dataset", "Evaluated", "Images", "decode_files"]
-__all__ += ["forget_dataset", "is_same_source", "load_dataset", "load_evaluated"]
+__all__ += ["find_own_classes", "forget_dataset", "is_same_source", "load_dataset"]
+__all__ += ["load_evaluated"]
 
 LOADERS = {
     "digits": digits.load,
@@ -76,35 +77,53 @@ def load_dataset(options: DataOptions) -> Dataset:
     )
 
 
-def load_evaluated(options: DataOptions, split: str, is_own: bool) -> Evaluated:
+def load_evaluated(
+    options: DataOptions, split: str, own_classes: tuple[int, ...] | None
+) -> Evaluated:
     """Load images to be evaluated.
 
     Args:
         split: `train`, `validation` or `test`, as training divides the dataset, or
             `all`: every image once, of `--classes` where they are given.
-        is_own: whether the run was trained on this dataset. Of another one no part
-            has to be there but the one that is evaluated, and one that is not divided
-            is a test set.
+        own_classes: the `--classes` of the run if it was trained on this dataset, which
+            is divided as then; None for another one, of which no part has to be there
+            but the one that is evaluated: not divided, it is a test set.
 
     Raises:
         UserError: as `load_dataset`, or there is no such part.
     """
-    if is_own and split != "all":
-        return get_part(load_dataset(options), split)
+    if own_classes is not None and split != "all":
+        as_trained = dataclasses.replace(options, classes=own_classes)
+        found = get_part(load_dataset(as_trained), split)
+        return _select(found, split, options) if not own_classes else found
     kind, rest = _read_options(options)
     found = EVALUATED[kind](rest, options, split)
     _check_labels(found.name, split, found.images.labels, len(found.class_names))
+    if found.is_whole and split == "test":
+        note = f"{found.name}: all of its images are its test set"
+        found = dataclasses.replace(found, notes=(*found.notes, note))
+    found = _select(found, split, options)
+    if not options.shuffle_pixels:
+        return found
+    images = choose.shuffle_pixels(found.images, options.split_seed)
+    return dataclasses.replace(found, images=images)
+
+
+def _select(found: Evaluated, split: str, options: DataOptions) -> Evaluated:
+    """Keep the images of `--classes`."""
     class_names, parts = choose.select_classes(
         found.class_names, {split: found.images}, options
     )
-    images, notes = parts[split], found.notes
-    if options.shuffle_pixels:
-        images = choose.shuffle_pixels(images, options.split_seed)
-    if found.is_whole and split == "test":
-        notes += (f"{found.name}: all of its images are its test set",)
-    return dataclasses.replace(
-        found, class_names=class_names, images=images, notes=notes
-    )
+    return dataclasses.replace(found, class_names=class_names, images=parts[split])
+
+
+def find_own_classes(
+    stored: Mapping[str, Any], options: DataOptions
+) -> tuple[int, ...] | None:
+    """Return the `own_classes` of `load_evaluated` for a run of the stored options."""
+    if not is_same_source(stored["dataset"], options.dataset):
+        return None
+    return tuple(stored.get("classes", ()))
 
 
 def is_same_source(one: str, other: str) -> bool:

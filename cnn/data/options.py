@@ -108,3 +108,11 @@ class DataOptions:
         """Whether decoded images of that size in bytes are kept in memory."""
         fits = self.resident == "auto" and num_bytes <= _MEMORY_BYTES
         return self.resident == "always" or fits
+
+
+def find_centre(length: int, size: int) -> int:
+    """Return where `size` of `length` pixels begin when the centre is cut out.
+
+    Half a pixel is rounded to the even side, as in torchvision's `CenterCrop`.
+    """
+    return round((length - size) / 2)

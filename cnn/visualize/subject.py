@@ -15,9 +15,10 @@ import numpy as np
 
 from cnn.checkpoints import workdir
 from cnn.config import Config
-from cnn.data import is_same_source, load_dataset, load_evaluated
+from cnn.data import find_own_classes, load_dataset, load_evaluated
 from cnn.data.files import decode_files
 from cnn.data.images import Dataset, Evaluated, Images, get_part
+from cnn.data.options import find_centre
 from cnn.errors import UserError, suggest
 from cnn.training.trained import check_image_shape, get_class_names, match_labels
 from cnn.visualize.compute import patches
@@ -228,10 +229,10 @@ class Subject:
         """Return the images of `--split`, with the names of their classes."""
         options, split = self.config.data, self.config.evaluate.split
         stored = workdir.read_config(self.directories[0])
-        is_own = is_same_source(stored["dataset"], options.dataset)
-        if is_own and split != "all":
+        own_classes = find_own_classes(stored, options)
+        if own_classes == options.classes and split != "all":
             return get_part(self.dataset, split)
-        return load_evaluated(options, split, is_own)
+        return load_evaluated(options, split, own_classes)
 
     @property
     def split(self) -> Images:
@@ -248,8 +249,8 @@ class Subject:
         """Read the centre of images of the split: uint8 [n, H, W, C]."""
         images = self.split.read(np.asarray(positions))
         height, width, _ = self.image_shape
-        top = (images.shape[1] - height) // 2
-        left = (images.shape[2] - width) // 2
+        top = find_centre(images.shape[1], height)
+        left = find_centre(images.shape[2], width)
         return images[:, top : top + height, left : left + width]
 
     def sample(self, count: int) -> np.ndarray:
@@ -317,7 +318,11 @@ class Subject:
         try:
             return match_labels(run.trained, self.evaluated, self.config.data.classes)
         except UserError as error:
-            raise UserError(f"{run.name}: {error}") from None
+            known = self.get_class_names(run)
+            raise UserError(
+                f"{run.name} knows {len(known)} classes ({known[0]}, …): its answers "
+                f"cannot be compared with the labels. {error}"
+            ) from None
 
     def check_classes(self, run: NamedRun) -> NamedRun:
         """Return the run unless its answers cannot be compared with the labels.

@@ -150,19 +150,17 @@ def _evaluate_runs(
 def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, Any]:
     """Return the options that the command line changes: a run's, or the preset's."""
     if mode in ("evaluate", "predict", "export"):
-        stored = _read_run(directory)
-        return forget_dataset(stored, given.get("dataset", stored["dataset"]))
+        return _read_run(directory, given)
     default = VisualizeOptions().pictures
     if mode == "visualize" and visualize.needs_run(given.get("pictures", default)):
         names = {field.name for field in dataclasses.fields(VisualizeOptions)}
-        stored = _read_run(directory)
-        stored = forget_dataset(stored, given.get("dataset", stored["dataset"]))
+        stored = _read_run(directory, given)
         return {name: x for name, x in stored.items() if name not in names}
     return config_module.load_preset(FLAGS.config)
 
 
-def _read_run(directory: Path) -> dict[str, Any]:
-    """Return a run's options but those that tell of the machines it ran on."""
+def _read_run(directory: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's options but those of its machines, or of data not its own."""
     names = ("mesh", "distributed")
     stored = workdir.read_config(directory)
     for name in stored:
@@ -171,7 +169,8 @@ def _read_run(directory: Path) -> dict[str, Any]:
                 f"{directory / workdir.CONFIG_FILE} has the option {name}, which this "
                 "version of the code does not; use the version that wrote the run"
             )
-    return {name: x for name, x in stored.items() if name not in names}
+    stored = {name: x for name, x in stored.items() if name not in names}
+    return forget_dataset(stored, given["dataset"]) if "dataset" in given else stored
 
 
 def _read_flags() -> dict[str, Any]:

@@ -95,6 +95,8 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     if mode not in MODES:
         raise UserError(f"--mode={mode} is unknown{suggest(mode, MODES)}")
     given = _read_flags()
+    if mode == "evaluate":
+        evaluate.check_given(given)
     directory = Path(FLAGS.workdir or workdir.name_workdir(*_name_parts(mode, given)))
     directories = [directory]
     if mode in ("visualize", "evaluate") and FLAGS.workdir:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,9 @@ from cnn.training.trained import (
     match_labels,
 )
 
-# What the run knows: how images are scaled, and which of its own data are which part.
-_OF_THE_RUN = ("scaling", "mean", "std", "num_classes", "split_seed")
-_OF_THE_RUN += ("train_examples", "validation_fraction")
+# What the run knows: how it computes, and which of its own data are which part.
+_OF_THE_RUN = ("scaling", "mean", "std", "precision", "loss", "num_classes")
+_OF_THE_RUN += ("split_seed", "train_examples", "validation_fraction")
 # Options of the data that some values of --split alone depend on.
 _READ_BY = {
     "num_classes": (),
@@ -75,9 +75,8 @@ def evaluate(config: Config, directory: Path, terminal: Terminal) -> dict[str, A
         on.
 
     Raises:
-        UserError: the run, the checkpoint or the split is absent, an option is not
-            read, the data has classes that the run does not know, or frozen weights
-            are not what they were.
+        UserError: the run, the checkpoint or the split is absent, the data has classes
+            that the run does not know, or frozen weights are not what they were.
     """
     files, result = _evaluate(config, directory, terminal)
     terminal.say(_format_result(result))
@@ -229,35 +228,26 @@ def _describe(config: Config, trained: Trained, data: Evaluated) -> dict[str, An
     }
 
 
-def _list_changes(config: Config, stored: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of the data that are not the run's own, by flag name.
+def check_given(given: Mapping[str, Any]) -> None:
+    """Refuse options on the command line that evaluation does not read.
 
     Args:
-        stored: the run's options.
+        given: values by flag name.
 
     Raises:
-        UserError: one of them is not read, or not for this split.
+        UserError: naming the first.
     """
-    base = forget_dataset(stored, config.data.dataset)
-    if is_same_source(stored["dataset"], config.data.dataset):
-        base["dataset"] = config.data.dataset  # however its path is written
-    plain, changes = json.loads(json.dumps(dataclasses.asdict(config.data))), {}
-    for field in dataclasses.fields(config.data):
-        name, split = field.name, config.evaluate.split
-        before = base.get(name, json.loads(json.dumps(field.default)))
-        if not field.metadata["changes_run"] or plain[name] == before:
-            continue
-        given = f"--{name}={format_value(plain[name])}"
-        if name in _OF_THE_RUN or (name == "classes" and before):
+    split = given.get("split", "test")
+    for name, value in given.items():
+        flag = f"--{name}={format_value(value)}"
+        if name in _OF_THE_RUN:
             raise UserError(
-                f"{given} is not read: a run is evaluated with its own {name}, "
-                f"{format_value(before) or 'computed'}; leave it out"
+                f"{flag} is not read: a run is evaluated with its own {name}; leave it "
+                "out"
             )
         if split not in _READ_BY.get(name, (split,)):
             known = " or ".join(f"--split={part}" for part in _READ_BY[name])
-            raise UserError(f"{given} is not read by --split={split}; give {known}")
-        changes[name] = plain[name]
-    return changes
+            raise UserError(f"{flag} is not read by --split={split}; give {known}")
 
 
 def _format_examples(
@@ -295,17 +285,14 @@ def _format_result(result: dict[str, Any]) -> str:
     )
 
 
-def _name_file(config: Config, stored: dict[str, Any]) -> str:
+def _name_file(config: Config, stored: Mapping[str, Any]) -> str:
     """Name the file after what differs from the test set of the run's own data.
 
     Characters that a file system or a shell takes amiss become `_`, and a hash tells
     such names apart; a name that is too long is replaced by its hash.
 
     Args:
-        stored: as of `_list_changes`.
-
-    Raises:
-        UserError: as `_list_changes`.
+        stored: the run's options.
     """
     parts = ["evaluation"]
     if config.evaluate.split != "test":
@@ -314,8 +301,15 @@ def _name_file(config: Config, stored: dict[str, Any]) -> str:
         parts.append(f"checkpoint={config.checkpoint.checkpoint}")
     if config.augment.tta != stored.get("tta", "none"):
         parts.append(f"tta={config.augment.tta}")
-    changes = _list_changes(config, stored).items()
-    parts += [f"{name}={format_value(value)}" for name, value in changes]
+    base = forget_dataset(stored, config.data.dataset)
+    if is_same_source(stored["dataset"], config.data.dataset):
+        base["dataset"] = config.data.dataset  # however its path is written
+    plain = json.loads(json.dumps(dataclasses.asdict(config.data)))
+    for field in dataclasses.fields(config.data):
+        name, value = field.name, plain[field.name]
+        is_read = field.metadata["changes_run"] and name not in _OF_THE_RUN
+        if is_read and base.get(name, json.loads(json.dumps(field.default))) != value:
+            parts.append(f"{name}={format_value(value)}")
     name = ",".join(parts)
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
     safe = re.sub(r"[^\w.,=+-]", "_", name, flags=re.ASCII)

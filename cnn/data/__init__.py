@@ -93,9 +93,11 @@ def load_evaluated(
         UserError: as `load_dataset`, or there is no such part.
     """
     if own_classes is not None and split != "all":
-        as_trained = dataclasses.replace(options, classes=own_classes)
-        found = get_part(load_dataset(as_trained), split)
-        return _select(found, split, options) if not own_classes else found
+        # Fewer classes would be divided otherwise.
+        classes = options.classes if own_classes else ()
+        dataset = load_dataset(dataclasses.replace(options, classes=classes))
+        found = get_part(dataset, split)
+        return found if classes else _select(found, split, options)
     kind, rest = _read_options(options)
     found = EVALUATED[kind](rest, options, split)
     _check_labels(found.name, split, found.images.labels, len(found.class_names))

@@ -36,6 +36,7 @@ from cnn import condition, describe, evaluate, predict, train
 from cnn import config as config_module
 from cnn.checkpoints import workdir
 from cnn.config import Config
+from cnn.data import forget_dataset
 from cnn.errors import UserError, suggest
 from cnn.models import MODELS
 from cnn.option import expand_path, format_value, parse
@@ -144,12 +145,11 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     text = expand_path("workdir", FLAGS.workdir or "")
     directory = Path(text or workdir.name_workdir(*_name_parts(mode, given)))
     directories = [directory]
-    if mode == "visualize" and text:
+    if mode in ("visualize", "evaluate") and text:
         directories = workdir.split_directories(text)
-    base = _read_base(mode, directories[0], config_module.make_config(given))
-    config = config_module.make_config(base, given)
-    if mode != "sweep":  # there each trial has a say
-        config.check_read(given, mode)
+    if mode == "evaluate" and len(directories) > 1:
+        return _evaluate_runs(directories, given, terminal)
+    config = _compose(mode, directories[0], given)
     xla.configure(config.device)
     if not config.processes.distributed:  # else once they have met
         devices.open_backend()
@@ -157,7 +157,7 @@ def run_mode(mode: str, terminal: Terminal) -> int:
         with processes.join(config.processes):
             train.train(config, directory, terminal)
     elif mode == "evaluate":
-        evaluate.evaluate(config, directory, terminal)
+        evaluate.evaluate(config, directories[0], terminal)
     elif mode == "sweep":
         return sweep.sweep(config, directory, terminal, given) or 0
     elif mode == "predict":
@@ -174,19 +174,42 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     return 0
 
 
-def _read_base(mode: str, directory: Path, asked: Config) -> dict[str, Any]:
-    """Return the options that the command line changes: a run's, or the preset's.
+def _evaluate_runs(
+    directories: list[Path], given: dict[str, Any], terminal: Terminal
+) -> int:
+    """Evaluate several runs, each with its own options; return how many failed."""
 
-    Args:
-        asked: the command line's over the defaults.
-    """
+    def compose(directory: Path) -> Config:
+        config = _compose("evaluate", directory, given)
+        if not configured:  # XLA reads its settings once
+            xla.configure(config.device)
+            devices.open_backend()
+            configured.append(directory)
+        return config
+
+    configured: list[Path] = []
+    return evaluate.evaluate_runs(directories, compose, terminal)
+
+
+def _compose(mode: str, directory: Path, given: dict[str, Any]) -> Config:
+    """Compose the options of a call; refuse those given that it does not read."""
+    base = _read_base(mode, directory, given)
+    config = config_module.make_config(base, given)
+    if mode != "sweep":  # there each trial has a say
+        config.check_read(given, mode)
+    return config
+
+
+def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that the command line changes: a run's, or the preset's."""
+    asked = config_module.make_config(given)
     if mode in ("evaluate", "predict", "export"):
         _refuse_preset(f"--mode={mode} takes the options of the run")
-        return _read_run(directory)
+        return _read_run(directory, given)
     if mode == "visualize" and visualize.needs_run(asked.visualize.pictures):
         _refuse_preset("these --pictures take the options of the run")
         own = {field.name for field in dataclasses.fields(VisualizeOptions)}
-        stored = _read_run(directory)
+        stored = _read_run(directory, given)
         return {name: x for name, x in stored.items() if name not in own}
     if mode in ("train", "describe") and asked.sweep.from_trial:
         _refuse_preset("--from_trial takes the options of the trial")
@@ -200,8 +223,8 @@ def _refuse_preset(why: str) -> None:
         raise UserError(f"--config={FLAGS.config} would have no effect: {why}")
 
 
-def _read_run(directory: Path) -> dict[str, Any]:
-    """Return a run's options but those that tell of the machines it ran on."""
+def _read_run(directory: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's options but those of its machines, or of data not its own."""
     names = ("mesh", "distributed")
     stored = workdir.read_config(directory)
     for name in stored:
@@ -210,7 +233,8 @@ def _read_run(directory: Path) -> dict[str, Any]:
                 f"{directory / workdir.CONFIG_FILE} has the option {name}, which this "
                 "version of the code does not; use the version that wrote the run"
             )
-    return {name: x for name, x in stored.items() if name not in names}
+    stored = {name: x for name, x in stored.items() if name not in names}
+    return forget_dataset(stored, given["dataset"]) if "dataset" in given else stored
 
 
 def _read_flags() -> dict[str, Any]:

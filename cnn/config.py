@@ -54,9 +54,15 @@ class EvaluateOptions:
     split: str = free_option(
         "test",
         "what evaluate and visualize look at",
-        choices=("train", "validation", "test"),
+        choices=("train", "validation", "test", "all"),
         only_for="mode!=visualize or pictures=all|mistakes|features|patches|"
         "maximisation|saliency|invariance",
+    )
+    per_image: bool = free_option(
+        False,
+        "evaluate: write a CSV file beside the evaluation's: path or id, label, "
+        "prediction, loss and probabilities of every image",
+        modes="evaluate",
     )
 
 

@@ -147,3 +147,23 @@ def test_directory_without_a_run_is_named(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UserError, match="damaged"):
         workdir.read_config(tmp_path)
+
+
+def test_patterns_are_of_directories_that_hold_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b[1]", "c,x=1", "exp [v2]/d", "none"):
+        (tmp_path / name).mkdir(parents=True)
+        if name != "none":
+            (tmp_path / name / "config.json").write_text("{}")
+
+    def split(text):
+        return [str(path) for path in workdir.split_directories(text)]
+
+    assert split("*") == ["a", "b[1]", "c,x=1"]
+    assert split("b[1]") == ["b[1]"]
+    assert split("exp [v2]/*,a") == ["exp [v2]/d", "a"]
+    assert split("c,x=*,[ab]") == ["c,x=1", "a"]
+    assert split("a,*") == ["a", "b[1]", "c,x=1"]
+    assert "exp [v2]/d" in split("**")
+    with pytest.raises(UserError, match=r"--workdir=n\* matches no directory"):
+        split("a,n*")

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -44,19 +45,43 @@ def name_workdir(preset: str, overrides: Mapping[str, Any]) -> Path:
 
 
 def split_directories(text: str) -> list[Path]:
-    """Read `A,B,C` as directories, whose own names may hold commas.
+    """Read `A,B,C` as directories of runs, whose own names may hold commas.
 
-    A comma separates two where joining them names no directory.
+    A comma separates two where joining them names no directory. What names none may be
+    a pattern, as `runs/*`, of directories that hold a run; `**` descends.
+
+    Raises:
+        UserError: no run matches a pattern.
     """
     parts, directories = text.split(","), []
     while parts:
-        count = next(
-            (n for n in range(len(parts), 1, -1) if Path(",".join(parts[:n])).is_dir()),
-            1,
-        )
-        directories.append(Path(",".join(parts[:count])))
-        parts = parts[count:]
-    return directories
+        joined = [",".join(parts[:n]) for n in range(len(parts), 0, -1)]
+        found = {name: _match_runs(name) for name in joined}
+        name = next((name for name in joined if found[name]), parts[0])
+        if not found[name] and glob.has_magic(name):
+            raise UserError(f"--workdir={name} matches no directory that holds a run")
+        directories += found[name] or [Path(name)]
+        parts = parts[len(parts) - joined.index(name) :]
+    return list(dict.fromkeys(directories))
+
+
+def _match_runs(text: str) -> list[Path]:
+    """Return the directory of that name, or the runs whose paths match a pattern."""
+    if os.path.isdir(text):
+        return [Path(text)]
+    found = [""]
+    for part in Path(text).parts:
+        # A name that is there is no pattern, as `[1]` in `runs/a[1]/*`.
+        found = [
+            os.path.join(base, name)
+            for base in found
+            for name in (
+                [part]
+                if os.path.lexists(os.path.join(base, part))
+                else sorted(glob.glob(part, root_dir=base or None, recursive=True))
+            )
+        ]
+    return [Path(path) for path in found if os.path.isfile(f"{path}/{CONFIG_FILE}")]
 
 
 @contextlib.contextmanager

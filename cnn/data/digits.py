@@ -54,6 +54,17 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
     )
 
 
+def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evaluated:
+    """Load the digits of a split to be evaluated, or all of them, as `load` does."""
+    dataset = load(rest, options)
+    if split != "all":
+        return images.get_part(dataset, split)
+    everything = images.concatenate([dataset.train, dataset.test])
+    return images.Evaluated(
+        dataset.name, dataset.class_names, everything, is_whole=True
+    )
+
+
 def _read_table() -> np.ndarray:
     """Return the table [1797, 65] of 64 pixels and a label.
 

@@ -57,6 +57,32 @@ def load_files(listing: Listing, options: DataOptions) -> images.Dataset:
         UserError: a file cannot be read, files differ in size without
             `--image_size`, or a class has no file left.
     """
+    listing, examples, excluded = read_files(listing, options)
+    is_trained = slice(None) if listing.parts is None else listing.parts == "train"
+    counts = np.bincount(listing.labels[is_trained], minlength=len(listing.class_names))
+    if not counts.all():
+        raise UserError(
+            f"{listing.name}: class {listing.class_names[int(counts.argmin())]} has "
+            "no training image that can be read"
+        )
+    dataset = _split(listing, examples, options)
+    return dataclasses.replace(dataset, excluded=excluded)
+
+
+def read_files(
+    listing: Listing, options: DataOptions
+) -> tuple[Listing, images.Images, tuple[tuple[str, str], ...]]:
+    """Check the files of a listing; those that stay in memory are decoded.
+
+    Returns:
+        The listing of the good files with a note of the others, their images, and the
+        others' names, each with its part ("" without parts).
+
+    Raises:
+        UserError: a file cannot be read, or files differ in size without
+            `--image_size`.
+    """
+    whole = listing
     found, problems = read_headers(listing.paths, options)
     shape = find_shape(listing.name, listing.paths, found, options)
     good = np.array([header is not None for header in found])
@@ -77,14 +103,16 @@ def load_files(listing: Listing, options: DataOptions) -> images.Dataset:
     if problems:
         shown = "; ".join(sorted(problems)[:3]) + ("; …" if len(problems) > 3 else "")
         notes += (f"left out {len(problems)} images that cannot be read: {shown}",)
-    is_trained = slice(None) if listing.parts is None else listing.parts == "train"
-    counts = np.bincount(listing.labels[is_trained], minlength=len(listing.class_names))
-    if not counts.all():
-        raise UserError(
-            f"{listing.name}: class {listing.class_names[int(counts.argmin())]} has "
-            "no training image that can be read"
-        )
-    return _split(dataclasses.replace(listing, notes=notes), examples, options)
+    kept, parts = set(listing.names), whole.parts
+    places = [""] * len(whole.names) if parts is None else parts.tolist()
+    if "test" not in places:
+        places = ["test" if part == "validation" else part for part in places]
+    excluded = tuple(
+        (name, part)
+        for name, part in zip(whole.names, places, strict=True)
+        if name not in kept
+    )
+    return dataclasses.replace(listing, notes=notes), examples, excluded
 
 
 def decode_files(

@@ -22,7 +22,7 @@ Record = Mapping[str, Any]
 def make_record(dataset: Dataset) -> dict[str, Any]:
     """Make the record of a loaded dataset."""
     found = {name: getattr(dataset, name) for name in PARTS}
-    parts = {name: _describe(part) for name, part in found.items() if part is not None}
+    parts = {name: describe(part) for name, part in found.items() if part is not None}
     class_names = list(dataset.class_names)
     prints = {name: part["fingerprint"] for name, part in parts.items()}
     return {
@@ -30,6 +30,33 @@ def make_record(dataset: Dataset) -> dict[str, Any]:
         "dataset": dataset.name,
         "class_names": class_names,
         "parts": parts,
+    }
+
+
+def describe(images: Images) -> dict[str, Any]:
+    """Return what a record says of a part."""
+    lists = {
+        "names": list(images.names),
+        "stamps": list(images.stamps),
+        "labels": images.labels.tolist(),
+    }
+    return {"count": len(images), "fingerprint": _hash(lists), **lists}
+
+
+def make_part_record(
+    class_names: Sequence[str], name: str, images: Images
+) -> dict[str, Any]:
+    """Make the record of a part alone, or of `all` parts together, without `dataset`.
+
+    Args:
+        class_names: of the labels.
+        name: of the part.
+    """
+    part = describe(images)
+    return {
+        "fingerprint": _hash([list(class_names), part["fingerprint"]]),
+        "class_names": list(class_names),
+        "parts": {name: part},
     }
 
 
@@ -44,17 +71,28 @@ def summarise(record: Record) -> dict[str, Any]:
 
 def select(record: Record, name: str) -> dict[str, Any]:
     """Return what a record, or its summary, says of one part alone."""
-    part = record["parts"].get(name)
+    part, class_names = record["parts"].get(name), record["class_names"]
     return {
-        "fingerprint": part["fingerprint"] if part else "",
-        "class_names": record["class_names"],
+        "fingerprint": _hash([class_names, part["fingerprint"]]) if part else "",
+        "class_names": class_names,
         "parts": {name: part} if part else {},
     }
 
 
-def fingerprint(images: Images) -> str:
-    """Return the fingerprint of a set of images, labels as numbers."""
-    return _describe(images)["fingerprint"]
+def join(record: Record) -> dict[str, Any]:
+    """Return a record, with its lists, with its parts joined to one, `all`, by name."""
+    examples = sorted(
+        example
+        for part in record["parts"].values()
+        for example in zip(part["names"], part["stamps"], part["labels"], strict=True)
+    )
+    names, stamps, labels = map(list, zip(*examples, strict=True))
+    lists = {"names": names, "stamps": stamps, "labels": labels}
+    return {
+        "fingerprint": _hash([record["class_names"], lists]),
+        "class_names": record["class_names"],
+        "parts": {"all": {"count": len(names), "fingerprint": _hash(lists), **lists}},
+    }
 
 
 def list_changes(old: Record, new: Record) -> list[str]:
@@ -80,19 +118,20 @@ def list_changes(old: Record, new: Record) -> list[str]:
     return lines or ["the order of the examples has changed"]
 
 
-def find_trained(images: Images, records: Iterable[Record]) -> list[str]:
+def find_trained(part: Mapping[str, Any], records: Iterable[Record]) -> list[str]:
     """Find images that runs of these records were trained on, whatever their names.
 
     Args:
-        records: with their lists.
+        part: of a record, with its lists.
+        records: likewise.
 
     Returns:
-        The names of those among `images`.
+        The names of those in `part`.
     """
     known = {
         stamp for record in records for stamp in record["parts"]["train"]["stamps"]
     }
-    pairs = zip(images.names, images.stamps, strict=True)
+    pairs = zip(part["names"], part["stamps"], strict=True)
     return [name for name, stamp in pairs if stamp in known]
 
 
@@ -106,15 +145,6 @@ class _Example(NamedTuple):
     part: str
     stamp: str
     label: str
-
-
-def _describe(images: Images) -> dict[str, Any]:
-    lists = {
-        "names": list(images.names),
-        "stamps": list(images.stamps),
-        "labels": images.labels.tolist(),
-    }
-    return {"count": len(images), "fingerprint": _hash(lists), **lists}
 
 
 def _hash(value: Any) -> str:

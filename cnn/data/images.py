@@ -6,7 +6,7 @@ with any positions, from any thread.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -81,6 +81,8 @@ class Dataset:
         notes: lines to print about the loading.
         is_named: whether examples have names of their own, as files do: splits depend
             on these, and not on their number or order.
+        excluded: files that cannot be read and were left out, each with its part, ""
+            where it has none.
     """
 
     name: str
@@ -90,6 +92,28 @@ class Dataset:
     test: Images
     notes: tuple[str, ...] = ()
     is_named: bool = False
+    excluded: tuple[tuple[str, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """A part of a dataset, or all of it, to be evaluated.
+
+    Attributes:
+        name: the value of `--dataset`.
+        class_names: of the data, one for each label.
+        images: those of `--split`.
+        notes: lines to print about the loading.
+        excluded: names of files that cannot be read and were left out.
+        is_whole: whether these are all images of the dataset.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    images: Images
+    notes: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    is_whole: bool = False
 
 
 def from_array(
@@ -143,12 +167,73 @@ def number_examples(part: str, count: int, first: int = 0) -> np.ndarray:
     return np.array([f"{part}/{number}" for number in numbers], dtype=object)
 
 
+def concatenate(parts: Sequence[Images]) -> Images:
+    """Join sets of one shape, in their order."""
+    ends = np.cumsum([len(part) for part in parts])
+    starts = ends - [len(part) for part in parts]
+
+    def read(positions: np.ndarray) -> np.ndarray:
+        positions = np.asarray(positions)
+        found = np.empty((len(positions), *parts[0].shape), np.uint8)
+        owners = np.searchsorted(ends, positions, "right")
+        for owner in np.unique(owners):
+            chosen = owners == owner
+            found[chosen] = parts[owner].read(positions[chosen] - starts[owner])
+        return found
+
+    named = all(part.names is not None for part in parts)
+    stamped = all(part.stamps is not None for part in parts)
+    return Images(
+        labels=np.concatenate([part.labels for part in parts]),
+        shape=parts[0].shape,
+        read=read,
+        decoded=all(part.decoded for part in parts),
+        names=np.concatenate([part.names for part in parts]) if named else None,
+        stamps=np.concatenate([part.stamps for part in parts]) if stamped else None,
+    )
+
+
+def choose_parts(name: str, parts: Collection[str], split: str) -> list[str]:
+    """Choose which parts of a dataset `--split` evaluates.
+
+    Args:
+        name: of the dataset.
+        parts: of `train`, `validation` and `test` those that it has; "" of a dataset
+            that is not divided, all of which is a test set.
+
+    Raises:
+        UserError: it has no such part.
+    """
+    if split == "all":
+        return list(parts)
+    here = {part or "test": part for part in parts}
+    if "validation" in here:  # without a test part, this is the test set
+        here.setdefault("test", "validation")
+    if split not in here:
+        raise UserError(
+            f"--split={split}: {name} has only {', '.join(here)}; give one of these, "
+            "or --split=all"
+        )
+    return [here[split]]
+
+
+def get_part(dataset: Dataset, split: str) -> Evaluated:
+    """Return a part of a dataset to be evaluated, as `get_split` does."""
+    return Evaluated(
+        name=dataset.name,
+        class_names=dataset.class_names,
+        images=get_split(dataset, split),
+        notes=dataset.notes,
+        excluded=tuple(n for n, part in dataset.excluded if part in ("", split)),
+    )
+
+
 def get_split(dataset: Dataset, split: str) -> Images:
     """Return the images of a split, refusing one that the dataset does not have."""
     images = getattr(dataset, split)
     if images is None:
         raise UserError(
-            f"--split={split}: {dataset.name} has no such set; carve one out of train "
-            "with --validation_fraction=0.1"
+            f"--split={split}: {dataset.name} has no such set, and the run was trained "
+            "without one; give --split=train, test or all"
         )
     return images

@@ -6,6 +6,9 @@ from typing import ClassVar
 from cnn.option import free_option, option
 
 _MEMORY_BYTES = 4 * 2**30
+# What is evaluated or drawn is divided as the run divided it.
+_TRAINING = "train sweep describe convert"
+_OF_TFDS = "dataset=tfds:* and mode!=evaluate|visualize"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +31,25 @@ class DataOptions:
         is_path=True,
     )
     train_split: str = option(
-        "train", "tfds: split to train on, as train[:90%]", only_for="dataset=tfds:*"
+        "train",
+        "tfds: split to train on, as train[:90%]",
+        only_for=f"{_OF_TFDS} or dataset=tfds:* and split!=test",
     )
     validation_split: str = option(
         "",
         "tfds: split to validate on, as train[90%:]; empty: none",
-        only_for="dataset=tfds:*",
+        only_for=f"{_OF_TFDS} or dataset=tfds:* and split=validation|all",
     )
     test_split: str = option(
-        "test", "tfds: split to test on", only_for="dataset=tfds:*"
+        "test",
+        "tfds: split to test on",
+        only_for=f"{_OF_TFDS} or dataset=tfds:* and split=test|all",
     )
     num_classes: int = option(
-        0, "number of classes; 0: as many as the dataset has", within="[0, inf)"
+        0,
+        "number of classes; 0: as many as the dataset has",
+        within="[0, inf)",
+        modes=_TRAINING,
     )
     classes: tuple[int, ...] = option(
         (),
@@ -81,6 +91,7 @@ class DataOptions:
         0.0,
         "share of the training set, class by class, set aside for validation",
         within="[0, 1)",
+        modes=_TRAINING,
     )
     split_seed: int = option(
         0,
@@ -88,11 +99,13 @@ class DataOptions:
         within="[0, 4294967295]",
         only_for="validation_fraction or train_examples or shuffle_pixels or "
         "dataset=folder:*|csv:*",
+        modes=_TRAINING,
     )
     train_examples: int = option(
         0,
         "training examples to use, equally many of each class; 0: all",
         within="[0, inf)",
+        modes=_TRAINING,
     )
     shuffle_pixels: bool = option(
         False, "permute the pixels of all images by one fixed permutation"
@@ -147,3 +160,11 @@ class DataOptions:
         """Whether decoded images of that size in bytes are kept in memory."""
         fits = self.resident == "auto" and num_bytes <= _MEMORY_BYTES
         return self.resident == "always" or fits
+
+
+def find_centre(length: int, size: int) -> int:
+    """Return where `size` of `length` pixels begin when the centre is cut out.
+
+    Half a pixel is rounded to the even side, as in torchvision's `CenterCrop`.
+    """
+    return round((length - size) / 2)

@@ -43,6 +43,51 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
         UserError: it is not prepared in `--data_dir` (with the command), a split
             does not exist, or it does not classify images.
     """
+    class_names, read_split = _open(rest, options)
+    validation = options.validation_split
+    return images.Dataset(
+        name=f"tfds:{rest}",
+        class_names=class_names,
+        train=read_split("train_split", options.train_split),
+        validation=read_split("validation_split", validation) if validation else None,
+        test=read_split("test_split", options.test_split),
+    )
+
+
+def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evaluated:
+    """Load a split of a prepared dataset to be evaluated; no other one is read.
+
+    Args:
+        split: of `choose_parts`; `all` takes the whole of every split that the
+            options name, so that slices that overlap count once.
+
+    Raises:
+        UserError: as `load`, or the options name no such split.
+    """
+    class_names, read_split = _open(rest, options)
+    named = {
+        part: getattr(options, f"{part}_split")
+        for part in ("train", "validation", "test")
+        if getattr(options, f"{part}_split")
+    }
+    chosen, is_whole = images.choose_parts(f"tfds:{rest}", named, split), split == "all"
+    if is_whole:
+        pieces = [piece for part in chosen for piece in named[part].split("+")]
+        splits = dict.fromkeys(piece.partition("[")[0].strip() for piece in pieces)
+    else:
+        splits = [named[chosen[0]]]
+    return images.Evaluated(
+        name=f"tfds:{rest}",
+        class_names=class_names,
+        images=read_split(f"{chosen[0]}_split", "+".join(splits)),
+        is_whole=is_whole,
+    )
+
+
+def _open(
+    rest: str, options: DataOptions
+) -> tuple[tuple[str, ...], Callable[[str, str], images.Images]]:
+    """Return the names of the classes and the function that reads a flag's split."""
     directory = find_directory(rest, options.data_dir)
     import tensorflow_datasets as tfds
 
@@ -66,14 +111,7 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
             stamps=stamps,
         )
 
-    validation = options.validation_split
-    return images.Dataset(
-        name=f"tfds:{rest}",
-        class_names=tuple(builder.info.features[label_key].names),
-        train=read_split("train_split", options.train_split),
-        validation=read_split("validation_split", validation) if validation else None,
-        test=read_split("test_split", options.test_split),
-    )
+    return tuple(builder.info.features[label_key].names), read_split
 
 
 def _find_features(builder: Any, rest: str) -> tuple[str, str]:

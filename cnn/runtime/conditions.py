@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from cnn.runtime import devices
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 # Of the compiler and the libraries below it; jax's own are pinned by settings.py.
 _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 _CPU_INFO = Path("/proc/cpuinfo")

@@ -13,7 +13,7 @@ from typing import Any
 
 from cnn.checkpoints import workdir
 from cnn.data import identity
-from cnn.data.images import Dataset, Images
+from cnn.data.images import Dataset
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
 from cnn.runtime.terminal import Terminal
@@ -120,9 +120,7 @@ def read_records(directory: Path) -> list[dict[str, Any]]:
 def describe_evaluated(
     directory: Path,
     stored: Mapping[str, Any],
-    dataset: Dataset,
-    split: str,
-    images: Images,
+    record: Mapping[str, Any],
     terminal: Terminal,
 ) -> dict[str, Any]:
     """Compare evaluated images with the data that the run has seen, and print it.
@@ -130,45 +128,55 @@ def describe_evaluated(
     Args:
         directory: of the run.
         stored: what its checkpoint says of its data; empty when it does not.
-        split: the name of what is evaluated.
+        record: of what is evaluated, as of `identity.make_part_record`.
 
     Returns:
-        Of evaluation.json: `dataset_fingerprint` of all that was loaded,
-        `images_fingerprint` of what is evaluated, `dataset_changed` (None: unknown),
-        whether the run saw other images under that name, and `trained_images` (None:
-        unknown), how many of them it was trained on.
+        Of evaluation.json: `dataset_fingerprint` of what is evaluated,
+        `dataset_changed` (None: unknown), whether the run saw other images under that
+        name, and `trained_images` (None: unknown), how many of them it was trained on.
     """
-    record = identity.make_record(dataset)
-    about = {
-        "dataset_fingerprint": record["fingerprint"],
-        "images_fingerprint": identity.fingerprint(images),
-        "dataset_changed": None,
-        "trained_images": None,
-    }
+    ((split, part),) = record["parts"].items()
+    changed = count = None
     if not stored:
         terminal.say(
             "unknown   the run does not say which images it saw: it may have been "
             "trained on some of these"
         )
-        return about
-    known, is_whole = _find_seen(directory, stored)
-    old = next((x for x in known if x["fingerprint"] == stored["fingerprint"]), stored)
-    pair = old, record
+    else:
+        known, is_whole = _find_seen(directory, stored)
+        lines = _compare_evaluated(stored, known, record, split)
+        changed = None if lines is None else bool(lines)
+        if lines:
+            shown = "; ".join(lines)
+            terminal.say(f"other     images than the run's {split} set: {shown}")
+        if is_whole:
+            trained = identity.find_trained(part, known)
+            count = len(trained)
+            if trained and split != "train":
+                terminal.say(
+                    f"warning   the run was trained on {count} of these "
+                    f"{part['count']} images: {identity.show(trained)}"
+                )
+    return {
+        "dataset_fingerprint": record["fingerprint"],
+        "dataset_changed": changed,
+        "trained_images": count,
+    }
+
+
+def _compare_evaluated(
+    stored: Mapping[str, Any],
+    known: Sequence[Mapping[str, Any]],
+    record: Mapping[str, Any],
+    split: str,
+) -> list[str] | None:
+    """Say what differs from the part of that name which the run saw; None: unknown."""
+    old = next((x for x in known if x["fingerprint"] == stored["fingerprint"]), None)
     if split in identity.PARTS:
-        pair = [identity.select(x, split) for x in pair]
-    lines = identity.list_changes(*pair)
-    about["dataset_changed"] = bool(lines)
-    if lines:
-        terminal.say(f"other     images than the run's {split} set: {'; '.join(lines)}")
-    if is_whole:
-        trained = identity.find_trained(images, known)
-        about["trained_images"] = len(trained)
-        if trained and split != "train":
-            terminal.say(
-                f"warning   the run was trained on {len(trained)} of these "
-                f"{len(images)} images: {identity.show(trained)}"
-            )
-    return about
+        return identity.list_changes(identity.select(old or stored, split), record)
+    if old is None:
+        return None
+    return identity.list_changes(identity.join(old), identity.join(record))
 
 
 def warn_of_trained(
@@ -185,8 +193,9 @@ def warn_of_trained(
     known, _ = _find_seen(directory, stored)
     for split in ("validation", "test"):
         images = getattr(dataset, split)
-        trained = identity.find_trained(images, known) if images is not None else []
-        if trained:
+        if images is None:
+            continue
+        if trained := identity.find_trained(identity.describe(images), known):
             terminal.say(
                 f"warning   {directory} was trained on {len(trained)} of the "
                 f"{len(images)} {split} images: {identity.show(trained)}"

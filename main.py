@@ -23,9 +23,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from cnn.runtime import interrupt, settings
+from cnn.runtime import interrupt, settings, streams
 
 if __name__ == "__main__":
+    streams.keep_open()
     interrupt.leave_on_signals()  # first: the imports below take seconds
     settings.pin()
     settings.import_jax()

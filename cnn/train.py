@@ -29,7 +29,12 @@ from cnn.training.progress import Progress
 from cnn.training.setup import Setup
 from cnn.training.state import is_finite, to_items
 from cnn.transfer import features, plan
-from cnn.transfer.source import check_same_source, open_start
+from cnn.transfer.source import (
+    check_same_source,
+    choose_scaling,
+    open_start,
+    warn_of_trained,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +71,14 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         if ended and not respelled:
             return _repeat_result(config, directory, terminal, ended)
         newest, stored = _find_newest(directory, terminal)
+        keep, checkpoints = (
+            config.checkpoint.keep_checkpoints,
+            directory / "checkpoints",
+        )
+        writer = None if ended else CheckpointWriter(checkpoints, keep)
         setup = make_setup(config, stored, terminal, stop, directory=directory)
-        check_same_source(config, respelled.get("init_from", ""), stored, directory)
+        before = respelled.get("init_from", "")
+        check_same_source(config, before, stored, directory, terminal)
         if ended:
             same_data.check_result_of(ended, setup.seen, directory)
             return _repeat_result(config, directory, terminal, ended)
@@ -76,9 +87,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         progress = _resume_or_begin(setup, newest, stored, terminal, profiler)
         progress.started = started - progress.counters.seconds
         report.announce(setup, terminal)
-        log = _open_log(setup, directory, progress) if is_first else NoLog()
-        keep = config.checkpoint.keep_checkpoints
-        writer = CheckpointWriter(directory / "checkpoints", keep)
+        log = _open_log(setup, directory, progress, terminal) if is_first else NoLog()
         outputs = Outputs(terminal, log, writer, profiler)
         with _closing(setup, progress, outputs, stop):
             _loop(setup, progress, outputs, stop)
@@ -239,6 +248,7 @@ def make_setup(
     devices.check_batch_size(config.step.batch_size, mesh, pieces)
     if like is not None and like.config.data != config.data:
         like = None
+    source = open_start(config, stored, terminal)
     dataset = (
         like.dataset if like else training_setup.load_images(config, terminal, preview)
     )
@@ -247,7 +257,8 @@ def make_setup(
         if like
         else same_data.compare(config.data, dataset, stored, directory, terminal)
     )
-    source, pixels = open_start(config, stored, dataset, terminal)
+    warn_of_trained(config, source, dataset, terminal)
+    pixels = choose_scaling(config, source, stored, dataset, terminal)
     structure = training_setup.make_structure(config, dataset, pixels)
     course.check_steps(config, structure.steps_per_epoch)
     size, image_shape = config.data.image_size, dataset.train.shape
@@ -342,9 +353,15 @@ def _resume_or_begin(
     return progress
 
 
-def _open_log(setup: Setup, directory: Path, progress: Progress) -> MetricsLog:
+def _open_log(
+    setup: Setup, directory: Path, progress: Progress, terminal: Terminal
+) -> MetricsLog:
     config = setup.config
     same_data.write(directory, setup.seen)
     workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
-    length = progress.counters.metrics_bytes
-    return MetricsLog(directory, length, config.progress.tensorboard)
+    length, step = progress.counters.metrics_bytes, progress.step
+    log = MetricsLog(directory, length, step, config.progress.tensorboard)
+    epochs = progress.counters.evaluated_step // setup.structure.steps_per_epoch
+    if lost := log.describe_loss(epochs):
+        terminal.say(f"warning   {lost}")
+    return log

@@ -66,6 +66,7 @@ def make_plan(
         _check_merge(config, found, phases[0], len(dataset.class_names), image_shape)
         taken = merge.nest(found.taken)
         about = {"source": source.name, "source_sha256": source.sha256}
+        about |= {"source_checkpoint": config.checkpoint.checkpoint}
         if options.keep_optimizer:
             rule = dataclasses.replace(structure.rule, phase=phases[0])
             taken |= take_state(config, found, rule, variables["params"])
@@ -115,7 +116,7 @@ def _show_leaves(
     if phase is not None:
         kinds["frozen"] = {p: x for p, x in shapes.items() if phase.is_frozen(p)}
     if kinds:
-        terminal.console.print(merge.make_table(kinds))
+        terminal.show(merge.make_table(kinds))
 
 
 def _check_merge(

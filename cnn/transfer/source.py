@@ -59,22 +59,34 @@ class Source:
         return tuple(self.description["class_names"])
 
 
-def open_source(init_from: str, keeps_optimizer: bool = False) -> Source:
-    """Read the weights that `--init_from` names: a run, a checkpoint, or a file.
+def open_source(
+    init_from: str, which: str, terminal: Terminal, keeps_optimizer: bool = False
+) -> Source:
+    """Read the weights that `--init_from` names, and print which they are.
 
     Args:
+        init_from: a run, a checkpoint, or a file.
+        which: of `--checkpoint`, for a run.
         keeps_optimizer: take the weights that the optimizer stepped, not their average.
 
     Raises:
-        UserError: there are none, or they are damaged.
+        UserError: there are none, or they are damaged; or `which` is for a run.
     """
     path = Path(init_from)
-    if path.suffix in _SUFFIXES and not path.is_dir():
+    is_file = path.suffix in _SUFFIXES and not path.is_dir()
+    is_run = (path / workdir.CONFIG_FILE).exists() or (path / "checkpoints").is_dir()
+    if which != "latest" and (is_file or not is_run):
+        raise UserError(
+            f"--checkpoint={which} chooses among the checkpoints of a run, but "
+            f"--init_from={init_from} is none; leave it out, or give a run's directory"
+        )
+    if is_file:
         if not path.is_file():
             raise UserError(f"--init_from={path} does not exist")
         return _make_source(init_from, True, exchange.load_file(path), {})
-    if (path / workdir.CONFIG_FILE).exists() or (path / "checkpoints").is_dir():
-        path = path / "checkpoints" / str(manifest.find_step(path, "latest"))
+    if is_run:
+        path = path / "checkpoints" / str(manifest.find_step(path, which))
+        terminal.say(f"source    {init_from}, step {path.name} ({which})")
     if not (path / manifest.MANIFEST).exists():
         raise UserError(
             f"--init_from={init_from} holds no weights; give a run's directory, one of "
@@ -157,45 +169,40 @@ def _read_rule(rule: str) -> tuple[str, re.Pattern, str]:
 
 
 def open_start(
-    config: Config, stored: Mapping[str, Any], dataset: Dataset, terminal: Terminal
-) -> tuple[Source | None, exchange.Scaling | None]:
-    """Open what a run starts from.
+    config: Config, stored: Mapping[str, Any], terminal: Terminal
+) -> Source | None:
+    """Open what a run starts from, before any image is decoded.
 
     Args:
         stored: the description of the run's own newest checkpoint; empty before it
             has one.
 
     Returns:
-        The source, None for a run that is resumed or starts from nothing; the scaling
-        of the run's checkpoint, or else the source's, None where the options alone
-        decide.
+        The source; None for a run that is resumed or starts from nothing.
 
     Raises:
-        UserError: as `open_source` and `choose_scaling`; or a flag for a source is
-            given without one.
+        UserError: as `open_source`; or a run is resumed that started from another
+            checkpoint of its source.
     """
-    own = (tuple(stored["mean"]), tuple(stored["std"])) if stored else None
     if not config.transfer.init_from:
-        for name in ("init_reset", "init_skip", "init_rename", "keep_optimizer"):
-            if value := getattr(config.transfer, name):
-                raise UserError(
-                    f"--{name}={format_value(value)} is for weights that are taken "
-                    "from somewhere; give --init_from"
-                )
-        return None, own
+        return None
     if config.transfer.whitening_images:
         raise UserError(
             f"--whitening_images={config.transfer.whitening_images} computes weights "
             "that --init_from brings; leave one of them out"
         )
-    if stored:
-        return None, own
-    keeps_optimizer = config.transfer.keep_optimizer
-    source = open_source(config.transfer.init_from, keeps_optimizer)
-    if run := find_run(config.transfer.init_from):
-        data = source.description.get("data", {})
-        same_data.warn_of_trained(run, data, dataset, terminal)
-    return source, choose_scaling(config, source, dataset, terminal)
+    which = config.checkpoint.checkpoint
+    if not stored:
+        keeps_optimizer = config.transfer.keep_optimizer
+        return open_source(config.transfer.init_from, which, terminal, keeps_optimizer)
+    taken = stored.get("transfer", {}).get("source_checkpoint", "latest")
+    if which != taken:
+        raise UserError(
+            f"This run started from --checkpoint={taken} of its --init_from, not "
+            f"{which}; give that to resume it, or another --workdir to start from "
+            "scratch"
+        )
+    return None
 
 
 def find_run(init_from: str) -> Path | None:
@@ -205,8 +212,22 @@ def find_run(init_from: str) -> Path | None:
     return next((x for x in runs if (x / "checkpoints").is_dir()), None)
 
 
+def warn_of_trained(
+    config: Config, source: Source | None, dataset: Dataset, terminal: Terminal
+) -> None:
+    """Print how many images to select on or to test on the source was trained on."""
+    run = find_run(config.transfer.init_from) if source else None
+    if run:
+        data = source.description.get("data", {})
+        same_data.warn_of_trained(run, data, dataset, terminal)
+
+
 def check_same_source(
-    config: Config, before: str, stored: Mapping[str, Any], directory: Path
+    config: Config,
+    before: str,
+    stored: Mapping[str, Any],
+    directory: Path,
+    terminal: Terminal,
 ) -> None:
     """Refuse to resume a run whose `--init_from` names other weights than it took.
 
@@ -222,7 +243,7 @@ def check_same_source(
     if not before or Path(before).resolve() == Path(now).resolve():
         return
     taken = stored.get("transfer", {}).get("source_sha256", "")
-    found = open_source(now).sha256
+    found = open_source(now, config.checkpoint.checkpoint, terminal).sha256
     if found != taken:
         raise UserError(
             f"{directory} holds another run: it took --init_from={before} (weights "
@@ -232,16 +253,26 @@ def check_same_source(
 
 
 def choose_scaling(
-    config: Config, source: Source, dataset: Dataset, terminal: Terminal
-) -> exchange.Scaling:
+    config: Config,
+    source: Source | None,
+    stored: Mapping[str, Any],
+    dataset: Dataset,
+    terminal: Terminal,
+) -> exchange.Scaling | None:
     """Choose how pixels are scaled, and print it: as for the source, unless given.
 
+    Args:
+        source: as of `open_start`.
+        stored: as of `open_start`.
+
     Returns:
-        mean [C] and std [C].
+        mean [C] and std [C]; None where the options alone decide.
 
     Raises:
         UserError: a file's weights come without numbers, and none are given.
     """
+    if source is None:
+        return (tuple(stored["mean"]), tuple(stored["std"])) if stored else None
     data, channels = config.data, dataset.train.shape[2]
     is_given = data.scaling != "standardize" or bool(data.mean or data.std)
     if not source.description:

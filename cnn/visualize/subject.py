@@ -5,8 +5,6 @@ Everything is loaded when it is first asked for, and once.
 
 import dataclasses
 import functools
-import glob
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.data import find_own_classes, load_dataset, load_evaluated
-from cnn.data.files import decode_files
+from cnn.data.files import decode_files, find_files
 from cnn.data.images import Dataset, Evaluated, Images, get_part
 from cnn.data.options import find_centre
 from cnn.errors import UserError, suggest
@@ -280,7 +278,7 @@ class Subject:
 
     def _read_files(self, pattern: str) -> Chosen:
         """Read image files, the first ten of a pattern such as `photos/*.jpg`."""
-        files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+        files = find_files(pattern)
         if not files:
             raise UserError(f"--picture_files={pattern} matches no file")
         if len(files) > _MOST_CHOSEN:

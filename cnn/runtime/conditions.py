@@ -53,11 +53,10 @@ def _flatten(conditions: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe_processor() -> str:
-    """Describe the CPU, whose instructions and cores decide the order of sums."""
+    """Return the model of the CPU, whose instructions decide the order of sums."""
     try:
         text = _CPU_INFO.read_text(errors="replace")
     except OSError:  # other systems than Linux
         text = ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    name = found[1] if found else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
+    return found[1] if found else platform.processor() or platform.machine()

@@ -52,7 +52,7 @@ from cnn.weights import convert, export
 MODES = {
     "train": "train, or resume a run that was stopped",
     "sweep": "run the trials of --sweep as few programs; resumes likewise",
-    "evaluate": "write evaluation.json: loss, accuracy, confusion",
+    "evaluate": "write evaluation.json of a run, or of each of --workdir='runs/*'",
     "predict": "write predictions.csv for --predict_images",
     "convert": "turn PyTorch's weights (--source, --model) into a run",
     "export": "write a run for PyTorch or as StableHLO (--export_format)",

@@ -174,7 +174,7 @@ def forget_dataset(stored: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     What belongs to the run's own dataset alone, as `--train_examples`, is left out
     for another one.
     """
-    if is_same_source(stored["dataset"], dataset):
+    if is_same_source(stored.get("dataset", DataOptions.dataset), dataset):
         return dict(stored)
     return {name: x for name, x in stored.items() if name not in _OF_ONE_DATASET}
 

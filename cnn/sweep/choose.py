@@ -66,9 +66,12 @@ def choose_executor(
     if name != "auto":
         return make_executor(name, setup, stop, width)
     choices = workdir.read_json(path) if path.exists() else {}
-    number = str(trials[0].number)
+    number = str(min(trial.number for trial in trials))
     if number not in choices:
+        terminal.say(f"executor  timing {STEPS} steps of each, once it is compiled")
+        started = time.perf_counter()
         fastest, speeds = _measure(setup, stop, trials[:width], width)
+        terminal.say(f"executor  timed in {time.perf_counter() - started:.1f} s")
         choices[number] = {"executor": fastest, "trials_per_second_of_20_steps": speeds}
         workdir.write_json(path, choices)
     chosen = choices[number]["executor"]

@@ -17,7 +17,7 @@ from cnn.errors import UserError
 from cnn.runtime.interrupt import Interrupted
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import batch as batch_module
-from cnn.sweep import sweep, table
+from cnn.sweep import plots, sweep, table
 
 TINY = {
     "model": "mlp",
@@ -38,6 +38,12 @@ def run_sweep(directory, terminal=None, **changes):
     options = {"sweep": SPACE, "executor": "map", "trials_at_once": 4}
     config = config_module.make_config(preset, TINY, options, changes)
     return sweep.sweep(config, Path(directory), terminal or Terminal())
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Draw nothing, which takes most of the time of a sweep that has little to run."""
+    monkeypatch.setattr("cnn.sweep.plots.draw_plots", lambda *_: [])
 
 
 def read_table(directory):
@@ -150,7 +156,9 @@ def test_the_same_command_runs_nothing_again(swept, monkeypatch):
         "model=mlp,sliding_regression; learning_rate=1e-2,1e-1,1.0; seed=0,1",
     ],
 )
-def test_the_same_points_in_other_words_are_the_same_sweep(swept, monkeypatch, space):
+def test_the_same_points_in_other_words_are_the_same_sweep(
+    swept, monkeypatch, space, no_plots
+):
     before = read_table(swept)
     monkeypatch.setattr(batch_module.Batch, "advance", None)
     assert run_sweep(swept, sweep=space) == 0
@@ -162,7 +170,7 @@ def key_rows(directory, *names):
     return {tuple(row[name] for name in names): row for row in read_table(directory)}
 
 
-def test_a_sweep_grows_and_keeps_what_has_ended(tmp_path, capsys):
+def test_a_sweep_grows_and_keeps_what_has_ended(tmp_path, capsys, no_plots):
     names = "learning_rate", "momentum", "seed"
     run_sweep(tmp_path / "a", sweep="learning_rate=0.01,0.1", momentum=0.9)
     first = read_table(tmp_path / "a")
@@ -189,7 +197,7 @@ def test_a_sweep_grows_and_keeps_what_has_ended(tmp_path, capsys):
     assert "7 trials that have ended are not of --sweep" in capsys.readouterr().out
 
 
-def test_a_best_trial_whose_state_is_gone_is_no_run(swept, tmp_path, capsys):
+def test_a_best_trial_whose_state_is_gone_is_no_run(swept, tmp_path, capsys, no_plots):
     shutil.copytree(swept, tmp_path / "run")
     home = tmp_path / "run" / "sweep"
     shutil.rmtree(home / "kept")
@@ -257,7 +265,7 @@ def test_halving_cannot_grow(tmp_path):
         run_sweep(tmp_path, halving=3, retry_failed=True)
 
 
-def test_failed_trials_run_again_when_asked(tmp_path, capsys):
+def test_failed_trials_run_again_when_asked(tmp_path, capsys, no_plots):
     space = {"sweep": "learning_rate=0.01,0.1; seed=0:2", "executor": "loop"}
     run_sweep(tmp_path, **space)
     rows = read_table(tmp_path)
@@ -302,6 +310,27 @@ def test_epochs_may_differ_and_runs_stop_early(tmp_path):
         assert [row[name] for row in rows] == [row[name] for row in solo]
 
 
+def test_plots_of_options_that_some_trials_do_not_read(tmp_path):
+    rows = [
+        {
+            "trial": i,
+            "options": own | {"optimizer": name, "seed": seed},
+            "status": "finished",
+        }
+        for i, (name, own, seed) in enumerate(
+            [("sgd", {"momentum": x}, seed) for x in (0.5, 0.9) for seed in (0, 1)]
+            + [("adamw", {}, seed) for seed in (0, 1)]
+        )
+    ]
+    for row in rows:
+        metrics = {"validation_accuracy": 0.5, "validation_loss": 1.0}
+        metrics |= {"test_accuracy": 0.5, "test_loss": 1.0}
+        row |= metrics | {"curve": [{"epoch": 1, **metrics}]}
+    drawn = plots.draw_plots(rows, "accuracy", tmp_path)
+    names = {"curves_by_momentum", "curves_by_optimizer", "by_momentum", "parallel"}
+    assert {one.path.stem for one in drawn} == names | {"momentum_by_optimizer"}
+
+
 def test_a_torn_line_is_cut_off(tmp_path):
     path = tmp_path / "trials.jsonl"
     path.write_text('{"trial": 0}\n{"trial": 1}\n{"tri')
@@ -314,7 +343,7 @@ def test_a_torn_line_is_cut_off(tmp_path):
         table.read_rows(path)
 
 
-def test_auto_says_what_it_chose_and_keeps_to_it(tmp_path, capsys):
+def test_auto_says_what_it_chose_and_keeps_to_it(tmp_path, capsys, no_plots):
     options = {"sweep": "learning_rate=0.1,0.2", "executor": "auto"}
     run_sweep(tmp_path, **options)
     said = capsys.readouterr().out
@@ -323,7 +352,11 @@ def test_auto_says_what_it_chose_and_keeps_to_it(tmp_path, capsys):
     order = said.index("timing 20 steps"), said.index("timed in"), said.index(chosen)
     assert order == tuple(sorted(order))
     noted = json.loads((tmp_path / "sweep" / "executors.json").read_text())
-    assert noted["0"]["executor"] == chosen
+    assert [one["executor"] for one in noted.values()] == [chosen]
+    # A trial that comes first in a program that was timed before changes nothing.
+    run_sweep(tmp_path, **options | {"sweep": "learning_rate=0.05,0.2,0.1"})
+    assert "timing 20 steps" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "sweep" / "executors.json").read_text()) == noted
     assert {row["executor"] for row in read_table(tmp_path)} == {chosen}
 
 

@@ -6,6 +6,8 @@ data set. Parameters, shapes and the bytes of the state follow from shapes, at o
 but `describe.json`.
 """
 
+import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,13 +66,7 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
         **setup.description,
     }
     found["memory"], advice = _count_memory(setup)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--workdir={directory} cannot be written ({error.strerror}); "
-            "choose another directory"
-        ) from None
+    directory.mkdir(parents=True, exist_ok=True)
     workdir.write_json(directory / "describe.json", found)
     report.announce(setup, terminal)
     height, width, channels = setup.image_shape
@@ -88,6 +84,7 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
 
 def _check(config: Config, directory: Path, terminal: Terminal) -> Setup:
     """Check what training checks before it compiles, and make what it would run."""
+    _check_directory(directory)
     defaults = Config().to_flat()
     workdir.check_same_run(directory, config.select_run_options(), defaults)
     newest, damaged = manifest.find_finished(directory / "checkpoints")
@@ -101,6 +98,24 @@ def _check(config: Config, directory: Path, terminal: Terminal) -> Setup:
     if newest:
         profiler.check_ahead(int(newest.name))
     return setup
+
+
+def _check_directory(directory: Path) -> None:
+    """Refuse a directory that could not be made or written, in the words of its lock.
+
+    Nothing is made, so that a run that is refused leaves nothing behind.
+    """
+    wanted = directory.absolute()
+    there = next(path for path in (wanted, *wanted.parents) if path.exists())
+    if there.is_dir():
+        reason = 0 if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
+    else:
+        reason = errno.EEXIST if there == wanted else errno.ENOTDIR
+    if reason:
+        raise UserError(
+            f"--workdir={directory} cannot be written ({os.strerror(reason)}); "
+            "choose another directory"
+        )
 
 
 def _fill_scaling(config: Config) -> Config:

@@ -151,9 +151,7 @@ MISTAKES = [
     {"num_classes": 3},
     {"mean": (0.5, 0.5)},
     {"std": (0.5, 0.5), "mean": (0.5,)},
-    {"mean": (0.5,), "scaling": "unit"},
     {"storage_size": 9},
-    {"train_split": "train[:9]"},
     {"dataset": "digits:8"},
     {"dataset": "folder:nowhere"},
     {"dataset": "csv:nowhere.csv"},
@@ -200,6 +198,17 @@ def test_what_training_refuses_is_refused(changes, tmp_path, monkeypatch):
     with pytest.raises(UserError) as refused:
         train.train(config, tmp_path / "run", Terminal())
     assert str(described.value) == str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_directory_that_cannot_be_made_is_refused(name, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    config, words = config_module.make_config(SMALL), []
+    for mode in (describe.describe, train.train):
+        with pytest.raises(UserError) as refused:
+            mode(config, tmp_path / name, Terminal())
+        words.append(str(refused.value))
+    assert words[0] == words[1] and "cannot be written" in words[0]
 
 
 def describe_run(directory, *layers):

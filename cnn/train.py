@@ -295,8 +295,8 @@ def make_setup(
         description=description,
         structure=structure,
         plan=planned,
-        phases=phases,
         provenance=provenance.describe(),
+        phases=phases,
     )
     return features.cache_features(setup, terminal, stop)
 

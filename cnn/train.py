@@ -249,14 +249,11 @@ def make_setup(
     if like is not None and like.config.data != config.data:
         like = None
     source = open_start(config, stored, terminal)
-    dataset = (
-        like.dataset if like else training_setup.load_images(config, terminal, preview)
-    )
-    seen = (
-        like.seen
-        if like
-        else same_data.compare(config.data, dataset, stored, directory, terminal)
-    )
+    if like:
+        dataset, seen = like.dataset, like.seen
+    else:
+        dataset = training_setup.load_images(config, terminal, preview)
+        seen = same_data.compare(config.data, dataset, stored, directory, terminal)
     warn_of_trained(config, source, dataset, terminal)
     pixels = choose_scaling(config, source, stored, dataset, terminal)
     structure = training_setup.make_structure(config, dataset, pixels)
@@ -270,18 +267,14 @@ def make_setup(
     )
     rule = dataclasses.replace(structure.rule, rates=planned.rates)
     structure = dataclasses.replace(structure, rule=rule)
-    loaders = (
-        like.loaders
-        if like
-        else training_setup.make_loaders(config, dataset, mesh, not preview)
-    )
+    loaders = like.loaders if like else None
+    if loaders is None:
+        loaders = training_setup.make_loaders(config, dataset, mesh, not preview)
     macs = description["macs"] * len(dataset.train)
-    kernels = config.device.cpu_kernels
-    options = xla.choose_compiler_options(kernels, mesh, macs)
+    options = xla.choose_compiler_options(config.device.cpu_kernels, mesh, macs)
+    batch_size, make_phase = config.step.batch_size, training_setup.make_phase
     phases = tuple(
-        training_setup.make_phase(
-            structure, phase, image_shape, loaders, config.step.batch_size, options
-        )
+        make_phase(structure, phase, image_shape, loaders, batch_size, options)
         for phase in planned.phases
     )
     setup = Setup(

@@ -80,7 +80,8 @@ def make_trials(space: Space, config: Config) -> tuple[list[Trial], int]:
 
     Raises:
         UserError: there are more than --max_trials, the number of draws is missing or
-            has nothing to draw, or a trial's options are not allowed.
+            has nothing to draw, a trial's options are not allowed, or an option is
+            read by no trial.
     """
     options = config.sweep
     drawn = ", ".join(axis.name for axis in space.drawn)
@@ -103,7 +104,18 @@ def make_trials(space: Space, config: Config) -> tuple[list[Trial], int]:
             f"--sweep has {found} trials, more than --max_trials="
             f"{options.max_trials}; make it smaller, or raise that"
         )
+    _check_read(space, trials.values())
     return list(trials.values()), count
+
+
+def _check_read(space: Space, trials: Collection[Trial]) -> None:
+    read = {name for trial in trials for name in trial.options}
+    for axis in space.axes:
+        if axis.name not in read:
+            raise UserError(
+                f"--sweep: no trial reads {axis.name} under the other options; leave "
+                "it out, or choose what reads it, which --help names"
+            )
 
 
 def join_ended(
@@ -190,7 +202,9 @@ def make_corners(space: Space, config: Config) -> list[Trial]:
         make_trial(0, first | dict(zip(static, values, strict=True)), config)
         for values in itertools.product(*static.values())
     ]
-    return [trial for some in alone.values() for trial in some] + together
+    corners = [trial for some in alone.values() for trial in some] + together
+    _check_read(space, corners)
+    return corners
 
 
 def check_read(

@@ -8,7 +8,13 @@ from cnn import config as config_module
 from cnn.errors import UserError
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.space import parse_space
-from cnn.sweep.trials import announce_groups, group_trials, join_ended, make_trials
+from cnn.sweep.trials import (
+    announce_groups,
+    group_trials,
+    join_ended,
+    make_corners,
+    make_trials,
+)
 
 FIELDS = config_module.list_fields()
 
@@ -249,6 +255,13 @@ def test_points_that_differ_in_what_is_not_read_are_one_trial():
         {"optimizer": "adamw", "seed": 0},
     ]
     assert len({trial.setting for trial in trials}) == 3
+    for space in ("optimizer=adamw; momentum=0.5,0.9", "momentum=0.5,0.9"):
+        with pytest.raises(UserError, match="no trial reads momentum under the other"):
+            make_all(space, optimizer="adamw")
+        with pytest.raises(UserError, match="no trial reads momentum under the other"):
+            config = config_module.make_config(TINY, {"optimizer": "adamw"})
+            make_corners(parse_space(space, FIELDS), config)
+    make_corners(parse_space("momentum=0.5,0.9; optimizer=adamw,sgd", FIELDS), config)
 
 
 def join(text, rows, **changes):

@@ -134,6 +134,14 @@ def test_an_ended_run_is_not_touched(home, capsys, nothing_compiles, edit):
     assert list_files(home / "run") == before
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_damaged_result_is_written_again(home, text):
+    expected = read_result(home / "run")["state_sha256"]
+    (home / "run/result.json").write_text(text)
+    assert train(home, "run")["state_sha256"] == expected
+    assert read_result(home / "run")["state_sha256"] == expected
+
+
 @pytest.mark.parametrize("edit", EDITS)
 def test_resuming_is_refused(home, nothing_compiles, edit):
     forget_end(home)

@@ -183,6 +183,27 @@ def test_resuming_with_another_option_is_refused(tmp_path):
     assert "learning_rate" not in message and "--workdir" in message
 
 
+def test_places_are_compared_however_they_are_spelled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    stored = {"dataset": f"folder:{tmp_path}/a", "init_from": "runs/x", "seed": 1}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+
+    def check(**changes):
+        return workdir.check_same_run(tmp_path, stored | changes, {})
+
+    for same in ("folder:a", "folder:./a/", f"folder:{tmp_path}/b/../a", "folder:link"):
+        assert check(dataset=same, init_from="./runs/x/") == {}
+    assert check(dataset="folder:b") == {"dataset": stored["dataset"]}
+    assert check(dataset="csv:a") == {"dataset": stored["dataset"]}
+    assert check(init_from="runs/y") == {"init_from": "runs/x"}
+    with pytest.raises(UserError, match="--init_from=runs/x .now .."):
+        check(init_from="")
+    with pytest.raises(UserError, match="--seed=1") as refused:
+        check(dataset="folder:b", seed=2)
+    assert "dataset" not in str(refused.value)
+
+
 def test_directory_without_a_run_is_named(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
         workdir.read_config(tmp_path)

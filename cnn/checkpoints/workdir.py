@@ -261,6 +261,16 @@ def _find_description(directory: Path) -> Path | None:
     return max(finished, key=lambda path: int(path.parent.name), default=None)
 
 
+def _is_same_place(*texts: str) -> bool:
+    """Return whether two paths, or datasets such as `folder:PATH`, are one place."""
+    kinds, places = set(), set()
+    for text in texts:
+        kind, _, path = text.rpartition(":")
+        kinds.add(kind)
+        places.add(Path(path).expanduser().resolve() if path else "")
+    return len(kinds) == len(places) == 1
+
+
 def check_same_run(
     directory: Path, run_options: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> dict[str, str]:
@@ -272,8 +282,8 @@ def check_same_run(
         defaults: values of options that did not exist when the run began.
 
     Returns:
-        The run's values of `--dataset` and `--init_from` where these are now spelled
-        otherwise: whether they name the same is for the caller to find out.
+        The run's values of `--dataset` and `--init_from` where these now name another
+        place: whether the same lies there is for the caller to find out.
 
     Raises:
         UserError: naming the options that differ, with both values.
@@ -281,7 +291,12 @@ def check_same_run(
     if not (directory / CONFIG_FILE).exists() and not _find_description(directory):
         return {}
     stored = {**defaults, **read_config(directory)}
-    changed = [name for name, value in run_options.items() if stored[name] != value]
+    changed = [
+        name
+        for name, value in run_options.items()
+        if stored[name] != value
+        and not (name in SPELLED and _is_same_place(stored[name], value))
+    ]
     respelled = {
         name: stored[name]
         for name in changed

@@ -104,18 +104,7 @@ def make_trials(space: Space, config: Config) -> tuple[list[Trial], int]:
             f"--sweep has {found} trials, more than --max_trials="
             f"{options.max_trials}; make it smaller, or raise that"
         )
-    _check_read(space, trials.values())
     return list(trials.values()), count
-
-
-def _check_read(space: Space, trials: Collection[Trial]) -> None:
-    read = {name for trial in trials for name in trial.options}
-    for axis in space.axes:
-        if axis.name not in read:
-            raise UserError(
-                f"--sweep: no trial reads {axis.name} under the other options; leave "
-                "it out, or choose what reads it, which --help names"
-            )
 
 
 def join_ended(
@@ -202,9 +191,7 @@ def make_corners(space: Space, config: Config) -> list[Trial]:
         make_trial(0, first | dict(zip(static, values, strict=True)), config)
         for values in itertools.product(*static.values())
     ]
-    corners = [trial for some in alone.values() for trial in some] + together
-    _check_read(space, corners)
-    return corners
+    return [trial for some in alone.values() for trial in some] + together
 
 
 def check_read(

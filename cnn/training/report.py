@@ -241,10 +241,13 @@ def read_ended(directory: Path) -> dict[str, Any] | None:
     steps = manifest.list_steps(directory / "checkpoints")
     if not (steps and path.is_file()):
         return None
-    result = workdir.read_json(path)
+    try:
+        result = workdir.read_json(path)
+    except UserError:  # a damaged one is written again
+        return None
     newest = directory / "checkpoints" / str(steps[-1])
-    has_ended = result["steps"] == steps[-1] and not manifest.find_damage(newest)
-    return result if has_ended else None
+    is_of_newest = isinstance(result, dict) and result.get("steps") == steps[-1]
+    return result if is_of_newest and not manifest.find_damage(newest) else None
 
 
 def print_result(

@@ -232,15 +232,15 @@ def check_same_source(
     """Refuse to resume a run whose `--init_from` names other weights than it took.
 
     Args:
-        before: how the run spells its `--init_from`, where this start spells it
-            otherwise; else empty.
+        before: the run's `--init_from`, where this start names another place; else
+            empty.
         stored: the description of the run's newest checkpoint; empty without one.
 
     Raises:
         UserError: naming both, with the digests of their weights.
     """
     now = config.transfer.init_from
-    if not before or Path(before).resolve() == Path(now).resolve():
+    if not before:
         return
     taken = stored.get("transfer", {}).get("source_sha256", "")
     found = open_source(now, config.checkpoint.checkpoint, terminal).sha256

@@ -14,7 +14,7 @@ import numpy as np
 
 from cnn.data import choose, digits, folder, npz, published, tfds
 from cnn.data.files import decode_files
-from cnn.data.images import Dataset, Evaluated, Images, get_part, make_blank
+from cnn.data.images import Dataset, Evaluated, Images, get_part
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 
@@ -100,7 +100,7 @@ def _load(kind: str, rest: str, options: DataOptions, preview: bool) -> Dataset:
             return None
         height, width, channels = part.shape
         shape = (size or height, size or width, options.channels or channels)
-        return make_blank(part.labels, shape)
+        return part.blacken(shape)
 
     parts = {x: bring(getattr(dataset, x)) for x in ("train", "validation", "test")}
     return dataclasses.replace(dataset, **parts)

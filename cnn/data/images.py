@@ -62,6 +62,18 @@ class Images:
             stamps=None if self.stamps is None else self.stamps[positions],
         )
 
+    def blacken(self, shape: tuple[int, int, int]) -> "Images":
+        """Return the same examples as black images of a shape (H, W, C).
+
+        For what depends on their number, labels and size alone.
+        """
+        return dataclasses.replace(
+            self,
+            shape=shape,
+            read=lambda positions: np.zeros((len(positions), *shape), dtype=np.uint8),
+            decoded=True,
+        )
+
     def in_memory(self) -> "Images":
         """Read every image once and return a set that answers from memory."""
         images = np.empty((len(self), *self.shape), dtype=np.uint8)
@@ -139,21 +151,6 @@ def from_array(
         decoded=True,
         names=names,
         stamps=stamps,
-    )
-
-
-def make_blank(labels: np.ndarray, shape: tuple[int, int, int]) -> Images:
-    """Make a set of black images, for what depends on their number and size alone.
-
-    Args:
-        labels: whole numbers [N].
-        shape: (H, W, C).
-    """
-    return Images(
-        labels=np.asarray(labels, dtype=np.int32),
-        shape=shape,
-        read=lambda positions: np.zeros((len(positions), *shape), dtype=np.uint8),
-        decoded=True,
     )
 
 

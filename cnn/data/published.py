@@ -55,7 +55,8 @@ def _stand_in(
 
     def make_split(flag: str, split: str) -> images.Images:
         count = _count_examples(rest, counts, flag, split)
-        return images.make_blank(np.arange(count) % num_classes, shape)
+        labels = (np.arange(count) % num_classes).astype(np.int32)
+        return images.Images(labels, shape, lambda positions: positions).blacken(shape)
 
     validation = options.validation_split
     return images.Dataset(

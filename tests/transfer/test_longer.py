@@ -14,6 +14,7 @@ from cnn.models.variables import flatten_paths
 from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
+from cnn.sweep import programs
 from cnn.training import progress
 from cnn.training.state import to_items
 
@@ -155,13 +156,14 @@ def test_another_length_names_the_way(source):
 
 
 def test_trials_of_a_sweep_start_from_the_state(source):
-    """They are created by the same function, whose rest is tested here."""
-    config = config_module.make_config(
-        config_module.load_preset("digits"),
-        TINY,
-        WHOLE | {"init_from": str(source), "keep_optimizer": True},
-    )
+    options = WHOLE | {"init_from": str(source), "keep_optimizer": True}
+    preset = config_module.load_preset("digits")
+    config = config_module.make_config(preset, TINY, options)
     setup = train.make_setup(config, {}, Terminal(), Stop())
-    shapes = jax.eval_shape(setup.phases[0].create, setup.numbers, setup.plan.taken)
-    plain = jax.eval_shape(setup.phases[0].create, setup.numbers, {})
-    assert jax.tree.structure(shapes) == jax.tree.structure(plain)
+    mesh = programs.make_trials_mesh(jax.devices()[:1])
+    structure = setup.phases[0].structure
+    create = programs.make_create_trials(structure, setup.image_shape, "vmap", mesh)
+    numbers = jax.tree.map(lambda x: np.stack([x, x]), setup.numbers)
+    state = create(setup.plan.taken, numbers)
+    found = {"training": {"opt_state": jax.tree.map(lambda x: x[1], state.opt_state)}}
+    compare(flatten_paths(found), read(source), "training/opt_state/")

@@ -29,6 +29,7 @@ from cnn.runtime.terminal import Terminal
 from cnn.training import epoch, memory, report, steps
 from cnn.training.setup import Setup
 from cnn.transfer import features
+from cnn.transfer.source import check_same_source
 
 # What stands for a mean or std that training computes from the images: no check and
 # nothing that is described depends on it.
@@ -86,14 +87,22 @@ def _check(config: Config, directory: Path, terminal: Terminal) -> Setup:
     """Check what training checks before it compiles, and make what it would run."""
     _check_directory(directory)
     defaults = Config().to_flat()
-    workdir.check_same_run(directory, config.select_run_options(), defaults)
+    respelled = workdir.check_same_run(directory, config.select_run_options(), defaults)
     newest, damaged = manifest.find_finished(directory / "checkpoints")
     for line in damaged:
         terminal.say(line)
     stored = manifest.read_description(newest) if newest else {}
+    stored |= {"step": int(newest.name)} if newest else {}
     setup = train.make_setup(
-        _fill_scaling(config), stored, terminal, Stop(), preview=True
+        _fill_scaling(config),
+        stored,
+        terminal,
+        Stop(),
+        preview=True,
+        directory=directory,
     )
+    before = respelled.get("init_from", "")
+    check_same_source(config, before, stored, directory, terminal)
     profiler = Profiler(config.profile, setup.total_steps, writes=False)
     if newest:
         profiler.check_ahead(int(newest.name))

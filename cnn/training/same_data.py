@@ -63,6 +63,8 @@ def compare(
         UserError: they differ, and `--allow_changed_data` is not given, or the model
             has another number of classes; it says what has changed.
     """
+    if dataset.train.names is None:  # what was published of data that are not here
+        return Seen({})
     record = identity.make_record(dataset)
     known = [] if directory is None else read_records(directory)
     where = "the run" if directory is None else str(directory)

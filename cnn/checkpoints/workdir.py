@@ -57,12 +57,13 @@ def split_directories(text: str) -> list[Path]:
     """Read `A,B,C` as directories of runs, whose own names may hold commas.
 
     A comma separates two where joining them names no directory. What names none may be
-    a pattern, as `runs/*`, of directories that hold a run; `**` descends.
+    a pattern, as `runs/*`, of directories that hold a run; `**` descends, and `~` is the
+    home directory.
 
     Raises:
         UserError: no run matches a pattern.
     """
-    parts, directories = text.split(","), []
+    parts, directories = [*map(os.path.expanduser, text.split(","))], []
     while parts:
         joined = [",".join(parts[:n]) for n in range(len(parts), 0, -1)]
         found = {name: _match_runs(name) for name in joined}

@@ -149,6 +149,7 @@ class DataOptions:
     allow_changed_data: bool = free_option(
         False,
         "resume a run although its data have changed; its result says so",
+        modes="train describe",
     )
 
     @property

@@ -7,12 +7,28 @@ from cnn.option import free_option, option
 
 _MEMORY_BYTES = 4 * 2**30
 
+# Where it matters which images there are to train, to validate and to test on.
+_TRAINED = (
+    "mode!=evaluate|visualize or split!=test|validation or pictures=all|augmentation"
+)
+_VALIDATED = "mode!=evaluate|visualize or split!=test|train"
+_TESTED = "mode!=evaluate|visualize or split!=train|validation"
+
+
+def _of_tfds(text: str) -> str:
+    """Return a condition that holds where another does and the dataset is of tfds."""
+    return " or ".join(f"dataset=tfds:* and {terms}" for terms in text.split(" or "))
+
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
     """Which images, in which form."""
 
     modes: ClassVar[str] = "train sweep describe convert evaluate visualize"
+    only_for: ClassVar[str] = (
+        "mode!=visualize or pictures=all|mistakes|kernels|features|patches|"
+        "maximisation|saliency|invariance|augmentation"
+    )
 
     dataset: str = option(
         "digits",
@@ -28,15 +44,17 @@ class DataOptions:
         is_path=True,
     )
     train_split: str = option(
-        "train", "tfds: split to train on, as train[:90%]", only_for="dataset=tfds:*"
+        "train",
+        "tfds: split to train on, as train[:90%]",
+        only_for=_of_tfds(_TRAINED),
     )
     validation_split: str = option(
         "",
         "tfds: split to validate on, as train[90%:]; empty: none",
-        only_for="dataset=tfds:*",
+        only_for=_of_tfds(_VALIDATED),
     )
     test_split: str = option(
-        "test", "tfds: split to test on", only_for="dataset=tfds:*"
+        "test", "tfds: split to test on", only_for=_of_tfds(_TESTED)
     )
     num_classes: int = option(
         0, "number of classes; 0: as many as the dataset has", within="[0, inf)"
@@ -59,7 +77,7 @@ class DataOptions:
         "how images become square: crop (shorter side resized, centre cut out), "
         "squash (both sides resized), pad (longer side resized, rest black)",
         choices=("crop", "squash", "pad"),
-        only_for="image_size or storage_size",
+        only_for="image_size or mode=predict or picture_files",
         modes="train sweep describe convert evaluate visualize predict",
     )
     resize_size: int = option(
@@ -74,13 +92,14 @@ class DataOptions:
         "height and width in pixels that images are stored at, for random crops of "
         "--image_size; 0: --image_size",
         within="[0, 16384]",
-        only_for="image_size",
+        only_for="image_size or mode=predict",
         modes="train sweep describe convert evaluate visualize predict",
     )
     validation_fraction: float = option(
         0.0,
         "share of the training set, class by class, set aside for validation",
         within="[0, 1)",
+        only_for=f"{_TRAINED} or {_VALIDATED}",
     )
     split_seed: int = option(
         0,
@@ -93,6 +112,7 @@ class DataOptions:
         0,
         "training examples to use, equally many of each class; 0: all",
         within="[0, inf)",
+        only_for=_TRAINED,
     )
     shuffle_pixels: bool = option(
         False, "permute the pixels of all images by one fixed permutation"
@@ -101,7 +121,7 @@ class DataOptions:
         "error",
         "image files that cannot be read: error (stop) or skip (leave out, count)",
         choices=("error", "skip"),
-        only_for="dataset=folder:*|csv:* or mode=predict",
+        only_for="dataset=folder:*|csv:* or mode=predict or picture_files",
         modes="train sweep describe convert evaluate visualize predict",
     )
     resident: str = free_option(
@@ -109,6 +129,7 @@ class DataOptions:
         "whether decoded images are kept in memory, on the device where they fit: "
         "auto, always, or never (stream)",
         choices=("auto", "always", "never"),
+        only_for="mode!=visualize or dataset=folder:*|csv:*",
     )
     scaling: str = option(
         "standardize",

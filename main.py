@@ -8,7 +8,7 @@
   python main.py --mode=evaluate --workdir=DIR     evaluate a trained run
   python main.py --mode=predict --workdir=DIR --predict_images='*.png'
   python main.py --mode=visualize --workdir=DIR    pictures of what a run has learnt
-  python main.py --mode=describe --model=mlp       parameters and operations
+  python main.py --mode=describe --model=mlp       check it, count its operations
   python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
 
 The same command resumes where it was stopped. Options win in this order: command
@@ -23,10 +23,13 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from cnn.runtime import interrupt
+from cnn.runtime import interrupt, settings, streams
 
 if __name__ == "__main__":
+    streams.keep_open()
     interrupt.leave_on_signals()  # first: the imports below take seconds
+    settings.pin()
+    settings.import_jax()
 
 from absl import app, flags, logging
 
@@ -34,10 +37,11 @@ from cnn import condition, describe, evaluate, predict, train
 from cnn import config as config_module
 from cnn.checkpoints import workdir
 from cnn.config import Config
+from cnn.data import forget_dataset
 from cnn.errors import UserError, suggest
 from cnn.models import MODELS
 from cnn.option import expand_path, format_value, parse
-from cnn.runtime import processes, xla
+from cnn.runtime import devices, processes, xla
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import sweep
 from cnn.sweep.options import SweepOptions
@@ -48,12 +52,13 @@ from cnn.weights import convert, export
 MODES = {
     "train": "train, or resume a run that was stopped",
     "sweep": "run the trials of --sweep as few programs; resumes likewise",
-    "evaluate": "write evaluation.json: loss, accuracy, confusion",
+    "evaluate": "write evaluation.json of a run, or of each of --workdir='runs/*'",
     "predict": "write predictions.csv for --predict_images",
     "convert": "turn PyTorch's weights (--source, --model) into a run",
     "export": "write a run for PyTorch or as StableHLO (--export_format)",
     "visualize": "draw --pictures and report.html of a run, or of --workdir=A,B",
-    "describe": "write describe.json: parameters, operations, shapes; trains nothing",
+    "describe": "check and describe the run that the same command would train: "
+    "describe.json",
 }
 TRIALS_FAILED = 1
 USAGE_ERROR = 2
@@ -141,18 +146,19 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     text = expand_path("workdir", FLAGS.workdir or "")
     directory = Path(text or workdir.name_workdir(*_name_parts(mode, given)))
     directories = [directory]
-    if mode == "visualize" and text:
+    if mode in ("visualize", "evaluate") and text:
         directories = workdir.split_directories(text)
-    base = _read_base(mode, directories[0], config_module.make_config(given))
-    config = config_module.make_config(base, given)
-    if mode != "sweep":  # there each trial has a say
-        config.check_read(given, mode)
+    if mode == "evaluate" and len(directories) > 1:
+        return _evaluate_runs(directories, given, terminal)
+    config = _compose(mode, directories[0], given)
     xla.configure(config.device)
+    if not config.processes.distributed:  # else once they have met
+        devices.open_backend()
     if mode == "train":
         with processes.join(config.processes):
             train.train(config, directory, terminal)
     elif mode == "evaluate":
-        evaluate.evaluate(config, directory, terminal)
+        evaluate.evaluate(config, directories[0], terminal)
     elif mode == "sweep":
         return sweep.sweep(config, directory, terminal, given) or 0
     elif mode == "predict":
@@ -169,21 +175,44 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     return 0
 
 
-def _read_base(mode: str, directory: Path, asked: Config) -> dict[str, Any]:
-    """Return the options that the command line changes: a run's, or the preset's.
+def _evaluate_runs(
+    directories: list[Path], given: dict[str, Any], terminal: Terminal
+) -> int:
+    """Evaluate several runs, each with its own options; return how many failed."""
 
-    Args:
-        asked: the command line's over the defaults.
-    """
+    def compose(directory: Path) -> Config:
+        config = _compose("evaluate", directory, given)
+        if not configured:  # XLA reads its settings once
+            xla.configure(config.device)
+            devices.open_backend()
+            configured.append(directory)
+        return config
+
+    configured: list[Path] = []
+    return evaluate.evaluate_runs(directories, compose, terminal)
+
+
+def _compose(mode: str, directory: Path, given: dict[str, Any]) -> Config:
+    """Compose the options of a call; refuse those given that it does not read."""
+    base = _read_base(mode, directory, given)
+    config = config_module.make_config(base, given)
+    if mode != "sweep":  # there each trial has a say
+        config.check_read(given, mode)
+    return config
+
+
+def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that the command line changes: a run's, or the preset's."""
+    asked = config_module.make_config(given)
     if mode in ("evaluate", "predict", "export"):
         _refuse_preset(f"--mode={mode} takes the options of the run")
-        return _read_run(directory)
+        return _read_run(directory, given)
     if mode == "visualize" and visualize.needs_run(asked.visualize.pictures):
         _refuse_preset("these --pictures take the options of the run")
         own = {field.name for field in dataclasses.fields(VisualizeOptions)}
-        stored = _read_run(directory)
+        stored = _read_run(directory, given)
         return {name: x for name, x in stored.items() if name not in own}
-    if mode == "train" and asked.sweep.from_trial:
+    if mode in ("train", "describe") and asked.sweep.from_trial:
         _refuse_preset("--from_trial takes the options of the trial")
         return sweep.read_trial(asked.sweep.from_trial)
     return config_module.load_preset(FLAGS.config)
@@ -195,8 +224,8 @@ def _refuse_preset(why: str) -> None:
         raise UserError(f"--config={FLAGS.config} would have no effect: {why}")
 
 
-def _read_run(directory: Path) -> dict[str, Any]:
-    """Return a run's options but those that tell of the machines it ran on."""
+def _read_run(directory: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's options but those of its machines, or of data not its own."""
     names = ("mesh", "distributed")
     stored = workdir.read_config(directory)
     for name in stored:
@@ -205,7 +234,8 @@ def _read_run(directory: Path) -> dict[str, Any]:
                 f"{directory / workdir.CONFIG_FILE} has the option {name}, which this "
                 "version of the code does not; use the version that wrote the run"
             )
-    return {name: x for name, x in stored.items() if name not in names}
+    stored = {name: x for name, x in stored.items() if name not in names}
+    return forget_dataset(stored, given["dataset"]) if "dataset" in given else stored
 
 
 def _read_flags() -> dict[str, Any]:

@@ -54,9 +54,15 @@ class EvaluateOptions:
     split: str = free_option(
         "test",
         "what evaluate and visualize look at",
-        choices=("train", "validation", "test"),
+        choices=("train", "validation", "test", "all"),
         only_for="mode!=visualize or pictures=all|mistakes|kernels|features|patches|"
         "maximisation|invariance or pictures=saliency and not picture_files",
+    )
+    per_image: bool = free_option(
+        False,
+        "evaluate: write a CSV file beside the evaluation's: path or id, label, "
+        "prediction, loss and probabilities of every image",
+        modes="evaluate",
     )
 
 
@@ -75,7 +81,7 @@ class PredictOptions:
 
 @dataclasses.dataclass(frozen=True)
 class DescribeOptions:
-    """What is described."""
+    """What is described of the run that the same command would train."""
 
     modes: ClassVar[str] = "describe"
 

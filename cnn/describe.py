@@ -1,84 +1,160 @@
-"""Mode describe: a model in numbers, and what training it takes of memory.
+"""Mode describe: what the same command would train, checked and in numbers.
 
-Parameters, shapes and the bytes of the state follow from shapes, at once;
-`--measure_memory` compiles the training step and reports the rest.
+Every check that training makes before it compiles is made here too, on the run's own
+data set. Parameters, shapes and the bytes of the state follow from shapes, at once;
+`--measure_memory` compiles the training step and reports the rest. Nothing is written
+but `describe.json`.
 """
 
+import errno
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from cnn import models
-from cnn.checkpoints import checkpoint, workdir
+from cnn import models, train
+from cnn.checkpoints import checkpoint, manifest, workdir
 from cnn.config import Config
-from cnn.data.chunks import CHUNK_BYTES
-from cnn.models import remat, summary
-from cnn.runtime import devices, xla
+from cnn.data.chunks import Loader
+from cnn.data.images import Images
+from cnn.errors import UserError
+from cnn.runtime import devices
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
-from cnn.training import epoch, memory, steps
-from cnn.training.setup import check_pieces, make_create, make_structure_of_model
-from cnn.training.steps import Structure
+from cnn.training import epoch, memory, report, steps
+from cnn.training.setup import Setup
+from cnn.transfer import features
+from cnn.transfer.source import check_same_source
+
+# What stands for a mean or std that training computes from the images: no check and
+# nothing that is described depends on it.
+_ANY_SCALING = (0.5,)
 
 
 def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
-    """Print the table of the config's model and write `describe.json`.
+    """Check the run that the config would train, print it and write `describe.json`.
 
-    What --image_size, --channels and --num_classes leave open is what the model was
-    published for; no dataset is opened.
+    Of a well-known dataset that is not on this machine what was published is described,
+    and that is said. Images are looked at only as far as loading checks them.
 
     Args:
-        directory: where `describe.json` goes; made if need be.
+        directory: of the run; made if need be.
 
     Returns:
-        As `summary.describe_model`, with `model`, and `memory`: bytes of `parameters`,
-        `batch_stats`, `optimizer_state`, `averaged_weights`, `images` (two chunks: one
-        is filled while the other is used), with --measure_memory `temporary`
-        (activations, gradients and workspace), their sum, `total`, and what the
-        `device` has.
+        As `summary.describe_model`, with `model`, `dataset`, `examples` by split,
+        `num_classes`, `total_steps`, and `memory`: bytes of `parameters`,
+        `batch_stats`, `optimizer_state`, `averaged_weights`, `images` (those that stay
+        on the device, and two chunks: one is filled while the other is used), with
+        --measure_memory `temporary` (activations, gradients and workspace), their sum,
+        `total`, and what the `device` has. Where layers are unfrozen later, it is that
+        of the end of the run.
 
     Raises:
-        UserError: the model is unknown, the image too small for it, or the options
-            of a step do not fit each other.
+        UserError: as training would.
     """
+    setup = _check(config, directory, terminal)
+    found = {
+        "model": config.model.model,
+        "dataset": setup.dataset.name,
+        "examples": {split: len(x) for split, x in setup.loaders.items()},
+        "num_classes": len(setup.dataset.class_names),
+        "total_steps": setup.total_steps,
+        **setup.description,
+    }
+    found["memory"], advice = _count_memory(setup)
     directory.mkdir(parents=True, exist_ok=True)
-    batch_size, pieces = config.step.batch_size, config.step.accumulate_steps
-    check_pieces(batch_size, pieces)
-    mesh = devices.make_mesh(config.device.mesh)
-    devices.check_batch_size(batch_size, mesh, pieces)
-    size, channels, num_classes = models.get_published_input(config.model.model)
-    size = config.data.image_size or size
-    image_shape = (size, size, config.data.channels or channels)
-    structure = make_structure_of_model(config, config.data.num_classes or num_classes)
-    found = {"model": config.model.model}
-    found |= summary.describe_model(structure.model, image_shape)
-    remat.check(config.model, found["layers"])
-    found["memory"], advice = _count_memory(config, structure, mesh, image_shape)
     workdir.write_json(directory / "describe.json", found)
-    terminal.console.print(summary.make_table(found))
+    report.announce(setup, terminal)
+    height, width, channels = setup.image_shape
     terminal.say(
-        f"{config.model.model} on {size}x{size}x{image_shape[2]}: "
+        f"{config.model.model} on {height}x{width}x{channels}: "
         f"{found['num_parameters']:,} parameters ({found['parameter_bytes'] / 1e6:.1f} "
         f"MB), {found['num_batch_stats']:,} batch statistics, "
         f"{found['macs'] / 1e9:.4f} GMACs"
     )
-    for line in [*_list_memory(config, found["memory"]), *advice]:
+    for line in [*_list_memory(config, found["memory"]), *advice, *_name_input(found)]:
         terminal.say(line)
     terminal.say(f"written to {directory / 'describe.json'}")
     return found
 
 
-def _count_memory(
-    config: Config, structure: Structure, mesh: Mesh, image_shape: tuple[int, int, int]
-) -> tuple[dict[str, int], list[str]]:
+def _check(config: Config, directory: Path, terminal: Terminal) -> Setup:
+    """Check what training checks before it compiles, and make what it would run."""
+    _check_directory(directory)
+    defaults = Config().to_flat()
+    respelled = workdir.check_same_run(directory, config.select_run_options(), defaults)
+    newest, damaged = manifest.find_finished(directory / "checkpoints")
+    for line in damaged:
+        terminal.say(line)
+    stored = manifest.read_description(newest) if newest else {}
+    stored |= {"step": int(newest.name)} if newest else {}
+    setup = train.make_setup(
+        _fill_scaling(config),
+        stored,
+        terminal,
+        Stop(),
+        preview=True,
+        directory=directory,
+    )
+    before = respelled.get("init_from", "")
+    check_same_source(config, before, stored, directory, terminal)
+    profiler = Profiler(config.profile, setup.total_steps, writes=False)
+    if newest:
+        profiler.check_ahead(int(newest.name))
+    return setup
+
+
+def _check_directory(directory: Path) -> None:
+    """Refuse a directory that could not be made or written, in the words of its lock.
+
+    Nothing is made, so that a run that is refused leaves nothing behind.
+    """
+    wanted = directory.absolute()
+    there = next(path for path in (wanted, *wanted.parents) if path.exists())
+    if there.is_dir():
+        reason = 0 if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
+    else:
+        reason = errno.EEXIST if there == wanted else errno.ENOTDIR
+    if reason:
+        raise UserError(
+            f"--workdir={directory} cannot be written ({os.strerror(reason)}); "
+            "choose another directory"
+        )
+
+
+def _fill_scaling(config: Config) -> Config:
+    """Give numbers for those that training would compute from all images."""
+    data = config.data
+    is_given = bool(data.mean or data.std)
+    if data.scaling != "standardize" or (config.transfer.init_from and not is_given):
+        return config
+    return config.change(
+        {"mean": data.mean or _ANY_SCALING, "std": data.std or _ANY_SCALING}
+    )
+
+
+def _name_input(found: Mapping[str, Any]) -> list[str]:
+    """Name the flags for what the model was published for, where the run differs."""
+    published = models.get_published_input(found["model"])
+    height, *here = *found["input_shape"], found["num_classes"]
+    if published == models.DIGITS or (height, published) == (here[0], tuple(here)):
+        return []
+    size, channels, num_classes = published
+    return [
+        f"published for {size}x{size}x{channels} and {num_classes} classes: "
+        f"--image_size={size} --channels={channels} --num_classes={num_classes}"
+    ]
+
+
+def _count_memory(setup: Setup) -> tuple[dict[str, int], list[str]]:
     """Count the bytes that training takes of one device; advise when it is too much."""
-    numbers, batch_size = config.make_numbers(), config.step.batch_size
-    stored = config.data.storage_size or image_shape[0]
-    batch = (batch_size, stored, stored, image_shape[2])
-    create = make_create(structure.model, image_shape, structure.rule, mesh)
-    state = jax.eval_shape(create, numbers, {})
+    phase, mesh = setup.phases[-1], setup.mesh
+    state = jax.eval_shape(phase.create, setup.numbers, {})
     sizes = {
         "parameters": state.params,
         "batch_stats": state.batch_stats,
@@ -86,45 +162,61 @@ def _count_memory(
         "averaged_weights": state.ema,
     }
     found = {name: memory.count_bytes(tree) for name, tree in sizes.items()}
-    own = int(np.prod(batch)) // mesh.shape["data"]
-    found["images"] = 2 * max(CHUNK_BYTES, own)
-    capacity = devices.get_device_memory(mesh)
-    if not config.describe.measure_memory:
+    loaders = {*setup.loaders.values(), *(inputs := _make_loaders(setup)).values()}
+    batch_size = setup.config.step.batch_size
+    chunk = phase.chunk_steps * batch_size * inputs["train"].image_bytes
+    found["images"] = 2 * chunk // mesh.shape["data"]
+    found["images"] += sum(len(x) * x.image_bytes for x in loaders if x.is_resident)
+    capacity, total = devices.get_device_memory(mesh), sum(found.values())
+    if not setup.config.describe.measure_memory:
         advice = ["--measure_memory compiles, and adds activations and gradients"]
-        return found | {"total": sum(found.values()), "device": capacity}, advice
-    call = _make_call(config, structure, mesh, state, batch)
+        return found | {"total": total, "device": capacity}, advice
+    call = phase.train_chunk, _make_arguments(setup, state, inputs["train"])
     found["temporary"] = memory.measure_temporary(*call) or 0
-    total, pieces = sum(found.values()), structure.accumulate_steps
-    advice = []
+    total, advice = sum(found.values()), []
     if total > capacity:
+        pieces = phase.structure.accumulate_steps
         advice = [memory.describe_shortage(*call, memory.REMEDIES, pieces)]
     return found | {"total": total, "device": capacity}, advice
 
 
-def _make_call(
-    config: Config, structure: Structure, mesh: Mesh, state: Any, batch: tuple
-) -> tuple[Any, tuple]:
-    """Make the training program and the shapes that it is called with.
+def _make_loaders(setup: Setup) -> Mapping[str, Loader]:
+    """Make what fills the chunks of the last phase, for its sizes alone."""
+    phase, data = setup.phases[-1], setup.config.data
+    if not phase.structure.takes_features:
+        return setup.loaders
+    shape = features.cut_before_head(setup.structure, setup.image_shape).shape
+    loaders = {}
+    for split, loader in setup.loaders.items():
+        labels = np.tile(loader.labels, phase.views if split == "train" else 1)
+        images = Images(labels, shape, lambda positions: positions, True, 4)
+        loaders[split] = Loader(images, data, setup.mesh, reads=False)
+    return loaders
+
+
+def _make_arguments(setup: Setup, state: Any, loader: Loader) -> tuple:
+    """Make the shapes that the last phase's training program is called with.
 
     Args:
         state: shapes of the state.
-        batch: (B, H, W, C) of the stored images.
     """
-    kernels = config.device.cpu_kernels
-    options = xla.choose_compiler_options(kernels, mesh, xla.LEAST_MACS)
-    split, whole = devices.split_batches(mesh, batch[0]), devices.replicated(mesh)
-    images = np.broadcast_to(np.uint8(0), (1, *batch))
-    ids = np.broadcast_to(np.int32(0), (1, batch[0]))
-    chunk = {"images": images, "labels": ids, "ids": ids}
+    phase, mesh = setup.phases[-1], setup.mesh
+    batches = phase.chunk_steps, setup.config.step.batch_size
+    split, whole = devices.split_batches(mesh, batches[1]), devices.replicated(mesh)
+    dtype = jnp.float32 if phase.structure.takes_features else jnp.uint8
+    chunk = {
+        "images": jax.ShapeDtypeStruct((*batches, *loader.image_shape), dtype),
+        "labels": jax.ShapeDtypeStruct(batches, jnp.int32),
+        "ids": jax.ShapeDtypeStruct(batches, jnp.int32),
+    }
     sums = jax.eval_shape(steps.create_train_sums)
-    rest = config.make_numbers(), epoch.make_bounds(0, 1)
-    arguments = (
+    rest = setup.numbers, epoch.make_bounds(0, 1)
+    return (
         checkpoint.abstract(state, devices.split_leaves(mesh, state)),
         checkpoint.abstract(sums, whole),
         checkpoint.abstract(chunk, split),
         *checkpoint.abstract(rest, whole),
     )
-    return epoch.make_train_chunk(structure, mesh, options), arguments
 
 
 def _list_memory(config: Config, found: dict[str, int]) -> list[str]:

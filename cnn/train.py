@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import math
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,25 @@ from cnn.checkpoints.checkpoint import CheckpointWriter
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.models import remat, summary
-from cnn.runtime import devices, processes, xla
+from cnn.runtime import devices, processes, provenance, xla
 from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
 from cnn.runtime.metrics_log import MetricsLog, NoLog
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
+from cnn.training import course, report, same_data
 from cnn.training import progress as training_progress
-from cnn.training import report
 from cnn.training import setup as training_setup
 from cnn.training.epoch import Pace
 from cnn.training.progress import Progress
 from cnn.training.setup import Setup
 from cnn.training.state import is_finite, to_items
 from cnn.transfer import features, plan
-from cnn.transfer.source import open_start
+from cnn.transfer.source import (
+    check_same_source,
+    choose_scaling,
+    open_start,
+    warn_of_trained,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,31 +64,43 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
     """
     started, is_first = time.perf_counter(), processes.is_first()
     terminal.console.quiet = terminal.console.quiet or not is_first
-    with workdir.lock(directory) if is_first else contextlib.nullcontext():
-        _check_same_run(config, directory)
+    ended = report.read_ended(directory)
+    with contextlib.nullcontext() if ended or not is_first else workdir.lock(directory):
+        respelled = _check_same_run(config, directory)
         stop = Stop(processes.find_most)
+        if ended and not respelled:
+            return _repeat_result(config, directory, terminal, ended)
         newest, stored = _find_newest(directory, terminal)
-        setup = make_setup(config, stored, terminal, stop)
-        processes.check_equal("images", _identify_images(setup))
+        keep, checkpoints = (
+            config.checkpoint.keep_checkpoints,
+            directory / "checkpoints",
+        )
+        writer = None if ended else CheckpointWriter(checkpoints, keep)
+        setup = make_setup(config, stored, terminal, stop, directory=directory)
+        before = respelled.get("init_from", "")
+        check_same_source(config, before, stored, directory, terminal)
+        if ended:
+            same_data.check_result_of(ended, setup.seen, directory)
+            return _repeat_result(config, directory, terminal, ended)
+        processes.check_equal("images", setup.seen.record["fingerprint"])
         profiler = Profiler(config.profile, setup.total_steps)
         progress = _resume_or_begin(setup, newest, stored, terminal, profiler)
         progress.started = started - progress.counters.seconds
         report.announce(setup, terminal)
-        log = _open_log(config, directory, progress) if is_first else NoLog()
-        keep = config.checkpoint.keep_checkpoints
-        writer = CheckpointWriter(directory / "checkpoints", keep)
+        log = _open_log(setup, directory, progress, terminal) if is_first else NoLog()
         outputs = Outputs(terminal, log, writer, profiler)
         with _closing(setup, progress, outputs, stop):
             _loop(setup, progress, outputs, stop)
             found = training_progress.evaluate(setup, progress, "test", stop)
-            result = report.write_result(setup, progress, directory, found)
+            best = _test_best(setup, progress, outputs, directory, found, stop)
+            result = report.write_result(setup, progress, directory, found, best)
             log.write_result(config.select_run_options(), result)
         if profiler.is_missing:
             terminal.say(
                 f"no trace was written: training ended after step {progress.step}, "
                 f"before --profile_steps={config.profile.profile_steps}"
             )
-        report.print_result(terminal, directory, result)
+        report.print_result(terminal, directory, result, config.train.select_by)
         return result
 
 
@@ -109,6 +125,27 @@ def _loop(setup: Setup, progress: Progress, outputs: Outputs, stop: Stop) -> Non
             )
             if progress.step % interval == 0 and progress.step % length:
                 _save(setup, progress, outputs)
+
+
+def _test_best(
+    setup: Setup,
+    progress: Progress,
+    outputs: Outputs,
+    directory: Path,
+    found: dict[str, Any],
+    stop: Stop,
+) -> dict[str, Any]:
+    """Return the test metrics of the best checkpoint; empty where there is none."""
+    best_step = progress.counters.best_step
+    if best_step in (-1, progress.step):
+        return found if best_step == progress.step else {}
+    outputs.writer.wait()
+    checkpoints = directory / "checkpoints"
+    try:
+        return training_progress.evaluate_best(setup, progress, checkpoints, stop)
+    except UserError as error:
+        outputs.terminal.say(f"the best checkpoint is not tested: {error}")
+        return {}
 
 
 def _evaluate_epoch(
@@ -189,6 +226,8 @@ def make_setup(
     terminal: Terminal,
     stop: Stop,
     like: Setup | None = None,
+    preview: bool = False,
+    directory: Path | None = None,
 ) -> Setup:
     """Load the data, check everything, and make the programs without compiling.
 
@@ -196,17 +235,29 @@ def make_setup(
         stored: what the run's newest checkpoint says of itself; empty without one.
         stop: looked at while features are computed.
         like: a run whose data are shared, where they are the same.
+        preview: whether to look at images only as far as the checks do; the setup can
+            be described, not trained.
+        directory: of the run, which may hold what it has seen; None without.
 
     Raises:
-        UserError: an option, the data or the model does not fit the others.
+        UserError: an option, the data or the model does not fit the others, or the data
+            are not those that the run has seen.
     """
+    course.check(config)
     mesh, pieces = devices.make_mesh(config.device.mesh), config.step.accumulate_steps
     devices.check_batch_size(config.step.batch_size, mesh, pieces)
     if like is not None and like.config.data != config.data:
         like = None
-    dataset = like.dataset if like else training_setup.load_images(config, terminal)
-    source, pixels = open_start(config, stored, dataset, terminal)
+    source = open_start(config, stored, terminal)
+    if like:
+        dataset, seen = like.dataset, like.seen
+    else:
+        dataset = training_setup.load_images(config, terminal, preview)
+        seen = same_data.compare(config.data, dataset, stored, directory, terminal)
+    warn_of_trained(config, source, dataset, terminal)
+    pixels = choose_scaling(config, source, stored, dataset, terminal)
     structure = training_setup.make_structure(config, dataset, pixels)
+    course.check_steps(config, structure.steps_per_epoch)
     size, image_shape = config.data.image_size, dataset.train.shape
     image_shape = (size, size, image_shape[2]) if size else image_shape
     description = summary.describe_model(structure.model, image_shape)
@@ -216,16 +267,14 @@ def make_setup(
     )
     rule = dataclasses.replace(structure.rule, rates=planned.rates)
     structure = dataclasses.replace(structure, rule=rule)
-    loaders = (
-        like.loaders if like else training_setup.make_loaders(config, dataset, mesh)
-    )
+    loaders = like.loaders if like else None
+    if loaders is None:
+        loaders = training_setup.make_loaders(config, dataset, mesh, not preview)
     macs = description["macs"] * len(dataset.train)
-    kernels = config.device.cpu_kernels
-    options = xla.choose_compiler_options(kernels, mesh, macs)
+    options = xla.choose_compiler_options(config.device.cpu_kernels, mesh, macs)
+    batch_size, make_phase = config.step.batch_size, training_setup.make_phase
     phases = tuple(
-        training_setup.make_phase(
-            structure, phase, image_shape, loaders, config.step.batch_size, options
-        )
+        make_phase(structure, phase, image_shape, loaders, batch_size, options)
         for phase in planned.phases
     )
     setup = Setup(
@@ -233,33 +282,52 @@ def make_setup(
         numbers=config.make_numbers(),
         mesh=mesh,
         dataset=dataset,
+        seen=seen,
         loaders=loaders,
         image_shape=image_shape,
         description=description,
         structure=structure,
         plan=planned,
+        provenance=provenance.describe(),
         phases=phases,
     )
     return features.cache_features(setup, terminal, stop)
 
 
-def _check_same_run(config: Config, directory: Path) -> None:
-    """Refuse another run's directory, and processes that train different runs."""
+def _check_same_run(config: Config, directory: Path) -> dict[str, str]:
+    """Refuse another run's directory, and processes that train different runs.
+
+    Returns:
+        As `workdir.check_same_run`.
+    """
     if processes.is_first():
         manifest.finish_interrupted(directory / "checkpoints")
     processes.enter(directory, str(config.select_shared_options()))
     defaults = Config().to_flat()
-    workdir.check_same_run(directory, config.select_run_options(), defaults)
+    return workdir.check_same_run(directory, config.select_run_options(), defaults)
+
+
+def _repeat_result(
+    config: Config, directory: Path, terminal: Terminal, result: dict[str, Any]
+) -> dict[str, Any]:
+    """Print the result of a run that has ended; nothing is read or written."""
+    steps = result["steps"]
+    Profiler(config.profile, steps).check_ahead(steps)
+    terminal.say(f"ended     after {steps} steps; its result, as it is in result.json:")
+    report.print_result(terminal, directory, result, config.train.select_by)
+    return result
 
 
 def _find_newest(
     directory: Path, terminal: Terminal
 ) -> tuple[Path | None, Mapping[str, Any]]:
-    """Return the newest whole checkpoint and what it says of itself."""
+    """Return the newest whole checkpoint and what it says of itself, with its step."""
     newest, damaged = manifest.find_newest(directory / "checkpoints")
     for line in damaged:
         terminal.say(line)
-    return newest, manifest.read_description(newest) if newest else {}
+    if newest is None:
+        return None, {}
+    return newest, manifest.read_description(newest) | {"step": int(newest.name)}
 
 
 def _resume_or_begin(
@@ -274,16 +342,19 @@ def _resume_or_begin(
     progress = training_progress.restore(setup, newest, stored)
     profiler.check_ahead(progress.step)
     terminal.say(f"resumed at step {progress.step} of {setup.total_steps}")
+    report.print_changed_conditions(setup, stored, terminal)
     return progress
 
 
-def _open_log(config: Config, directory: Path, progress: Progress) -> MetricsLog:
+def _open_log(
+    setup: Setup, directory: Path, progress: Progress, terminal: Terminal
+) -> MetricsLog:
+    config = setup.config
+    same_data.write(directory, setup.seen)
     workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
-    length = progress.counters.metrics_bytes
-    return MetricsLog(directory, length, config.progress.tensorboard)
-
-
-def _identify_images(setup: Setup) -> str:
-    """Return what differs where the labels of any split do."""
-    splits = setup.loaders.items()
-    return str({name: zlib.crc32(loader.labels.tobytes()) for name, loader in splits})
+    length, step = progress.counters.metrics_bytes, progress.step
+    log = MetricsLog(directory, length, step, config.progress.tensorboard)
+    epochs = progress.counters.evaluated_step // setup.structure.steps_per_epoch
+    if lost := log.describe_loss(epochs):
+        terminal.say(f"warning   {lost}")
+    return log

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 LEVELS = [
     ["main", "configs"],
     ["sweep"],
-    ["visualize"],
-    ["train", "evaluate", "predict", "describe"],
+    ["visualize", "describe"],
+    ["train", "evaluate", "predict"],
     ["transfer"],
     ["weights"],
     ["training"],

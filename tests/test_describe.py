@@ -1,10 +1,13 @@
 import json
 import re
+import shutil
 
 import pytest
+from fixtures_runs import TINY, make_setup
 
 from cnn import config as config_module
-from cnn import describe, models
+from cnn import describe, models, train
+from cnn.data import decode, statistics
 from cnn.errors import UserError
 from cnn.models import summary
 from cnn.models.options import ModelOptions
@@ -41,6 +44,13 @@ def test_totals_are_the_rows_sums():
     assert (norm["parameters"], norm["macs"]) == (8, 0)
 
 
+def test_kernels_right_in_the_model_are_counted_where_they_are_laid():
+    found = describe_model((8, 9, 2), model="sliding_regression")
+    assert found["macs"] == (8 * 9) * (8 * 9 * 2) * 5
+    found = describe_model((9, 7, 2), model="locally_connected", local_widths=(3,))
+    assert found["macs"] == (4 * 3) * (3 * 3 * 2 * 3) + (4 * 3 * 3) * 5
+
+
 def test_dense_layers():
     found = describe_model((4, 4, 1), model="mlp", mlp_widths=(3,))
     assert [row["macs"] for row in found["layers"]] == [16 * 3, 3 * 5]
@@ -72,12 +82,12 @@ def test_long_tables_have_a_row_for_each_block():
 
 def test_describe_writes_what_it_returns(tmp_path, capsys):
     flat = {"model": "mlp", "mlp_widths": (3,), "image_size": 4, "channels": 3}
-    config = config_module.make_config(flat | {"num_classes": 7})
+    config = config_module.make_config(flat | {"num_classes": 12})
     directory = tmp_path / "new"
     found = describe.describe(config, directory, Terminal())
     assert json.loads((directory / "describe.json").read_text()) == found
-    assert found["model"] == "mlp" and found["output_shape"] == [7]
-    assert found["num_parameters"] == 48 * 3 + 3 + 3 * 7 + 7
+    assert found["model"] == "mlp" and found["output_shape"] == [12]
+    assert found["num_parameters"] == 48 * 3 + 3 + 3 * 12 + 12
     told = capsys.readouterr().out
     assert f"{found['num_parameters']:,} parameters" in told
     sizes = found["memory"]
@@ -87,7 +97,12 @@ def test_describe_writes_what_it_returns(tmp_path, capsys):
 
 
 def describe_memory(tmp_path, **changes):
-    flat = {"model": "simple_cnn", "widths": (4, 6), "image_size": 16, "num_classes": 5}
+    flat = {
+        "model": "simple_cnn",
+        "widths": (4, 6),
+        "image_size": 16,
+        "num_classes": 12,
+    }
     config = config_module.make_config(flat | {"momentum": 0.0} | changes)
     return describe.describe(config, tmp_path, Terminal())["memory"]
 
@@ -123,11 +138,174 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path):
         describe_memory(tmp_path, mesh="data:4")
 
 
-def test_too_small_image_is_refused(tmp_path):
-    config = config_module.make_config({"image_size": 2, "model": "simple_cnn"})
-    with pytest.raises(UserError, match="too small for this model: .*stage2"):
-        describe.describe(config, tmp_path, Terminal())
-    assert not (tmp_path / "describe.json").exists()
+SMALL = {"model": "mlp", "mlp_widths": (16,), "train_examples": 64, "batch_size": 16}
+# What training refuses before it compiles; the folder given is not there.
+MISTAKES = [
+    {"batch_size": 65},
+    {"accumulate_steps": 3},
+    {"mesh": "data:4"},
+    {"early_stop_epochs": 2, "validation_fraction": 0.0},
+    {"train_examples": 10**6},
+    {"train_examples": 64, "validation_fraction": 1e-9},
+    {"classes": (10,)},
+    {"num_classes": 3},
+    {"mean": (0.5, 0.5)},
+    {"std": (0.5, 0.5), "mean": (0.5,)},
+    {"storage_size": 9},
+    {"dataset": "digits:8"},
+    {"dataset": "folder:nowhere"},
+    {"dataset": "csv:nowhere.csv"},
+    {"dataset": "npz:nowhere.npz"},
+    {"dataset": "tfds:nowhere"},
+    {"dataset": "tfds:cifar10/a/b"},
+    {"model": "resnet51"},
+    {"model": "vgg11"},
+    {"model": "simple_cnn", "image_size": 2},
+    {"remat": "blocks"},
+    {"optimizer": "muon_sgd"},
+    {"optimizer": "adam", "decoupled_rates": True},
+    {"decoupled_rates": True, "clip_norm": 1.0},
+    {"ema_decay": 0.9, "lookahead_decay": 0.9},
+    {"crop_padding": 8, "crop_mode": "reflect"},
+    {"init_from": "nowhere"},
+    {"init_from": "nowhere.pth"},
+    {"init_skip": ("head",)},
+    {"whitening_images": 9},
+    {"freeze": ("nothing",)},
+    {"freeze": ("(",)},
+    {"freeze_through": "stage9"},
+    {"train_only": ("nothing",)},
+    {"freeze": ("dense1", "head")},
+    {"unfreeze": ("head:1",)},
+    {"freeze": ("head",), "unfreeze": ("head:99",)},
+    {"freeze_statistics": True},
+    {"learning_rate_for": ("nothing=2",)},
+    {"train_until": ("nothing=2",)},
+    {"cache_features": "always"},
+    {"profile": "trace", "profile_steps": "1:999999"},
+]
+
+
+@pytest.mark.parametrize("changes", MISTAKES, ids=str)
+def test_what_training_refuses_is_refused(changes, tmp_path, monkeypatch):
+    """With the same words, before anything is compiled or written."""
+    monkeypatch.chdir(tmp_path)
+    preset = config_module.load_preset("digits")
+    config = config_module.make_config(preset, SMALL, changes)
+    with pytest.raises(UserError) as described:
+        describe.describe(config, tmp_path / "run", Terminal())
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError) as refused:
+        train.train(config, tmp_path / "run", Terminal())
+    assert str(described.value) == str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_directory_that_cannot_be_made_is_refused(name, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    config, words = config_module.make_config(SMALL), []
+    for mode in (describe.describe, train.train):
+        with pytest.raises(UserError) as refused:
+            mode(config, tmp_path / name, Terminal())
+        words.append(str(refused.value))
+    assert words[0] == words[1] and "cannot be written" in words[0]
+
+
+def describe_run(directory, *layers):
+    config = config_module.make_config(*layers)
+    return describe.describe(config, directory, Terminal())
+
+
+def test_the_run_of_the_same_command_is_described(tmp_path):
+    preset = config_module.load_preset("digits")
+    changes = {"shuffle_pixels": True, "image_size": 9, "train_only": ("head",)}
+    found = describe_run(tmp_path / "described", preset, SMALL, changes)
+    assert [path.name for path in tmp_path.rglob("*.json")] == ["describe.json"]
+    assert len(list(tmp_path.rglob("*"))) == 2
+    setup = make_setup(SMALL | changes)
+    assert found | setup.description == found
+    sizes = {split: len(images) for split, images in setup.loaders.items()}
+    assert (found["examples"], found["dataset"]) == (sizes, "digits")
+    assert found["total_steps"] == setup.total_steps
+    everything = describe_run(tmp_path, preset, SMALL, {"image_size": 9})
+    trained, whole = (x["memory"]["optimizer_state"] for x in (found, everything))
+    assert trained == 4 * (16 * 10 + 10) < whole == everything["parameter_bytes"]
+
+
+@pytest.mark.parametrize("model", ["vgg16", "resnet18"])
+def test_a_model_on_other_images_says_what_it_was_published_for(
+    model, tmp_path, capsys
+):
+    flags = {"image_size": 224, "channels": 3, "num_classes": 1000}
+    preset = config_module.load_preset("digits") | {"model": model}
+    found = describe_run(tmp_path, preset, {"image_size": 40})
+    written = [f"--{name}={value}" for name, value in flags.items()]
+    assert " ".join(written) in capsys.readouterr().out
+    assert found["input_shape"] == [40, 40, 1] and found["num_classes"] == 10
+    found = describe_run(tmp_path, preset, flags)
+    assert "published" not in capsys.readouterr().out
+    assert (found["input_shape"], found["output_shape"]) == ([224, 224, 3], [1000])
+    assert (
+        found["num_parameters"] == {"vgg16": 138_357_544, "resnet18": 11_689_512}[model]
+    )
+
+
+PRESETS = sorted(path.stem for path in config_module.PRESETS.glob("*.py"))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_described_without_its_images(preset, tmp_path, capsys):
+    options = config_module.load_preset(preset)
+    changes = {"data_dir": str(tmp_path / "none")}
+    if "init_from" in options:
+        changes["init_from"] = ""
+    if options["dataset"].startswith("folder:"):
+        with pytest.raises(UserError, match="there is no such directory"):
+            describe_run(tmp_path, options, changes)
+        changes["dataset"] = "tfds:cifar10"  # what a user would give
+    found = describe_run(tmp_path, options, changes)
+    printed = capsys.readouterr().out
+    is_here = options["dataset"] == "digits" or preset == "finetune_digits"
+    assert ("were not looked at" in printed) != is_here
+    size = options.get("image_size", 8 if is_here else 32)
+    assert found["input_shape"] == [size, size, 1 if is_here else 3]
+    assert found["total_steps"] > 0
+
+
+def test_slices_of_a_published_dataset_are_counted(tmp_path):
+    tfds = {"dataset": "tfds:mnist", "data_dir": str(tmp_path / "none")}
+    slices = {"train_split": "train[:90%]", "validation_split": "train[54000:]"}
+    found = describe_run(tmp_path, tfds, slices, {"model": "mlp"})
+    examples = {"train": 54_000, "validation": 6_000, "test": 10_000}
+    assert found["examples"] == examples and found["input_shape"] == [28, 28, 1]
+    with pytest.raises(UserError, match="--test_split=tset: .* it has train, test"):
+        describe_run(tmp_path, tfds, {"test_split": "tset"})
+    with pytest.raises(UserError, match="differ in size; set --image_size"):
+        describe_run(tmp_path, tfds, {"dataset": "tfds:food101"})
+
+
+def test_no_pixel_is_looked_at(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise AssertionError("an image was brought to a size, or summed up")
+
+    monkeypatch.setattr(decode, "fit_arrays", lambda images, layout: images)
+    monkeypatch.setattr(decode, "_fit", fail)
+    monkeypatch.setattr(statistics, "compute_mean_std", fail)
+    found = describe_run(tmp_path, SMALL, {"image_size": 1000, "channels": 3})
+    assert found["input_shape"] == [1000, 1000, 3]
+
+
+def test_a_run_that_is_there_is_described_and_left_alone(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    preset = config_module.load_preset("digits")
+    found = describe_run(run, preset, TINY)
+    with pytest.raises(UserError, match="holds another run, one with --epochs=3"):
+        describe_run(run, preset, TINY, {"epochs": 4})
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert after.pop(run / "describe.json")
+    assert after == before
+    assert found["total_steps"] == 3 * (100 // 20)
 
 
 @pytest.mark.parametrize("model, smallest", [("alexnet", 63), ("vgg11", 32)])

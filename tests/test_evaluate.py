@@ -1,6 +1,7 @@
 """Evaluation equals numpy for every batch size, and lies beside earlier ones."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -11,7 +12,7 @@ from fixtures_runs import ROOT, TINY, run_main
 from cnn import config as config_module
 from cnn import evaluate, predict
 from cnn.checkpoints import workdir
-from cnn.data import load_dataset
+from cnn.data import forget_dataset, load_dataset
 from cnn.errors import UserError
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
@@ -26,6 +27,7 @@ def run(trained, tmp_path_factory):
 
 def evaluate_run(directory, **changes):
     stored = workdir.read_config(directory)
+    stored = forget_dataset(stored, changes.get("dataset", stored["dataset"]))
     config = config_module.make_config(stored, changes)
     return evaluate.evaluate(config, directory, Terminal())
 
@@ -97,14 +99,17 @@ def test_a_second_evaluation_lies_beside_the_first(run):
         {"split": "validation"},
         {"split": "train", "checkpoint": "best"},
         {"image_size": 10},
+        {"dataset": "npz:/a/b/x.npz"},
+        {"dataset": "npz:/a_b/x.npz"},
         {"dataset": f"npz:{run}/a/{'long/' * 60}x.npz"},
     ):
-        config = config_module.make_config(workdir.read_config(run), changes)
-        stored = json.loads(json.dumps(config_module.make_config(TINY).to_flat()))
+        stored = workdir.read_config(run)
+        base = forget_dataset(stored, changes.get("dataset", "digits"))
+        config = config_module.make_config(base, changes)
         name = evaluate._name_file(config, stored)
-        assert "/" not in name and len(name) < 256
+        assert re.fullmatch(r"[\w.,=+-]{1,255}", name, re.ASCII), name
         names.add(name)
-    assert len(names) == 5
+    assert len(names) == 7
     assert "evaluation.json" in names
     assert "evaluation,split=train,checkpoint=best.json" in names
 
@@ -147,7 +152,7 @@ def test_other_data_of_the_same_classes(run, tmp_path):
 @pytest.mark.parametrize(
     "data, message",
     [
-        ({"classes": 4}, "knows the classes 0, 1, 2, 3, 4, … \\(10\\), but npz"),
+        ({"classes": 12}, "not know the classes 10, 11 of npz.*0, 1, 2, 3, 4, … \\(10"),
         ({"shape": (8, 8, 3)}, "trained on images of 8x8x1 and cannot take 8x8x3"),
     ],
 )
@@ -180,3 +185,11 @@ def test_a_set_that_is_not_there(tmp_path, trained, capsys):
     workdir.write_json(run / "config.json", stored)
     code = run_main("--mode=evaluate", f"--workdir={run}", "--split=validation")
     assert code == 2 and "digits has no such set" in capsys.readouterr().err
+
+
+def test_a_number_that_cannot_be_written_is_printed(tmp_path, trained, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "evaluation.json").mkdir()
+    with pytest.raises(UserError, match="evaluation.json cannot be written"):
+        evaluate_run(run)
+    assert "test: accuracy " in capsys.readouterr().out

@@ -124,6 +124,10 @@ def test_presets_of_the_user(capsys, tmp_path, nothing_compiles):
     ):
         mine.write_text(text)
         check_refused(capsys, tmp_path, [f"--config={mine}"], message)
+
+
+def test_a_preset_of_the_user_is_described(tmp_path):
+    mine = tmp_path / "mine.py"
     mine.write_text("options = {'model': 'mlp', 'mlp_widths': [3]}")
     directory = tmp_path / "run"
     code = run_main("--mode=describe", f"--config={mine}", f"--workdir={directory}")

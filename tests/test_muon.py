@@ -39,7 +39,7 @@ def test_muon_sgd_equals_a_loop():
         "muon_learning_rate": 0.1,
         "muon_momentum": 0.6,
     }
-    params = {"conv": jnp.asarray(KERNEL), "head": jnp.asarray(HEAD)}
+    params = {"conv": {"kernel": jnp.asarray(KERNEL)}, "head": jnp.asarray(HEAD)}
     found = follow(flat, lambda p: jax.tree.map(lambda x: x**2 - 1, p), params)
     w, buffer = np.float64(KERNEL), 0
     for step in range(5):
@@ -47,10 +47,29 @@ def test_muon_sgd_equals_a_loop():
         buffer = 0.6 * buffer + gradient
         direction = (gradient + 0.6 * buffer).reshape(12, 4)
         w = w * 2 / np.linalg.norm(w) - 0.1 * orthogonalise(direction).reshape(w.shape)
-        np.testing.assert_allclose(found[step]["conv"], w, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            found[step]["conv"]["kernel"], w, rtol=1e-3, atol=1e-4
+        )
     w, buffer = np.float64(HEAD), 0
     for step in range(5):
         gradient = w**2 - 1 + 0.02 / 0.05 * w
         buffer = 0.8 * buffer + gradient
         w = w - 0.05 * (gradient + 0.8 * buffer)
         np.testing.assert_allclose(found[step]["head"], w, rtol=1e-4, atol=1e-5)
+
+
+def test_muon_steps_a_matrix_at_each_place():
+    """Each place of a locally connected layer is trained as a layer of its own."""
+    kernel = np.random.default_rng(3).normal(size=(2, 1, 2, 2, 3, 4)).astype("f")
+    flat = {"optimizer": "muon", "momentum": 0.9, "weight_decay": 0.1}
+
+    def gradient(params):
+        return jax.tree.map(lambda x: x**2 - 1, params)
+
+    together = {"local1_kernel": jnp.asarray(kernel)}
+    apart = {f"place{i}": {"kernel": jnp.asarray(kernel[i, 0])} for i in range(2)}
+    *_, together = follow(flat, gradient, together)
+    *_, apart = follow(flat, gradient, apart)
+    for i in range(2):
+        found = together["local1_kernel"][i, 0]
+        np.testing.assert_allclose(found, apart[f"place{i}"]["kernel"], rtol=1e-5)

@@ -107,8 +107,10 @@ def test_training_and_what_follows_it(tmp_path, capsys):
         if "--mode=evaluate" not in flags and "--mode=describe" not in flags:
             continue
         flags = [word for word in flags if not word.startswith("--workdir")]
-        assert run_main(*flags, f"--workdir={directory}") == 0, flags
-    assert (directory / "describe.json").exists()
+        is_described = "--mode=describe" in flags  # that is another run
+        where = tmp_path / "described" if is_described else directory
+        assert run_main(*flags, f"--workdir={where}") == 0, flags
+    assert (tmp_path / "described" / "describe.json").exists()
     names = sorted(path.name for path in directory.glob("evaluation*.json"))
     assert len(names) == sum("--mode=evaluate" in flags for flags in OURS)
 

@@ -42,6 +42,7 @@ def assert_same_run(directory, result, reference):
         ".lock",
         "checkpoints",
         "config.json",
+        "dataset.json",
         "metrics.jsonl",
         "result.json",
     ]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn.data.decode import Layout, fit_arrays
 from cnn.models import layers
 from cnn.training import steps
 
@@ -164,15 +165,19 @@ def test_every_piece_drops_other_units(make_structure, make_numbers, start, make
     assert set(kept) == {0, 1, 2}, "kept in no piece, in one, in both"
 
 
-@pytest.mark.parametrize("height, width", [(8, 8), (9, 12), (6, 6)])
-def test_stored_images_are_cut_at_their_centre(
-    make_structure, make_numbers, start, make_batch, height, width
+@pytest.mark.parametrize(
+    "height, width, top, left",
+    [(8, 8, 1, 1), (9, 12, 2, 3), (7, 11, 0, 2), (13, 6, 4, 0)],
+)
+def test_stored_images_are_cut_where_files_are(
+    make_structure, make_numbers, start, make_batch, height, width, top, left
 ):
     structure = make_structure({"image_size": 6})
     state = start(structure, make_numbers(), (6, 6, 1))
     images = make_batch(3, (height, width, 1))["images"]
-    top, left = (height - 6) // 2, (width - 6) // 2
     centre = images[:, top : top + 6, left : left + 6]
+    layout = Layout(size=6, resize_size=min(height, width))
+    np.testing.assert_array_equal(fit_arrays(images, layout), centre)
     variables = {"params": state.params, "batch_stats": {}}
     np.testing.assert_array_equal(
         steps.predict_step(structure, variables, images),

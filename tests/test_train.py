@@ -9,10 +9,15 @@ import jax.numpy as jnp
 import pytest
 from fixtures_runs import TINY, make_flags, read_lines, run_main, train_run
 
-from cnn import train
+from cnn import config as config_module
+from cnn import evaluate, train
 from cnn.checkpoints import manifest
+from cnn.checkpoints.workdir import read_config
 from cnn.errors import UserError
+from cnn.runtime.terminal import Terminal
 from cnn.training import progress
+from cnn.training.options import TrainOptions
+from cnn.training.progress import Counters
 from cnn.training.state import is_finite
 from cnn.training.trained import load_trained
 
@@ -90,6 +95,7 @@ def test_without_validation_nothing_is_selected(tmp_path):
         tmp_path, model="mlp", mlp_widths=(4,), validation_fraction=0.0, epochs=1
     )
     assert (result["best_step"], result["best_validation"]) == (-1, None)
+    assert "best_test_accuracy" not in result
     assert "test_accuracy" in read_lines(tmp_path)[0]
     with pytest.raises(UserError, match="no best checkpoint"):
         manifest.find_step(tmp_path, "best")
@@ -174,3 +180,84 @@ def test_tensorboard_gets_the_options_with_the_result(tmp_path, monkeypatch):
     result = train_run(tmp_path / "run", epochs=1)
     ((options, numbers),) = seen
     assert numbers == result and options["epochs"] == 1 and "tensorboard" not in options
+
+
+def note(counters, values, losses, **changes):
+    """Note the metrics of some epochs, from the first; returns the counters."""
+    options = TrainOptions(**changes)
+    for epoch, (value, loss) in enumerate(zip(values, losses, strict=True)):
+        counters.note_best(
+            options, epoch * 10, epoch, {"accuracy": value, "loss": loss}
+        )
+    return counters
+
+
+@pytest.mark.parametrize(
+    "values, losses, best",
+    [
+        ([0.5, 0.9, 0.9, 0.9], [1.0, 0.4, 0.3, 0.35], 2),
+        ([0.5, 0.9, 0.9, 0.9], [1.0, 0.3, 0.3, 0.4], 1),
+        ([0.5, 0.9, 0.8, 0.9], [1.0, 0.3, 0.1, 0.2], 3),
+        ([0.5, 0.4], [1.0, 0.1], 0),
+    ],
+)
+def test_of_equal_metrics_the_lower_loss_is_the_best(values, losses, best):
+    counters = note(Counters(), values, losses)
+    assert (counters.best_step, counters.best_epoch) == (best * 10, best)
+    assert counters.best_value == values[best] and counters.best_loss == losses[best]
+
+
+def test_a_lower_loss_alone_does_not_put_off_early_stopping():
+    values, losses = [0.9, 0.9, 0.9], [0.3, 0.2, 0.1]
+    assert not note(Counters(), values, losses, early_stop_epochs=3).stopped_early
+    counters = note(Counters(), values, losses, early_stop_epochs=2)
+    assert counters.stopped_early and counters.best_epoch == 2
+
+
+def test_counters_of_an_earlier_version_are_taken():
+    stored = {"best_step": 10, "best_value": 0.9, "best_epoch": 1}
+    options = TrainOptions(early_stop_epochs=2)
+    for epoch, loss in ((2, 0.1), (3, 0.2)):
+        counters = Counters(**stored)
+        found = {"accuracy": 0.9, "loss": loss}
+        counters.note_best(options, 10 * epoch, epoch, found)
+        assert counters.best_step == 10, "the loss of the best is not known"
+        assert counters.stopped_early == (epoch == 3)
+
+
+def test_the_best_checkpoint_is_tested_at_the_end(tmp_path, scripted, capsys):
+    scripted([0.1, 0.5, 0.4, 0.3])
+    result = train_run(tmp_path, model="mlp", mlp_widths=(4,))
+    assert result["best_step"] == STEPS_PER_EPOCH < result["steps"]
+    config = config_module.make_config(read_config(tmp_path), {"checkpoint": "best"})
+    found = evaluate.evaluate(config, tmp_path, Terminal())
+    for name in ("loss", "accuracy", "correct", "count", "top5", "balanced_accuracy"):
+        assert result[f"best_test_{name}"] == found[name]
+    assert result["best_test_loss"] != result["test_loss"]
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "best check" in x]
+    assert f"(50.00%): step {STEPS_PER_EPOCH}, test accuracy" in line
+    assert f"{found['accuracy']:.2%} ({found['correct']} of 360)" in line
+
+
+def test_the_last_checkpoint_may_be_the_best(tmp_path, scripted, capsys):
+    scripted([0.4, 0.3, 0.2, 0.1])
+    result = train_run(tmp_path, model="mlp", mlp_widths=(4,), select_by="loss")
+    assert result["best_test_loss"] == result["test_loss"]
+    told = capsys.readouterr().out
+    assert f"by validation loss (0.1000): step {result['steps']}, the last one" in told
+
+
+def test_a_best_checkpoint_that_is_gone_does_not_end_the_run(
+    tmp_path, scripted, monkeypatch, capsys
+):
+    scripted([0.1, 0.5, 0.4, 0.3])
+    evaluate_best = progress.evaluate_best
+
+    def lose(setup, reached, checkpoints, stop):
+        shutil.rmtree(checkpoints / str(reached.counters.best_step))
+        return evaluate_best(setup, reached, checkpoints, stop)
+
+    monkeypatch.setattr(progress, "evaluate_best", lose)
+    result = train_run(tmp_path, model="mlp", mlp_widths=(4,))
+    assert result["best_validation"] == 0.5 and "best_test_loss" not in result
+    assert "the best checkpoint is not tested" in capsys.readouterr().out

@@ -1,7 +1,11 @@
+import errno
 import json
 import multiprocessing
 import os
+import socket
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -59,6 +63,44 @@ def test_lock_is_released_after_a_mistake(tmp_path):
         with pytest.raises(UserError, match="mine"), workdir.lock(tmp_path):
             raise UserError("mine")
     assert tmp_path.is_dir()
+
+
+@pytest.fixture(params=["ENOLCK", "ENOSYS", "ENOTSUP", "Windows"])
+def no_locks(request, monkeypatch):
+    """Take the file system's locks away."""
+    if request.param == "Windows":
+        monkeypatch.setattr(workdir, "fcntl", None)
+        return
+
+    def refuse(file, operation):
+        raise OSError(getattr(errno, request.param), "no locks here")
+
+    monkeypatch.setattr(workdir.fcntl, "flock", refuse)
+
+
+def test_without_locks_another_one_is_taken(tmp_path, no_locks):
+    directory = tmp_path / "new"
+    with workdir.lock(directory):
+        # The lock is of this process: to be held by another of this host is the same.
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()};.*soft"):
+            with workdir.lock(directory):
+                raise AssertionError("both hold it")
+    assert [path.name for path in directory.iterdir()] == [".lock"]
+    with pytest.raises(UserError, match="mine"), workdir.lock(tmp_path / "other"):
+        raise UserError("mine")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_lock_of_a_process_that_has_died_is_taken_over(tmp_path, no_locks):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    soft = tmp_path / ".lock.soft"
+    soft.write_text(f"{process.pid}\n{socket.gethostname()}\n")
+    with workdir.lock(tmp_path):
+        assert soft.read_text().startswith(f"{os.getpid()}\n")
+    soft.write_text(f"{process.pid}\nanother-host\n")
+    with pytest.raises(UserError, match=f"remove {soft}"), workdir.lock(tmp_path):
+        raise AssertionError("the other host may still run it")
 
 
 def test_directory_made_in_vain_is_removed(tmp_path):
@@ -141,9 +183,50 @@ def test_resuming_with_another_option_is_refused(tmp_path):
     assert "learning_rate" not in message and "--workdir" in message
 
 
+def test_places_are_compared_however_they_are_spelled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    stored = {"dataset": f"folder:{tmp_path}/a", "init_from": "runs/x", "seed": 1}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+
+    def check(**changes):
+        return workdir.check_same_run(tmp_path, stored | changes, {})
+
+    for same in ("folder:a", "folder:./a/", f"folder:{tmp_path}/b/../a", "folder:link"):
+        assert check(dataset=same, init_from="./runs/x/") == {}
+    assert check(dataset="folder:b") == {"dataset": stored["dataset"]}
+    assert check(dataset="csv:a") == {"dataset": stored["dataset"]}
+    assert check(init_from="runs/y") == {"init_from": "runs/x"}
+    with pytest.raises(UserError, match="--init_from=runs/x .now .."):
+        check(init_from="")
+    with pytest.raises(UserError, match="--seed=1") as refused:
+        check(dataset="folder:b", seed=2)
+    assert "dataset" not in str(refused.value)
+
+
 def test_directory_without_a_run_is_named(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
         workdir.read_config(tmp_path)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UserError, match="damaged"):
         workdir.read_config(tmp_path)
+
+
+def test_patterns_are_of_directories_that_hold_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b[1]", "c,x=1", "exp [v2]/d", "none"):
+        (tmp_path / name).mkdir(parents=True)
+        if name != "none":
+            (tmp_path / name / "config.json").write_text("{}")
+
+    def split(text):
+        return [str(path) for path in workdir.split_directories(text)]
+
+    assert split("*") == ["a", "b[1]", "c,x=1"]
+    assert split("b[1]") == ["b[1]"]
+    assert split("exp [v2]/*,a") == ["exp [v2]/d", "a"]
+    assert split("c,x=*,[ab]") == ["c,x=1", "a"]
+    assert split("a,*") == ["a", "b[1]", "c,x=1"]
+    assert "exp [v2]/d" in split("**")
+    with pytest.raises(UserError, match=r"--workdir=n\* matches no directory"):
+        split("a,n*")

@@ -33,6 +33,7 @@ from cnn import keys
 from cnn.augment import colouring, crops, mixing, placing, policies
 from cnn.augment.options import AugmentOptions
 from cnn.config import Numbers
+from cnn.data.options import find_centre
 from cnn.errors import UserError
 
 Batch = Mapping[str, jax.Array]
@@ -198,7 +199,8 @@ def make_views(images: jax.Array, tta: str, image_size: int = 0) -> list[jax.Arr
     height, width = images.shape[1:3]
     size = (image_size or height, image_size or width)
     bottom, right = height - size[0], width - size[1]
-    top, left = bottom // 2, right // 2
+    top = find_centre(height, size[0])
+    left = find_centre(width, size[1])
     corners = [(top, left)]
     if tta == "crops":
         corners += [(0, 0), (0, right), (bottom, 0), (bottom, right)]

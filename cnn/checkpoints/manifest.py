@@ -11,9 +11,9 @@ import shutil
 from pathlib import Path
 
 from cnn.checkpoints import workdir
+from cnn.checkpoints.workdir import DESCRIPTION, MANIFEST
 from cnn.errors import UserError
 
-MANIFEST, DESCRIPTION = "manifest.json", "description.json"
 NEW = ".new"
 
 
@@ -71,6 +71,11 @@ def find_newest(directory: Path) -> tuple[Path | None, list[str]]:
         UserError: all are damaged.
     """
     finish_interrupted(directory)
+    return find_finished(directory)
+
+
+def find_finished(directory: Path) -> tuple[Path | None, list[str]]:
+    """Find the newest whole checkpoint as `find_newest` does, and change nothing."""
     steps, damaged = list_steps(directory), []
     for step in reversed(steps):
         try:
@@ -105,6 +110,12 @@ def find_step(run: Path, which: str) -> int:
     if which == "best":
         newest = read_description(run / "checkpoints" / str(steps[-1]))
         best = newest["records"]["best_step"]
+        if best >= 0 and best not in steps:
+            raise UserError(
+                f"The best checkpoint of {run}, step {best}, is gone: "
+                f"{run / 'checkpoints' / str(best)} is not there any more; put it "
+                f"back, or use --checkpoint=latest or one of the steps {_list(steps)}"
+            )
         if best not in steps:
             raise UserError(
                 f"{run} has no best checkpoint: the run had no validation set; train "
@@ -113,10 +124,14 @@ def find_step(run: Path, which: str) -> int:
         return best
     if which.isdigit() and int(which) in steps:
         return int(which)
-    known = ", ".join(str(step) for step in steps)
     raise UserError(
-        f"--checkpoint={which} is not there; {run} has latest, best and steps {known}"
+        f"--checkpoint={which} is not there; {run} has latest, best and steps "
+        f"{_list(steps)}"
     )
+
+
+def _list(steps: list[int]) -> str:
+    return ", ".join(str(step) for step in steps)
 
 
 def read_description(path: Path) -> dict:

@@ -10,7 +10,7 @@ from cnn.option import free_option
 class CheckpointOptions:
     """When checkpoints are written, how many are kept, which one is read."""
 
-    modes: ClassVar[str] = "train"
+    modes: ClassVar[str] = "train describe"
 
     checkpoint_every_epochs: float = free_option(
         1.0, "epochs between checkpoints; 0.25 writes four an epoch", within="(0, inf)"

@@ -1,20 +1,33 @@
 """A run's directory: its name, its lock, its options, and files written whole."""
 
 import contextlib
-import fcntl
+import errno
+import glob
 import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import SoftFileLock, Timeout
+
 from cnn.errors import UserError
 from cnn.option import format_value
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 CONFIG_FILE = "config.json"
-_LOCK = ".lock"
+# Options that are compared by what they name, not by how they spell it.
+SPELLED = ("dataset", "init_from")
+MANIFEST, DESCRIPTION = "manifest.json", "description.json"  # of a checkpoint
+_LOCK, _SOFT = ".lock", ".lock.soft"
+_SOFT_SECONDS = 1.0  # in which the lock of a process that has died is taken over
 # Options that earlier versions wrote and that no longer exist.
 _RETIRED = ("step_images_per_second", "decode_images_per_second")
 
@@ -41,19 +54,44 @@ def name_workdir(preset: str, overrides: Mapping[str, Any]) -> Path:
 
 
 def split_directories(text: str) -> list[Path]:
-    """Read `A,B,C` as directories, whose own names may hold commas.
+    """Read `A,B,C` as directories of runs, whose own names may hold commas.
 
-    A comma separates two where joining them names no directory.
+    A comma separates two where joining them names no directory. What names none may be
+    a pattern, as `runs/*`, of directories that hold a run; `**` descends, and `~` is the
+    home directory.
+
+    Raises:
+        UserError: no run matches a pattern.
     """
-    parts, directories = text.split(","), []
+    parts, directories = [*map(os.path.expanduser, text.split(","))], []
     while parts:
-        count = next(
-            (n for n in range(len(parts), 1, -1) if Path(",".join(parts[:n])).is_dir()),
-            1,
-        )
-        directories.append(Path(",".join(parts[:count])))
-        parts = parts[count:]
-    return directories
+        joined = [",".join(parts[:n]) for n in range(len(parts), 0, -1)]
+        found = {name: _match_runs(name) for name in joined}
+        name = next((name for name in joined if found[name]), parts[0])
+        if not found[name] and glob.has_magic(name):
+            raise UserError(f"--workdir={name} matches no directory that holds a run")
+        directories += found[name] or [Path(name)]
+        parts = parts[len(parts) - joined.index(name) :]
+    return list(dict.fromkeys(directories))
+
+
+def _match_runs(text: str) -> list[Path]:
+    """Return the directory of that name, or the runs whose paths match a pattern."""
+    if os.path.isdir(text):
+        return [Path(text)]
+    found = [""]
+    for part in Path(text).parts:
+        # A name that is there is no pattern, as `[1]` in `runs/a[1]/*`.
+        found = [
+            os.path.join(base, name)
+            for base in found
+            for name in (
+                [part]
+                if os.path.lexists(os.path.join(base, part))
+                else sorted(glob.glob(part, root_dir=base or None, recursive=True))
+            )
+        ]
+    return [Path(path) for path in found if os.path.isfile(f"{path}/{CONFIG_FILE}")]
 
 
 @contextlib.contextmanager
@@ -74,16 +112,7 @@ def lock(workdir: Path) -> Iterator[None]:
             f"--workdir={workdir} cannot be written ({error.strerror}); "
             "choose another directory"
         ) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise UserError(
-                f"--workdir={workdir} is in use by process {owner}; wait for it, or "
-                "choose another directory"
-            ) from None
+    with file, _hold(workdir, file):
         if not _is_at(file, workdir / _LOCK):
             raise UserError(
                 f"--workdir={workdir} was removed by another process; try again"
@@ -94,12 +123,56 @@ def lock(workdir: Path) -> Iterator[None]:
         try:
             yield
         except UserError:
-            if made and os.listdir(workdir) == [_LOCK]:
+            if made and {_LOCK} <= {*os.listdir(workdir)} <= {_LOCK, _SOFT}:
                 os.unlink(workdir / _LOCK)
+                (workdir / _SOFT).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # another process wrote there
                     for path in made:
                         path.rmdir()
             raise
+
+
+def hold(file: IO, wait: bool) -> contextlib.AbstractContextManager:
+    """Lock an open file, or where the system has no such locks, a file beside it.
+
+    The one beside it says whose it is; that of a process of this machine which has
+    died does not count.
+
+    Args:
+        wait: for the process that holds it.
+
+    Returns:
+        What unlocks it at the end.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            return contextlib.nullcontext()  # closing the file unlocks it
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise BlockingIOError from None
+    try:
+        lock = SoftFileLock(f"{file.name}.soft")
+        return lock.acquire(timeout=-1 if wait else _SOFT_SECONDS)
+    except Timeout:
+        raise BlockingIOError from None
+
+
+def _hold(workdir: Path, file: IO) -> contextlib.AbstractContextManager:
+    try:
+        return hold(file, wait=False)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        remedy = "wait for it, or choose another directory"
+        if (workdir / _SOFT).exists():
+            remedy += f"; if there is no such process, remove {workdir / _SOFT}"
+        raise UserError(
+            f"--workdir={workdir} is in use by process {owner}; {remedy}"
+        ) from None
 
 
 def _is_at(file: IO, path: Path) -> bool:
@@ -111,8 +184,11 @@ def _is_at(file: IO, path: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    """Write a text file whole or not at all, as `write_bytes` does.
+
+    Parts of paths that are not in the encoding of the system keep their bytes.
+    """
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -146,7 +222,7 @@ def read_json(path: Path) -> Any:
         UserError: the file is absent or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except ValueError as error:
@@ -154,26 +230,51 @@ def read_json(path: Path) -> Any:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Read the options of a run.
+    """Read the options of a run; without its file, those of its newest checkpoint.
 
     Raises:
         UserError: the directory holds no run, or its options are damaged.
     """
     path = directory / CONFIG_FILE
-    if not path.exists():
+    if path.exists():
+        stored = read_json(path)
+    elif (described := _find_description(directory)) is not None:
+        path = described
+        stored = read_json(path).get("options")
+    else:
         raise UserError(
             f"--workdir={directory} holds no run ({CONFIG_FILE} is missing); train it "
             "first, or give the directory of a run"
         )
-    stored = read_json(path)
     if not isinstance(stored, dict):
         raise UserError(f"{path} is damaged: it holds no options")
     return {name: x for name, x in stored.items() if name not in _RETIRED}
 
 
+def _find_description(directory: Path) -> Path | None:
+    """Find what the newest finished checkpoint of a run says of itself."""
+    found = directory.glob(f"checkpoints/*/{DESCRIPTION}")
+    finished = [
+        path
+        for path in found
+        if path.parent.name.isdigit() and (path.parent / MANIFEST).exists()
+    ]
+    return max(finished, key=lambda path: int(path.parent.name), default=None)
+
+
+def _is_same_place(*texts: str) -> bool:
+    """Return whether two paths, or datasets such as `folder:PATH`, are one place."""
+    kinds, places = set(), set()
+    for text in texts:
+        kind, _, path = text.rpartition(":")
+        kinds.add(kind)
+        places.add(Path(path).expanduser().resolve() if path else "")
+    return len(kinds) == len(places) == 1
+
+
 def check_same_run(
     directory: Path, run_options: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> None:
+) -> dict[str, str]:
     """Refuse to resume a run under options that would make it another one.
 
     Args:
@@ -181,19 +282,43 @@ def check_same_run(
             name, as JSON has them.
         defaults: values of options that did not exist when the run began.
 
+    Returns:
+        The run's values of `--dataset` and `--init_from` where these now name another
+        place: whether the same lies there is for the caller to find out.
+
     Raises:
         UserError: naming the options that differ, with both values.
     """
-    if not (directory / CONFIG_FILE).exists():
-        return
+    if not (directory / CONFIG_FILE).exists() and not _find_description(directory):
+        return {}
     stored = {**defaults, **read_config(directory)}
-    different = [
-        f"--{name}={format_value(stored[name])} (now {format_value(value)})"
+    changed = [
+        name
         for name, value in run_options.items()
         if stored[name] != value
+        and not (name in SPELLED and _is_same_place(stored[name], value))
+    ]
+    respelled = {
+        name: stored[name]
+        for name in changed
+        if name in SPELLED and stored[name] and run_options[name]
+    }
+    different = [
+        f"--{name}={format_value(stored[name])} (now {format_value(run_options[name])})"
+        for name in changed
+        if name not in respelled
     ]
     if different:
-        raise UserError(
+        message = (
             f"{directory} holds another run, one with {', '.join(different)}. Give its "
             "own options to resume it, or another --workdir to start from scratch"
         )
+        epochs = stored.get("epochs") != run_options.get("epochs")
+        if epochs and (directory / "checkpoints").is_dir():
+            message += (
+                ". To train it for longer, continue in another --workdir with "
+                f"--init_from={shlex.quote(str(directory))} --keep_optimizer, the "
+                "epochs still to come in --epochs, and their schedule"
+            )
+        raise UserError(message)
+    return respelled

@@ -6,16 +6,21 @@ nothing on `--seed`.
 """
 
 import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from cnn.data import choose, digits, folder, npz, tfds
+from cnn.data import choose, digits, folder, npz, published, tfds
 from cnn.data.files import decode_files
-from cnn.data.images import Dataset, Images
+from cnn.data.images import Dataset, Evaluated, Images, get_part
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 
-__all__ = ["DataOptions", "Dataset", "Images", "decode_files", "load_dataset"]
+__all__ = ["DataOptions", "Dataset", "Evaluated", "Images", "decode_files"]
+__all__ += ["find_own_classes", "forget_dataset", "is_same_source", "load_dataset"]
+__all__ += ["load_evaluated"]
 
 LOADERS = {
     "digits": digits.load,
@@ -24,10 +29,29 @@ LOADERS = {
     "csv": folder.load_csv,
     "npz": npz.load,
 }
+# Sources that lie in memory as they are and are brought to a size at once.
+_ARRAYS = ("digits", "npz")
+
+# The same for evaluation, which needs no training set: what --split names is loaded.
+EVALUATED = {
+    "digits": digits.load_evaluated,
+    "tfds": tfds.load_evaluated,
+    "folder": folder.load_evaluated,
+    "csv": folder.load_evaluated_csv,
+    "npz": npz.load_evaluated,
+}
+# What a run says of its own dataset and means nothing of another one.
+_OF_ONE_DATASET = ("train_split", "validation_split", "test_split", "num_classes")
+_OF_ONE_DATASET += ("classes", "train_examples", "validation_fraction")
 
 
-def load_dataset(options: DataOptions) -> Dataset:
+def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
     """Load the images that the options name.
+
+    Args:
+        preview: whether what is described of them suffices: a well-known dataset that
+            is not on this machine is taken as it was published, and arrays are checked
+            but their pixels are left black.
 
     Returns:
         Parts of one shape, with labels in 0..K-1 for K class names. With
@@ -38,15 +62,8 @@ def load_dataset(options: DataOptions) -> Dataset:
         UserError: options contradict each other, or data are missing or wrong; it
             says which flag or file to change.
     """
-    _check_options(options)
-    kind, _, rest = options.dataset.partition(":")
-    if kind not in LOADERS:
-        raise UserError(
-            f"--dataset={options.dataset} is unknown{suggest(kind, LOADERS)}"
-        )
-    if kind != "digits" and not rest:
-        raise UserError(f"--dataset={kind} lacks what to load; write {kind}:…")
-    dataset = _name_classes(LOADERS[kind](rest, options), options.num_classes)
+    kind, rest = _read_options(options)
+    dataset = _name_classes(_load(kind, rest, options, preview), options.num_classes)
     parts = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
     parts = {name: part for name, part in parts.items() if part is not None}
     for name, part in parts.items():
@@ -55,8 +72,9 @@ def load_dataset(options: DataOptions) -> Dataset:
         _check_labels(dataset.name, name, part.labels, len(dataset.class_names))
     class_names, parts = choose.select_classes(dataset.class_names, parts, options)
     notes = list(dataset.notes)
-    parts.update(choose.carve_validation(parts, options, notes))
-    parts["train"] = choose.take_examples(parts["train"], options)
+    by_name = dataset.is_named
+    parts.update(choose.carve_validation(parts, options, notes, by_name))
+    parts["train"] = choose.take_examples(parts["train"], options, by_name)
     if options.shuffle_pixels:
         parts = {
             name: choose.shuffle_pixels(part, options.split_seed)
@@ -65,6 +83,113 @@ def load_dataset(options: DataOptions) -> Dataset:
     return dataclasses.replace(
         dataset, class_names=class_names, notes=tuple(notes), **parts
     )
+
+
+def _load(kind: str, rest: str, options: DataOptions, preview: bool) -> Dataset:
+    """Load what a source has, before anything of it is chosen."""
+    if preview and kind == "tfds":
+        return published.load(rest, options)
+    if not preview or kind not in _ARRAYS:
+        return LOADERS[kind](rest, options)
+    sizes = {"image_size": 0, "storage_size": 0, "resize_size": 0, "channels": 0}
+    dataset = LOADERS[kind](rest, dataclasses.replace(options, **sizes))
+    size = options.stored_size
+
+    def bring(part: Images | None) -> Images | None:
+        if part is None:
+            return None
+        height, width, channels = part.shape
+        shape = (size or height, size or width, options.channels or channels)
+        return part.blacken(shape)
+
+    parts = {x: bring(getattr(dataset, x)) for x in ("train", "validation", "test")}
+    return dataclasses.replace(dataset, **parts)
+
+
+def load_evaluated(
+    options: DataOptions, split: str, own_classes: tuple[int, ...] | None
+) -> Evaluated:
+    """Load images to be evaluated.
+
+    Args:
+        split: `train`, `validation` or `test`, as training divides the dataset, or
+            `all`: every image once, of `--classes` where they are given.
+        own_classes: the `--classes` of the run if it was trained on this dataset, which
+            is divided as then; None for another one, of which no part has to be there
+            but the one that is evaluated: not divided, it is a test set.
+
+    Raises:
+        UserError: as `load_dataset`, or there is no such part.
+    """
+    if own_classes is not None and split != "all":
+        # Fewer classes would be divided otherwise.
+        classes = options.classes if own_classes else ()
+        dataset = load_dataset(dataclasses.replace(options, classes=classes))
+        found = get_part(dataset, split)
+        return found if classes else _select(found, split, options)
+    kind, rest = _read_options(options)
+    found = EVALUATED[kind](rest, options, split)
+    _check_labels(found.name, split, found.images.labels, len(found.class_names))
+    if found.is_whole and split == "test":
+        note = f"{found.name}: all of its images are its test set"
+        found = dataclasses.replace(found, notes=(*found.notes, note))
+    found = _select(found, split, options)
+    if not options.shuffle_pixels:
+        return found
+    images = choose.shuffle_pixels(found.images, options.split_seed)
+    return dataclasses.replace(found, images=images)
+
+
+def _select(found: Evaluated, split: str, options: DataOptions) -> Evaluated:
+    """Keep the images of `--classes`."""
+    class_names, parts = choose.select_classes(
+        found.class_names, {split: found.images}, options
+    )
+    return dataclasses.replace(found, class_names=class_names, images=parts[split])
+
+
+def find_own_classes(
+    stored: Mapping[str, Any], options: DataOptions
+) -> tuple[int, ...] | None:
+    """Return the `own_classes` of `load_evaluated` for a run of the stored options."""
+    if not is_same_source(stored["dataset"], options.dataset):
+        return None
+    return tuple(stored.get("classes", ()))
+
+
+def is_same_source(one: str, other: str) -> bool:
+    """Return whether two values of `--dataset` name the same data."""
+    (kind, _, path), (kind_of_other, _, path_of_other) = (
+        text.partition(":") for text in (one, other)
+    )
+    if kind != kind_of_other or kind not in ("folder", "csv", "npz"):
+        return one == other
+    paths = (os.path.expanduser(text) for text in (path, path_of_other))
+    return len({os.path.realpath(text) for text in paths}) == 1
+
+
+def forget_dataset(stored: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """Return a run's options, by flag name, as they apply to a dataset.
+
+    What belongs to the run's own dataset alone, as `--train_examples`, is left out
+    for another one.
+    """
+    if is_same_source(stored.get("dataset", DataOptions.dataset), dataset):
+        return dict(stored)
+    return {name: x for name, x in stored.items() if name not in _OF_ONE_DATASET}
+
+
+def _read_options(options: DataOptions) -> tuple[str, str]:
+    """Check the options; return the kind of the dataset and what is behind it."""
+    _check_options(options)
+    kind, _, rest = options.dataset.partition(":")
+    if kind not in LOADERS:
+        raise UserError(
+            f"--dataset={options.dataset} is unknown{suggest(kind, LOADERS)}"
+        )
+    if kind != "digits" and not rest:
+        raise UserError(f"--dataset={kind} lacks what to load; write {kind}:…")
+    return kind, rest
 
 
 def _check_options(options: DataOptions) -> None:

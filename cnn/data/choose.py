@@ -3,9 +3,13 @@
 `parts` are sets by name, `train` among them. Splits depend on labels, sizes and a seed
 (0 or more) alone, and use numpy's `RandomState`, whose stream never changes, so that a
 split stays the same for ever.
+
+Files change: they are split by a hash of each one's name and the seed, so that a file
+that comes or goes moves no other (`split_by_name`).
 """
 
 import dataclasses
+import hashlib
 
 import numpy as np
 
@@ -46,11 +50,15 @@ def select_classes(
 
 
 def carve_validation(
-    parts: dict[str, images.Images], options: DataOptions, notes: list[str]
+    parts: dict[str, images.Images],
+    options: DataOptions,
+    notes: list[str],
+    is_named: bool = False,
 ) -> dict[str, images.Images]:
     """Set `--validation_fraction` of the training set aside, in its order.
 
     Args:
+        is_named: whether examples are split by their names.
         notes: gets a line when there is a validation set already.
 
     Returns:
@@ -68,22 +76,33 @@ def carve_validation(
             "validation set of its own"
         )
         return {}
-    taken = round(fraction * len(train))
+    seed, taken = options.split_seed, round(fraction * len(train))
+    if is_named:
+        rest, part = split_by_name(train, fraction, seed, "validation")
+        taken = len(part)
     if not 0 < taken < len(train):
         raise UserError(
             f"--validation_fraction={fraction} of {len(train)} training examples "
             f"leaves {len(train) - taken} to train on and {taken} for validation; "
             "both need one at least"
         )
-    rest, part = stratified_split(train.labels, taken, options.split_seed)
+    if is_named:
+        notes.append(describe_split("validation", train.labels, part))
+    else:
+        rest, part = stratified_split(train.labels, taken, seed)
     return {
         "train": train.take(np.sort(rest)),
         "validation": train.take(np.sort(part)),
     }
 
 
-def take_examples(train: images.Images, options: DataOptions) -> images.Images:
+def take_examples(
+    train: images.Images, options: DataOptions, is_named: bool = False
+) -> images.Images:
     """Take `--train_examples` of a training set, as `balanced_subset` chooses them.
+
+    Args:
+        is_named: whether examples are taken in the order of their names' hashes.
 
     Raises:
         UserError: there are not that many.
@@ -96,7 +115,10 @@ def take_examples(train: images.Images, options: DataOptions) -> images.Images:
             f"--train_examples={wanted} is more than the {len(train)} training "
             "examples that there are; lower it, or 0 for all"
         )
-    return train.take(balanced_subset(train.labels, wanted, options.split_seed))
+    order = None
+    if is_named:
+        order = np.argsort(_draw(train, options.split_seed, "train"), kind="stable")
+    return train.take(balanced_subset(train.labels, wanted, options.split_seed, order))
 
 
 def shuffle_pixels(part: images.Images, seed: int) -> images.Images:
@@ -148,7 +170,69 @@ def stratified_split(
     )
 
 
-def balanced_subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+def split_by_name(
+    examples: images.Images,
+    fraction: float,
+    seed: int,
+    purpose: str,
+    every_class: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split examples in two by a number in [0, 1) that each one's name draws.
+
+    Those that draw less than `fraction` are the second part, whatever else there is:
+    an example that is added or removed moves no other. Hence parts are stratified in
+    expectation only, with two exceptions: the highest of each class always stays, and
+    the lowest of all (with `every_class`, of each class of two or more) is always in
+    the second part. Only where these apply, in small classes, can one that comes or
+    goes move one other of its class.
+
+    Args:
+        purpose: another draws other numbers.
+
+    Returns:
+        Positions of the rest and of the second part, ascending; the latter is empty
+        when every class has a single example.
+    """
+    drawn = _draw(examples, seed, purpose)
+    taken, lowest = drawn < fraction, []
+    for label in np.unique(examples.labels):
+        (same,) = np.nonzero(examples.labels == label)
+        order = same[np.argsort(drawn[same], kind="stable")]
+        taken[order[-1]] = False
+        lowest += [order[0]] if len(order) > 1 else []
+    if lowest and (every_class or not taken.any()):
+        lowest = np.array(lowest)
+        taken[lowest if every_class else lowest[np.argmin(drawn[lowest])]] = True
+    return np.flatnonzero(~taken), np.flatnonzero(taken)
+
+
+def describe_split(purpose: str, labels: np.ndarray, part: np.ndarray) -> str:
+    """Say how a set was split off by names.
+
+    Args:
+        labels: of all [N].
+        part: positions of the set that was split off.
+    """
+    counts = np.bincount(labels[part], minlength=int(labels.max()) + 1)
+    counts = counts[np.unique(labels)]
+    return (
+        f"{purpose} set: {len(part)} of {len(labels)} images, by their names' hashes "
+        f"and --split_seed, {counts.min()} to {counts.max()} of each class"
+    )
+
+
+def _draw(examples: images.Images, seed: int, purpose: str) -> np.ndarray:
+    """Draw a number in [0, 1) for each example from its name, float64 [N]."""
+    drawn = np.empty(len(examples))
+    for i, name in enumerate(examples.names):
+        text = f"{seed}/{purpose}/{name}".encode("utf-8", "surrogateescape")
+        drawn[i] = int.from_bytes(hashlib.sha256(text).digest()[:6], "big") / 2**48
+    return drawn
+
+
+def balanced_subset(
+    labels: np.ndarray, size: int, seed: int, order: np.ndarray | None = None
+) -> np.ndarray:
     """Choose equally many examples of each class, as far as possible.
 
     A class that is smaller than its share is taken whole and the others share what
@@ -157,12 +241,13 @@ def balanced_subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     Args:
         labels: whole numbers [N].
         size: examples to choose, 1..N.
+        order: positions [N], the first of each class preferred; None: at random.
 
     Returns:
         Positions [size], ascending.
     """
-    random = np.random.RandomState(seed)
-    order = random.permutation(len(labels))
+    if order is None:
+        order = np.random.RandomState(seed).permutation(len(labels))
     _, indices = np.unique(labels[order], return_inverse=True)
     rank = np.empty(len(labels), dtype=np.int64)
     for index in range(indices.max() + 1):

@@ -48,12 +48,17 @@ class Loader:
         image_bytes: bytes of one image.
     """
 
-    def __init__(self, images: Images, options: DataOptions, mesh: Mesh) -> None:
+    def __init__(
+        self, images: Images, options: DataOptions, mesh: Mesh, reads: bool = True
+    ) -> None:
         """Decide where the images lie; those that stay in memory are read at once.
 
         With `--resident=auto` they lie on the device when they take at most a quarter
         of its memory, else decoded in the host's memory when they fit there; with
         `always` on the device; with `never` in files.
+
+        Args:
+            reads: False to decide alone; the loader then fills nothing.
 
         Raises:
             UserError: `always`, and the device cannot hold them.
@@ -62,7 +67,7 @@ class Loader:
         self.is_resident = options.resident == "always" or (
             options.resident == "auto" and size <= RESIDENT_SHARE * memory
         )
-        if not images.decoded and options.keeps_in_memory(size):
+        if reads and not images.decoded and options.keeps_in_memory(size):
             images = images.in_memory()
         self._images, self.mesh = images, mesh
         self.labels = np.asarray(images.labels, np.int32)
@@ -75,6 +80,8 @@ class Loader:
                 f"--resident=always: the images take {size / 2**30:.1f} GiB, a device "
                 f"has {memory / 2**30:.1f} GiB; use --resident=never"
             )
+        if not reads:
+            return
         everything = images.read(np.arange(len(images)))
         self._on_device = devices.put(devices.replicated(mesh), everything)
 

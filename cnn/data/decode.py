@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from cnn.data.options import DataOptions
+from cnn.data.options import DataOptions, find_centre
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -213,7 +213,7 @@ def _fit(image: "Image.Image", layout: Layout) -> "Image.Image":
         if width * height > MAX_PIXELS:
             raise BadImage(f"the image is too long: {image.width}×{image.height}")
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
+    left, top = (find_centre(side, size) for side in (width, height))
     if (left, top, width, height) == (0, 0, size, size):
         return image
     return image.crop((left, top, left + size, top + size))

@@ -13,6 +13,7 @@ import numpy as np
 
 from cnn.data import choose, decode, images
 from cnn.data.options import DataOptions
+from cnn.data.stamps import stamp_arrays
 from cnn.errors import UserError
 
 _TEST_SIZE = 360
@@ -41,13 +42,26 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
     pixels, labels = table[:, :-1], table[:, -1]
     scaled = ((pixels.astype(np.int32) * 255 + 8) // 16).astype(np.uint8)
     scaled = decode.fit_arrays(scaled.reshape(-1, 8, 8, 1), decode.make_layout(options))
+    names = images.number_examples("digits", len(labels))
+    everything = images.from_array(scaled, labels, names, stamp_arrays(pixels))
     train, test = choose.stratified_split(labels, _TEST_SIZE, _SPLIT_SEED)
     return images.Dataset(
         name="digits",
         class_names=tuple(str(digit) for digit in range(10)),
-        train=images.from_array(scaled[train], labels[train]),
+        train=everything.take(train),
         validation=None,
-        test=images.from_array(scaled[test], labels[test]),
+        test=everything.take(test),
+    )
+
+
+def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evaluated:
+    """Load the digits of a split to be evaluated, or all of them, as `load` does."""
+    dataset = load(rest, options)
+    if split != "all":
+        return images.get_part(dataset, split)
+    everything = images.concatenate([dataset.train, dataset.test])
+    return images.Evaluated(
+        dataset.name, dataset.class_names, everything, is_whole=True
     )
 
 

@@ -6,6 +6,8 @@ is found when it is read.
 """
 
 import dataclasses
+import glob
+import os
 import pathlib
 import struct
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ import numpy as np
 
 from cnn.data import choose, decode, images
 from cnn.data.options import DataOptions
+from cnn.data.stamps import stamp_bytes, stamp_file
 from cnn.errors import UserError
 
 TEST_FRACTION = 0.2
@@ -30,6 +33,8 @@ class Listing:
         name: the value of `--dataset`.
         class_names: one for each label.
         paths: of the files [N], in a fixed order.
+        names: of the files [N], object array of texts that do not depend on where the
+            data set lies.
         labels: int32 [N].
         parts: `train`, `validation` or `test` for each file [N]; None: a test set is
             split off.
@@ -39,6 +44,7 @@ class Listing:
     name: str
     class_names: tuple[str, ...]
     paths: Sequence[pathlib.Path]
+    names: np.ndarray
     labels: np.ndarray
     parts: np.ndarray | None
     notes: tuple[str, ...] = ()
@@ -53,25 +59,7 @@ def load_files(listing: Listing, options: DataOptions) -> images.Dataset:
         UserError: a file cannot be read, files differ in size without
             `--image_size`, or a class has no file left.
     """
-    found, problems = read_headers(listing.paths, options)
-    shape = find_shape(listing.name, listing.paths, found, options)
-    good = np.array([header is not None for header in found])
-    listing = _keep(listing, good)
-    sizes = [header.num_bytes for header in found if header is not None]
-    threads = sum(sizes) > len(sizes) * decode.THREADS_PAY_BYTES
-    layout = dataclasses.replace(decode.make_layout(options), channels=shape[-1])
-    if options.keeps_in_memory(len(sizes) * int(np.prod(shape))):
-        pixels, good = _decode_all(
-            listing.paths, layout, shape, threads, options, problems
-        )
-        listing = _keep(listing, good)
-        examples = images.from_array(pixels, listing.labels)
-    else:
-        examples = _stream(listing, layout, shape, threads)
-    notes = listing.notes
-    if problems:
-        shown = "; ".join(sorted(problems)[:3]) + ("; …" if len(problems) > 3 else "")
-        notes += (f"left out {len(problems)} images that cannot be read: {shown}",)
+    listing, examples, excluded = read_files(listing, options)
     is_trained = slice(None) if listing.parts is None else listing.parts == "train"
     counts = np.bincount(listing.labels[is_trained], minlength=len(listing.class_names))
     if not counts.all():
@@ -79,7 +67,54 @@ def load_files(listing: Listing, options: DataOptions) -> images.Dataset:
             f"{listing.name}: class {listing.class_names[int(counts.argmin())]} has "
             "no training image that can be read"
         )
-    return _split(dataclasses.replace(listing, notes=notes), examples, options)
+    dataset = _split(listing, examples, options)
+    return dataclasses.replace(dataset, excluded=excluded)
+
+
+def read_files(
+    listing: Listing, options: DataOptions
+) -> tuple[Listing, images.Images, tuple[tuple[str, str], ...]]:
+    """Check the files of a listing; those that stay in memory are decoded.
+
+    Returns:
+        The listing of the good files with a note of the others, their images, and the
+        others' names, each with its part ("" without parts).
+
+    Raises:
+        UserError: a file cannot be read, or files differ in size without
+            `--image_size`.
+    """
+    whole = listing
+    found, problems = read_headers(listing.paths, options)
+    shape = find_shape(listing.name, listing.paths, found, options)
+    good = np.array([header is not None for header in found])
+    listing = _keep(listing, good)
+    sizes = [header.num_bytes for header in found if header is not None]
+    stamps = np.array([h.stamp for h in found if h is not None], dtype=object)
+    threads = sum(sizes) > len(sizes) * decode.THREADS_PAY_BYTES
+    layout = dataclasses.replace(decode.make_layout(options), channels=shape[-1])
+    if options.keeps_in_memory(len(sizes) * int(np.prod(shape))):
+        pixels, good = _decode_all(
+            listing.paths, layout, shape, threads, options, problems
+        )
+        listing, stamps = _keep(listing, good), stamps[good]
+        examples = images.from_array(pixels, listing.labels, listing.names, stamps)
+    else:
+        examples = _stream(listing, stamps, layout, shape, threads)
+    notes = listing.notes
+    if problems:
+        shown = "; ".join(sorted(problems)[:3]) + ("; …" if len(problems) > 3 else "")
+        notes += (f"left out {len(problems)} images that cannot be read: {shown}",)
+    kept, parts = set(listing.names), whole.parts
+    places = [""] * len(whole.names) if parts is None else parts.tolist()
+    if "test" not in places:
+        places = ["test" if part == "validation" else part for part in places]
+    excluded = tuple(
+        (name, part)
+        for name, part in zip(whole.names, places, strict=True)
+        if name not in kept
+    )
+    return dataclasses.replace(listing, notes=notes), examples, excluded
 
 
 def decode_files(
@@ -114,10 +149,24 @@ def decode_files(
     return [str(path) for path, keep in zip(paths, good, strict=True) if keep], pixels
 
 
+def find_files(pattern: str) -> list[str]:
+    """List the files that a pattern matches, sorted.
+
+    What exists is no pattern: the file itself, or the folder of a pattern.
+    """
+    if os.path.isfile(pattern):
+        return [pattern]
+    folder, name = os.path.split(pattern)
+    if os.path.isdir(folder):
+        pattern = os.path.join(glob.escape(folder), name)
+    return sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+
+
 def _keep(listing: Listing, good: np.ndarray) -> Listing:
     return dataclasses.replace(
         listing,
         paths=[path for path, keep in zip(listing.paths, good, strict=True) if keep],
+        names=listing.names[good],
         labels=listing.labels[good],
         parts=None if listing.parts is None else listing.parts[good],
     )
@@ -154,6 +203,7 @@ def _decode_all(
 
 def _stream(
     listing: Listing,
+    stamps: np.ndarray,
     layout: decode.Layout,
     shape: tuple[int, int, int],
     threads: bool,
@@ -166,7 +216,13 @@ def _stream(
         def make(i: int) -> np.ndarray:
             path = paths[positions[i]]
             try:
-                return decode.decode(path.read_bytes(), layout)
+                content = path.read_bytes()
+                if stamp_bytes(content) != stamps[positions[i]]:
+                    raise UserError(
+                        f"{path} has changed since the start of this run; put it back "
+                        "and resume"
+                    )
+                return decode.decode(content, layout)
             except (decode.BadImage, OSError) as error:
                 raise UserError(
                     f"{path}: {error}; its header and end passed the check at "
@@ -175,24 +231,27 @@ def _stream(
 
         return decode.stack(make, len(positions), shape, threads)
 
-    return images.Images(listing.labels, shape, read)
+    return images.Images(
+        listing.labels, shape, read, names=listing.names, stamps=stamps
+    )
 
 
 def _split(
     listing: Listing, examples: images.Images, options: DataOptions
 ) -> images.Dataset:
     """Split the examples; a validation part without a test part becomes the test."""
+    notes = listing.notes
     if listing.parts is None:
-        taken = round(TEST_FRACTION * len(examples))
-        if not 0 < taken < len(examples):
+        rest, test = choose.split_by_name(
+            examples, TEST_FRACTION, options.split_seed, "test", every_class=True
+        )
+        if not len(test):
             raise UserError(
                 f"{listing.name}: {len(examples)} images are too few to split a test "
                 "set off; put them under train/ and test/"
             )
-        train, test = choose.stratified_split(
-            examples.labels, taken, options.split_seed
-        )
-        positions = {"train": np.sort(train), "test": np.sort(test)}
+        positions = {"train": rest, "test": test}
+        notes += (choose.describe_split("test", examples.labels, test),)
     else:
         positions = {
             part: np.flatnonzero(listing.parts == part)
@@ -207,7 +266,8 @@ def _split(
         train=examples.take(positions["train"]),
         validation=examples.take(validation) if len(validation) else None,
         test=examples.take(positions["test"]),
-        notes=listing.notes,
+        notes=notes,
+        is_named=True,
     )
 
 
@@ -218,11 +278,13 @@ class Header:
     Attributes:
         size: (height, width) in pixels.
         grey: whether it has one channel, transparency aside.
+        stamp: of its contents, as of `stamps.stamp_file`.
     """
 
     size: tuple[int, int]
     grey: bool
     num_bytes: int
+    stamp: str
 
 
 def _read_header(file: BinaryIO, upright: bool) -> Header:
@@ -243,7 +305,7 @@ def _read_header(file: BinaryIO, upright: bool) -> Header:
     if not _looks_complete(file, kind, num_bytes):
         file.seek(0)
         decode.decode(file.read(), decode.Layout())
-    return Header(size, grey, num_bytes)
+    return Header(size, grey, num_bytes, stamp_file(file, num_bytes))
 
 
 def _looks_complete(file: BinaryIO, kind: str | None, num_bytes: int) -> bool:

@@ -6,7 +6,7 @@ with any positions, from any thread.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -26,6 +26,9 @@ class Images:
             and safe in threads.
         decoded: whether the images lie in memory, so that `read` only copies.
         itemsize: bytes of a number; 4 when what is read are features, float32.
+        names: of the examples in their source [N], texts: a file's path below the
+            root, or a number; None where nobody asks for them.
+        stamps: of their contents [N], as of `stamps.stamp_bytes`; None likewise.
     """
 
     labels: np.ndarray
@@ -33,6 +36,8 @@ class Images:
     read: Callable[[np.ndarray], np.ndarray]
     decoded: bool = False
     itemsize: int = 1
+    names: np.ndarray | None = None
+    stamps: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,6 +58,20 @@ class Images:
             self,
             labels=self.labels[positions],
             read=lambda chosen: read(positions[chosen]),
+            names=None if self.names is None else self.names[positions],
+            stamps=None if self.stamps is None else self.stamps[positions],
+        )
+
+    def blacken(self, shape: tuple[int, int, int]) -> "Images":
+        """Return the same examples as black images of a shape (H, W, C).
+
+        For what depends on their number, labels and size alone.
+        """
+        return dataclasses.replace(
+            self,
+            shape=shape,
+            read=lambda positions: np.zeros((len(positions), *shape), dtype=np.uint8),
+            decoded=True,
         )
 
     def in_memory(self) -> "Images":
@@ -61,7 +80,7 @@ class Images:
         for start in range(0, len(self), _CHUNK):
             stop = min(start + _CHUNK, len(self))
             images[start:stop] = self.read(np.arange(start, stop))
-        return from_array(images, self.labels)
+        return from_array(images, self.labels, self.names, self.stamps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +91,10 @@ class Dataset:
         name: the value of `--dataset`.
         class_names: one for each class, at the position of its label.
         notes: lines to print about the loading.
+        is_named: whether examples have names of their own, as files do: splits depend
+            on these, and not on their number or order.
+        excluded: files that cannot be read and were left out, each with its part, ""
+            where it has none.
     """
 
     name: str
@@ -80,14 +103,44 @@ class Dataset:
     validation: Images | None
     test: Images
     notes: tuple[str, ...] = ()
+    is_named: bool = False
+    excluded: tuple[tuple[str, str], ...] = ()
 
 
-def from_array(images: np.ndarray, labels: np.ndarray) -> Images:
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """A part of a dataset, or all of it, to be evaluated.
+
+    Attributes:
+        name: the value of `--dataset`.
+        class_names: of the data, one for each label.
+        images: those of `--split`.
+        notes: lines to print about the loading.
+        excluded: names of files that cannot be read and were left out.
+        is_whole: whether these are all images of the dataset.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    images: Images
+    notes: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    is_whole: bool = False
+
+
+def from_array(
+    images: np.ndarray,
+    labels: np.ndarray,
+    names: np.ndarray | None = None,
+    stamps: np.ndarray | None = None,
+) -> Images:
     """Make a set of images that lie in memory.
 
     Args:
         images: uint8 [N, H, W, C].
         labels: whole numbers [N].
+        names: as of `Images`.
+        stamps: as of `Images`.
     """
     assert images.dtype == np.uint8 and images.ndim == 4, (images.dtype, images.shape)
     assert len(images) == len(labels), (len(images), len(labels))
@@ -96,6 +149,79 @@ def from_array(images: np.ndarray, labels: np.ndarray) -> Images:
         shape=tuple(int(size) for size in images.shape[1:]),
         read=lambda positions: images[positions],
         decoded=True,
+        names=names,
+        stamps=stamps,
+    )
+
+
+def number_examples(part: str, count: int, first: int = 0) -> np.ndarray:
+    """Name the examples of a source that has no names: `part/0`, `part/1`, ….
+
+    Returns:
+        Texts [count], an object array, numbered from `first` on.
+    """
+    numbers = range(first, first + count)
+    return np.array([f"{part}/{number}" for number in numbers], dtype=object)
+
+
+def concatenate(parts: Sequence[Images]) -> Images:
+    """Join sets of one shape, in their order."""
+    ends = np.cumsum([len(part) for part in parts])
+    starts = ends - [len(part) for part in parts]
+
+    def read(positions: np.ndarray) -> np.ndarray:
+        positions = np.asarray(positions)
+        found = np.empty((len(positions), *parts[0].shape), np.uint8)
+        owners = np.searchsorted(ends, positions, "right")
+        for owner in np.unique(owners):
+            chosen = owners == owner
+            found[chosen] = parts[owner].read(positions[chosen] - starts[owner])
+        return found
+
+    named = all(part.names is not None for part in parts)
+    stamped = all(part.stamps is not None for part in parts)
+    return Images(
+        labels=np.concatenate([part.labels for part in parts]),
+        shape=parts[0].shape,
+        read=read,
+        decoded=all(part.decoded for part in parts),
+        names=np.concatenate([part.names for part in parts]) if named else None,
+        stamps=np.concatenate([part.stamps for part in parts]) if stamped else None,
+    )
+
+
+def choose_parts(name: str, parts: Collection[str], split: str) -> list[str]:
+    """Choose which parts of a dataset `--split` evaluates.
+
+    Args:
+        name: of the dataset.
+        parts: of `train`, `validation` and `test` those that it has; "" of a dataset
+            that is not divided, all of which is a test set.
+
+    Raises:
+        UserError: it has no such part.
+    """
+    if split == "all":
+        return list(parts)
+    here = {part or "test": part for part in parts}
+    if "validation" in here:  # without a test part, this is the test set
+        here.setdefault("test", "validation")
+    if split not in here:
+        raise UserError(
+            f"--split={split}: {name} has only {', '.join(here)}; give one of these, "
+            "or --split=all"
+        )
+    return [here[split]]
+
+
+def get_part(dataset: Dataset, split: str) -> Evaluated:
+    """Return a part of a dataset to be evaluated, as `get_split` does."""
+    return Evaluated(
+        name=dataset.name,
+        class_names=dataset.class_names,
+        images=get_split(dataset, split),
+        notes=dataset.notes,
+        excluded=tuple(n for n, part in dataset.excluded if part in ("", split)),
     )
 
 
@@ -104,7 +230,7 @@ def get_split(dataset: Dataset, split: str) -> Images:
     images = getattr(dataset, split)
     if images is None:
         raise UserError(
-            f"--split={split}: {dataset.name} has no such set; carve one out of train "
-            "with --validation_fraction=0.1"
+            f"--split={split}: {dataset.name} has no such set, and the run was trained "
+            "without one; give --split=train, test or all"
         )
     return images

@@ -15,9 +15,11 @@ import numpy as np
 
 from cnn.data import decode, images
 from cnn.data.options import DataOptions
+from cnn.data.stamps import stamp_arrays
 from cnn.errors import UserError
 
 _CHUNK = 1024
+_PARTS = {"train": "train", "val": "validation", "test": "test"}
 _DAMAGE = (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
@@ -29,26 +31,18 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
             the form above; the message names the file and the array.
     """
     path = pathlib.Path(rest).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"--dataset=npz:{rest}: there is no such file; give the path of an .npz "
-            "with x_train, y_train, x_test, y_test"
-        )
-    with path.open("rb") as file:
+    with _open_file(f"npz:{rest}", path) as file:
         archive = _open(file, path)
-        _check_names(path, archive.files)
+        needed = ["x_train", "y_train", "x_test", "y_test"]
+        if "x_val" in archive.files or "y_val" in archive.files:
+            needed += ["x_val", "y_val"]
+        _check_names(path, archive.files, needed)
         splits = {
             part: _read_split(archive, path, part, options)
             for part in ("train", "val", "test")
             if part != "val" or "x_val" in archive.files
         }
-    shape = splits["train"].shape
-    for part, found in splits.items():
-        if found.shape != shape:
-            raise UserError(
-                f"{path}: images are {shape} in x_train but {found.shape} in "
-                f"x_{part}; set --image_size and --channels to bring them to one shape"
-            )
+    _check_shapes(path, splits)
     num_classes = 1 + int(splits["train"].labels.max())
     return images.Dataset(
         name=f"npz:{rest}",
@@ -57,6 +51,62 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
         validation=splits.get("val"),
         test=splits["test"],
     )
+
+
+def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evaluated:
+    """Load arrays of the archive at the path `rest` to be evaluated.
+
+    It needs no x_train; classes are the labels up to the largest.
+
+    Args:
+        split: of `choose_parts`.
+
+    Raises:
+        UserError: as `load`, or there is no such part.
+    """
+    name, path = f"npz:{rest}", pathlib.Path(rest).expanduser()
+    with _open_file(name, path) as file:
+        archive = _open(file, path)
+        parts = {
+            part: short
+            for short, part in _PARTS.items()
+            if {f"x_{short}", f"y_{short}"} & set(archive.files)
+        }
+        if not parts:
+            _check_names(path, archive.files, ["x_test", "y_test"])
+        chosen = images.choose_parts(name, parts, split)
+        shorts = [parts[part] for part in chosen]
+        needed = [f"{kind}_{short}" for short in shorts for kind in "xy"]
+        _check_names(path, archive.files, needed)
+        found = {n: _read_split(archive, path, n, options) for n in shorts}
+    _check_shapes(path, found)
+    examples = images.concatenate(list(found.values()))
+    return images.Evaluated(
+        name=name,
+        class_names=tuple(map(str, range(1 + int(examples.labels.max())))),
+        images=examples,
+        is_whole=len(chosen) == len(parts),
+    )
+
+
+def _open_file(name: str, path: pathlib.Path) -> BinaryIO:
+    if not path.is_file():
+        raise UserError(
+            f"--dataset={name}: there is no such file; give the path of an .npz "
+            "with x_train, y_train, x_test, y_test"
+        )
+    return path.open("rb")
+
+
+def _check_shapes(path: pathlib.Path, splits: dict[str, images.Images]) -> None:
+    first, *others = splits
+    for part in others:
+        if splits[part].shape != splits[first].shape:
+            raise UserError(
+                f"{path}: images are {splits[first].shape} in x_{first} but "
+                f"{splits[part].shape} in x_{part}; set --image_size and --channels to "
+                "bring them to one shape"
+            )
 
 
 def _open(file: BinaryIO, path: pathlib.Path) -> np.lib.npyio.NpzFile:
@@ -72,10 +122,7 @@ def _open(file: BinaryIO, path: pathlib.Path) -> np.lib.npyio.NpzFile:
     return archive
 
 
-def _check_names(path: pathlib.Path, names: list[str]) -> None:
-    needed = ["x_train", "y_train", "x_test", "y_test"]
-    if "x_val" in names or "y_val" in names:
-        needed += ["x_val", "y_val"]
+def _check_names(path: pathlib.Path, names: list[str], needed: list[str]) -> None:
     missing = [name for name in needed if name not in names]
     if missing:
         raise UserError(
@@ -89,7 +136,8 @@ def _read_split(
     part: str,
     options: DataOptions,
 ) -> images.Images:
-    pixels = _to_uint8(_read(archive, path, f"x_{part}"), f"{path}: x_{part}")
+    stored = _read(archive, path, f"x_{part}")
+    pixels = _to_uint8(stored, f"{path}: x_{part}")
     labels = _to_labels(_read(archive, path, f"y_{part}"), f"{path}: y_{part}")
     if len(pixels) != len(labels):
         raise UserError(
@@ -99,7 +147,10 @@ def _read_split(
     if len(labels) == 0:
         raise UserError(f"{path}: x_{part} is empty; it needs at least one image")
     return images.from_array(
-        decode.fit_arrays(pixels, decode.make_layout(options)), labels
+        decode.fit_arrays(pixels, decode.make_layout(options)),
+        labels,
+        images.number_examples(part, len(labels)),
+        stamp_arrays(stored),
     )
 
 

@@ -6,18 +6,9 @@ from typing import ClassVar
 from cnn.option import free_option, option
 
 _MEMORY_BYTES = 4 * 2**30
-
-# Where it matters which images there are to train, to validate and to test on.
-_TRAINED = (
-    "mode!=evaluate|visualize or split!=test|validation or pictures=all|augmentation"
-)
-_VALIDATED = "mode!=evaluate|visualize or split!=test|train"
-_TESTED = "mode!=evaluate|visualize or split!=train|validation"
-
-
-def _of_tfds(text: str) -> str:
-    """Return a condition that holds where another does and the dataset is of tfds."""
-    return " or ".join(f"dataset=tfds:* and {terms}" for terms in text.split(" or "))
+# What is evaluated or drawn is divided as the run divided it.
+_TRAINING = "train sweep describe convert"
+_OF_TFDS = "dataset=tfds:* and mode!=evaluate|visualize"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,18 +37,24 @@ class DataOptions:
     train_split: str = option(
         "train",
         "tfds: split to train on, as train[:90%]",
-        only_for=_of_tfds(_TRAINED),
+        only_for=f"{_OF_TFDS} or dataset=tfds:* and split!=test or dataset=tfds:* and "
+        "pictures=all|augmentation",
     )
     validation_split: str = option(
         "",
         "tfds: split to validate on, as train[90%:]; empty: none",
-        only_for=_of_tfds(_VALIDATED),
+        only_for=f"{_OF_TFDS} or dataset=tfds:* and split=validation|all",
     )
     test_split: str = option(
-        "test", "tfds: split to test on", only_for=_of_tfds(_TESTED)
+        "test",
+        "tfds: split to test on",
+        only_for=f"{_OF_TFDS} or dataset=tfds:* and split=test|all",
     )
     num_classes: int = option(
-        0, "number of classes; 0: as many as the dataset has", within="[0, inf)"
+        0,
+        "number of classes; 0: as many as the dataset has",
+        within="[0, inf)",
+        modes=_TRAINING,
     )
     classes: tuple[int, ...] = option(
         (),
@@ -99,7 +96,7 @@ class DataOptions:
         0.0,
         "share of the training set, class by class, set aside for validation",
         within="[0, 1)",
-        only_for=f"{_TRAINED} or {_VALIDATED}",
+        modes=_TRAINING,
     )
     split_seed: int = option(
         0,
@@ -107,12 +104,13 @@ class DataOptions:
         within="[0, 4294967295]",
         only_for="validation_fraction or train_examples or shuffle_pixels or "
         "dataset=folder:*|csv:*",
+        modes=_TRAINING,
     )
     train_examples: int = option(
         0,
         "training examples to use, equally many of each class; 0: all",
         within="[0, inf)",
-        only_for=_TRAINED,
+        modes=_TRAINING,
     )
     shuffle_pixels: bool = option(
         False, "permute the pixels of all images by one fixed permutation"
@@ -154,6 +152,11 @@ class DataOptions:
         modes="train sweep describe convert visualize",
     )
 
+    allow_changed_data: bool = free_option(
+        False,
+        "resume a run although its data have changed; its result says so",
+    )
+
     @property
     def stored_size(self) -> int:
         """Height and width of stored images in pixels; 0: as the images are."""
@@ -163,3 +166,11 @@ class DataOptions:
         """Whether decoded images of that size in bytes are kept in memory."""
         fits = self.resident == "auto" and num_bytes <= _MEMORY_BYTES
         return self.resident == "always" or fits
+
+
+def find_centre(length: int, size: int) -> int:
+    """Return where `size` of `length` pixels begin when the centre is cut out.
+
+    Half a pixel is rounded to the even side, as in torchvision's `CenterCrop`.
+    """
+    return round((length - size) / 2)

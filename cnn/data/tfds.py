@@ -21,10 +21,16 @@ import numpy as np
 
 from cnn.data import decode, images, tfrecord
 from cnn.data.options import DataOptions
+from cnn.data.stamps import stamp_bytes
 from cnn.errors import UserError, suggest
 
 _CHUNK = 4096
 _REMEDY = "prepare the dataset again"
+
+
+class NotPrepared(UserError):
+    """A dataset is not in the directory of prepared ones."""
+
 
 ReadRecords = Callable[[np.ndarray], Sequence[bytes]]
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -37,34 +43,75 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
         UserError: it is not prepared in `--data_dir` (with the command), a split
             does not exist, or it does not classify images.
     """
+    class_names, read_split = _open(rest, options)
+    validation = options.validation_split
+    return images.Dataset(
+        name=f"tfds:{rest}",
+        class_names=class_names,
+        train=read_split("train_split", options.train_split),
+        validation=read_split("validation_split", validation) if validation else None,
+        test=read_split("test_split", options.test_split),
+    )
+
+
+def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evaluated:
+    """Load a split of a prepared dataset to be evaluated; no other one is read.
+
+    Args:
+        split: of `choose_parts`; `all` takes the whole of every split that the
+            options name, so that slices that overlap count once.
+
+    Raises:
+        UserError: as `load`, or the options name no such split.
+    """
+    class_names, read_split = _open(rest, options)
+    named = {
+        part: getattr(options, f"{part}_split")
+        for part in ("train", "validation", "test")
+        if getattr(options, f"{part}_split")
+    }
+    chosen, is_whole = images.choose_parts(f"tfds:{rest}", named, split), split == "all"
+    if is_whole:
+        pieces = [piece for part in chosen for piece in named[part].split("+")]
+        splits = dict.fromkeys(piece.partition("[")[0].strip() for piece in pieces)
+    else:
+        splits = [named[chosen[0]]]
+    return images.Evaluated(
+        name=f"tfds:{rest}",
+        class_names=class_names,
+        images=read_split(f"{chosen[0]}_split", "+".join(splits)),
+        is_whole=is_whole,
+    )
+
+
+def _open(
+    rest: str, options: DataOptions
+) -> tuple[tuple[str, ...], Callable[[str, str], images.Images]]:
+    """Return the names of the classes and the function that reads a flag's split."""
     directory = find_directory(rest, options.data_dir)
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(directory)
     if not builder.is_prepared():
-        raise UserError(how_to_prepare(rest, directory.parent))
+        raise NotPrepared(how_to_prepare(rest, directory.parent))
     image_key, label_key = _find_features(builder, rest)
-    shape = _find_shape(builder.info.features[image_key], rest, options)
+    shape = find_shape(builder.info.features[image_key], rest, options)
 
     def read_split(flag: str, split: str) -> images.Images:
         where = f"tfds:{rest}, split {split}"
         read_records = _open_split(builder, rest, flag, split)
         count = builder.info.splits[split].num_examples
-        labels = _read_labels(read_records, count, label_key, where)
+        keys = image_key, label_key
+        labels, stamps = _read_labels(read_records, count, keys, where)
         return images.Images(
             labels=labels,
             shape=shape,
             read=_make_read(read_records, image_key, shape, options, where),
+            names=_name_examples(builder, split),
+            stamps=stamps,
         )
 
-    validation = options.validation_split
-    return images.Dataset(
-        name=f"tfds:{rest}",
-        class_names=tuple(builder.info.features[label_key].names),
-        train=read_split("train_split", options.train_split),
-        validation=read_split("validation_split", validation) if validation else None,
-        test=read_split("test_split", options.test_split),
-    )
+    return tuple(builder.info.features[label_key].names), read_split
 
 
 def _find_features(builder: Any, rest: str) -> tuple[str, str]:
@@ -94,7 +141,7 @@ def _find_features(builder: Any, rest: str) -> tuple[str, str]:
     )
 
 
-def _find_shape(feature: Any, rest: str, options: DataOptions) -> tuple[int, int, int]:
+def find_shape(feature: Any, rest: str, options: DataOptions) -> tuple[int, int, int]:
     """Return the shape (H, W, C) that images of this feature are read in."""
     if np.dtype(feature.np_dtype).kind == "f":
         raise UserError(
@@ -159,20 +206,47 @@ def _parse_example(record: bytes, where: str, position: int) -> Any:
         ) from error
 
 
+def _name_examples(builder: Any, split: str) -> np.ndarray:
+    """Name the examples of a split, or a slice, by their place in the whole split."""
+    first_of = {}
+    for part, info in builder.info.splits.items():
+        ends = np.cumsum([0, *info.shard_lengths])
+        for path, first in zip(info.filepaths, ends, strict=False):
+            first_of[str(path)] = part, int(first)
+    names = []
+    for instruction in builder.info.splits[split].file_instructions:
+        part, first = first_of[str(instruction.filename)]
+        first += instruction.skip
+        names.append(images.number_examples(part, instruction.take, first))
+    return np.concatenate(names)
+
+
 def _read_labels(
-    read_records: ReadRecords, count: int, key: str, where: str
-) -> np.ndarray:
+    read_records: ReadRecords, count: int, keys: tuple[str, str], where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read each example's label and the stamp of its encoded image.
+
+    Args:
+        keys: of the image and of its label.
+    """
     labels = np.empty(count, dtype=np.int64)
+    stamps = np.empty(count, dtype=object)
     for start in range(0, count, _CHUNK):
         positions = np.arange(start, min(start + _CHUNK, count))
         for position, record in zip(positions, read_records(positions), strict=True):
-            values = _parse_example(record, where, position)[key].int64_list.value
+            features = _parse_example(record, where, position)
+            values = features[keys[1]].int64_list.value
             if len(values) != 1:
                 raise UserError(
                     f"{where}, example {position}: it has no label; {_REMEDY}"
                 )
             labels[position] = values[0]
-    return labels
+            stamps[position] = stamp_bytes(_get_image(features, keys[0]))
+    return labels, stamps
+
+
+def _get_image(features: Any, key: str) -> bytes:
+    return b"".join(features[key].bytes_list.value)
 
 
 def _make_read(
@@ -187,7 +261,7 @@ def _make_read(
     def read(positions: np.ndarray) -> np.ndarray:
         positions = np.asarray(positions)
         contents = [
-            b"".join(_parse_example(record, where, position)[key].bytes_list.value)
+            _get_image(_parse_example(record, where, position), key)
             for position, record in zip(positions, read_records(positions), strict=True)
         ]
 
@@ -242,7 +316,7 @@ def find_directory(rest: str, data_dir: str) -> pathlib.Path:
                 f"{', '.join('tfds:' + known for known in inside)}"
             )
     if name not in configs:
-        raise UserError(how_to_prepare(rest, root, configs))
+        raise NotPrepared(how_to_prepare(rest, root, configs))
     versions = configs[name]
     if version and version not in versions:
         raise UserError(

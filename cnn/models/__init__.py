@@ -37,8 +37,10 @@ and `locally_connected` have them, count as the last layers, wherever they act.)
   features where the logits are what it returns. `sliding_regression` has none.
 - A block is a layer that has layers of its own. It takes `x` first and returns one
   array; `--remat=blocks` computes it again in the backward pass.
-- A weight that is multiplied with the input is called `kernel`: `--mode=describe`
-  counts its multiply-accumulates, pictures show it, exports know its layout.
+- A weight that is multiplied with the input is called `kernel` or `…_kernel`, and no
+  other leaf is: `--mode=describe` counts its multiply-accumulates, pictures show it,
+  exports know its layout, Muon orthogonalises it, and `--decay_norms=false` decays it
+  alone. Its last axes are [I, O] or [S, S, I, O]; what stands before are places.
 
 `self.sow("features", "stageN_out", x)` at the end of each stage, in order, is what
 pictures show (features, patches, saliency, receptive fields, maximisation), under the
@@ -118,14 +120,15 @@ MODELS: dict[str, Creator] = {
     "airbench94": airbench.airbench94,
 }
 
-# What a model was published for, (image size, channels, classes), where not ImageNet.
-_DIGITS, _CIFAR, _IMAGENET = (8, 1, 10), (32, 3, 10), (224, 3, 1000)
+# What a model was published for, (image size, channels, classes), where not ImageNet;
+# DIGITS is what the lecture's own models are shown on.
+DIGITS, _CIFAR, _IMAGENET = (8, 1, 10), (32, 3, 10), (224, 3, 1000)
 PUBLISHED_INPUTS = {
-    "logistic_regression": _DIGITS,
-    "mlp": _DIGITS,
-    "simple_cnn": _DIGITS,
-    "sliding_regression": _DIGITS,
-    "locally_connected": _DIGITS,
+    "logistic_regression": DIGITS,
+    "mlp": DIGITS,
+    "simple_cnn": DIGITS,
+    "sliding_regression": DIGITS,
+    "locally_connected": DIGITS,
     "alexnet_2012": (227, 3, 1000),
     "resnet20": _CIFAR,
     "resnet32": _CIFAR,

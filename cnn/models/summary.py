@@ -3,7 +3,7 @@
 Everything is computed from shapes; nothing is compiled and no memory is taken.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from rich.table import Table
 
-from cnn.models.variables import count_parameters, create_variables
+from cnn.models.variables import count_parameters, create_variables, is_kernel
 
 _CONTAINERS = 40
 
@@ -39,7 +39,9 @@ def describe_model(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
         variables = create_variables(model, 0, image_shape)
         with nn.intercept_methods(_note_layers(rows)):
             images = jnp.zeros((1, *image_shape), jnp.float32)
-            return variables, model.apply(variables, images, train=False)
+            # What is sown says where a kernel right in the model is laid.
+            output, _ = model.apply(variables, images, mutable=["features"])
+            return variables, output
 
     variables, output = jax.eval_shape(run)
     layers = list(rows.values())
@@ -89,24 +91,27 @@ def _note_layers(rows: dict[str, dict]) -> Callable[..., Any]:
         own = {name: leaf for name, leaf in params.items() if hasattr(leaf, "shape")}
         if context.method_name == "__call__" and own:
             path = "/".join(module.path)
+            sown = [x[-1] for x in module.variables.get("features", {}).values()]
             rows[path] = {
                 "path": path,
                 "type": type(module).__name__,
                 "output_shape": list(output.shape[1:]),
                 "parameters": count_parameters(own),
-                "macs": _count_macs(own.get("kernel"), output),
+                "macs": _count_macs(own, [*sown, output][0]),
             }
         return output
 
     return note
 
 
-def _count_macs(kernel: Any, output: Any) -> int:
-    """Count a layer's multiply-accumulates: its kernel at each place of its output."""
-    if kernel is None:
-        return 0
+def _count_macs(own: Mapping[str, Any], output: Any) -> int:
+    """Count a layer's multiply-accumulates: its kernels at each place of its output.
+
+    A kernel of more than four axes has weights of its own for each place.
+    """
     places = output.size // (output.shape[0] * output.shape[-1])
-    return kernel.size * places
+    kernels = [leaf for name, leaf in own.items() if is_kernel(name)]
+    return sum(x.size * (1 if x.ndim > 4 else places) for x in kernels)
 
 
 def _merge_blocks(layers: list[dict]) -> list[dict]:

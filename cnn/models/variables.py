@@ -76,6 +76,16 @@ def flatten_paths(tree: Any) -> dict[str, Any]:
     return dict(sorted(paths.items()))
 
 
+def is_kernel(path: str) -> bool:
+    """Return whether a parameter is multiplied with the input; the others are vectors.
+
+    Its name decides, `kernel` or `…_kernel`, never its rank: the bias of a locally
+    connected layer has four axes. Vectors are biases and scales: what `--decay_norms`
+    is about and Muon leaves to its other rule.
+    """
+    return path.rpartition("/")[2].rpartition("_")[2] == "kernel"
+
+
 def select_leaves(tree: Any, paths: Collection[str]) -> Any:
     """Return a tree of nested dicts without the leaves that are not among `paths`."""
 

@@ -69,7 +69,10 @@ def make_phases(
             "Everything is frozen and nothing would train; leave a layer out of "
             f"--freeze, --freeze_through or --train_only, such as {layers[-1]}"
         )
-    changes = [_read_unfreeze(text, params, epochs) for text in options.unfreeze]
+    changes = []
+    for text in options.unfreeze:
+        pattern, epoch = read_unfreeze(text, epochs)
+        changes.append((epoch, text, paths.select([pattern], params, "unfreeze")))
     if not frozen and not options.unfreeze and not options.freeze_statistics:
         return (None,)
     phases = [_make_phase(options, 0, params, frozen, norms)]
@@ -167,10 +170,12 @@ def _make_phase(
     return Phase(epoch, trained, moving)
 
 
-def _read_unfreeze(
-    text: str, params: Collection[str], epochs: int
-) -> tuple[int, str, set[str]]:
-    """Return an item of --unfreeze as epoch, text and paths."""
+def read_unfreeze(text: str, epochs: int) -> tuple[str, int]:
+    """Read an item of `--unfreeze` as pattern and epoch.
+
+    Raises:
+        UserError: it is not of the form pattern:epoch, or lies outside the run.
+    """
     pattern, _, epoch = text.rpartition(":")
     if not pattern or not epoch.isdigit():
         raise UserError(
@@ -182,4 +187,4 @@ def _read_unfreeze(
             f"--unfreeze={text}: with --epochs={epochs} the epochs to unfreeze at are "
             f"1 to {epochs - 1}"
         )
-    return int(epoch), text, paths.select([pattern], params, "unfreeze")
+    return pattern, int(epoch)

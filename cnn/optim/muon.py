@@ -1,9 +1,12 @@
 """Muon: steps along the nearest orthogonal matrix to a kernel's momentum.
 
-A kernel [..., O] is a matrix of its inputs by its outputs. Two versions: optax's with
-AdamW for vectors, and the speedrun's for convolutions alone, with SGD for the rest.
+A kernel [..., O] is a matrix of its inputs by its outputs; that of a locally connected
+layer is such a matrix at each place. Two versions: optax's with AdamW for vectors, and
+the speedrun's for convolutions alone, with SGD for the rest. A leaf's name says whether
+it is a kernel (`variables.is_kernel`).
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +15,8 @@ import optax
 import optax.contrib
 
 from cnn.config import Numbers
+from cnn.models.variables import is_kernel
+from cnn.optim import paths
 from cnn.optim.options import OptimizerOptions
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -65,15 +70,21 @@ def make_muon_sgd(
         "others": others,
     }
 
-    def name_rules(params: Any) -> Any:
-        return jax.tree.map(lambda x: "muon" if is_stepped(x) else "others", params)
+    def name_rule(path: Any, leaf: jax.Array) -> str:
+        return "muon" if is_stepped(paths.write_path(path), leaf) else "others"
 
-    return optax.partition(rules, name_rules)
+    return optax.partition(
+        rules, functools.partial(jax.tree_util.tree_map_with_path, name_rule)
+    )
 
 
-def is_stepped(leaf: Any) -> bool:
-    """Say whether Muon trains a parameter: the kernel of a convolution."""
-    return leaf.ndim == 4
+def is_stepped(path: str, leaf: Any) -> bool:
+    """Say whether muon_sgd's Muon trains a parameter: a convolution's kernel.
+
+    Kernels of dense layers [I, O] and of locally connected ones, which have a matrix
+    at each place, are not: the rule's norm sqrt(O) is that of one matrix.
+    """
+    return is_kernel(path) and leaf.ndim == 4
 
 
 def step_orthogonally(
@@ -119,10 +130,18 @@ def orthogonalise(matrix: jax.Array) -> jax.Array:
 
 
 def _kernel_dimensions(params: Any) -> Any:
-    def dimensions(leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        if leaf.ndim < 2:
-            return None
-        inputs = tuple(range(leaf.ndim - 1))
-        return optax.contrib.MuonDimensionNumbers(inputs, (leaf.ndim - 1,))
+    """Say which axes of each kernel are inputs and which outputs; None: a vector.
 
-    return jax.tree.map(dimensions, params)
+    A kernel is [I, O] or [S, S, I, O]. What stands before are places: a matrix each.
+    """
+
+    def dimensions(
+        leaf: jax.Array, is_kernel: bool
+    ) -> optax.contrib.MuonDimensionNumbers | None:
+        if not is_kernel:
+            return None
+        last = leaf.ndim - 1
+        inputs = tuple(range(max(0, last - 3), last))
+        return optax.contrib.MuonDimensionNumbers(inputs, (last,))
+
+    return jax.tree.map(dimensions, params, paths.mark_kernels(params))

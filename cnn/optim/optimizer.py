@@ -15,7 +15,7 @@ import optax
 from cnn.config import Numbers
 from cnn.errors import UserError
 from cnn.models.variables import replace_leaves
-from cnn.optim import freezing, layer_rates, muon, schedules
+from cnn.optim import freezing, layer_rates, muon, paths, schedules
 from cnn.optim.freezing import Phase
 from cnn.optim.layer_rates import Rates
 from cnn.optim.options import OptimizerOptions, ScheduleOptions
@@ -186,8 +186,7 @@ def _make_weight_decay(
 ) -> optax.GradientTransformation:
     if weight_decay is None:
         return optax.identity()
-    select_kernels = functools.partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
-    mask = None if options.decay_norms else select_kernels
+    mask = None if options.decay_norms else paths.mark_kernels
     return optax.add_decayed_weights(weight_decay, mask)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from cnn.errors import UserError
+from cnn.models.variables import is_kernel
 
 _SHOWN = 4
 
@@ -20,6 +21,13 @@ _SHOWN = 4
 def write_path(path: Any) -> str:
     """Return the path of a leaf that jax found, as `stage2_block1/conv1/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def mark_kernels(params: Any) -> Any:
+    """Return a tree of bools: which leaves are kernels, as `variables.is_kernel`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: is_kernel(write_path(path)), params
+    )
 
 
 def matches(pattern: str, path: str) -> bool:

@@ -19,6 +19,27 @@ from cnn.errors import UserError
 from cnn.runtime.options import DeviceOptions
 
 LEAST_SPLIT = 1024
+_PLATFORMS = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")
+
+
+def open_backend() -> None:
+    """Open the devices, which XLA's flags do not reach afterwards.
+
+    Raises:
+        UserError: this machine, or this installation of jax, has none of the platform
+            that the environment asks for.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # without its plugin the latter
+        asked = [f"{n}={os.environ[n]}" for n in _PLATFORMS if os.environ.get(n)]
+        reason = re.split(r"\n|\. \(set JAX", str(error))[0]
+        reason = reason or "its plugin is not installed"
+        raise UserError(
+            f"{' '.join(asked) or 'jax'}: no such device can be opened ({reason}); "
+            "unset the variable or give cpu, or install the driver and jax's plugin "
+            "for it, as pip install 'jax[cuda13]'"
+        ) from None
 
 
 def make_mesh(axes: str = "") -> Mesh:

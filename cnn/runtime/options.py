@@ -74,7 +74,7 @@ class ProcessOptions:
 class ProfileOptions:
     """Which steps are traced."""
 
-    modes: ClassVar[str] = "train"
+    modes: ClassVar[str] = "train describe"
 
     profile: str = free_option(
         "",
@@ -94,7 +94,7 @@ class ProfileOptions:
 class ProgressOptions:
     """What is written in addition to one line an epoch."""
 
-    modes: ClassVar[str] = "train"
+    modes: ClassVar[str] = "train describe"
 
     log_every_steps: int = option(
         0,
@@ -106,5 +106,5 @@ class ProgressOptions:
         False,
         "write scalars, options with the result (HParams), and the pictures of "
         "visualize for TensorBoard too (needs the extra: pip install tensorboardX)",
-        modes="train visualize",
+        modes="train describe visualize",
     )

@@ -15,8 +15,10 @@ from cnn.runtime.options import ProfileOptions
 class Profiler:
     """Traces the steps first … last of a run, once."""
 
-    def __init__(self, options: ProfileOptions, total_steps: int) -> None:
-        """Check the steps and that the directory can be written.
+    def __init__(
+        self, options: ProfileOptions, total_steps: int, writes: bool = True
+    ) -> None:
+        """Check the steps and, if it `writes`, that the directory can be written.
 
         Raises:
             UserError: the steps are not of the form first:last or lie outside the
@@ -35,7 +37,7 @@ class Profiler:
                 f"--profile_steps={options.profile_steps} lie outside the run, which "
                 f"has {total_steps} steps; give first:last within 1:{total_steps}"
             )
-        if processes.is_first():
+        if writes and processes.is_first():
             _check_directory(self._directory)
 
     def __enter__(self) -> "Profiler":

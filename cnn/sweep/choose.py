@@ -1,5 +1,7 @@
 """Which executor runs a group, and how many trials at a time: chosen or measured."""
 
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,20 +68,34 @@ def choose_executor(
     if name != "auto":
         return make_executor(name, setup, stop, width)
     choices = workdir.read_json(path) if path.exists() else {}
-    number = str(trials[0].number)
-    if number not in choices:
+    program = _name_program(trials[0])
+    if program not in choices:
+        terminal.say(f"executor  timing {STEPS} steps of each, once it is compiled")
+        started = time.perf_counter()
         fastest, speeds = _measure(setup, stop, trials[:width], width)
-        choices[number] = {"executor": fastest, "trials_per_second_of_20_steps": speeds}
+        terminal.say(f"executor  timed in {time.perf_counter() - started:.1f} s")
+        choices[program] = {
+            "executor": fastest,
+            "trials_per_second_of_20_steps": speeds,
+            "trial": trials[0].number,
+        }
         workdir.write_json(path, choices)
-    chosen = choices[number]["executor"]
+    chosen = choices[program]["executor"]
     shown = ", ".join(
         f"{name} {speed}" if isinstance(speed, str) else f"{name} {speed:.2f}"
-        for name, speed in choices[number]["trials_per_second_of_20_steps"].items()
+        for name, speed in choices[program]["trials_per_second_of_20_steps"].items()
     )
     terminal.say(
         f"executor  {chosen}, the fastest; trials of {STEPS} steps per second: {shown}"
     )
     return make_executor(chosen, setup, stop, width)
+
+
+def _name_program(trial: Trial) -> str:
+    """Name a group's program, whichever of its trials come first."""
+    static, shapes = trial.config.make_program_key()
+    text = json.dumps([static.select_run_options(), str(shapes)])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _measure(

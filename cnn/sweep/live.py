@@ -11,7 +11,7 @@ from rich.table import Table
 from cnn.option import format_value
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.batch import Batch, TrialProgress
-from cnn.sweep.table import Row
+from cnn.sweep.table import Row, make_place
 
 ROWS = 12
 PAUSE = 2.0
@@ -67,8 +67,13 @@ class LiveTable:
 def rank_progress(progress: Sequence[TrialProgress]) -> list[TrialProgress]:
     """Order trials by their newest validation metric, the best first."""
     measured = [one for one in progress if one.curve and one.status != "failed"]
-    lower_is_better = progress[0].trial.config.train.select_by == "loss"
-    return sorted(measured, key=lambda one: one.metric, reverse=not lower_is_better)
+    sign = 1 if progress[0].trial.config.train.select_by == "loss" else -1
+
+    def place(one: TrialProgress) -> tuple:
+        loss = one.curve[-1]["validation_loss"]
+        return make_place(sign * one.metric, loss, one.trial.number)
+
+    return sorted(measured, key=place)
 
 
 def make_table(ranked: Sequence[TrialProgress], ended: int, total: int) -> Table:
@@ -93,15 +98,14 @@ def make_settings_table(ranking: Sequence[dict[str, Any]], select_by: str) -> Ta
     """Make the table of the best settings, as `table.rank_settings` returns them."""
     table = Table(title=f"validation {select_by} by setting", **_STYLE)
     table.add_column("setting", overflow="fold")
-    for name in ("n", "mean", "sd", "± 95 %", "- best", "± 95 %", "test"):
+    for name in ("n", "mean", "95 %", "- best", "± 95 %", "test"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in ranking[:ROWS]:
         table.add_row(
             format_options(row["options"]),
             str(row["n"]),
             _number(row["mean"]),
-            _number(row["sd"]),
-            _half(row["low"], row["high"]),
+            _ends(row["low"], row["high"]),
             _number(row["difference"]),
             _half(row["difference_low"], row["difference_high"]),
             _number(row["test_mean"]),
@@ -116,6 +120,10 @@ def format_options(options: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None else f"{low:.3f}..{high:.3f}"
 
 
 def _half(low: float | None, high: float | None) -> str:

@@ -85,11 +85,22 @@ class SweepOptions:
     from_trial: str = option(
         "",
         "train: repeat a trial of a sweep alone, as runs/digits:17",
-        modes="train",
+        modes="train describe",
         is_path=True,
     )
 
+    retry_failed: bool = free_option(False, "run trials that have failed again")
+
     def select_identity(self) -> dict[str, Any]:
-        """Return the options of which a change makes another sweep."""
+        """Return the options that the default directory of a sweep is named by."""
         names = ("sweep", "sweep_seed", "executor", "trials_at_once", "halving")
         return {name: getattr(self, name) for name in (*names, "search")}
+
+    def select_fixed(self) -> dict[str, Any]:
+        """Return the options that a sweep keeps while its trials become more."""
+        names = ("executor", "trials_at_once", "halving", "search")
+        return {name: getattr(self, name) for name in names}
+
+    def select_study(self) -> dict[str, Any]:
+        """Return the options that all workers of a study share."""
+        return {name: getattr(self, name) for name in ("search", "study", "sweep_seed")}

@@ -19,13 +19,14 @@ import jax
 from cnn.checkpoints import workdir
 from cnn.checkpoints.checkpoint import CheckpointWriter
 from cnn.config import Config
+from cnn.errors import UserError
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
-from cnn.sweep import live, plots, table
+from cnn.sweep import live, page, plots, table
 from cnn.sweep.live import format_options
 from cnn.sweep.table import Row
 from cnn.sweep.trials import Trial, make_setting, make_trial
-from cnn.training import progress, report
+from cnn.training import progress, report, same_data
 from cnn.training.progress import Counters
 from cnn.training.setup import Setup
 from cnn.training.state import TrainState, to_items
@@ -54,28 +55,39 @@ def conclude(
     failed = [r for r in everything if r["status"] == "failed"]
     for row in failed[: live.ROWS]:
         say(f"trial {row['trial']} failed: {row['reason']}")
+    if failed and not config.sweep.halving:
+        say("--retry_failed=true runs the failed trials again")
     ranking = table.rank_settings(everything, select_by)
     if not ranking:
         say("no trial has finished")
         return len(failed)
-    names = list(ranking[0]["options"])
-    names += [name for name in ranking[0] if name != "options"]
-    settings = [setting | setting["options"] for setting in ranking]
-    table.write_rows(home / "settings.csv", names, settings)
+    table.write_settings(home / "settings.csv", ranking)
     best = table.find_best_trial(everything, select_by)
     source = next(path for path, own in rows.items() if best in own)
     trial = make_trial(best["trial"], best["options"], config)
-    if not publish_best(home, source, best, ranking, trial):
-        say(f"the best trial's state is not in {source}; --from_trial repeats it")
-    terminal.console.print(live.make_settings_table(ranking, select_by))
+    is_there = publish_best(home, source, best, ranking, trial)
+    terminal.show(live.make_settings_table(ranking, select_by))
+    notes = table.describe_ties(ranking, everything, select_by)
     test = ", ".join(f"{n} {best[f'test_{n}']:.4f}" for n in report.TEST_METRICS[:2])
-    say(f"best: trial {best['trial']}, test {test}; {len(failed)} trials failed")
-    plots.draw_plots(everything, select_by, home / "plots")
-    say(f"in {home}: trials.csv, settings.csv, best.json, best.py, best/, plots/")
+    notes += [f"best: trial {best['trial']}, test {test}; {len(failed)} trials failed"]
+    for note in notes:
+        say(note)
+    pictures = plots.draw_plots(everything, select_by, home / "plots")
+    written = ["trials.csv", "settings.csv", "best.json", "best.py", "plots/"]
+    written += ["best/"] if is_there else []
+    try:
+        path = page.write_page(home, config, everything, ranking, pictures, notes)
+        written.append(path.name)
+    except UserError as error:
+        say(str(error))
+    say(f"in {home}: {', '.join(written)}")
     seconds = time.perf_counter() - started
     say(f"{len(everything)} trials; this process took {seconds:.1f} s from its data on")
-    run = shlex.quote(str(home / "best"))
-    say(f"next: python main.py --mode=evaluate {shlex.quote(f'--workdir={run}')}")
+    flags = f"--mode=evaluate --workdir={shlex.quote(str(home / 'best'))}"
+    if not is_there:  # trials that came later made it the best
+        say(f"the state of trial {best['trial']} was not kept; this trains it again")
+        flags = f"--from_trial={shlex.quote(f'{home.parent}:{best["trial"]}')}"
+    say(f"next: python main.py {flags}")
     return len(failed)
 
 
@@ -136,6 +148,7 @@ def save_run(
         train_seconds=max(row["seconds"], 1e-4),
     )
     workdir.write_text(directory / "metrics.jsonl", text)
+    same_data.write(directory, own.seen)
     workdir.write_json(directory / workdir.CONFIG_FILE, trial.config.to_flat())
     writer = CheckpointWriter(directory / "checkpoints", 1)
     description = progress.describe_checkpoint(own, one)
@@ -163,17 +176,19 @@ def publish_best(
         Whether its state was there.
     """
     numbers = {name: value for name, value in row.items() if name != "curve"}
-    best = {"trial": numbers, "setting": ranking[0], "run": str(home / "best")}
+    kept, new = source / "kept" / str(row["trial"]), home / f"best.{os.getpid()}"
+    is_there = kept.exists()
+    run = str(home / "best") if is_there else None
+    best = {"trial": numbers, "setting": ranking[0], "run": run}
     workdir.write_json(home / "best.json", best)
     workdir.write_text(home / "best.py", format_preset(trial, row))
-    kept, new = source / "kept" / str(row["trial"]), home / f"best.{os.getpid()}"
-    if not kept.exists():
-        return False
-    shutil.copytree(kept, new)
+    if is_there:
+        shutil.copytree(kept, new)
     if (home / "best").exists():
         shutil.rmtree(home / "best")
-    new.rename(home / "best")
-    return True
+    if is_there:
+        new.rename(home / "best")
+    return is_there
 
 
 def format_preset(trial: Trial, row: Row) -> str:

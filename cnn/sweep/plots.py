@@ -9,12 +9,15 @@ from typing import Any
 from cnn.option import format_value
 from cnn.sweep.table import Row, rank_settings
 from cnn.visualize.draw import picture
+from cnn.visualize.draw.picture import Picture
 
 _MANY = 30.0
 _MOST_CELLS = 12
+_MOST_NAMED = 8  # values that a legend names
+_UNREAD = "not read"
 
 
-def draw_plots(rows: Sequence[Row], select_by: str, directory: Path) -> list[Path]:
+def draw_plots(rows: Sequence[Row], select_by: str, directory: Path) -> list[Picture]:
     """Draw every picture that the options of a sweep allow.
 
     Args:
@@ -23,29 +26,41 @@ def draw_plots(rows: Sequence[Row], select_by: str, directory: Path) -> list[Pat
         directory: created if it does not exist.
 
     Returns:
-        The files: for each numeric option the metric against it; parallel coordinates
-        and heat maps where two options or more vary; the learning curves.
+        The pictures: the learning curves, coloured by each option that varies; for each
+        numeric option the metric against it; parallel coordinates and heat maps where
+        two options or more vary.
     """
     metric = f"validation_{select_by}"
     finished = [row for row in rows if row["status"] == "finished"]
-    varied = [name for name in list_varied(rows) if name != "seed"] if finished else []
-    drawings: dict[str, Any] = {"curves": (_draw_curves, rows, metric)}
+    varied = sorted(name for name in list_varied(rows) if name != "seed")
+    drawings: dict[str, Any] = {}
+    for name in varied or list_varied(rows) or ["seed"]:
+        title = f"Learning curves by {name}"
+        drawings[f"curves_by_{name}"] = title, _draw_curves, rows, name, metric
+    if not finished:
+        varied = []
     for name in varied:
-        if is_numeric(rows, name):
-            drawings[f"by_{name}"] = _draw_option, finished, name, metric
+        own = [row for row in finished if name in row["options"]]
+        if own and is_numeric(own, name):
+            drawings[f"by_{name}"] = f"By {name}", _draw_option, own, name, metric
     if len(varied) > 1:
-        drawings["parallel"] = _draw_parallel, finished, varied, metric
+        title = "Parallel coordinates"
+        drawings["parallel"] = title, _draw_parallel, finished, varied, metric
     for x, y in itertools.combinations(varied, 2):
-        drawings[f"{x}_by_{y}"] = _draw_heat, finished, x, y, select_by
+        title = f"{x} and {y}"
+        drawings[f"{x}_by_{y}"] = title, _draw_heat, finished, x, y, select_by
     directory.mkdir(parents=True, exist_ok=True)
-    paths = []
+    pictures = []
     with picture.use_style():
-        for name, (draw, *arguments) in drawings.items():
+        for name, (title, draw, *arguments) in drawings.items():
             figure = picture.make_figure(7, 4.5)
             draw(figure.add_subplot(), *arguments)
-            paths.append(directory / f"{name}.png")
-            figure.savefig(paths[-1], dpi=120, bbox_inches="tight", pad_inches=0.1)
-    return paths
+            about = draw.__doc__.split("\n")[0]
+            caption = about.replace("Draw", "Shows", 1)
+            pictures.append(
+                picture.save(figure, directory / f"{name}.png", title, caption)
+            )
+    return pictures
 
 
 def list_varied(rows: Sequence[Row]) -> list[str]:
@@ -55,8 +70,8 @@ def list_varied(rows: Sequence[Row]) -> list[str]:
 
 
 def is_numeric(rows: Sequence[Row], name: str) -> bool:
-    """Return whether an option's values are numbers."""
-    values = [row["options"][name] for row in rows]
+    """Return whether an option's values are numbers in every trial."""
+    values = [row["options"].get(name) for row in rows]
     return all(type(value) in (int, float) for value in values)
 
 
@@ -115,28 +130,54 @@ def _draw_parallel(
     axes.figure.colorbar(mapped, ax=axes, label=_name(metric))
 
 
-def _draw_curves(axes: Any, rows: Sequence[Row], metric: str) -> None:
-    """Draw the metric by epoch: finished trials bold, pruned and failed ones faint."""
+def _draw_curves(axes: Any, rows: Sequence[Row], name: str, metric: str) -> None:
+    """Draw the metric by epoch, a line for each trial, coloured by the option."""
     styles = {
-        "finished": {"alpha": 0.9, "linewidth": 1.3, "color": picture.COLOURS[0]},
-        "pruned": {"alpha": 0.3, "linewidth": 0.8, "color": picture.COLOURS[1]},
-        "failed": {"alpha": 0.6, "linewidth": 0.8, "color": picture.COLOURS[6]},
+        "finished": {"alpha": 0.9, "linewidth": 1.3},
+        "pruned": {"alpha": 0.5, "linewidth": 0.8, "linestyle": "--"},
+        "failed": {"alpha": 0.7, "linewidth": 0.8, "linestyle": ":"},
     }
     if sum(row["status"] == "finished" for row in rows) > 20:
-        styles["finished"]["alpha"] = 0.4
+        styles["finished"]["alpha"] = 0.5
+    colours, mapped = _choose_colours(rows, name)
     seen = set()
     for row in sorted(rows, key=lambda r: r["status"] == "finished"):
-        curve, status = row["curve"], row["status"]
-        label = status if status not in seen else None
-        seen.add(status)
+        curve, text = row["curve"], _text(row, name)
+        label = f"{name}={text}" if mapped is None and text not in seen else None
+        seen.add(text)
+        style = {"color": colours[text], **styles[row["status"]]}
         xs = [line["epoch"] for line in curve]
-        axes.plot(xs, [line[metric] for line in curve], label=label, **styles[status])
+        axes.plot(xs, [line[metric] for line in curve], label=label, **style)
     losses = [line[metric] for row in rows for line in row["curve"]]
     if "loss" in metric and losses and min(losses) > 0:
         axes.set_yscale("log")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="epoch", ylabel=_name(metric))
-    axes.figure.legend(loc="outside lower center", ncols=len(seen))
+    axes.set_title("solid: finished; dashed: pruned; dotted: failed")
+    if mapped is not None:
+        axes.figure.colorbar(mapped, ax=axes, label=name)
+    elif len(seen) <= _MOST_NAMED:
+        axes.figure.legend(loc="outside lower center", ncols=4)
+
+
+def _choose_colours(rows: Sequence[Row], name: str) -> tuple[dict[str, Any], Any]:
+    """Choose a colour for each value of an option, by its text.
+
+    Returns:
+        The colours, and what a colour bar is made of where numbers are too many to
+        be named, else None.
+    """
+    import matplotlib as mpl
+
+    texts = _list_values(rows, name)
+    if not is_numeric(rows, name) or len(texts) <= _MOST_NAMED:
+        cycle = itertools.cycle(picture.COLOURS)
+        return dict(zip(texts, cycle, strict=False)), None
+    values = [float(text) for text in texts]
+    is_log = values[0] > 0 and values[-1] / values[0] > _MANY
+    make_norm = mpl.colors.LogNorm if is_log else mpl.colors.Normalize
+    mapped = mpl.cm.ScalarMappable(make_norm(values[0], values[-1]), "viridis")
+    return dict(zip(texts, map(mapped.to_rgba, values), strict=True)), mapped
 
 
 def _draw_heat(axes: Any, rows: Sequence[Row], x: str, y: str, select_by: str) -> None:
@@ -224,7 +265,7 @@ def _list_values(rows: Sequence[Row], name: str) -> list[str]:
 
 
 def _text(row: Row, name: str) -> str:
-    return format_value(row["options"][name])
+    return format_value(row["options"].get(name, _UNREAD))
 
 
 def _name(metric: str) -> str:

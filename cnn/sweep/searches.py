@@ -17,6 +17,7 @@ import jax
 
 from cnn.errors import UserError
 from cnn.runtime.terminal import Terminal
+from cnn.sweep import table
 from cnn.sweep.batch import Batch, TrialProgress, regroup, start_batch
 from cnn.sweep.executors import Executor
 from cnn.sweep.live import LiveTable
@@ -88,6 +89,7 @@ def make_plan(trials: Sequence[Trial], factor: int, terminal: Terminal) -> list[
         before = rung.epochs
     whole = len(trials) * options.epochs
     terminal.say(f"budget    {budget} epochs, {budget / whole:.0%} of {whole}")
+    terminal.say("equal settings are ranked by their loss, then by their number")
     return rungs
 
 
@@ -101,7 +103,7 @@ def run_halving(
             start from scratch when the sweep is resumed, with the same result.
     """
     planned = [trial for group in groups for trial in group]
-    show = LiveTable(session.terminal, len(planned))
+    show = LiveTable(session.terminal, session.count_total(planned))
     alive = [_Group(session, group) for group in groups]
     with show:
         for number, rung in enumerate(rungs):
@@ -165,19 +167,21 @@ def _prune(
     Trials that ended before the sweep was resumed are ranked by their curves, so that
     the same settings survive.
     """
-    metrics: dict[tuple, list[float]] = {}
+    names = f"validation_{session.select_by}", "validation_loss"
+    found: dict[tuple, list[tuple[float, float, int]]] = {}
     for row in session.rows:
         if row["status"] == "pruned" and row["rung"] < number:
             continue
         lines = [line for line in row["curve"] if line["epoch"] <= rung.epochs]
-        values = metrics.setdefault(make_setting(row["options"]), [])
-        if row["status"] == "failed" and row["trained_epochs"] <= rung.epochs:
-            values.append(math.nan)
-        else:
-            values.append(lines[-1][f"validation_{session.select_by}"])
+        values = math.nan, math.nan
+        if row["status"] != "failed" or row["trained_epochs"] > rung.epochs:
+            values = tuple(lines[-1][name] for name in names)
+        setting = make_setting(row["options"])
+        found.setdefault(setting, []).append((*values, row["trial"]))
     for one in running:
-        metrics.setdefault(one.trial.setting, []).append(one.metric)
-    ranked = _rank(metrics, lower_is_better=session.select_by == "loss")
+        values = tuple(one.curve[-1][name] for name in names)
+        found.setdefault(one.trial.setting, []).append((*values, one.trial.number))
+    ranked = _rank(found, lower_is_better=session.select_by == "loss")
     for one in running:
         place = ranked.index(one.trial.setting) + 1
         if place > keep:
@@ -186,16 +190,23 @@ def _prune(
 
 
 def _rank(
-    metrics: Mapping[tuple, Sequence[float]], lower_is_better: bool
+    found: Mapping[tuple, Sequence[tuple[float, float, int]]], lower_is_better: bool
 ) -> list[tuple]:
-    """Order settings by their mean, failed ones last, equal ones by their options."""
+    """Order settings by their mean, failed ones last, equal ones by their loss.
+
+    Args:
+        found: metric, loss and number of each setting's trials.
+    """
     sign = 1 if lower_is_better else -1
 
     def place(setting: tuple) -> tuple:
-        mean = math.fsum(metrics[setting]) / len(metrics[setting])
-        return math.isnan(mean), 0.0 if math.isnan(mean) else sign * mean, str(setting)
+        metrics, losses, numbers = zip(*found[setting], strict=True)
+        mean, loss = (math.fsum(x) / len(x) for x in (metrics, losses))
+        if math.isnan(mean):
+            return True, 0.0, 0.0, min(numbers)
+        return False, *table.make_place(sign * mean, loss, min(numbers))
 
-    return sorted(metrics, key=place)
+    return sorted(found, key=place)
 
 
 def run_grid(session: Session, groups: Sequence[Sequence[Trial]]) -> None:
@@ -206,7 +217,7 @@ def run_grid(session: Session, groups: Sequence[Sequence[Trial]]) -> None:
         Interrupted: a signal arrived; the trials that have ended are saved.
     """
     planned = [trial for group in groups for trial in group]
-    show = LiveTable(session.terminal, len(planned))
+    show = LiveTable(session.terminal, session.count_total(planned))
     for group in groups:
         done = {row["trial"] for row in session.rows}
         pending = [trial for trial in group if trial.number not in done]

@@ -16,11 +16,13 @@ from cnn.config import Config
 from cnn.errors import UserError
 from cnn.runtime.interrupt import Interrupted, Stop
 from cnn.runtime.terminal import Terminal
-from cnn.sweep import choose, outcome, table
+from cnn.sweep import choose, outcome, table, trials
 from cnn.sweep.batch import Batch
 from cnn.sweep.executors import Executor, check_stackable
+from cnn.sweep.same_data import SharedData
 from cnn.sweep.table import Row, TrialLog
 from cnn.sweep.trials import Trial
+from cnn.training import course, report
 from cnn.training.setup import Setup
 
 
@@ -28,12 +30,23 @@ class Session:
     """What the trials of a sweep share while it runs."""
 
     def __init__(
-        self, config: Config, home: Path, terminal: Terminal, stop: Stop
+        self,
+        config: Config,
+        home: Path,
+        terminal: Terminal,
+        stop: Stop,
+        sweep_home: Path | None = None,
     ) -> None:
-        """Prepare; nothing is opened or written yet."""
+        """Prepare; nothing is opened or written yet.
+
+        Args:
+            sweep_home: the directory of the sweep that `home` is a worker's part of.
+        """
         self.config, self.home, self.terminal = config, home, terminal
+        self._data = SharedData(config, sweep_home or home)
         self.select_by, self.stop = config.train.select_by, stop
         self._setups: dict[Any, Setup] = {}
+        self._ended: list[Row] | None = None
         self.log: TrialLog | None = None
 
     @property
@@ -60,6 +73,9 @@ class Session:
             self._setups[key] = train.make_setup(
                 config, {}, self.terminal, self.stop, like
             )
+            self._data.check(self._setups[key])
+            if self.log is not None:
+                self._data.write()
         setup = self._setups[key]
         if setup.eval_split != "validation":
             raise UserError(
@@ -68,6 +84,22 @@ class Session:
             )
         check_stackable(self.config.sweep.executor, setup)
         return setup
+
+    def prepare(self, groups: Sequence[Sequence[Trial]]) -> None:
+        """Check each trial before any is run, and print what training leaves out.
+
+        Raises:
+            UserError: as `make_setup`.
+        """
+        notes: dict[str, None] = {}
+        for group in groups:
+            setup = self.make_setup(group[0].config)
+            for trial in group:
+                own = setup.with_numbers(trial.config)
+                course.check_steps(own.config, own.structure.steps_per_epoch)
+                notes |= dict.fromkeys(report.list_notes(own))
+        for note in notes:
+            self.terminal.say(note)
 
     def make_executor(
         self, group: Sequence[Trial], width: int | None = None
@@ -92,15 +124,51 @@ class Session:
     def check_same_sweep(self) -> None:
         """Refuse to resume a sweep under options that would make it another one."""
         config = self.config
-        wanted = config.select_run_options() | config.sweep.select_identity()
-        workdir.check_same_run(self.home, wanted, Config().to_flat())
+        wanted = config.select_run_options() | config.sweep.select_fixed()
+        defaults = Config().to_flat()
+        self._data.respelled = workdir.check_same_run(self.home, wanted, defaults)
+
+    def find_ended(self, planned: Sequence[Trial]) -> list[Trial]:
+        """Find the trials of a sweep that have ended, by their options.
+
+        Args:
+            planned: every trial of the sweep, in its order.
+
+        Returns:
+            The trials; those that have ended have their old numbers.
+
+        Raises:
+            UserError: none of those that have ended is planned.
+        """
+        rows = table.read_rows(self.home / "trials.jsonl")
+        joined, rows = trials.join_ended(planned, rows, self.config)
+        retries = self.config.sweep.retry_failed
+        again = {trial.number for trial in joined} if retries else set()
+        self._ended = [
+            row
+            for row in rows
+            if row["status"] != "failed" or row["trial"] not in again
+        ]
+        return joined
+
+    def count_ended(self, planned: Sequence[Trial]) -> tuple[int, int]:
+        """Count the trials that have ended: those planned, and those no longer."""
+        done = {row["trial"] for row in self._ended}
+        found = len(done & {trial.number for trial in planned})
+        return found, len(done) - found
+
+    def count_total(self, planned: Sequence[Trial]) -> int:
+        """Count the trials that the table will have."""
+        return len(planned) + self.count_ended(planned)[1]
 
     def open(self) -> None:
         """Make the directory, write the options and open the table."""
-        self.check_same_sweep()
         self.home.mkdir(parents=True, exist_ok=True)
         self.write_config(self.home)
+        self._data.write()
         self.log = TrialLog(self.home / "trials.jsonl")
+        if self._ended is not None:
+            self.log.rows = self._ended
 
     def write_config(self, home: Path) -> None:
         """Write the options without --storage, which may hold a password."""
@@ -123,13 +191,13 @@ class Session:
         done |= {row["trial"] for row in new}
         open_settings = {t.setting for t in planned if t.number not in done}
         kept = outcome.choose_kept(self.rows + new, open_settings, self.select_by)
-        trials = {one.trial.number: one.trial for one in batch.progress}
+        by_number = {one.trial.number: one.trial for one in batch.progress}
         for row, state in ended:
             number = row["trial"]
             if number in kept:
-                setup = self.make_setup(trials[number].config)
+                setup = self.make_setup(by_number[number].config)
                 directory = self.home / "kept" / str(number)
-                outcome.save_run(setup, trials[number], state, row, directory)
+                outcome.save_run(setup, by_number[number], state, row, directory)
         self.log.append(new)
         for path in (self.home / "kept").glob("*"):
             if path.name not in map(str, kept):

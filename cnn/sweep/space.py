@@ -5,10 +5,13 @@
 An axis is one option with its values. A list axis has all of them from the start:
 `a,b,c`, `linear(a,b,n)`, `log(a,b,n)`, whole numbers `a:b` (without b); a value that
 is itself a list stands in parentheses: `widths=(32,64),(64,128)`. A drawn axis has a
-value for each draw: `uniform(a,b)`, `loguniform(a,b)`, `choice(a,b,c)`.
+value for each draw: `uniform(a,b)`, `loguniform(a,b)`, `choice(a,b,c)`. Whole numbers
+and the ends of a grid are exactly as they are written; other numbers are rounded.
 """
 
+import collections
 import dataclasses
+import fractions
 import itertools
 import math
 import re
@@ -23,6 +26,9 @@ from cnn.errors import UserError, suggest
 GRID = ("linear", "log")
 DRAWN = ("uniform", "loguniform", "choice")
 _DIGITS = 6
+_ALL_DIGITS = 17
+_MOST_VALUES = 100_000
+_LARGEST_WHOLE = 2**53  # above it, floats have gaps between whole numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +38,8 @@ class Axis:
     Attributes:
         values: of a list axis or a `choice`; empty for an interval from low to high.
         kind: `list`, or how it is drawn: `uniform`, `loguniform`, `choice`.
-        is_whole: whether numbers drawn from it are whole.
+        is_whole: whether numbers drawn from it, and its ends, are whole.
+        note: what is to be said of its values.
     """
 
     name: str
@@ -41,21 +48,31 @@ class Axis:
     low: float = 0.0
     high: float = 0.0
     is_whole: bool = False
+    note: str = ""
 
     def draw(self, generator: np.random.Generator) -> Any:
         """Draw one value of a drawn axis."""
         if self.kind == "choice":
             return self.values[generator.integers(len(self.values))]
         if self.is_whole and self.kind == "uniform":
-            return int(generator.integers(int(self.low), int(self.high) + 1))
+            return int(generator.integers(self.low, self.high + 1))
         share = generator.random()
-        if self.kind == "loguniform":
-            low, high = math.log(self.low), math.log(self.high)
-            value = math.exp(low + share * (high - low))
-        else:
-            value = self.low + share * (self.high - self.low)
+        if self.kind == "uniform":
+            return self.round(self.low + share * (self.high - self.low))
+        # As Optuna draws: a whole number has the share of the interval around it.
+        margin = 0.5 if self.is_whole else 0.0
+        low, high = math.log(self.low - margin), math.log(self.high + margin)
+        value = math.exp(low + share * (high - low))
+        if self.is_whole:
+            return min(max(round(value), self.low), self.high)
+        return self.round(value)
+
+    def round(self, value: float) -> float:
+        """Round a number of an interval to few digits without leaving the interval."""
         value = min(max(value, self.low), self.high)
-        return round(value) if self.is_whole else round_value(value)
+        digits = range(_DIGITS, _ALL_DIGITS)
+        rounded = (round_value(value, count) for count in digits)
+        return next((x for x in rounded if self.low <= x <= self.high), value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +94,22 @@ class Space:
         """Return the seeds, empty when there is no seed axis."""
         return next((axis.values for axis in self.axes if axis.name == "seed"), ())
 
+    @property
+    def notes(self) -> list[str]:
+        """Return what is to be said of the axes."""
+        return [axis.note for axis in self.axes if axis.note]
+
     def count_points(self) -> int:
         """Count the points of the list axes."""
         return math.prod(len(axis.values) for axis in self.axes if axis.kind == "list")
+
+    def sort(self) -> "Space":
+        """Return it with axes by name, `seed` last, and each one's values in order."""
+        axes = [
+            dataclasses.replace(axis, values=tuple(sorted(axis.values)))
+            for axis in sorted(self.axes, key=lambda axis: axis.name)
+        ]
+        return Space(tuple(sorted(axes, key=lambda axis: axis.name == "seed")))
 
     def iterate(self, draws: int, seed: int) -> Iterator[dict[str, Any]]:
         """Yield the options of every trial.
@@ -146,17 +176,19 @@ def _parse_axis(field: dataclasses.Field, text: str) -> Axis:
         known = GRID + DRAWN
         raise UserError(f"--sweep: {call[1]}(…) is unknown{suggest(call[1], known)}")
     if call and call[1] in GRID:
-        values = _make_grid(field, call[1], call[2])
-    elif field.type is int and re.fullmatch(r"[+-]?\d+:[+-]?\d+", text):
-        values = tuple(range(*(int(end) for end in text.split(":"))))
+        return _make_grid(field, call[1], call[2])
+    if field.type is int and re.fullmatch(r"[+-]?\d+:[+-]?\d+", text):
+        first, end = (int(piece) for piece in text.split(":"))
+        _check_count(f"{field.name}={text}", end - first)
+        values = tuple(range(first, end))
     else:
         values = _parse_list(field, call[2] if call else text)
     if not values:
         raise UserError(f"--sweep: {field.name}={text} has no values; give one or more")
-    for value in values:
-        if values.count(value) > 1:
-            shown = option.format_value(value)
-            raise UserError(f"--sweep: {field.name}={text} has {shown} twice")
+    value, count = collections.Counter(values).most_common(1)[0]
+    if count > 1:
+        shown = option.format_value(value)
+        raise UserError(f"--sweep: {field.name}={text} has {shown} twice")
     return Axis(
         field.name, values, "choice" if call and call[1] == "choice" else "list"
     )
@@ -175,15 +207,45 @@ def _parse_list(field: dataclasses.Field, text: str) -> tuple:
     return tuple(option.parse(field, piece) for piece in inner)
 
 
-def _make_grid(field: dataclasses.Field, kind: str, text: str) -> tuple:
+def _make_grid(field: dataclasses.Field, kind: str, text: str) -> Axis:
     shown = f"{field.name}={kind}({text})"
     low, high, count = _parse_numbers(field, shown, text, 3)
-    if count != int(count) or count < 2:
+    if count % 1 or count < 2:
         raise UserError(f"--sweep: {shown} needs a whole number of points, at least 2")
+    _check_count(shown, int(count))
     _check_positive(shown, kind == "log", low, high)
-    make = np.geomspace if kind == "log" else np.linspace
-    values = [round_value(float(value)) for value in make(low, high, int(count))]
-    return tuple(round(v) for v in values) if field.type is int else tuple(values)
+    points = _space_evenly(kind, low, high, int(count))
+    is_whole = field.type is int
+    values = [round(x) for x in points] if is_whole else _round_grid(points)
+    found = tuple(dict.fromkeys(values))
+    fewer = f"{shown}: {len(found)} of {len(values)} values differ; equal ones are one"
+    return Axis(field.name, found, note="" if len(found) == count else fewer)
+
+
+def _check_count(shown: str, count: int) -> None:
+    if count > _MOST_VALUES:
+        raise UserError(f"--sweep: {shown} has {count} values; at most {_MOST_VALUES}")
+
+
+def _space_evenly(
+    kind: str, low: fractions.Fraction, high: fractions.Fraction, count: int
+) -> list[fractions.Fraction | float]:
+    """Space numbers evenly, by their logarithms for `log`; the ends are exact."""
+    if kind == "linear":
+        step = (high - low) / (count - 1)
+        return [low + i * step for i in range(count)]
+    inner = np.geomspace(float(low), float(high), count)[1:-1]
+    return [low, *map(float, inner), high]
+
+
+def _round_grid(values: list[fractions.Fraction | float]) -> tuple[float, ...]:
+    """Round all but the ends to as few digits as keep the values apart."""
+    low, *inner, high = map(float, values)
+    for digits in range(_DIGITS, _ALL_DIGITS):
+        rounded = (low, *(round_value(value, digits) for value in inner), high)
+        if rounded in (tuple(sorted(set(rounded))), tuple(sorted(set(rounded)))[::-1]):
+            return rounded
+    return (low, *inner, high)
 
 
 def _parse_interval(field: dataclasses.Field, kind: str, text: str) -> Axis:
@@ -192,15 +254,19 @@ def _parse_interval(field: dataclasses.Field, kind: str, text: str) -> Axis:
     _check_positive(shown, kind == "loguniform", low, high)
     if not low < high:
         raise UserError(f"--sweep: {shown} is empty; the lower end comes first")
-    is_whole = field.type is int
-    if is_whole and (low % 1 or high % 1):
+    if field.type is not int:
+        return Axis(field.name, (), kind, float(low), float(high))
+    if low % 1 or high % 1:
         raise UserError(f"--sweep: {shown}: --{field.name} is a whole number")
-    return Axis(field.name, (), kind, low, high, is_whole)
+    if max(abs(low), abs(high)) > _LARGEST_WHOLE:
+        raise UserError(f"--sweep: {shown} goes beyond {_LARGEST_WHOLE}; draw below it")
+    return Axis(field.name, (), kind, int(low), int(high), True)
 
 
 def _parse_numbers(
     field: dataclasses.Field, shown: str, text: str, count: int
-) -> list[float]:
+) -> list[fractions.Fraction]:
+    """Read numbers exactly as they are written."""
     if field.type not in (int, float):
         raise UserError(f"--sweep: {shown}: --{field.name} is no number; give a list")
     try:
@@ -210,10 +276,10 @@ def _parse_numbers(
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         points = " and how many points" if count == 3 else ""
         raise UserError(f"--sweep: {shown} needs {count} numbers: two ends{points}")
-    return numbers
+    return [fractions.Fraction(piece.strip()) for piece in text.split(",")]
 
 
-def _check_positive(shown: str, is_log: bool, *ends: float) -> None:
+def _check_positive(shown: str, is_log: bool, *ends: fractions.Fraction) -> None:
     if is_log and min(ends) <= 0:
         raise UserError(
             f"--sweep: {shown} goes through zero, where there is no logarithm; begin "
@@ -221,9 +287,9 @@ def _check_positive(shown: str, is_log: bool, *ends: float) -> None:
         )
 
 
-def round_value(value: float) -> float:
+def round_value(value: float, digits: int = _DIGITS) -> float:
     """Round to six significant digits, few enough to be typed again."""
-    return float(f"{value:.{_DIGITS}g}")
+    return float(f"{value:.{digits}g}")
 
 
 def _split(text: str, separator: str) -> list[str]:

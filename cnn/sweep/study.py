@@ -1,8 +1,10 @@
 """An Optuna study, which any number of workers ask for settings and report results to.
 
 An Optuna trial is a setting here; its value is the mean over seeds. Optuna gives each
-number to one worker, so no setting runs twice. A worker leaves signs of life; the
-running settings of a worker without one are failed and queued again.
+number to one worker, so no setting runs twice; one that is drawn again gets the result
+of the first. A worker leaves signs of life; the running settings of a worker without
+one are failed and queued again. What is drawn depends on --sweep_seed, on how many were
+drawn before and on what has been reported: with one worker it is the same every time.
 
 Source: https://optuna.readthedocs.io (ask and tell)
 """
@@ -11,15 +13,19 @@ import contextlib
 import re
 import threading
 import time
-import zlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.option import format_value
-from cnn.sweep.space import Axis, Space, round_value
+from cnn.sweep import trials
+from cnn.sweep.space import Axis, Space
 
 if TYPE_CHECKING:
     import optuna
@@ -27,15 +33,30 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10
 _ATTEMPTS = 5
 _BEATS = 6
+COPY = "same as"
 
 
 class Study:
     """A worker's view of a study."""
 
-    def __init__(self, study: "optuna.Study", space: Space, worker: str) -> None:
-        """Ask on behalf of a worker."""
-        self._study, self._space, self._worker = study, space, worker
+    def __init__(
+        self,
+        study: "optuna.Study",
+        space: Space,
+        worker: str,
+        seed: int,
+        identify: Callable[[Mapping[str, Any]], str],
+    ) -> None:
+        """Ask on behalf of a worker.
+
+        Args:
+            seed: of what is drawn.
+            identify: returns what is equal for options that are the same setting.
+        """
+        self._study, self._worker, self._seed = study, worker, seed
         self._axes = [axis for axis in space.axes if axis.name != "seed"]
+        self._identify = identify
+        self._identities: dict[int, str] = {}
         self._mine: dict[int, optuna.Trial] = {}
         self._seen: dict[str, tuple[Any, float]] = {}
 
@@ -53,30 +74,91 @@ class Study:
         # Optuna hands out queued settings first.
         if sum(t.state != TrialState.WAITING for t in self._list_trials()) >= total:
             return None
-        distributions = {axis.name: make_distribution(axis) for axis in self._axes}
-        asked = self._study.ask(distributions)
+        asked = self._study.ask()
         asked.set_user_attr("worker", self._worker)
         # Another worker may have asked at the same moment: the lower numbers stay.
         if sum(t.number < asked.number for t in self._list_trials()) >= total:
             self._study.tell(asked, state=TrialState.FAIL)
             return None
         self._mine[asked.number] = asked
-        values = {
-            axis.name: _decode(axis, asked.params[axis.name]) for axis in self._axes
-        }
-        return asked.number, values
+        self._study.sampler = self._make_sampler(asked.number)
+        for axis in self._axes:
+            _suggest(asked, axis)
+        return asked.number, self._decode(asked.params)
+
+    def _make_sampler(self, number: int) -> Any:
+        """Make the sampler of one setting; what was queued again was not drawn."""
+        import optuna
+
+        drawn = sum(
+            trial.number < number and not trial.system_attrs.get("fixed_params")
+            for trial in self._study.get_trials(deepcopy=False)
+        )
+        seed = int(np.random.SeedSequence([self._seed, drawn]).generate_state(1)[0])
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+    def _decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return {axis.name: _decode(axis, params[axis.name]) for axis in self._axes}
 
     def list_ended(self) -> set[int]:
         """List the numbers of the settings that have ended for good."""
         return {t.number for t in self._list_trials() if t.state.is_finished()}
 
+    def count_copies(self) -> int:
+        """Count the settings that have the result of an equal one."""
+        return sum(COPY in trial.user_attrs for trial in self._list_trials())
+
     def _list_trials(self) -> list["optuna.trial.FrozenTrial"]:
         """List Optuna's trials without those that were failed and queued again."""
+        attributes = self._study.user_attrs
         return [
             trial
             for trial in self._study.get_trials(deepcopy=False)
-            if trial.state.name != "FAIL" or "reason" in trial.user_attrs
+            if trial.state.name != "FAIL"
+            or (
+                "reason" in trial.user_attrs
+                and _retried(trial.number) not in attributes
+            )
         ]
+
+    def settle(self, number: int) -> bool | None:
+        """Give one of this worker's settings the result of an equal one, if it can be.
+
+        Returns:
+            Whether it has ended thus; None while an equal one runs, here or elsewhere.
+        """
+        wanted = self._identities.setdefault(
+            number, self._identify(self._decode(self._mine[number].params))
+        )
+        for trial in self._list_trials():
+            if trial.number == number:
+                return False
+            is_whole = len(trial.params) == len(self._axes)
+            if is_whole and self._find_identity(trial) == wanted:
+                if not trial.state.is_finished():
+                    return None
+                status = {"PRUNED": "pruned", "FAIL": "failed"}.get(
+                    trial.state.name, ""
+                )
+                reason = trial.user_attrs.get("reason", "")
+                value = None if status else trial.value
+                self.tell(number, status, reason, value, {COPY: trial.number})
+                return True
+        return False
+
+    def _find_identity(self, trial: "optuna.trial.FrozenTrial") -> str:
+        if trial.number not in self._identities:
+            found = self._identify(self._decode(trial.params))
+            self._identities[trial.number] = found
+        return self._identities[trial.number]
+
+    def retry_failed(self) -> int:
+        """Queue the settings that have failed again; returns how many there were."""
+        failed = [t for t in self._list_trials() if t.state.name == "FAIL"]
+        for trial in failed:
+            self._study.set_user_attr(_retried(trial.number), True)
+            self._study.enqueue_trial(trial.params)
+        return len(failed)
 
     def report(self, number: int, value: float, epoch: int) -> bool:
         """Report a setting's metric after an epoch; returns whether to prune it."""
@@ -84,13 +166,26 @@ class Study:
             self._mine[number].report(value, epoch)
         return self._mine[number].should_prune()
 
-    def tell(self, number: int, status: str, reason: str, value: float | None) -> None:
-        """Report a setting as `finished` (with its value), `pruned` or `failed`."""
+    def tell(
+        self,
+        number: int,
+        status: str,
+        reason: str,
+        value: float | None,
+        results: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Report a setting as `finished` (with its value), `pruned` or `failed`.
+
+        Args:
+            results: what a dashboard is to show of it besides.
+        """
         from optuna.trial import TrialState
 
         asked = self._mine.pop(number)
-        if reason:
-            with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError):  # another worker has taken it over
+            for name, result in (results or {}).items():
+                asked.set_user_attr(name, result)
+            if reason:
                 asked.set_user_attr("reason", reason)
         states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         # One that another worker has taken over stays that worker's.
@@ -159,24 +254,23 @@ class Study:
             thread.join()
 
 
-def make_distribution(axis: Axis) -> Any:
-    """Make the Optuna distribution of an axis; listed values become their text."""
-    from optuna import distributions
+def _retried(number: int) -> str:
+    return f"retried {number}"
 
+
+def _suggest(asked: "optuna.Trial", axis: Axis) -> None:
+    """Let Optuna draw the value of an axis; listed values are known by their text."""
     if axis.values:
-        texts = [format_value(value) for value in axis.values]
-        return distributions.CategoricalDistribution(texts)
-    is_log = axis.kind == "loguniform"
-    if axis.is_whole:
-        low, high = int(axis.low), int(axis.high)
-        return distributions.IntDistribution(low, high, log=is_log)
-    return distributions.FloatDistribution(axis.low, axis.high, log=is_log)
+        asked.suggest_categorical(axis.name, [format_value(x) for x in axis.values])
+        return
+    suggest = asked.suggest_int if axis.is_whole else asked.suggest_float
+    suggest(axis.name, axis.low, axis.high, log=axis.kind == "loguniform")
 
 
 def _decode(axis: Axis, drawn: Any) -> Any:
     """Return an option's value of what Optuna drew."""
     if not axis.values:
-        return drawn if axis.is_whole else round_value(drawn)
+        return drawn if axis.is_whole else axis.round(drawn)
     return {format_value(value): value for value in axis.values}[drawn]
 
 
@@ -196,14 +290,15 @@ def open_study(config: Config, space: Space, home: Path, worker: str) -> Study:
     except ImportError:
         raise UserError("--search=optuna needs Optuna: pip install optuna") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = space.sort()
     options, wanted = config.sweep, describe_study(config, space)
     for attempt in range(_ATTEMPTS):
         try:
             study = _join(config, home)
             if study.user_attrs.get("sweep") is None:
+                _name_metric(study, config.train.select_by)
                 study.set_user_attr("sweep", wanted)
             stored = study.user_attrs["sweep"]
-            count = len(study.get_trials(deepcopy=False))
             break
         except Exception as error:
             # Workers that start at once may all be creating the tables.
@@ -217,16 +312,29 @@ def open_study(config: Config, space: Space, home: Path, worker: str) -> Study:
                 f"({type(error).__name__}: {first}); check the address, that the "
                 "server runs and that its driver is installed"
             ) from None
-    if stored != wanted:
+    if _leave_spelling(stored) != wanted:
         raise UserError(
             f"--study={options.study} of this storage is of another sweep, "
-            f"{stored['space']} (now {wanted['space']}), or of other options; give its "
-            "own, or another --study"
+            f"{stored['space']} (now {wanted['space']}), or of other options. A study "
+            "grows by --trials alone: it learns from settings of one space, each "
+            "judged by the same seeds; give its own --sweep and options, or another "
+            "--study and --workdir"
         )
-    # A seed of its own for each worker and start, or all would draw the same settings.
-    seed = zlib.crc32(f"{options.sweep_seed}/{worker}/{count}".encode())
-    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-    return Study(study, space, worker)
+
+    def identify(values: Mapping[str, Any]) -> str:
+        try:
+            return trials.make_trial(0, values, config).identity
+        except UserError:  # told when it would run
+            return str(sorted(values.items()))
+
+    return Study(study, space, worker, options.sweep_seed, identify)
+
+
+def _name_metric(study: "optuna.Study", select_by: str) -> None:
+    """Name the metric for dashboards."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls it experimental
+        study.set_metric_names([f"validation_{select_by}"])
 
 
 def _join(config: Config, home: Path) -> Any:
@@ -243,13 +351,23 @@ def _join(config: Config, home: Path) -> Any:
 
 
 def describe_study(config: Config, space: Space) -> dict[str, Any]:
-    """Describe a study by its space and its options that are not the defaults."""
+    """Describe a study by its space and its options that are not the defaults.
+
+    Data and source are not described: the sweep compares what they hold.
+    """
     defaults = Config().to_flat()
     given = config.select_run_options().items()
-    return {
+    description = {
         "space": "; ".join(_format_axis(axis) for axis in space.axes),
         "options": {name: value for name, value in given if value != defaults[name]},
     }
+    return _leave_spelling(description)
+
+
+def _leave_spelling(description: dict[str, Any]) -> dict[str, Any]:
+    options = description["options"].items()
+    kept = {name: value for name, value in options if name not in workdir.SPELLED}
+    return description | {"options": kept}
 
 
 def _format_axis(axis: Axis) -> str:

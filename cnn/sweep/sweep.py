@@ -4,7 +4,7 @@ space.py  the text, parsed           trials.py  trials, grouped by program
 executors.py, programs.py  how a batch of trials runs    choose.py  which way
 batch.py  trials, epoch by epoch     session.py  what is on disk
 searches.py, study.py, worker.py  which trials run, and how far
-table.py, outcome.py, live.py, plots.py  results
+table.py, outcome.py, live.py, plots.py, page.py  results
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -52,28 +52,77 @@ def sweep(
     points = space.parse_space(config.sweep.sweep, select_sweepable())
     stop, home = Stop(), directory / "sweep"
     if config.sweep.search == "optuna":
-        trials.check_read(given, config, trials.make_corners(points, config))
+        corners = trials.make_corners(points, config)
+        trials.check_read(given, config, points, corners)
         return _search(config, points, home, terminal, stop)
-    planned = trials.make_trials(points, config)
-    trials.check_read(given, config, planned)
+    planned, count = trials.make_trials(points, config)
+    trials.check_read(given, config, points, planned)
     with workdir.lock(directory):
         started = time.perf_counter()
         session = Session(config, home, terminal, stop)
+        session.check_same_sweep()
+        _check_halving(config, home, planned)
+        planned = session.find_ended(planned)
         groups = trials.group_trials(planned)
+        _announce(points, count, planned, session)
         trials.announce_groups(groups, len(planned), terminal)
-        for group in groups:
-            session.make_setup(group[0].config)
+        session.prepare(groups)
         rungs = []
         if config.sweep.halving:
             rungs = searches.make_plan(planned, config.sweep.halving, terminal)
         session.open()
-        with catch_signals(stop), session.closing(len(planned)):
+        total = session.count_total(planned)
+        with catch_signals(stop), session.closing(total):
             if rungs:
                 searches.run_halving(session, groups, rungs)
             else:
                 searches.run_grid(session, groups)
         found = {home: session.rows}
         return outcome.conclude(config, home, found, terminal, started)
+
+
+def _check_halving(config: Config, home: Path, planned: Sequence[trials.Trial]) -> None:
+    """Refuse to change what the rungs of a sweep depend on.
+
+    Raises:
+        UserError: the sweep has other trials than when it began, or failed ones are
+            to be run again.
+    """
+    options = config.sweep
+    if not options.halving or not (home / workdir.CONFIG_FILE).exists():
+        return
+    why = (
+        f"--halving={options.halving}: which settings go on from a rung depends on all "
+        "of them"
+    )
+    if options.retry_failed:
+        raise UserError(f"{why}, so --retry_failed is not for it; leave it out")
+    names = ("sweep", "trials", "sweep_seed")
+    stored = workdir.read_config(home)
+    before = config.change({name: stored[name] for name in names})
+    points = space.parse_space(before.sweep.sweep, select_sweepable())
+    known = {trial.identity for trial in trials.make_trials(points, before)[0]}
+    if known != {trial.identity for trial in planned}:
+        raise UserError(
+            f"{why}, so a sweep with it cannot grow; give --sweep as it was, "
+            f"{before.sweep.sweep}, or another --workdir to start from scratch"
+        )
+
+
+def _announce(
+    points: space.Space, count: int, planned: Sequence[trials.Trial], session: Session
+) -> None:
+    """Say which points are one trial, and how many trials have ended before."""
+    say = session.terminal.say
+    for note in points.notes:
+        say(f"note: {note}")
+    if len(planned) < count:
+        say(f"note: {count} points are {len(planned)} trials; equal ones run once")
+    ended, others = session.count_ended(planned)
+    if ended:
+        say(f"resumed   {ended} trials have ended; {len(planned) - ended} to run")
+    if others:
+        say(f"note: {others} trials that have ended are not of --sweep; they stay")
 
 
 def select_sweepable() -> dict[str, dataclasses.Field]:
@@ -97,18 +146,25 @@ def _search(
     directory = home / "workers" / name
     with workdir.lock(directory):
         started = time.perf_counter()
-        session = Session(config, directory, terminal, stop)
+        session = Session(config, directory, terminal, stop, home)
+        session.check_same_sweep()  # before its study is created
         groups, seeds = trials.group_trials(corners), len(points.seeds) or 1
         trials.announce_groups(groups, options.trials * seeds, terminal)
-        for group in groups:
-            session.make_setup(group[0].config)
-        session.check_same_sweep()  # before its study is created
+        shared_options = config.select_run_options() | options.select_study()
+        workdir.check_same_run(home, shared_options, Config().to_flat())
+        session.prepare(groups)
         shared = study.open_study(config, points, home, name)
         session.open()
         session.write_config(home)
         terminal.say(f"worker    {name} of study {options.study}")
+        for note in points.notes:
+            terminal.say(f"note: {note}")
         with catch_signals(stop), session.closing(options.trials):
             worker.run_worker(session, shared, points)
+        if copies := shared.count_copies():
+            terminal.say(
+                f"note: {copies} settings were drawn again; equal ones ran once"
+            )
         with worker.one_at_a_time(home):
             found = worker.gather_rows(home, shared.list_ended(), seeds)
             return outcome.conclude(config, home, found, terminal, started)

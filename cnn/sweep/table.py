@@ -1,9 +1,11 @@
 """The table of a sweep: a row for every trial that has ended, safe on disk.
 
 Each row is a line of `trials.jsonl`, on disk before the next batch begins; a line that
-was half written when the process died is cut off. `trials.csv` is made from it.
+was half written when the process died is cut off, and of a trial that was run again the
+last line counts. `trials.csv` is made from it.
 
-Settings are compared by mean, spread and interval over seeds, paired with the best.
+Settings are compared by mean, spread and interval over seeds, paired with the best. Of
+equal ones the one with the lower validation loss is better, then the earlier one.
 """
 
 import csv
@@ -22,13 +24,15 @@ from cnn.sweep.trials import make_setting
 
 Row = dict[str, Any]
 FIRST_COLUMNS = ["trial", "status"]  # the options follow
-LAST_COLUMNS = (
+RESULTS = (
     ["validation_accuracy", "validation_balanced_accuracy", "validation_loss"]
     + ["test_accuracy", "test_balanced_accuracy", "test_loss"]
     + ["best_epoch", "stopped_early", "trained_epochs", "steps", "seconds"]
-    + ["num_parameters", "executor", "state_sha256", "reason"]
+    + ["num_parameters", "executor", "state_sha256"]
 )
+LAST_COLUMNS = [*RESULTS, "reason"]
 CONFIDENCE = 0.95
+_DECIMALS = 12
 
 
 class TrialLog:
@@ -41,9 +45,9 @@ class TrialLog:
             UserError: a line other than the last is damaged.
         """
         self.rows = read_rows(path)
-        whole = "".join(map(_format_line, self.rows)).encode()
+        whole = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
         self._file = open(path, "ab")  # noqa: SIM115
-        self._file.truncate(len(whole))
+        self._file.truncate(whole)
 
     def append(self, rows: Sequence[Row]) -> None:
         """Append rows; they are on disk when this returns."""
@@ -58,21 +62,22 @@ class TrialLog:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read the rows of a file, none when it is absent.
+    """Read the rows of a file, the last of each trial; none when it is absent.
 
     Raises:
         UserError: a line other than the last is damaged.
     """
     lines = path.read_text().split("\n") if path.exists() else [""]
-    rows = []
+    rows: dict[int, Row] = {}
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+            rows[row["trial"]] = row
+        except (ValueError, TypeError, KeyError):
             raise UserError(
                 f"{path}: line {number} is damaged; remove it, and its trial runs again"
             ) from None
-    return rows
+    return list(rows.values())
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
@@ -96,8 +101,27 @@ def write_rows(
     workdir.write_text(path, text.getvalue())
 
 
+def write_settings(path: Path, ranking: Sequence[dict[str, Any]]) -> None:
+    """Write the table of settings, as `rank_settings` returns them."""
+    names = list(dict.fromkeys(n for row in ranking for n in row["options"]))
+    names += [name for name in ranking[0] if name != "options"]
+    write_rows(path, names, [row | row["options"] for row in ranking])
+
+
 def _format_line(row: Row) -> str:
     return json.dumps(row) + "\n"
+
+
+def make_place(cost: float, loss: float, number: int) -> tuple[float, float, int]:
+    """Make what settings and trials are sorted by, the best first.
+
+    Args:
+        cost: the metric, negative where more is better; sums of the same numbers in
+            another order are equal.
+        loss: what decides between equal ones.
+        number: what decides last.
+    """
+    return round(cost, _DECIMALS), round(loss, _DECIMALS), number
 
 
 def rank_settings(rows: Sequence[Row], select_by: str) -> list[dict[str, Any]]:
@@ -109,11 +133,12 @@ def rank_settings(rows: Sequence[Row], select_by: str) -> list[dict[str, Any]]:
 
     Returns:
         A row for each setting, the best first, those with a failed trial last:
-        `options` (without seed), `trials` (their numbers), `failed`, `n`; `mean`,
-        `sd`, `low` and `high` of the validation metric (95 % t-interval); the same of
-        the test metric with the prefix `test_`; `difference`, `difference_low`,
-        `difference_high`: this setting minus the best, over the seeds that both have.
-        What needs two seeds is None with one.
+        `options` (without seed), `trials` (their numbers), `failed`, `n` (different
+        seeds); `mean`, `sd`, `low` and `high` of the validation metric (95 %
+        t-interval, within what the metric can be); the same of the test metric with
+        the prefix `test_`; `validation_loss`, its mean; `difference`,
+        `difference_low`, `difference_high`: this setting minus the best, over the
+        seeds that both have. What needs two seeds is None with one.
     """
     settings: dict[tuple, list[Row]] = {}
     for row in rows:
@@ -121,12 +146,19 @@ def rank_settings(rows: Sequence[Row], select_by: str) -> list[dict[str, Any]]:
     ranking = [_summarise(group, select_by) for group in settings.values()]
     sign = 1 if select_by == "loss" else -1
     ranking = [row for row in ranking if row["n"]]
-    ranking.sort(key=lambda row: (row["failed"], sign * row["mean"], row["trials"][0]))
+    ranking.sort(
+        key=lambda row: (
+            row["failed"],
+            *make_place(sign * row["mean"], row["validation_loss"], row["trials"][0]),
+        )
+    )
+    most = math.inf if select_by == "loss" else 1.0
     for row in ranking:
         own, best = row["by_seed"], ranking[0]["by_seed"]
         differences = [own[seed] - best[seed] for seed in own if seed in best]
         names = ("difference", "_", "difference_low", "difference_high")
-        row |= dict(zip(names, compute_interval(differences), strict=True))
+        found = compute_interval(differences, -most, most)
+        row |= dict(zip(names, found, strict=True))
     return [
         {k: v for k, v in row.items() if k not in ("_", "by_seed")} for row in ranking
     ]
@@ -143,15 +175,38 @@ def find_best_trial(rows: Sequence[Row], select_by: str) -> Row | None:
 
     def place(row: Row) -> tuple:
         metric = sign * row[f"validation_{select_by}"]
-        return metric, row["validation_loss"], row["trial"]
+        return make_place(metric, row["validation_loss"], row["trial"])
 
     return min(finished, key=place)
 
 
+def describe_ties(
+    ranking: Sequence[dict[str, Any]], rows: Sequence[Row], select_by: str
+) -> list[str]:
+    """Say between which settings, and trials of the best one, the loss decides."""
+    if not ranking or select_by == "loss":
+        return []
+    best, metric = ranking[0], f"validation_{select_by}"
+    means = [(row["failed"], round(row["mean"], _DECIMALS)) for row in ranking]
+    settings = means.count(means[0])
+    own = [row[metric] for row in rows if row["trial"] in best["trials"]]
+    trials = own.count(max(own))
+    decides = "the lower validation loss decides, then the lower number"
+    said = []
+    if settings > 1:
+        said.append(f"{settings} settings share the best mean {select_by}: {decides}")
+    if trials > 1:
+        said.append(f"{trials} trials of it share the best {select_by}: {decides}")
+    return said
+
+
 def compute_interval(
-    values: Sequence[float],
+    values: Sequence[float], least: float = -math.inf, most: float = math.inf
 ) -> tuple[float | None, float | None, float | None, float | None]:
     """Compute mean, standard deviation and the ends of the mean's 95 % t-interval.
+
+    Args:
+        values: in [least, most], which the interval does not leave either.
 
     Returns:
         Four numbers; all None without values, the last three None with one value.
@@ -159,8 +214,12 @@ def compute_interval(
     if not values:
         return None, None, None, None
     count = len(values)
-    mean = math.fsum(values) / count
     if count == 1:
+        return values[0], None, None, None
+    if min(values) == max(values):  # whose sum may be rounded
+        return values[0], 0.0, values[0], values[0]
+    mean = math.fsum(values) / count
+    if not math.isfinite(mean):
         return mean, None, None, None
     spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (count - 1))
     # Student's quantile; scipy.stats has it too, and takes seconds to import.
@@ -168,11 +227,15 @@ def compute_interval(
 
     quantile = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2))
     half = quantile * spread / math.sqrt(count)
-    return mean, spread, mean - half, mean + half
+    return mean, spread, max(mean - half, least), min(mean + half, most)
 
 
 def _summarise(group: Sequence[Row], select_by: str) -> dict[str, Any]:
-    finished = [row for row in group if row["status"] == "finished"]
+    by_seed: dict[int | None, Row] = {}  # the same seed again is no repetition
+    for row in sorted(group, key=lambda row: row["trial"]):
+        if row["status"] == "finished":
+            by_seed.setdefault(row["options"].get("seed"), row)
+    finished = list(by_seed.values())
     options = {n: v for n, v in group[0]["options"].items() if n != "seed"}
     row: dict[str, Any] = {
         "options": options,
@@ -183,8 +246,12 @@ def _summarise(group: Sequence[Row], select_by: str) -> dict[str, Any]:
     for split, prefix in (("validation", ""), ("test", "test_")):
         values = [row[f"{split}_{select_by}"] for row in finished]
         names = [f"{prefix}{name}" for name in ("mean", "sd", "low", "high")]
-        row |= dict(zip(names, compute_interval(values), strict=True))
+        found = compute_interval(values, 0.0, math.inf if select_by == "loss" else 1.0)
+        row |= dict(zip(names, found, strict=True))
+    row["validation_loss"] = compute_interval([r["validation_loss"] for r in finished])[
+        0
+    ]
     row["by_seed"] = {
-        row["options"].get("seed"): row[f"validation_{select_by}"] for row in finished
+        seed: own[f"validation_{select_by}"] for seed, own in by_seed.items()
     }
     return row

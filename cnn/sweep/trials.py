@@ -1,17 +1,26 @@
-"""Trials and their groups: the trials of a group run in one program."""
+"""Trials, what makes two of them the same one, and their groups.
+
+A trial is known by its options, not by its number or the text that gave it: points
+that would be the same run are one trial, and a sweep that is resumed, in other words or
+grown, finds the trials that have ended. The trials of a group run in one program.
+"""
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnn.config import Config
 from cnn.errors import UserError
+from cnn.option import format_value
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.options import SweepOptions
 from cnn.sweep.space import Space
+from cnn.training import course
 
 MANY_PROGRAMS = 20
+_MANY_POINTS = 10_000  # up to which equal ones are looked for before a refusal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +29,16 @@ class Trial:
 
     Attributes:
         number: from 0.
-        options: of the space, by flag name, `seed` among them.
+        options: of the space, by flag name, `seed` among them; those that its run
+            reads.
         config: all options, as the solo run with the same flags has them.
+        identity: equal for trials that are the same run.
     """
 
     number: int
     options: Mapping[str, Any]
     config: Config
+    identity: str
 
     @property
     def setting(self) -> tuple:
@@ -35,10 +47,10 @@ class Trial:
 
 
 def make_setting(options: Mapping[str, Any]) -> tuple:
-    """Return options without the seed, hashable."""
+    """Return options without the seed, hashable, in whatever order they are given."""
     return tuple(
         (name, tuple(value) if isinstance(value, list) else value)
-        for name, value in options.items()
+        for name, value in sorted(options.items())
         if name != "seed"
     )
 
@@ -47,18 +59,29 @@ def make_trial(number: int, options: Mapping[str, Any], config: Config) -> Trial
     """Make a trial of the options of a sweep.
 
     Raises:
-        UserError: its options are out of range, or contradict each other.
+        UserError: its options are out of range, contradict each other, or name what
+            comes after its end.
     """
     alone = dataclasses.replace(config, sweep=Config().sweep)
-    return Trial(number, options, alone.change(options))
+    whole = alone.change(options)
+    unread = whole.find_unread(options, "sweep")
+    read = {name: value for name, value in options.items() if name not in unread}
+    if len(read) < len(options):
+        whole = alone.change(read)
+    course.check(whole)
+    return Trial(number, read, whole, json.dumps(whole.select_run_options()))
 
 
-def make_trials(space: Space, config: Config) -> list[Trial]:
-    """Make every trial of a space.
+def make_trials(space: Space, config: Config) -> tuple[list[Trial], int]:
+    """Make every trial of a space, one for all points that are the same run.
+
+    Returns:
+        The trials, and how many points there were.
 
     Raises:
         UserError: there are more than --max_trials, the number of draws is missing or
-            has nothing to draw, or a trial's options are not allowed.
+            has nothing to draw, a trial's options are not allowed, or an option is
+            read by no trial.
     """
     options = config.sweep
     drawn = ", ".join(axis.name for axis in space.drawn)
@@ -70,13 +93,74 @@ def make_trials(space: Space, config: Config) -> list[Trial]:
             "leave it out, or use uniform(a,b), loguniform(a,b) or choice(…)"
         )
     count = space.count_points() * (options.trials or 1)
-    if count > options.max_trials:
+    trials: dict[str, Trial] = {}
+    if count <= max(options.max_trials, _MANY_POINTS):
+        for point in space.iterate(options.trials, options.sweep_seed):
+            trial = make_trial(len(trials), point, config)
+            trials.setdefault(trial.identity, trial)
+    found = len(trials) or count
+    if found > options.max_trials:
         raise UserError(
-            f"--sweep has {count} trials, more than --max_trials="
+            f"--sweep has {found} trials, more than --max_trials="
             f"{options.max_trials}; make it smaller, or raise that"
         )
-    points = space.iterate(options.trials, options.sweep_seed)
-    return [make_trial(i, point, config) for i, point in enumerate(points)]
+    return list(trials.values()), count
+
+
+def join_ended(
+    trials: Sequence[Trial], ended: Sequence[Mapping[str, Any]], config: Config
+) -> tuple[list[Trial], list[dict[str, Any]]]:
+    """Find the trials of a sweep that an earlier start of it has ended.
+
+    Args:
+        trials: of the sweep, in its order.
+        ended: rows of the table; some may be of trials that are no longer asked for.
+        config: the options that all trials share.
+
+    Returns:
+        The trials, those that have ended with their old numbers and the others with
+        what is free, and the rows; all have the same options, whatever was swept when.
+
+    Raises:
+        UserError: none of them is of this sweep.
+    """
+    if not ended:
+        return list(trials), []
+    names = dict.fromkeys(n for one in trials for n in one.options)
+    names |= dict.fromkeys(n for row in ended for n in row["options"])
+    order = sorted(names, key=lambda name: name == "seed")
+    places = {trial.identity: i for i, trial in enumerate(trials)}
+    known: dict[int, Trial] = {}
+    rows = []
+    for row in ended:
+        old = make_trial(row["trial"], row["options"], config)
+        place = places.get(old.identity, -1 - len(rows))
+        if place not in known:
+            known[place] = old
+            rows.append({**row, "options": _select_options(old, order)})
+    if not any(place in known for place in range(len(trials))):
+        shown = " ".join(
+            f"{n}={format_value(x)}" for n, x in rows[0]["options"].items()
+        )
+        raise UserError(
+            f"this sweep has ended trials, as {shown}, and --sweep has none of them. A "
+            "sweep may grow: give one of its values too, or another --workdir to start "
+            "from scratch"
+        )
+    taken = {row["trial"] for row in ended}
+    free = (number for number in itertools.count() if number not in taken)
+    joined = []
+    for place, trial in enumerate(trials):
+        number = known[place].number if place in known else next(free)
+        options = _select_options(trial, order)
+        joined.append(dataclasses.replace(trial, number=number, options=options))
+    return joined, rows
+
+
+def _select_options(trial: Trial, names: Sequence[str]) -> dict[str, Any]:
+    """Return those of some options that a trial's run reads."""
+    flat, unread = trial.config.to_flat(), trial.config.find_unread(names, "sweep")
+    return {name: flat[name] for name in names if name not in unread}
 
 
 def group_trials(trials: Sequence[Trial]) -> list[list[Trial]]:
@@ -111,13 +195,14 @@ def make_corners(space: Space, config: Config) -> list[Trial]:
 
 
 def check_read(
-    given: Mapping[str, Any], config: Config, trials: Sequence[Trial]
+    given: Mapping[str, Any], config: Config, space: Space, trials: Sequence[Trial]
 ) -> None:
     """Refuse options, given or swept, that no trial reads.
 
     Args:
         given: options of the command line, by name.
         config: of the sweep.
+        trials: of the space.
 
     Raises:
         UserError: naming the first, and the choice that would read it.
@@ -125,7 +210,8 @@ def check_read(
     own = {field.name for field in dataclasses.fields(SweepOptions)}
     config.check_read({n: x for n, x in given.items() if n in own}, "sweep")
     shared = {n: x for n, x in given.items() if n not in own}
-    for name, value in {**shared, **trials[0].options}.items():
+    swept = {axis.name: (*axis.values, axis.low)[0] for axis in space.axes}
+    for name, value in {**shared, **swept}.items():
         if all(trial.config.find_unread([name], "sweep") for trial in trials):
             trials[0].config.check_read({name: value}, "sweep")
 

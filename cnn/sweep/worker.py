@@ -5,7 +5,6 @@ its own table; each worker that ends gathers the results of all.
 """
 
 import contextlib
-import fcntl
 import math
 import sys
 import time
@@ -13,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.sweep import choose
@@ -21,7 +21,7 @@ from cnn.sweep.live import LiveTable
 from cnn.sweep.session import Session
 from cnn.sweep.space import Space
 from cnn.sweep.study import Study
-from cnn.sweep.table import read_rows
+from cnn.sweep.table import RESULTS, read_rows
 from cnn.sweep.trials import Trial, group_trials, make_trial
 
 SETTINGS_AT_ONCE = 8
@@ -60,6 +60,9 @@ def run_worker(session: Session, study: Study, space: Space) -> None:
     worker = _Worker(session, study, space)
     try:
         with study.show_life(options.worker_timeout):
+            if options.retry_failed:
+                failed = study.retry_failed()
+                session.terminal.say(f"{failed} settings that failed run again")
             while len(study.list_ended()) < options.trials:
                 if dead := study.take_over(options.worker_timeout):
                     session.terminal.say(f"{dead} settings of a dead worker run again")
@@ -83,17 +86,39 @@ class _Worker:
         most = options.trials_at_once // len(self._seeds)
         self._at_once = max(1, most if options.trials_at_once else SETTINGS_AT_ONCE)
         self._executors: dict[tuple, choose.Executor] = {}
+        self._waiting: dict[int, Mapping[str, Any]] = {}
         self._show = LiveTable(session.terminal, options.trials * len(self._seeds))
 
     def ask_batch(self) -> list[Trial]:
-        """Ask for as many settings as run at once, each with every seed."""
-        asked: list[Trial] = []
+        """Ask for as many settings as run at once, each with every seed.
+
+        One that equals a setting which runs waits for the result of that.
+        """
+        asked = self._settle()
         for _ in range(self._at_once):
             setting = self._study.ask(self._options.trials)
             if setting is None:
                 break
-            asked += make_seeds(*setting, self._seeds, self._session.config)
+            self._waiting |= [setting]
+            asked += self._settle()
         return asked
+
+    def _settle(self) -> list[Trial]:
+        """Return the trials of the settings in waiting that equal no other."""
+        ready: list[Trial] = []
+        for number, options in list(self._waiting.items()):
+            config = self._session.config
+            try:
+                is_settled = self._study.settle(number)
+                if is_settled is None:
+                    continue
+                if not is_settled:
+                    ready += make_seeds(number, options, self._seeds, config)
+            except UserError as error:  # of options that only together are a mistake
+                self._session.terminal.say(f"setting {number} is not run: {error}")
+                self._study.tell(number, "failed", str(error), None)
+            del self._waiting[number]
+        return ready
 
     def run(self, asked: Sequence[Trial]) -> None:
         """Run settings, those of one program together, and report how they ended."""
@@ -112,7 +137,17 @@ class _Worker:
                 status = max(statuses, key=("finished", "pruned", "failed").index)
                 is_good = status == "finished"
                 value = _mean(ones) if is_good else None
-                self._study.tell(number, status, reason, value)
+                results = self._gather_results(ones)
+                self._study.tell(number, status, reason, value, results)
+
+    def _gather_results(self, ones: Sequence[TrialProgress]) -> dict[str, Any]:
+        """Gather what a dashboard shows of a setting: its seeds' results, in lists."""
+        numbers = [one.trial.number for one in ones]
+        rows = [row for row in self._session.rows if row["trial"] in numbers]
+        names = ["trial", "status", *RESULTS]
+        found = {name: [row[name] for row in rows if name in row] for name in names}
+        seeds = [row["options"].get("seed") for row in rows]
+        return {"directory": str(self._session.home), "seeds": seeds} | found
 
     def _watch(self, batch: Batch) -> None:
         """Report the settings of a batch after an epoch; prune what Optuna prunes."""
@@ -175,8 +210,7 @@ def gather_rows(home: Path, ended: Collection[int], seeds: int) -> dict[Path, li
 @contextlib.contextmanager
 def one_at_a_time(home: Path) -> Iterator[None]:
     """Hold the lock under which one worker at a time writes the results."""
-    with open(home / ".gather", "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with open(home / ".gather", "a") as file, workdir.hold(file, wait=True):
         yield
 
 

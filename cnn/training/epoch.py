@@ -222,14 +222,61 @@ def eval_chunk(
     return _constrain(mesh, jax.lax.fori_loop(*bounds, body, sums))
 
 
+@functools.lru_cache(PROGRAMS_KEPT)
+def make_example_chunk(
+    structure: Structure, mesh: Mesh
+) -> Callable[..., tuple[Sums, dict[str, jax.Array]]]:
+    """Make the program that evaluates as `make_eval_chunk`, and keeps each example.
+
+    Returns:
+        `example_chunk`, jitted, of (variables, sums, chunk, bounds).
+    """
+    return jax.jit(functools.partial(example_chunk, structure, mesh))
+
+
+def example_chunk(
+    structure: Structure,
+    mesh: Mesh,
+    variables: Any,
+    sums: Sums,
+    chunk: Chunk,
+    bounds: tuple[jax.Array, jax.Array],
+) -> tuple[Sums, dict[str, jax.Array]]:
+    """Do as `eval_chunk`, and keep what is computed of each example; pure.
+
+    Returns:
+        The sums, and `logits` [S, B, K] and `loss` [S, B], filled within the bounds.
+    """
+    variables, shape = _constrain(mesh, variables), chunk["labels"].shape
+    empty = {
+        "logits": jnp.zeros((*shape, structure.num_classes), jnp.float32),
+        "loss": jnp.zeros(shape, jnp.float32),
+    }
+
+    def body(i: jax.Array, carry: Any) -> Any:
+        sums, filled = carry
+        more, found = steps.eval_examples(structure, variables, take_batch(chunk, i))
+        filled = {name: filled[name].at[i].set(x) for name, x in found.items()}
+        return metrics.add_sums(sums, more), filled
+
+    return _constrain(mesh, jax.lax.fori_loop(*bounds, body, (sums, empty)))
+
+
 def compute_metrics(
-    structure: Structure, variables: Any, loader: Loader, batch_size: int, stop: Stop
+    structure: Structure,
+    variables: Any,
+    loader: Loader,
+    batch_size: int,
+    stop: Stop,
+    examples: dict[str, list[np.ndarray]] | None = None,
 ) -> dict[str, Any]:
     """Evaluate all images of a loader.
 
     Args:
         variables: `params` and `batch_stats`.
         batch_size: images computed at a time.
+        examples: gets `logits` [n, K] and `loss` [n], some images at a time, in their
+            order; None: only sums are computed.
 
     Returns:
         As `metrics.summarise`.
@@ -247,12 +294,20 @@ def compute_metrics(
         bounds = make_bounds(first % size, last - first)
         return variables, sums, chunk, devices.put(everywhere, bounds)
 
-    program = make_eval_chunk(structure, loader.mesh)
+    make = make_eval_chunk if examples is None else make_example_chunk
+    program = make(structure, loader.mesh)
     chunks = iterate_chunks(loader, size, {"positions": positions, "mask": mask})
-    for _, _, sums, _ in run_chunks(  # noqa: B007
+    for first, last, results, _ in run_chunks(
         program, chunks, make_arguments, stop, Pace()
     ):
-        pass
+        if examples is None:
+            sums = results
+            continue
+        sums, found = results
+        rows = slice(first % size, first % size + last - first)
+        for name, array in found.items():
+            kept = np.asarray(array[rows])[mask[first:last]]
+            examples.setdefault(name, []).append(kept)
     return metrics.summarise(sums)
 
 

@@ -18,7 +18,7 @@ from cnn.data.chunks import iterate_chunks
 from cnn.data.order import make_epoch_order
 from cnn.models.variables import replace_leaves
 from cnn.optim import freezing
-from cnn.runtime import devices
+from cnn.runtime import conditions, devices
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.profiling import Profiler
 from cnn.training import epoch, memory, steps
@@ -44,7 +44,11 @@ class Counters:
             before the first.
         best_step: the step of the best validation metric; -1 without any.
         best_value: that metric.
+        best_loss: the validation loss there, which decides between equal metrics;
+            None where an earlier version has not noted it.
         best_epoch: its epoch.
+        improved_epoch: the last epoch that was better by the metric itself, from which
+            early stopping counts; None as before.
         stopped_early: whether early stopping has ended the run.
         metrics_bytes: length of metrics.jsonl.
         seconds: time spent in the run, loading and compilation included.
@@ -55,7 +59,9 @@ class Counters:
     evaluated_step: int = -1
     best_step: int = -1
     best_value: float = 0.0
+    best_loss: float | None = None
     best_epoch: int = 0
+    improved_epoch: int | None = None
     stopped_early: bool = False
     metrics_bytes: int = 0
     seconds: float = 0.0
@@ -67,6 +73,9 @@ class Counters:
     ) -> None:
         """Remember the best epoch by validation, and stop when it is long ago.
 
+        Of equal metrics the one with the lower loss is the best, and the first of those
+        with equal losses. Early stopping counts from the last better metric alone.
+
         Args:
             options: what selects, and the patience.
             step: the number of steps taken.
@@ -75,10 +84,15 @@ class Counters:
         """
         value = found[options.select_by]
         sign = -1 if options.select_by == "loss" else 1
-        if self.best_step < 0 or sign * value > sign * self.best_value:
+        is_better = self.best_step < 0 or sign * value > sign * self.best_value
+        is_lower = self.best_loss is not None and found["loss"] < self.best_loss
+        if self.improved_epoch is None or is_better:
+            self.improved_epoch = epoch if is_better else self.best_epoch
+        if is_better or (value == self.best_value and is_lower):
             self.best_step, self.best_value, self.best_epoch = step, value, epoch
+            self.best_loss = found["loss"]
         patience = options.early_stop_epochs
-        self.stopped_early = bool(patience) and epoch - self.best_epoch >= patience
+        self.stopped_early = bool(patience) and epoch - self.improved_epoch >= patience
 
 
 @dataclasses.dataclass
@@ -279,15 +293,44 @@ def evaluate(setup: Setup, progress: Progress, split: str, stop: Stop) -> dict:
     )
 
 
+def evaluate_best(
+    setup: Setup, progress: Progress, checkpoints: Path, stop: Stop
+) -> dict[str, Any]:
+    """Evaluate the best checkpoint by validation on the test set.
+
+    Args:
+        progress: at the end of the run.
+        checkpoints: the directory that holds it.
+
+    Returns:
+        As `metrics.summarise`.
+
+    Raises:
+        UserError: it is not there, or is damaged.
+    """
+    structure = setup.phases[progress.phase].structure
+    if structure.takes_features:
+        structure = setup.structure
+    shapes = jax.eval_shape(get_variables, progress.state)
+    like = checkpoint.abstract(shapes, devices.split_leaves(setup.mesh, shapes))
+    path = checkpoints / str(progress.counters.best_step)
+    averaged = progress.state.ema is not None
+    variables = checkpoint.load_variables(path, like, averaged)
+    loader, batch_size = setup.loaders["test"], setup.config.step.batch_size
+    return epoch.compute_metrics(structure, variables, loader, batch_size, stop)
+
+
 def describe_checkpoint(setup: Setup, progress: Progress) -> dict[str, Any]:
     """Return what a checkpoint says of itself, as JSON."""
     description = {
         "options": setup.config.to_flat(),
+        "data": setup.seen.summarise(),
         "class_names": list(setup.dataset.class_names),
         "image_shape": list(setup.image_shape),
         "mean": list(setup.structure.mean),
         "std": list(setup.structure.std),
         "records": dataclasses.asdict(progress.counters),
+        "conditions": conditions.describe(setup.mesh),
     }
     phase, about = setup.plan.phases[progress.phase], setup.plan.about
     if phase is None and not about:

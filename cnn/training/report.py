@@ -1,7 +1,5 @@
 """What a run prints and writes of itself: at its start, as it goes, at its end."""
 
-import importlib.metadata
-import platform
 import shlex
 import zlib
 from collections.abc import Mapping
@@ -10,25 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from cnn.checkpoints import proof, workdir
+from cnn.checkpoints import manifest, proof, workdir
 from cnn.errors import UserError
 from cnn.models import summary
 from cnn.models.variables import count_parameters
-from cnn.runtime import devices, processes
+from cnn.runtime import conditions, devices, processes
 from cnn.runtime.metrics_log import MetricsLog
 from cnn.runtime.terminal import Terminal
-from cnn.training import metrics
+from cnn.training import course, metrics
 from cnn.training.progress import Progress, describe_checkpoint, find_bad_step
 from cnn.training.setup import Setup
 from cnn.training.state import compute_state_sha256, get_variables, get_weights
 
 REMEDY = "Lower --learning_rate, or add --warmup_epochs=1 or --clip_norm=1"
 TEST_METRICS = ("accuracy", "loss", "correct", "count", "top5", "balanced_accuracy")
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def announce(setup: Setup, terminal: Terminal) -> None:
-    """Print device, dataset and the model's table."""
+    """Print device, dataset, the model's table and what training leaves out."""
     data, say = setup.dataset, terminal.say
     height, width, channels = setup.image_shape
     sizes = ", ".join(f"{len(x)} {split}" for split, x in setup.loaders.items())
@@ -39,7 +36,43 @@ def announce(setup: Setup, terminal: Terminal) -> None:
         f"{height}x{width}x{channels}, {place}"
     )
     say(f"model     {setup.config.model.model}")
-    terminal.console.print(summary.make_table(setup.description))
+    terminal.show(summary.make_table(setup.description))
+    for note in list_notes(setup):
+        say(note)
+
+
+def list_notes(setup: Setup) -> list[str]:
+    """Write a line for all that training leaves out, before it begins."""
+    count, batch_size = len(setup.loaders["train"]), setup.config.step.batch_size
+    every, notes = setup.config.progress.log_every_steps, []
+    if left := count % batch_size:
+        notes.append(
+            f"each epoch leaves out {left} of {count} training images, others each "
+            f"time: its last batch would be smaller than --batch_size={batch_size}"
+        )
+    notes += course.list_late(setup.config)
+    if every > setup.total_steps:
+        notes.append(
+            f"--log_every_steps={every} logs none of {setup.total_steps} steps"
+        )
+    return notes
+
+
+def print_changed_conditions(
+    setup: Setup, stored: Mapping[str, Any], terminal: Terminal
+) -> None:
+    """Print under which other conditions than its checkpoint's a run is resumed.
+
+    Args:
+        stored: what the checkpoint says of itself.
+    """
+    here = conditions.describe(setup.mesh)
+    changes = conditions.list_changes(stored.get("conditions", {}), here)
+    if changes:
+        terminal.say(
+            f"resumed under {', '.join(changes)}: numbers may differ in their last "
+            "digits from those of a run that was not stopped"
+        )
 
 
 def check_and_log(
@@ -117,13 +150,18 @@ def print_epoch(setup: Setup, terminal: Terminal, line: dict[str, Any]) -> None:
 
 
 def write_result(
-    setup: Setup, progress: Progress, directory: Path, found: Mapping[str, Any]
+    setup: Setup,
+    progress: Progress,
+    directory: Path,
+    found: Mapping[str, Any],
+    best: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write `result.json`.
 
     Args:
         progress: at the end of the run.
         found: the metrics of the test set.
+        best: those of the best checkpoint by validation; empty without one.
 
     Returns:
         What was written.
@@ -133,7 +171,7 @@ def write_result(
     """
     progress.update_seconds()
     transfer, changed = _examine_frozen(setup, progress)
-    result = _list_figures(setup, progress, found)
+    result = _list_figures(setup, progress, found, best)
     result |= proof.summarise(transfer, changed)
     if processes.is_first():
         workdir.write_json(directory / "result.json", result)
@@ -144,18 +182,21 @@ def write_result(
 def make_result(
     setup: Setup, progress: Progress, found: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Make what `result.json` says of a run that has ended.
+    """Make what `result.json` says of a run that has ended at its best checkpoint.
 
     Args:
         progress: at the end of the run.
         found: `TEST_METRICS` of its final weights.
     """
     about = proof.summarise(*_examine_frozen(setup, progress))
-    return _list_figures(setup, progress, found) | about
+    return _list_figures(setup, progress, found, found) | about
 
 
 def _list_figures(
-    setup: Setup, progress: Progress, found: Mapping[str, Any]
+    setup: Setup,
+    progress: Progress,
+    found: Mapping[str, Any],
+    best: Mapping[str, Any],
 ) -> dict[str, Any]:
     counters = progress.counters
     images = progress.step * setup.config.step.batch_size
@@ -163,6 +204,7 @@ def _list_figures(
     return figures | {
         "best_step": counters.best_step,
         "best_validation": counters.best_value if counters.best_step >= 0 else None,
+        **{f"best_test_{name}": best[name] for name in TEST_METRICS if best},
         "num_parameters": count_parameters(progress.state.params),
         "steps": progress.step,
         "epochs": progress.step // setup.structure.steps_per_epoch,
@@ -170,9 +212,10 @@ def _list_figures(
         "seconds": round(counters.seconds, 3),
         "images_per_second": round(images / counters.train_seconds, 1),
         "seed": setup.config.train.seed,
-        "device": devices.describe_device(setup.mesh),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "dataset_fingerprint": setup.seen.record["fingerprint"],
+        "dataset_changes": list(setup.seen.changes),
+        **setup.provenance,
+        **conditions.describe(setup.mesh),
         "state_sha256": compute_state_sha256(
             devices.gather(setup.mesh, progress.state)
         ),
@@ -189,7 +232,27 @@ def _examine_frozen(
     return transfer, proof.find_changed(transfer.get("frozen", {}), *weights)
 
 
-def print_result(terminal: Terminal, directory: Path, result: dict[str, Any]) -> None:
+def read_ended(directory: Path) -> dict[str, Any] | None:
+    """Return the result of a run that has ended; None of one that has not.
+
+    It has ended when its newest checkpoint is whole and of the result's last step.
+    """
+    path = directory / "result.json"
+    steps = manifest.list_steps(directory / "checkpoints")
+    if not (steps and path.is_file()):
+        return None
+    try:
+        result = workdir.read_json(path)
+    except UserError:  # a damaged one is written again
+        return None
+    newest = directory / "checkpoints" / str(steps[-1])
+    is_of_newest = isinstance(result, dict) and result.get("steps") == steps[-1]
+    return result if is_of_newest and not manifest.find_damage(newest) else None
+
+
+def print_result(
+    terminal: Terminal, directory: Path, result: dict[str, Any], select_by: str
+) -> None:
     """Print the result, where everything lies, and what to try next."""
     say = terminal.say
     say(
@@ -197,6 +260,23 @@ def print_result(terminal: Terminal, directory: Path, result: dict[str, Any]) ->
         f"{result['test_count']}), loss {result['test_loss']:.4f}; "
         f"{result['steps']} steps in {result['seconds']:.1f} s"
     )
-    say(f"in {directory}: config.json, metrics.jsonl, result.json, checkpoints")
+    if "best_test_accuracy" in result:
+        say(_format_best(result, select_by))
+    files = "config.json, dataset.json, metrics.jsonl, result.json, checkpoints"
+    say(f"in {directory}: {files}")
     where = shlex.quote(f"--workdir={directory}")
     say(f"next: python main.py --mode=evaluate {where} --split=train")
+
+
+def _format_best(result: Mapping[str, Any], select_by: str) -> str:
+    """Write the best checkpoint with its step and test metrics."""
+    form = ".4f" if select_by == "loss" else ".2%"
+    step, value = result["best_step"], result["best_validation"]
+    text = f"best checkpoint by validation {select_by} ({value:{form}}): step {step}"
+    if step == result["steps"]:
+        return f"{text}, the last one"
+    return (
+        f"{text}, test accuracy {result['best_test_accuracy']:.2%} "
+        f"({result['best_test_correct']} of {result['best_test_count']}), loss "
+        f"{result['best_test_loss']:.4f}"
+    )

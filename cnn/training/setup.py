@@ -27,6 +27,7 @@ from cnn.optim.optimizer import Rule
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
 from cnn.training import epoch, losses
+from cnn.training.same_data import Seen
 from cnn.training.state import TrainState, create_state
 from cnn.training.steps import Structure
 
@@ -42,7 +43,7 @@ class Plan:
         phases: what trains when; (None,) for everything always.
         rates: each parameter's place among the learning rates by layer.
         taken: `params` and `batch_stats` that are not drawn: from other weights, or
-            the whitening kernel.
+            the whitening kernel; `opt_state` and `average` of `--keep_optimizer`.
         about: what checkpoints say of these weights: `source`, `source_sha256`.
     """
 
@@ -81,12 +82,14 @@ class Setup:
 
     Attributes:
         numbers: those of its options that are traced.
+        seen: what identifies the images.
         loaders: of the images, by split.
         image_shape: (H, W, C) of what the model sees.
         description: of the model, as of `summary.describe_model`.
         structure: of the step, when everything trains.
         plan: what it starts from, and what trains when.
         phases: what computes, for each phase of the plan.
+        provenance: of `provenance.describe`, for the result.
         teacher: `TrainState.teacher` of the run, on the host; None without.
     """
 
@@ -94,12 +97,14 @@ class Setup:
     numbers: Numbers
     mesh: Mesh
     dataset: Dataset
+    seen: Seen
     loaders: Loaders
     image_shape: Shape
     description: dict[str, Any]
     structure: Structure
     plan: Plan
     phases: tuple[PhaseSetup, ...]
+    provenance: Mapping[str, Any]
     teacher: Any = None
 
     @property
@@ -129,18 +134,20 @@ class Setup:
         return dataclasses.replace(self, config=config, numbers=numbers)
 
 
-def load_images(config: Config, terminal: Terminal) -> Dataset:
-    """Load the images and print what there is to say of them."""
-    dataset = load_dataset(config.data)
+def load_images(config: Config, terminal: Terminal, preview: bool = False) -> Dataset:
+    """Load the images, or a preview of them, and print what there is to say of them."""
+    dataset = load_dataset(config.data, preview)
     for note in dataset.notes:
         terminal.say(note)
     return dataset
 
 
-def make_loaders(config: Config, dataset: Dataset, mesh: Mesh) -> Loaders:
+def make_loaders(
+    config: Config, dataset: Dataset, mesh: Mesh, reads: bool = True
+) -> Loaders:
     """Make the loader of each split that there is; resident images are placed."""
     return {
-        split: Loader(images, config.data, mesh)
+        split: Loader(images, config.data, mesh, reads)
         for split in ("train", "validation", "test")
         if (images := getattr(dataset, split)) is not None
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnn.config import Numbers
 from cnn.models.variables import create_variables, flatten_paths, replace_leaves
-from cnn.optim import optimizer, weight_averaging
+from cnn.optim import freezing, optimizer, weight_averaging
 
 
 @flax.struct.dataclass
@@ -53,10 +53,17 @@ def create_state(
         image_shape: (H, W, C) of its images.
         rule: of the optimizer.
         numbers: the numbers, `seed` among them.
-        taken: those of `params` and `batch_stats` that are not drawn but given.
+        taken: those of `params` and `batch_stats` that are not drawn but given; of a
+            run that is trained for longer also `opt_state`, by path, and `average`.
     """
-    variables = create_variables(model, numbers.seed, image_shape)
-    return make_state(rule, numbers, replace_leaves(variables, taken or {}))
+    variables, taken = create_variables(model, numbers.seed, image_shape), taken or {}
+    state = make_state(rule, numbers, replace_leaves(variables, taken))
+    if "opt_state" in taken:
+        opt_state = freezing.carry_over(taken["opt_state"], state.opt_state)
+        state = state.replace(opt_state=opt_state)
+    if "average" in taken:
+        state = state.replace(ema=replace_leaves(state.ema, taken["average"]))
+    return state
 
 
 def make_state(

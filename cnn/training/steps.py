@@ -261,10 +261,27 @@ def eval_step(structure: Structure, variables: Mapping[str, Any], batch: Batch) 
     Returns:
         Sums as of `metrics.create_sums`; the loss is neither smoothed nor weighted.
     """
+    return eval_examples(structure, variables, batch)[0]
+
+
+def eval_examples(
+    structure: Structure, variables: Mapping[str, Any], batch: Batch
+) -> tuple[Sums, dict[str, jax.Array]]:
+    """Sum the metrics of one batch, and keep what they are sums of.
+
+    Args:
+        batch: as of `eval_step`.
+
+    Returns:
+        Sums as of `eval_step`, and of each example `logits` float32 [N, K] and `loss`
+        float32 [N].
+    """
+    labels, mask = batch["labels"], batch["mask"]
     logits = predict_step(structure, variables, batch["images"])
-    targets = losses.make_targets(batch["labels"], structure.num_classes, None)
+    targets = losses.make_targets(labels, structure.num_classes, None)
     example_losses = losses.LOSSES[structure.loss](logits, targets)
-    return metrics.compute_sums(logits, batch["labels"], example_losses, batch["mask"])
+    sums = metrics.compute_sums(logits, labels, example_losses, mask)
+    return sums, {"logits": logits, "loss": example_losses}
 
 
 def create_train_sums() -> Sums:

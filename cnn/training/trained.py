@@ -1,7 +1,7 @@
 """A trained run, loaded from its checkpoint with everything needed to use it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from cnn import models
 from cnn.checkpoints import checkpoint, manifest
+from cnn.data.images import Evaluated
 from cnn.errors import UserError
 from cnn.models.options import ModelOptions
 from cnn.models.variables import create_variables
@@ -35,7 +36,10 @@ class Trained:
         image_shape: (H, W, C) of the images it was trained on.
         options: every option of the run, by flag name.
         step: how many steps it was trained for.
+        averaged: whether the variables are averages over training.
         transfer: what it started from, and digests of what was frozen; empty without.
+        data: which images it saw, as of `same_data.Seen.summarise`; empty where
+            nobody noted them.
     """
 
     structure: Structure
@@ -45,7 +49,9 @@ class Trained:
     image_shape: tuple[int, int, int]
     options: dict[str, Any]
     step: int
+    averaged: bool
     transfer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def load_trained(directory: str | Path, which: str = "latest") -> Trained:
@@ -85,7 +91,9 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
         image_shape=image_shape,
         options=stored,
         step=step,
+        averaged=averaged,
         transfer=description.get("transfer", {}),
+        data=description.get("data", {}),
     )
 
 
@@ -112,6 +120,60 @@ def check_image_shape(trained: Trained, image_shape: tuple[int, int, int]) -> No
             f"The run was trained on images of {there} and cannot take {here}; set "
             f"--image_size and --channels to what it was trained on"
         )
+
+
+def get_class_names(trained: Trained, here: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a run's classes: those of data as many, where it has none."""
+    is_same = len(trained.class_names) == len(here) and not trained.classes_are_named
+    return tuple(here) if is_same else trained.class_names
+
+
+def match_labels(
+    trained: Trained,
+    data: Evaluated,
+    numbers: Sequence[int] = (),
+) -> np.ndarray:
+    """Number the labels of images as a run does, class by class of the same name.
+
+    Args:
+        trained: the run; classes that the images lack do not matter.
+        data: the images.
+        numbers: of `--classes`, what selected the data's classes; empty: all.
+
+    Returns:
+        int32 [N].
+
+    Raises:
+        UserError: the run does not know the class of an image.
+    """
+    here, labels = data.class_names, data.images.labels
+    known = get_class_names(trained, here)
+    if known == here:
+        return labels
+    place = {name: number for number, name in enumerate(known)}
+    occurring = np.unique(labels)
+    unknown = [here[label] for label in occurring if here[label] not in place]
+    if unknown:
+        kept = [label for label in occurring if here[label] in place]
+        kept = [numbers[label] if numbers else label for label in kept]
+        leave_out = f", or leave them out with --classes={','.join(map(str, kept))}"
+        raise UserError(
+            f"The run does not know {_count_classes(unknown)} of {data.name}; it knows "
+            f"{_count_classes(known)}. Name classes in the data as the run does"
+            f"{leave_out if kept else ''}"
+        )
+    table = np.array([place.get(name, -1) for name in here], np.int32)
+    return table[labels]
+
+
+def _count_classes(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    word = "class" if len(names) == 1 else "classes"
+    return (
+        f"the {word} {shown}, … ({len(names)})"
+        if len(names) > 5
+        else (f"the {word} {shown}")
+    )
 
 
 def make_classifier(trained: Trained) -> Callable[[np.ndarray], np.ndarray]:

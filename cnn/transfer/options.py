@@ -63,3 +63,10 @@ class TransferOptions:
         within="[0, inf)",
         only_for="cache_features=auto|always",
     )
+    keep_optimizer: bool = option(
+        False,
+        "take the optimizer's state of --init_from too, a run of the same optimizer "
+        "and trained leaves, to train it for longer: momentum, moments, averages; "
+        "steps and schedule start again",
+        only_for="init_from",
+    )

@@ -1,5 +1,6 @@
 """What a run starts from and what of it trains when: made before anything compiles."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from cnn.training.setup import Plan
 from cnn.training.steps import Structure
 from cnn.transfer import explain, merge, whitening
 from cnn.transfer.merge import choose_reset
+from cnn.transfer.optimizer_state import take_state
 from cnn.transfer.source import Source
 
 
@@ -64,6 +66,11 @@ def make_plan(
         _check_merge(config, found, phases[0], len(dataset.class_names), image_shape)
         taken = merge.nest(found.taken)
         about = {"source": source.name, "source_sha256": source.sha256}
+        about |= {"source_checkpoint": config.checkpoint.checkpoint}
+        if options.keep_optimizer:
+            rule = dataclasses.replace(structure.rule, phase=phases[0])
+            taken |= take_state(config, found, rule, variables["params"])
+            terminal.say("optimizer its state is the source's; steps start again")
         _print_adapted(source, found.kinds["adapted"], image_shape, terminal)
     elif options.whitening_images and not stored:
         path = whitening.find_kernel(config.model.model, layers, shapes)
@@ -87,7 +94,8 @@ def _make_rates(
     rates = make_rates(named, layers, list(params), until)
     if config.optimizer.optimizer == "muon_sgd":
         for path, _, number, _ in rates:
-            if muon.is_stepped(params[path]) and (number >= 0 or options.layer_decay):
+            is_stepped = muon.is_stepped(path, params[path])
+            if is_stepped and (number >= 0 or options.layer_decay):
                 flag = "learning_rate_for" if number >= 0 else "layer_decay"
                 raise UserError(
                     f"--{flag} does not change how {path} is trained: under "
@@ -108,7 +116,7 @@ def _show_leaves(
     if phase is not None:
         kinds["frozen"] = {p: x for p, x in shapes.items() if phase.is_frozen(p)}
     if kinds:
-        terminal.console.print(merge.make_table(kinds))
+        terminal.show(merge.make_table(kinds))
 
 
 def _check_merge(

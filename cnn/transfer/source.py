@@ -25,6 +25,7 @@ from cnn.optim import weight_averaging
 from cnn.option import format_value
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
+from cnn.training import same_data
 from cnn.weights import exchange
 
 _SUFFIXES = (".pth", ".th", ".pt", ".safetensors")
@@ -40,6 +41,7 @@ class Source:
         arrays: by the source's own names.
         description: what a checkpoint says of itself; empty for files.
         sha256: over names, dtypes, shapes and bytes of the arrays.
+        checkpoint: what they were read from; None for files.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Source:
     arrays: Mapping[str, np.ndarray]
     description: Mapping[str, Any]
     sha256: str
+    checkpoint: Path | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -56,19 +59,34 @@ class Source:
         return tuple(self.description["class_names"])
 
 
-def open_source(init_from: str) -> Source:
-    """Read the weights that `--init_from` names: a run, a checkpoint, or a file.
+def open_source(
+    init_from: str, which: str, terminal: Terminal, keeps_optimizer: bool = False
+) -> Source:
+    """Read the weights that `--init_from` names, and print which they are.
+
+    Args:
+        init_from: a run, a checkpoint, or a file.
+        which: of `--checkpoint`, for a run.
+        keeps_optimizer: take the weights that the optimizer stepped, not their average.
 
     Raises:
-        UserError: there are none, or they are damaged.
+        UserError: there are none, or they are damaged; or `which` is for a run.
     """
     path = Path(init_from)
-    if path.suffix in _SUFFIXES and not path.is_dir():
+    is_file = path.suffix in _SUFFIXES and not path.is_dir()
+    is_run = (path / workdir.CONFIG_FILE).exists() or (path / "checkpoints").is_dir()
+    if which != "latest" and (is_file or not is_run):
+        raise UserError(
+            f"--checkpoint={which} chooses among the checkpoints of a run, but "
+            f"--init_from={init_from} is none; leave it out, or give a run's directory"
+        )
+    if is_file:
         if not path.is_file():
             raise UserError(f"--init_from={path} does not exist")
         return _make_source(init_from, True, exchange.load_file(path), {})
-    if (path / workdir.CONFIG_FILE).exists() or (path / "checkpoints").is_dir():
-        path = path / "checkpoints" / str(manifest.find_step(path, "latest"))
+    if is_run:
+        path = path / "checkpoints" / str(manifest.find_step(path, which))
+        terminal.say(f"source    {init_from}, step {path.name} ({which})")
     if not (path / manifest.MANIFEST).exists():
         raise UserError(
             f"--init_from={init_from} holds no weights; give a run's directory, one of "
@@ -77,12 +95,14 @@ def open_source(init_from: str) -> Source:
     try:
         description = manifest.read_description(path)
         averaged = weight_averaging.is_on(description["options"])
+        averaged = averaged and not keeps_optimizer
         everywhere = devices.replicated(devices.make_mesh())
         variables = checkpoint.read_variables(path, averaged, everywhere)
     except manifest.DamagedCheckpoint as error:
         raise UserError(f"--init_from={init_from}: {error}") from None
     arrays = jax.tree.map(np.asarray, flatten_paths(variables))
-    return _make_source(init_from, False, arrays, description)
+    source = _make_source(init_from, False, arrays, description)
+    return dataclasses.replace(source, checkpoint=path)
 
 
 def rename(
@@ -149,52 +169,110 @@ def _read_rule(rule: str) -> tuple[str, re.Pattern, str]:
 
 
 def open_start(
-    config: Config, stored: Mapping[str, Any], dataset: Dataset, terminal: Terminal
-) -> tuple[Source | None, exchange.Scaling | None]:
-    """Open what a run starts from.
+    config: Config, stored: Mapping[str, Any], terminal: Terminal
+) -> Source | None:
+    """Open what a run starts from, before any image is decoded.
 
     Args:
         stored: the description of the run's own newest checkpoint; empty before it
             has one.
 
     Returns:
-        The source, None for a run that is resumed or starts from nothing; the scaling
-        that belongs to it, None where the options alone decide.
+        The source; None for a run that is resumed or starts from nothing.
 
     Raises:
-        UserError: as `open_source` and `choose_scaling`; or a flag for a source is
-            given without one.
+        UserError: as `open_source`; or a run is resumed that started from another
+            checkpoint of its source.
     """
     if not config.transfer.init_from:
-        for name in ("init_reset", "init_skip", "init_rename"):
-            if value := getattr(config.transfer, name):
-                raise UserError(
-                    f"--{name}={format_value(value)} is for weights that are taken "
-                    "from somewhere; give --init_from"
-                )
-        return None, None
+        return None
     if config.transfer.whitening_images:
         raise UserError(
             f"--whitening_images={config.transfer.whitening_images} computes weights "
             "that --init_from brings; leave one of them out"
         )
-    if stored:
-        return None, (tuple(stored["mean"]), tuple(stored["std"]))
-    source = open_source(config.transfer.init_from)
-    return source, choose_scaling(config, source, dataset, terminal)
+    which = config.checkpoint.checkpoint
+    if not stored:
+        keeps_optimizer = config.transfer.keep_optimizer
+        return open_source(config.transfer.init_from, which, terminal, keeps_optimizer)
+    taken = stored.get("transfer", {}).get("source_checkpoint", "latest")
+    if which != taken:
+        raise UserError(
+            f"This run started from --checkpoint={taken} of its --init_from, not "
+            f"{which}; give that to resume it, or another --workdir to start from "
+            "scratch"
+        )
+    return None
+
+
+def find_run(init_from: str) -> Path | None:
+    """Return the directory of the run that `--init_from` names, or a checkpoint of."""
+    path = Path(init_from)
+    runs = path, path.resolve().parent.parent
+    return next((x for x in runs if (x / "checkpoints").is_dir()), None)
+
+
+def warn_of_trained(
+    config: Config, source: Source | None, dataset: Dataset, terminal: Terminal
+) -> None:
+    """Print how many images to select on or to test on the source was trained on."""
+    run = find_run(config.transfer.init_from) if source else None
+    if run:
+        data = source.description.get("data", {})
+        same_data.warn_of_trained(run, data, dataset, terminal)
+
+
+def check_same_source(
+    config: Config,
+    before: str,
+    stored: Mapping[str, Any],
+    directory: Path,
+    terminal: Terminal,
+) -> None:
+    """Refuse to resume a run whose `--init_from` names other weights than it took.
+
+    Args:
+        before: the run's `--init_from`, where this start names another place; else
+            empty.
+        stored: the description of the run's newest checkpoint; empty without one.
+
+    Raises:
+        UserError: naming both, with the digests of their weights.
+    """
+    now = config.transfer.init_from
+    if not before:
+        return
+    taken = stored.get("transfer", {}).get("source_sha256", "")
+    found = open_source(now, config.checkpoint.checkpoint, terminal).sha256
+    if found != taken:
+        raise UserError(
+            f"{directory} holds another run: it took --init_from={before} (weights "
+            f"{taken[:12] or 'unknown'}), and --init_from={now} holds others "
+            f"({found[:12]}). Give its own, or another --workdir to start from scratch"
+        )
 
 
 def choose_scaling(
-    config: Config, source: Source, dataset: Dataset, terminal: Terminal
-) -> exchange.Scaling:
+    config: Config,
+    source: Source | None,
+    stored: Mapping[str, Any],
+    dataset: Dataset,
+    terminal: Terminal,
+) -> exchange.Scaling | None:
     """Choose how pixels are scaled, and print it: as for the source, unless given.
 
+    Args:
+        source: as of `open_start`.
+        stored: as of `open_start`.
+
     Returns:
-        mean [C] and std [C].
+        mean [C] and std [C]; None where the options alone decide.
 
     Raises:
         UserError: a file's weights come without numbers, and none are given.
     """
+    if source is None:
+        return (tuple(stored["mean"]), tuple(stored["std"])) if stored else None
     data, channels = config.data, dataset.train.shape[2]
     is_given = data.scaling != "standardize" or bool(data.mean or data.std)
     if not source.description:

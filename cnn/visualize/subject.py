@@ -5,20 +5,20 @@ Everything is loaded when it is first asked for, and once.
 
 import dataclasses
 import functools
-import glob
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cnn.checkpoints import workdir
 from cnn.config import Config
-from cnn.data import load_dataset
-from cnn.data.files import decode_files
-from cnn.data.images import Dataset, Images, get_split
+from cnn.data import find_own_classes, load_dataset, load_evaluated
+from cnn.data.files import decode_files, find_files
+from cnn.data.images import Dataset, Evaluated, Images, get_part
+from cnn.data.options import find_centre
 from cnn.errors import UserError, suggest
-from cnn.training.trained import check_image_shape
+from cnn.training.trained import check_image_shape, get_class_names, match_labels
 from cnn.visualize.compute import patches
 from cnn.visualize.compute.features import Stage, list_stages, map_batches
 from cnn.visualize.draw.picture import Picture
@@ -223,9 +223,19 @@ class Subject:
         return load_dataset(self.config.data)
 
     @functools.cached_property
+    def evaluated(self) -> Evaluated:
+        """Return the images of `--split`, with the names of their classes."""
+        options, split = self.config.data, self.config.evaluate.split
+        stored = workdir.read_config(self.directories[0])
+        own_classes = find_own_classes(stored, options)
+        if own_classes == options.classes and split != "all":
+            return get_part(self.dataset, split)
+        return load_evaluated(options, split, own_classes)
+
+    @property
     def split(self) -> Images:
         """Return the images of `--split`."""
-        return get_split(self.dataset, self.config.evaluate.split)
+        return self.evaluated.images
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -237,8 +247,8 @@ class Subject:
         """Read the centre of images of the split: uint8 [n, H, W, C]."""
         images = self.split.read(np.asarray(positions))
         height, width, _ = self.image_shape
-        top = (images.shape[1] - height) // 2
-        left = (images.shape[2] - width) // 2
+        top = find_centre(images.shape[1], height)
+        left = find_centre(images.shape[2], width)
         return images[:, top : top + height, left : left + width]
 
     def sample(self, count: int) -> np.ndarray:
@@ -261,14 +271,14 @@ class Subject:
             return self._read_files(self.config.visualize.picture_files)
         positions = self._choose_positions(self.config.visualize.picture_examples)
         names = [
-            f"{self.dataset.class_names[self.split.labels[position]]}\n#{position}"
+            f"{self.evaluated.class_names[self.split.labels[position]]}\n#{position}"
             for position in positions
         ]
         return Chosen(self.read(positions), tuple(names))
 
     def _read_files(self, pattern: str) -> Chosen:
         """Read image files, the first ten of a pattern such as `photos/*.jpg`."""
-        files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+        files = find_files(pattern)
         if not files:
             raise UserError(f"--picture_files={pattern} matches no file")
         if len(files) > _MOST_CHOSEN:
@@ -294,24 +304,31 @@ class Subject:
         return np.unique(labels, return_index=True)[1][:_MOST_CHOSEN]
 
     def get_class_names(self, run: NamedRun) -> tuple[str, ...]:
-        """Return the names of a run's classes, the dataset's where it has none."""
-        known, here = run.trained.class_names, self.dataset.class_names
-        is_same = len(known) == len(here) and not run.trained.classes_are_named
-        return here if is_same else known
+        """Return the names of a run's classes, the data's where it has none."""
+        return get_class_names(run.trained, self.evaluated.class_names)
 
-    def check_classes(self, run: NamedRun) -> NamedRun:
-        """Return the run unless its classes are others than the labels'.
+    def get_labels(self, run: NamedRun) -> np.ndarray:
+        """Return the labels of the split as a run numbers its classes, int32 [N].
 
         Raises:
-            UserError: naming both.
+            UserError: it does not know the class of an image.
         """
-        known, here = self.get_class_names(run), self.dataset.class_names
-        if known != here:
+        try:
+            return match_labels(run.trained, self.evaluated, self.config.data.classes)
+        except UserError as error:
+            known = self.get_class_names(run)
             raise UserError(
-                f"{run.name} knows {len(known)} classes ({known[0]}, …), "
-                f"{self.dataset.name} has {len(here)} ({here[0]}, …): its answers "
-                "cannot be compared with the labels"
-            )
+                f"{run.name} knows {len(known)} classes ({known[0]}, …): its answers "
+                f"cannot be compared with the labels. {error}"
+            ) from None
+
+    def check_classes(self, run: NamedRun) -> NamedRun:
+        """Return the run unless its answers cannot be compared with the labels.
+
+        Raises:
+            UserError: as `get_labels`.
+        """
+        self.get_labels(run)
         return run
 
     def compute_logits(self, run: NamedRun) -> np.ndarray:

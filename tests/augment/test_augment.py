@@ -173,7 +173,7 @@ def test_views_average_probabilities():
     def predict(images):
         return jnp.asarray(images.reshape(len(images), -1) / 255 @ weights)
 
-    cuts = [(1, 1), (0, 0), (0, 3), (3, 0), (3, 3)]
+    cuts = [(2, 2), (0, 0), (0, 3), (3, 0), (3, 3)]
     crops = [IMAGES[:, t : t + 5, left : left + 5] for t, left in cuts]
     views = {"none": crops[:1], "flip": [crops[0], crops[0][:, :, ::-1]]}
     views["crops"] = [*crops, *(crop[:, :, ::-1] for crop in crops)]

@@ -1,4 +1,5 @@
 import concurrent.futures
+import dataclasses
 import io
 import json
 import pathlib
@@ -296,3 +297,22 @@ def test_cifar10():
             dataset.train.read(np.array([i]))[0], example["image"]
         )
         assert dataset.train.labels[i] == example["label"]
+
+
+def test_what_is_evaluated_is_read_once_and_alone(root):
+    options = data.DataOptions(dataset="tfds:tiny", data_dir=str(root))
+    slices = {"train_split": "train[:90%]", "validation_split": "train[50%:]"}
+    sliced = dataclasses.replace(options, **slices)
+    for own_classes in ((), None):
+        whole = data.load_evaluated(sliced, "all", own_classes)
+        assert len(whole.images) == 30 and whole.is_whole
+    train, test = load(root).train, load(root).test
+    both = np.concatenate([read(train), read(test)])
+    np.testing.assert_array_equal(read(whole.images), both)
+    part = data.load_evaluated(sliced, "validation", None)
+    np.testing.assert_array_equal(read(part.images), read(train)[12:])
+    absent = dataclasses.replace(options, train_split="absent")
+    alone = data.load_evaluated(absent, "test", None)
+    np.testing.assert_array_equal(read(alone.images), read(test))
+    with pytest.raises(UserError, match="has only train, test"):
+        data.load_evaluated(options, "validation", None)

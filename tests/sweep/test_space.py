@@ -1,5 +1,6 @@
 """The text of --sweep: what it means, and one message for each mistake."""
 
+import numpy as np
 import pytest
 from fixtures_runs import TINY, make_flags, run_main
 
@@ -7,7 +8,14 @@ from cnn import config as config_module
 from cnn.errors import UserError
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.space import parse_space
-from cnn.sweep.trials import announce_groups, group_trials, make_trials
+from cnn.sweep.trials import (
+    announce_groups,
+    check_read,
+    group_trials,
+    join_ended,
+    make_corners,
+    make_trials,
+)
 
 FIELDS = config_module.list_fields()
 
@@ -27,7 +35,18 @@ def values_of(name, text):
         ("learning_rate", "log(1e-3,1,4)", [0.001, 0.01, 0.1, 1.0]),
         ("learning_rate", "log(1e-3, 1, 8)", None),
         ("learning_rate", "linear(0.1,0.2,3)", [0.1, 0.15, 0.2]),
+        ("learning_rate", "linear(0.12345678,1,3)", [0.12345678, 0.561728, 1.0]),
+        ("learning_rate", "log(0.98765432,1,2)", [0.98765432, 1.0]),
+        (
+            "learning_rate",
+            "linear(1234567.1,1234567.9,3)",
+            [1234567.1, 1234567.5, 1234567.9],
+        ),
         ("batch_size", "log(16,128,4)", [16, 32, 64, 128]),
+        ("epochs", "linear(1234567,2234567,2)", [1234567, 2234567]),
+        ("epochs", "linear(9007199254740993,1,2)", [9007199254740993, 1]),
+        ("epochs", "log(1234567,7654321,3)", [1234567, 3074048, 7654321]),
+        ("epochs", "linear(1,2,4)", [1, 2]),
         ("seed", "0:4", [0, 1, 2, 3]),
         ("seed", "3", [3]),
         ("model", "mlp, resnet20", ["mlp", "resnet20"]),
@@ -46,6 +65,13 @@ def test_values_of_a_list(name, text, values):
         assert ratios == pytest.approx([1000 ** (1 / 7)] * 7, rel=1e-5)
         return
     assert found == values and [type(x) for x in found] == [type(x) for x in values]
+
+
+def test_equal_points_of_a_grid_are_one_value_and_that_is_said():
+    space = parse_space("epochs=linear(1,3,5); batch_size=log(8,32,3)", FIELDS)
+    assert space.notes == [
+        "epochs=linear(1,3,5): 3 of 5 values differ; equal ones are one"
+    ]
 
 
 def test_every_point_once_and_the_seed_fastest():
@@ -68,6 +94,42 @@ def test_draws_depend_on_seed_and_number_alone():
     assert min(rates) < 0.01 and max(rates) > 0.1
     assert {point["batch_size"] for point in many} == {8, 9}
     assert rates[::2] == rates[1::2], "seeds repeat a setting"
+
+
+class OneShare:
+    """A generator whose next number is known."""
+
+    def __init__(self, share):
+        self.share = share
+
+    def random(self):
+        return self.share
+
+
+@pytest.mark.parametrize("low, high", [(1, 4), (3, 200), (5, 6)])
+def test_whole_numbers_by_logarithm_are_drawn_as_optuna_does(low, high):
+    """If Optuna changes how it maps shares to numbers, so must this."""
+    transform = pytest.importorskip("optuna._transform")
+    from optuna.distributions import IntDistribution
+
+    axis = parse_space(f"batch_size=loguniform({low},{high})", FIELDS).axes[0]
+    mapped = transform._SearchSpaceTransform(
+        {"x": IntDistribution(low, high, log=True)}
+    )
+    start, end = mapped.bounds[0]
+    for share in np.linspace(0, 1, 500, endpoint=False):
+        own = axis.draw(OneShare(share))
+        point = np.array([start + share * (end - start)])
+        assert type(own) is int and own == mapped.untransform(point)["x"]
+
+
+def test_draws_stay_within_narrow_intervals():
+    rates = [
+        p["learning_rate"]
+        for p in expand("learning_rate=uniform(9.0000001,9.0000009)", 50)
+    ]
+    assert all(9.0000001 <= rate <= 9.0000009 for rate in rates)
+    assert len(set(rates)) > 5
 
 
 def test_choice_is_drawn_from_its_values():
@@ -95,6 +157,9 @@ BAD = [
     ("learning_rate=log(1,2)", "needs 3 numbers"),
     ("learning_rate=log(1,2,x)", "needs 3 numbers"),
     ("learning_rate=log(1,2,1.5)", "whole number of points"),
+    ("learning_rate=log(1,2,1e9)", "has 1000000000 values; at most 100000"),
+    ("seed=0:1000000000", "has 1000000000 values; at most 100000"),
+    ("epochs=uniform(1,1e30)", "goes beyond 9007199254740992"),
     ("learning_rate=linear(1,nan,3)", "needs 3 numbers"),
     ("learning_rate=uniform(2,1)", "is empty; the lower end comes first"),
     ("batch_size=uniform(1.5,4)", "--batch_size is a whole number"),
@@ -152,7 +217,7 @@ def test_options_that_do_not_go_together(capsys, tmp_path, monkeypatch, flags, m
 
 def make_all(text, **changes):
     config = config_module.make_config(TINY, changes)
-    return make_trials(parse_space(text, FIELDS), config)
+    return make_trials(parse_space(text, FIELDS), config)[0]
 
 
 def test_groups_are_what_is_static():
@@ -173,6 +238,74 @@ def test_trials_are_the_solo_runs_of_the_same_flags():
 def test_a_trial_out_of_range_is_refused():
     with pytest.raises(UserError, match="--learning_rate=-1.0 is outside"):
         make_all("learning_rate=1,-1")
+
+
+def test_settings_drawn_twice_are_one_trial():
+    space = parse_space("activation=choice(relu,tanh); seed=0:2", FIELDS)
+    config = config_module.make_config(TINY, {"trials": 6, "max_trials": 4})
+    trials, points = make_trials(space, config)
+    assert points == 12 and [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert len({trial.identity for trial in trials}) == 4
+
+
+def test_points_that_differ_in_what_is_not_read_are_one_trial():
+    trials = make_all("optimizer=sgd,adamw; momentum=0.5,0.9; seed=0:2")
+    assert [trial.number for trial in trials] == list(range(6))
+    assert [trial.options for trial in trials[3:5]] == [
+        {"optimizer": "sgd", "momentum": 0.9, "seed": 1},
+        {"optimizer": "adamw", "seed": 0},
+    ]
+    assert len({trial.setting for trial in trials}) == 3
+
+
+@pytest.mark.parametrize("make", [lambda *x: make_trials(*x)[0], make_corners])
+@pytest.mark.parametrize(
+    "text", ["optimizer=adamw; momentum=0.5,0.9", "momentum=0.5,0.9"]
+)
+def test_axis_that_no_trial_reads_is_refused(text, make):
+    space = parse_space(text, FIELDS)
+    config = config_module.make_config(TINY, {"optimizer": "adamw"})
+    with pytest.raises(UserError, match="--momentum=0.5 would have no effect"):
+        check_read({}, config, space, make(space, config))
+    space = parse_space("optimizer=adamw,sgd; momentum=0.5,0.9", FIELDS)
+    check_read({"momentum": 0.1}, config, space, make(space, config))
+
+
+def join(text, rows, **changes):
+    """Return number by options of a sweep's trials, and of what had ended."""
+    config = config_module.make_config(TINY, changes)
+    trials, rows = join_ended(make_all(text, **changes), rows, config)
+    return [
+        {tuple(sorted(options.items())): number for options, number in pairs}
+        for pairs in (
+            [(trial.options, trial.number) for trial in trials],
+            [(row["options"], row["trial"]) for row in rows],
+        )
+    ]
+
+
+def test_trials_that_have_ended_keep_their_numbers():
+    ended = [
+        {"trial": 3, "options": {"momentum": 0.5, "learning_rate": 0.1}},
+        {"trial": 0, "options": {"momentum": 0.5, "learning_rate": 0.2}},
+    ]
+    text = "learning_rate=0.1,0.2; momentum=0.9,0.5; seed=0,7"
+    numbers, before = join(text, ended)
+    of = {
+        (o["learning_rate"], o["momentum"], o["seed"]): n
+        for o, n in ((dict(key), n) for key, n in numbers.items())
+    }
+    assert of[0.1, 0.5, 0] == 3 and of[0.2, 0.5, 0] == 0
+    assert sorted(of.values()) == list(range(8))
+    assert [n for n in of.values() if n not in (0, 3)] == [1, 2, 4, 5, 6, 7]
+    assert set(before) < set(numbers), "an old row says of a new option what it had"
+    # One that is no longer asked for keeps its row; none at all is a mistake.
+    numbers, before = join("learning_rate=0.2,0.3; momentum=0.5; seed=0", ended)
+    assert sorted(numbers.values()) == [0, 1] and sorted(before.values()) == [0, 3]
+    numbers, _ = join("learning_rate=0.2,0.3", ended, momentum=0.5)
+    assert all(dict(options)["momentum"] == 0.5 for options in numbers)
+    with pytest.raises(UserError, match="--sweep has none of them. A sweep may grow"):
+        join("learning_rate=0.4; momentum=0.5", ended)
 
 
 def test_many_programs_are_warned_of(capsys):

@@ -22,10 +22,11 @@ SPACE = "learning_rate=loguniform(0.01,1); momentum=0.5,0.9; seed=0:2"
 OPTUNA = {"sweep": SPACE, "search": "optuna", "trials": 5, "trials_at_once": 6}
 # A server for the test of many workers, as docs/sweeps.md starts one.
 SERVER = os.environ.get("CNN_TEST_STORAGE", "")
+PRESET = config_module.load_preset("digits") | {"executor": "map"}
 
 
 def open_study(home, worker, **changes):
-    config = config_module.make_config(TINY, OPTUNA, changes)
+    config = config_module.make_config(PRESET, TINY, OPTUNA, changes)
     space = parse_space(config.sweep.sweep, config_module.list_fields())
     return study.open_study(config, space, Path(home), worker)
 
@@ -88,10 +89,101 @@ def test_released_settings_are_asked_again(tmp_path):
     assert second.ask(1)[1] == given[1]
 
 
+def ask_all(worker, count, total=99):
+    """Ask for settings and report a result that follows from each."""
+    asked = [worker.ask(total) for _ in range(count)]
+    for number, options in asked:
+        worker.tell(number, "finished", "", options["learning_rate"])
+    return [options for _, options in asked]
+
+
+def test_what_is_drawn_follows_from_the_seed(tmp_path):
+    first, again = open_study(tmp_path / "a", "x"), open_study(tmp_path / "b", "y")
+    drawn = [ask_all(first, 4) for _ in range(4)]
+    assert drawn == [ask_all(again, 4) for _ in range(4)]
+    rates = [options["learning_rate"] for some in drawn for options in some]
+    assert len(set(rates)) == 16
+    other = open_study(tmp_path / "c", "x", sweep_seed=1)
+    assert ask_all(other, 4) != drawn[0]
+
+
+def test_what_is_drawn_after_a_stop_is_what_would_have_been(tmp_path):
+    whole, first = open_study(tmp_path / "a", "x"), open_study(tmp_path / "b", "x")
+    drawn = [ask_all(whole, 4) for _ in range(4)]
+    assert [ask_all(first, 4) for _ in range(3)] == drawn[:3]
+    for _ in range(4):
+        first.ask(99)
+    first.release()
+    second = open_study(tmp_path / "b", "another")
+    assert ask_all(second, 4) == drawn[3]
+    assert ask_all(second, 4) == ask_all(whole, 4)
+
+
+def test_a_setting_drawn_again_has_the_first_ones_result(tmp_path):
+    space = {"sweep": "momentum=choice(0.5,0.9); seed=0:2"}
+    mine, others = (open_study(tmp_path, name, **space) for name in "ab")
+    asked = [mine.ask(8) for _ in range(4)] + [others.ask(8) for _ in range(4)]
+    assert len({options["momentum"] for _, options in asked}) == 2
+    first = {}
+    for number, options in asked:
+        worker = mine if number < 4 else others
+        is_new = options["momentum"] not in first
+        assert worker.settle(number) is (False if is_new else None)
+        first.setdefault(options["momentum"], number)
+    for momentum, number in first.items():
+        (mine if number < 4 else others).tell(number, "finished", "", momentum)
+    for number, _ in asked:
+        if number not in first.values():
+            assert (mine if number < 4 else others).settle(number) is True
+    assert len(mine.list_ended()) == 8 and mine.count_copies() == 6
+    stored = mine._study.get_trials()
+    assert all(trial.value == float(trial.params["momentum"]) for trial in stored)
+
+
+def test_a_copy_runs_when_the_first_one_was_given_up(tmp_path):
+    space = {"sweep": "momentum=choice(0.5); seed=0:2"}
+    dead, alive = (open_study(tmp_path, name, **space) for name in "ab")
+    dead.ask(9)
+    number, _ = alive.ask(9)
+    assert alive.settle(number) is None
+    dead.release()
+    assert alive.settle(number) is False
+
+
+def test_failed_settings_are_asked_again_when_wanted(tmp_path):
+    worker = open_study(tmp_path, "a")
+    lost, kept = worker.ask(2), worker.ask(2)
+    worker.tell(lost[0], "failed", "the loss is not finite", None)
+    worker.tell(kept[0], "finished", "", 0.5)
+    assert worker.ask(2) is None
+    assert worker.retry_failed() == 1
+    number, options = worker.ask(2)
+    assert options == lost[1] and worker.list_ended() == {kept[0]}
+    worker.tell(number, "failed", "again", None)
+    assert worker.list_ended() == {kept[0], number}
+    assert open_study(tmp_path, "b").list_ended() == {kept[0], number}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        "momentum=0.9,0.5;seed=0,1; learning_rate=loguniform( 1e-2, 1.0)",
+        "seed=1,0; learning_rate=loguniform(0.01,1); momentum=0.50,0.9",
+    ],
+)
+def test_a_study_is_joined_in_other_words(tmp_path, space):
+    first = open_study(tmp_path, "a")
+    others = open_study(tmp_path, "b", sweep=space)
+    ask_all(first, 3), ask_all(others, 3)
+    assert len(first.list_ended()) == 6
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
         ({"sweep": SPACE.replace("0.01", "0.02")}, "is of another sweep"),
+        ({"sweep": SPACE.replace("0:2", "0:3")}, "grows by --trials alone"),
+        ({"sweep": SPACE.replace("0.5,", "0.4,0.5,")}, "grows by --trials alone"),
         ({"batch_size": 10}, "is of another sweep"),
     ],
 )
@@ -151,6 +243,33 @@ def test_a_search_ends_and_goes_on_with_more_trials(tmp_path):
     best = json.loads((tmp_path / "sweep" / "best.json").read_text())
     found = json.loads((tmp_path / "sweep" / "best" / "result.json").read_text())
     assert found["state_sha256"] == best["trial"]["state_sha256"]
+    assert (tmp_path / "sweep" / "report.html").exists()
+    check_dashboard(tmp_path, more)
+
+
+def check_dashboard(directory, rows):
+    """Check what a dashboard shows of a study, beside the table of its trials."""
+    stored = open_study(directory / "sweep", "reader")._study
+    assert stored.metric_names == ["validation_accuracy"]
+    assert stored.direction.name == "MAXIMIZE"
+    for trial in stored.get_trials():
+        own = rows[2 * trial.number : 2 * trial.number + 2]
+        shown = trial.user_attrs
+        assert shown["state_sha256"] == [
+            r["state_sha256"] for r in own if r["test_loss"]
+        ]
+        assert shown["seeds"] == [0, 1] and shown["trial"] == [
+            int(r["trial"]) for r in own
+        ]
+        assert shown["directory"] == str(directory / "sweep" / "workers" / "me")
+
+
+def test_settings_drawn_again_run_once(tmp_path, capsys):
+    options = OPTUNA | {"sweep": "momentum=choice(0.5,0.9); seed=0:2", "trials": 7}
+    assert run_sweep(tmp_path, **options) == 0
+    rows = read_table(tmp_path)
+    assert len(rows) == 4 and len({(r["momentum"], r["seed"]) for r in rows}) == 4
+    assert "note: 5 settings were drawn again" in capsys.readouterr().out
 
 
 def start_worker(directory, name, trials, address, study_name):

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 from fixtures_runs import make_flags, run_main, start_main, train_run
 
 from cnn import config as config_module
+from cnn.errors import UserError
 from cnn.runtime.interrupt import Interrupted
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import batch as batch_module
-from cnn.sweep import sweep, table
+from cnn.sweep import plots, sweep, table
 
 TINY = {
     "model": "mlp",
@@ -36,6 +38,12 @@ def run_sweep(directory, terminal=None, **changes):
     options = {"sweep": SPACE, "executor": "map", "trials_at_once": 4}
     config = config_module.make_config(preset, TINY, options, changes)
     return sweep.sweep(config, Path(directory), terminal or Terminal())
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Draw nothing, which takes most of the time of a sweep that has little to run."""
+    monkeypatch.setattr("cnn.sweep.plots.draw_plots", lambda *_: [])
 
 
 def read_table(directory):
@@ -107,6 +115,8 @@ def test_the_best_trial_is_an_ordinary_run(swept, capsys, tmp_path):
     result = json.loads((run / "result.json").read_text())
     row = rows[best["trial"]["trial"]]
     assert result["state_sha256"] == row["state_sha256"]
+    assert result["best_test_loss"] == result["test_loss"] == float(row["test_loss"])
+    assert result["best_step"] == result["steps"] and result["command"]
     assert run_main("--mode=evaluate", f"--workdir={run}") == 0
     found = json.loads((run / "evaluation.json").read_text())
     assert found["accuracy"] == float(row["test_accuracy"])
@@ -121,6 +131,18 @@ def test_the_best_trial_is_an_ordinary_run(swept, capsys, tmp_path):
     }
 
 
+def test_the_report_has_settings_trials_and_curves(swept):
+    page = (swept / "sweep" / "report.html").read_text()
+    assert "<h1>A sweep of learning_rate, model, seed: 12 trials</h1>" in page
+    for heading in ("Settings", "Trials", "Options", "Curves", "Comparisons"):
+        assert f'<h2 id="{heading.lower()}">{heading}</h2>' in page
+    assert "Learning curves by learning_rate" in page
+    assert "Learning curves by model" in page
+    shown = re.search(r'aria-label="Trials">.*?</table>', page, re.DOTALL)[0]
+    assert shown.count("<tr>") == 13
+    assert all(row["state_sha256"] in shown for row in read_table(swept))
+
+
 def test_the_same_command_runs_nothing_again(swept, monkeypatch):
     before = read_table(swept)
     monkeypatch.setattr(batch_module.Batch, "advance", None)
@@ -128,9 +150,69 @@ def test_the_same_command_runs_nothing_again(swept, monkeypatch):
     assert read_table(swept) == before
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        "learning_rate=0.01,0.1,1;model=mlp , sliding_regression;  seed=0:2",
+        "seed=1,0; model=sliding_regression,mlp; learning_rate=log(1e-2,1,3)",
+        "model=mlp,sliding_regression; learning_rate=1e-2,1e-1,1.0; seed=0,1",
+    ],
+)
+def test_the_same_points_in_other_words_are_the_same_sweep(
+    swept, monkeypatch, space, no_plots
+):
+    before = read_table(swept)
+    monkeypatch.setattr(batch_module.Batch, "advance", None)
+    assert run_sweep(swept, sweep=space) == 0
+    assert read_table(swept) == before
+
+
+def key_rows(directory, *names):
+    """Return the rows of a table by some of their options."""
+    return {tuple(row[name] for name in names): row for row in read_table(directory)}
+
+
+def test_a_sweep_grows_and_keeps_what_has_ended(tmp_path, capsys, no_plots):
+    names = "learning_rate", "momentum", "seed"
+    run_sweep(tmp_path / "a", sweep="learning_rate=0.01,0.1", momentum=0.9)
+    first = read_table(tmp_path / "a")
+    lines = (tmp_path / "a" / "sweep" / "trials.jsonl").read_text()
+    space = "momentum=0.5,0.9; seed=0:2; learning_rate=0.1,0.01"
+    run_sweep(tmp_path / "a", sweep=space, momentum=0.9)
+    said = capsys.readouterr().out
+    assert "2 trials have ended; 6 to run" in " ".join(said.split())
+    assert (tmp_path / "a" / "sweep" / "trials.jsonl").read_text().startswith(lines)
+    run_sweep(tmp_path / "b", sweep=space, momentum=0.9)
+    grown, whole = (key_rows(tmp_path / x, *names) for x in "ab")
+    assert len(grown) == 8
+    for key, row in whole.items():
+        assert grown[key]["test_loss"] == pytest.approx(row["test_loss"])
+    for row in first:
+        kept = grown[row["learning_rate"], "0.9", "0"]
+        assert kept["trial"] == row["trial"]
+        assert kept["state_sha256"] == row["state_sha256"]
+    with open(tmp_path / "a" / "sweep" / "settings.csv") as file:
+        assert {row["n"] for row in csv.DictReader(file)} == {"2"}
+    # Fewer: the others stay in the table, and that is said.
+    run_sweep(tmp_path / "a", sweep="learning_rate=0.1", momentum=0.9)
+    assert key_rows(tmp_path / "a", *names) == grown
+    assert "7 trials that have ended are not of --sweep" in capsys.readouterr().out
+
+
+def test_a_best_trial_whose_state_is_gone_is_no_run(swept, tmp_path, capsys, no_plots):
+    shutil.copytree(swept, tmp_path / "run")
+    home = tmp_path / "run" / "sweep"
+    shutil.rmtree(home / "kept")
+    run_sweep(tmp_path / "run")
+    best = json.loads((home / "best.json").read_text())
+    assert not (home / "best").exists() and best["run"] is None
+    flags = f"--from_trial={tmp_path}/run:{best['trial']['trial']}"
+    assert flags in capsys.readouterr().out.replace("\n", "")
+
+
 def test_another_sweep_is_refused(swept):
-    with pytest.raises(Exception, match=r"holds another run, one with --sweep="):
-        run_sweep(swept, sweep="seed=0:3")
+    with pytest.raises(UserError, match=r"--sweep has none of them. A sweep may grow"):
+        run_sweep(swept, sweep="learning_rate=0.5")
     with pytest.raises(Exception, match="--batch_size=20 .now 10"):
         run_sweep(swept, batch_size=10)
 
@@ -171,6 +253,37 @@ def test_stopped_again_and_again_is_the_same_table(
     assert read_table(tmp_path / "run") == read_table(whole)
 
 
+def test_halving_cannot_grow(tmp_path):
+    config = config_module.make_config(
+        config_module.load_preset("digits"),
+        TINY,
+        {"sweep": SPACE, "executor": "map", "trials_at_once": 4, "halving": 3},
+    )
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "config.json").write_text(json.dumps(config.to_flat()))
+    with pytest.raises(UserError, match="depends on all of them, so a sweep with it"):
+        run_sweep(tmp_path, sweep=SPACE.replace("0:2", "0:3"), halving=3)
+    with pytest.raises(UserError, match="so --retry_failed is not for it"):
+        run_sweep(tmp_path, halving=3, retry_failed=True)
+
+
+def test_failed_trials_run_again_when_asked(tmp_path, capsys, no_plots):
+    space = {"sweep": "learning_rate=0.01,0.1; seed=0:2", "executor": "loop"}
+    run_sweep(tmp_path, **space)
+    rows = read_table(tmp_path)
+    path = tmp_path / "sweep" / "trials.jsonl"
+    stored = table.read_rows(path)
+    about = {name: stored[2][name] for name in ("trial", "options")}
+    stored[2] = about | {"status": "failed", "reason": "the disk was full", "curve": []}
+    path.write_text("".join(json.dumps(row) + "\n" for row in stored))
+    assert run_sweep(tmp_path, **space) == 1
+    assert "--retry_failed=true runs the failed trials" in capsys.readouterr().out
+    assert read_table(tmp_path)[2]["status"] == "failed"
+    assert run_sweep(tmp_path, **space, retry_failed=True) == 0
+    assert read_table(tmp_path) == rows
+    assert run_sweep(tmp_path, **space) == 0, "the later line of a trial counts"
+
+
 def test_failed_trials_do_not_stop_the_others(tmp_path, capsys):
     space = "--sweep=learning_rate=0.1,1e30; seed=0:2"
     flags = [*make_flags(TINY), space, "--executor=map", f"--workdir={tmp_path}"]
@@ -199,6 +312,27 @@ def test_epochs_may_differ_and_runs_stop_early(tmp_path):
         assert [row[name] for row in rows] == [row[name] for row in solo]
 
 
+def test_plots_of_options_that_some_trials_do_not_read(tmp_path):
+    rows = [
+        {
+            "trial": i,
+            "options": own | {"optimizer": name, "seed": seed},
+            "status": "finished",
+        }
+        for i, (name, own, seed) in enumerate(
+            [("sgd", {"momentum": x}, seed) for x in (0.5, 0.9) for seed in (0, 1)]
+            + [("adamw", {}, seed) for seed in (0, 1)]
+        )
+    ]
+    for row in rows:
+        metrics = {"validation_accuracy": 0.5, "validation_loss": 1.0}
+        metrics |= {"test_accuracy": 0.5, "test_loss": 1.0}
+        row |= metrics | {"curve": [{"epoch": 1, **metrics}]}
+    drawn = plots.draw_plots(rows, "accuracy", tmp_path)
+    names = {"curves_by_momentum", "curves_by_optimizer", "by_momentum", "parallel"}
+    assert {one.path.stem for one in drawn} == names | {"momentum_by_optimizer"}
+
+
 def test_a_torn_line_is_cut_off(tmp_path):
     path = tmp_path / "trials.jsonl"
     path.write_text('{"trial": 0}\n{"trial": 1}\n{"tri')
@@ -211,14 +345,20 @@ def test_a_torn_line_is_cut_off(tmp_path):
         table.read_rows(path)
 
 
-def test_auto_says_what_it_chose_and_keeps_to_it(tmp_path, capsys):
+def test_auto_says_what_it_chose_and_keeps_to_it(tmp_path, capsys, no_plots):
     options = {"sweep": "learning_rate=0.1,0.2", "executor": "auto"}
     run_sweep(tmp_path, **options)
     said = capsys.readouterr().out
     chosen = re.search(r"executor  (\w+), the fastest;", said)[1]
     assert all(name in said for name in ("loop", "map", "vmap", "shard"))
+    order = said.index("timing 20 steps"), said.index("timed in"), said.index(chosen)
+    assert order == tuple(sorted(order))
     noted = json.loads((tmp_path / "sweep" / "executors.json").read_text())
-    assert noted["0"]["executor"] == chosen
+    assert [one["executor"] for one in noted.values()] == [chosen]
+    # A trial that comes first in a program that was timed before changes nothing.
+    run_sweep(tmp_path, **options | {"sweep": "learning_rate=0.05,0.2,0.1"})
+    assert "timing 20 steps" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "sweep" / "executors.json").read_text()) == noted
     assert {row["executor"] for row in read_table(tmp_path)} == {chosen}
 
 

@@ -8,7 +8,12 @@ from cnn.errors import UserError
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import searches
 from cnn.sweep.outcome import choose_kept
-from cnn.sweep.table import compute_interval, find_best_trial, rank_settings
+from cnn.sweep.table import (
+    compute_interval,
+    describe_ties,
+    find_best_trial,
+    rank_settings,
+)
 
 
 def make_row(number, rate, seed, accuracy, status="finished"):
@@ -17,7 +22,13 @@ def make_row(number, rate, seed, accuracy, status="finished"):
         "options": {"learning_rate": rate, "widths": [4, 8], "seed": seed},
         "status": status,
         "trained_epochs": 3,
-        "curve": [{"epoch": 3, "validation_accuracy": accuracy}],
+        "curve": [
+            {
+                "epoch": 3,
+                "validation_accuracy": accuracy,
+                "validation_loss": 1 - accuracy,
+            }
+        ],
     }
     if status == "finished":
         row |= {"validation_accuracy": accuracy, "validation_loss": 1 - accuracy}
@@ -46,6 +57,66 @@ def test_interval_is_students():
     assert (high - low) / 2 == pytest.approx(4.30265 * 0.1 / np.sqrt(3), rel=1e-5)
     assert compute_interval([0.5]) == (0.5, None, None, None)
     assert compute_interval([]) == (None,) * 4
+
+
+def test_intervals_stay_within_what_can_be():
+    mean, spread, low, high = compute_interval([1.0, 0.9], 0.0, 1.0)
+    assert (mean, high) == (0.95, 1.0) and 0 <= low < mean and spread > 0
+    rows = [make_row(0, 0.1, 0, 1.0), make_row(1, 0.1, 1, 0.9)]
+    rows += [make_row(2, 0.2, 0, 0.0), make_row(3, 0.2, 1, 0.2)]
+    best, worst = rank_settings(rows, "accuracy")
+    assert best["high"] == 1.0 and worst["low"] == 0.0
+    assert worst["difference_low"] == -1.0
+    by_loss = rank_settings(rows, "loss")
+    assert by_loss[0]["low"] == 0.0 and by_loss[1]["high"] > 1.0
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_equal_values_have_no_spread(count):
+    for value in (0.1, 0.7, 1.0, 0.0):
+        found = compute_interval([value] * count, 0.0, 1.0)
+        assert found == (value, 0.0, value, value)
+
+
+def test_the_same_seed_again_is_no_repetition():
+    twice = [make_row(0, 0.1, 0, 0.5), make_row(1, 0.1, 1, 0.7)]
+    twice += [make_row(8, 0.1, 0, 0.5), make_row(9, 0.1, 1, 0.7)]
+    (once,) = rank_settings(twice[:2], "accuracy")
+    (found,) = rank_settings(twice, "accuracy")
+    assert found == once and found["n"] == 2 and found["trials"] == [0, 1]
+
+
+def test_ties_go_to_the_lower_loss_then_the_lower_number():
+    rows = [make_row(i, rate, 0, 0.5) for i, rate in enumerate((0.1, 0.2, 0.3))]
+    rows[1]["validation_loss"] = 0.1
+    ranking = rank_settings(rows, "accuracy")
+    assert [row["options"]["learning_rate"] for row in ranking] == [0.2, 0.1, 0.3]
+    assert find_best_trial(rows, "accuracy")["trial"] == 1
+    (said,) = describe_ties(ranking, rows, "accuracy")
+    assert "3 settings share the best mean accuracy: the lower validation loss" in said
+    assert describe_ties(rank_settings(rows[:1], "accuracy"), rows, "accuracy") == []
+    # Means of the same numbers are equal in whatever order their sum was rounded.
+    rows = [make_row(i, 0.1, i, value) for i, value in enumerate((0.1, 0.1, 0.4))]
+    rows += [make_row(3 + i, 0.2, i, value) for i, value in enumerate((0.0, 0.0, 0.6))]
+    rows[3]["validation_loss"] = 0.0
+    ranking = rank_settings(rows, "accuracy")
+    assert ranking[0]["mean"] != ranking[1]["mean"]
+    assert ranking[0]["options"]["learning_rate"] == 0.2
+
+
+def test_a_setting_is_the_same_in_whatever_order_its_options_are_given():
+    rows = [make_row(0, 0.1, 0, 0.5), make_row(1, 0.1, 1, 0.7)]
+    rows[1]["options"] = dict(reversed(rows[1]["options"].items()))
+    (found,) = rank_settings(rows, "accuracy")
+    assert found["n"] == 2
+
+
+def test_halving_prefers_the_lower_loss_of_equals():
+    rows = [make_row(i, rate, 0, 0.5) for i, rate in enumerate((0.1, 0.2, 0.3))]
+    rows[2]["curve"][-1]["validation_loss"] = 0.1
+    running = [FakeProgress(row) for row in rows]
+    searches._prune(FakeSession([]), running, 0, searches.Rung(3, 3), 1)
+    assert [one.status for one in running] == ["pruned", "pruned", "running"]
 
 
 def test_settings_are_ranked_by_their_mean_and_paired():
@@ -98,11 +169,11 @@ class FakeProgress:
     """A trial that runs, as halving sees one."""
 
     def __init__(self, row):
-        self.trial, self.metric = self, row["curve"][-1]["validation_accuracy"]
+        self.trial, self.number, self.curve = self, row["trial"], row["curve"]
         options = row["options"]
         self.setting = tuple(
             (n, tuple(v) if isinstance(v, list) else v)
-            for n, v in options.items()
+            for n, v in sorted(options.items())
             if n != "seed"
         )
         self.status = "running"

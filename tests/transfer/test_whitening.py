@@ -33,6 +33,7 @@ SMALL = {
     "learning_rate": 2.0,
     "weight_decay": 0.01,
     "lookahead_decay": 0.95,
+    "lookahead_every_steps": 2,
     "lookahead_start_epochs": 1.0,
     "train_examples": 100,
     "batch_size": 20,

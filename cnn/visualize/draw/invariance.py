@@ -30,7 +30,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
         UserError: no run takes the images and knows their classes.
     """
     positions = subject.sample(subject.config.visualize.invariance_images)
-    images, labels = subject.read(positions), subject.split.labels[positions]
+    images = subject.read(positions)
     strengths = {
         name: invariance.choose_strengths(name, subject.image_shape)
         for name in invariance.CHANGES
@@ -39,11 +39,17 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     options = subject.config.augment
     outside = {"mode": options.crop_mode, "fill": options.geometry_fill}
     results = {
-        run.name: invariance.measure(run.predict, images, labels, strengths, **outside)
+        run.name: invariance.measure(
+            run.predict,
+            images,
+            subject.get_labels(run)[positions],
+            strengths,
+            **outside,
+        )
         for run in subject.comparable_runs
     }
     about = {
-        "dataset": subject.dataset.name,
+        "dataset": subject.evaluated.name,
         "split": subject.config.evaluate.split,
         "images": len(images),
         "outside": options.crop_mode,

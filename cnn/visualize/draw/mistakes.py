@@ -75,7 +75,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
 def _draw_run(
     subject: Subject, run: NamedRun, folder: Path, ending: str, of_run: str
 ) -> dict[str, Picture]:
-    labels = np.asarray(subject.split.labels)
+    labels = subject.get_labels(run)
     log_probabilities = mistakes.compute_log_probabilities(subject.compute_logits(run))
     probabilities = np.exp(log_probabilities)
     names = subject.get_class_names(run)

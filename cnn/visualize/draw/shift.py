@@ -27,7 +27,7 @@ def draw_shift(subject: Subject, folder: Path) -> list[Picture]:
     Raises:
         UserError: no run takes the images, or none has weights for each pixel.
     """
-    runs = subject.fitting_runs[:_MOST_RUNS]
+    runs = subject.comparable_runs[:_MOST_RUNS]
     fixed = [run for run in runs if _get_model(run) in ("logistic_regression", "mlp")]
     if not fixed:
         raise UserError(
@@ -39,18 +39,16 @@ def draw_shift(subject: Subject, folder: Path) -> list[Picture]:
             "a run of --model=sliding_regression, given beside this one, shows how "
             "sliding the weights repairs the shifted prediction"
         )
-    subject.check_classes(fixed[0])
     position = _find_example(subject, fixed[0], runs)
     images = subject.read(np.array([position]))
     images = np.concatenate([images, kernels.shift_right(images, _PIXELS)])
     figure = picture.make_figure(2.2 + 2.8 * len(runs), 4.6)
     axes = figure.subplots(2, 1 + len(runs), squeeze=False)
-    label = subject.split.labels[position]
     for row, text in enumerate(("as it is", f"{_PIXELS} pixels to the right")):
         picture.show_image(axes[row, 0], images[row])
         axes[row, 0].set_title(text)
     for column, run in enumerate(runs, start=1):
-        _draw_answers(subject, run, images, label, axes[:, column])
+        _draw_answers(subject, run, images, position, axes[:, column])
     title = f"An image shifted by {_PIXELS} pixels"
     figure.suptitle(title)
     caption = (
@@ -61,8 +59,9 @@ def draw_shift(subject: Subject, folder: Path) -> list[Picture]:
 
 
 def _draw_answers(
-    subject: Subject, run: NamedRun, images: np.ndarray, label: int, axes: Any
+    subject: Subject, run: NamedRun, images: np.ndarray, position: int, axes: Any
 ) -> None:
+    label = subject.get_labels(run)[position]
     probabilities = np.exp(mistakes.compute_log_probabilities(run.predict(images)))
     names = subject.get_class_names(run)
     shown = np.sort(np.argsort(-probabilities.sum(0))[:_MOST_BARS])
@@ -79,10 +78,11 @@ def _draw_answers(
 def _find_example(subject: Subject, fixed: NamedRun, runs: Sequence[NamedRun]) -> int:
     """Find an image that a model knows and loses, and that most others keep."""
     positions = subject.sample(subject.config.visualize.picture_sample)
-    images, labels = subject.read(positions), subject.split.labels[positions]
+    images = subject.read(positions)
     shifted = kernels.shift_right(images, _PIXELS)
 
     def find_right(run: NamedRun, images: np.ndarray) -> np.ndarray:
+        labels = subject.get_labels(run)[positions]
         return np.argmax(run.predict(images), axis=1) == labels
 
     good = find_right(fixed, images) * 2.0 - 2.0 * find_right(fixed, shifted)

@@ -1,4 +1,4 @@
-"""The report: one HTML file with the runs' results, options and every picture.
+"""The report: one HTML file with the results, options and pictures of runs or a sweep.
 
 Images are part of the file, so that it needs no network and no other file. The page
 is `report.html.jinja`, beside this code.
@@ -8,7 +8,7 @@ import base64
 import dataclasses
 import io
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,43 @@ def write_report(
     Raises:
         UserError: jinja2 is not installed, or the directory cannot be written.
     """
+    return _write_page(directory, _describe_runs(runs, run_options), {}, sections)
+
+
+def write_tables(
+    directory: Path,
+    title: str,
+    notes: Sequence[str],
+    tables: Mapping[str, Table],
+    sections: Sequence[Section],
+) -> Path:
+    """Write a `report.html` of tables by heading, and of pictures, but of no runs.
+
+    Raises:
+        UserError: as `write_report`.
+    """
+    empty = Table((), ())
+    about: dict[str, Any] = {"title": title, "runs": [], "notes": notes}
+    about |= dict.fromkeys(("result", "details", "options", "different"), empty)
+    return _write_page(directory, about, tables, sections)
+
+
+def tabulate(names: Sequence[str], values: Sequence[Mapping[str, Any]]) -> Table:
+    """Make a table with a row for each mapping and a column for each name."""
+    rows = [
+        Row(tuple(_make_cell(one.get(name), "{:.6g}") for name in names))
+        for one in values
+    ]
+    return Table(tuple(names), tuple(rows))
+
+
+def _write_page(
+    directory: Path,
+    about: Mapping[str, Any],
+    tables: Mapping[str, Table],
+    sections: Sequence[Section],
+) -> Path:
+    """Fill the template and write it."""
     try:
         import jinja2
     except ImportError:
@@ -106,7 +143,8 @@ def write_report(
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html.jinja").render(
-        **_describe_runs(runs, run_options),
+        **about,
+        tables=tables,
         sections=[_describe_section(s) for s in sections],
     )
     path = directory / "report.html"

@@ -23,14 +23,15 @@ import main
 from cnn import describe, evaluate, models, option, predict, train
 from cnn.checkpoints import manifest
 from cnn.config import Config, Numbers, make_config
-from cnn.data import load_dataset
+from cnn.data import identity, load_dataset
 from cnn.errors import UserError
 from cnn.models.variables import create_variables
 from cnn.runtime import metrics_log
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import outcome, searches, session, study, sweep, worker
-from cnn.training import epoch, steps
+from cnn.training import epoch, same_data, steps
+from cnn.training import setup as training_setup
 from cnn.training.setup import make_structure_of_model
 from cnn.training.trained import Trained, load_trained
 from cnn.transfer.features import cut_before_head
@@ -46,7 +47,7 @@ SMALL = {
     "mlp_widths": (4, 5),
     "milestones": (2.0,),
 }
-LINEAR = {"model": "logistic_regression", "batch_size": 4}
+LINEAR = {"model": "logistic_regression", "batch_size": 4, "epochs": 2}
 
 
 def digest(*arrays):
@@ -97,6 +98,7 @@ def _see_program(config):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(epoch, "make_train_chunk", note_options)
+        patched.setattr(training_setup, "load_dataset", _load)
         setup = train.make_setup(config, {}, Terminal(), Stop())
     seen = {
         "classes": setup.dataset.class_names,
@@ -115,6 +117,9 @@ def _see_program(config):
             seen[f"{name}{number}"] = text
             used |= {n for n, is_used in zip(present, inputs, strict=False) if is_used}
     return seen, sorted(used)
+
+
+_load = functools.cache(load_dataset)
 
 
 def _see_images(images, loader):
@@ -148,6 +153,21 @@ def _trace_phase(setup, phase):
     }
 
 
+def see_changed_data(choices, directory):
+    """See whether a run is resumed whose data had another label."""
+    config = make_config(choices)
+    dataset = load_dataset(config.data)
+    labels = dataset.train.labels.copy()
+    labels[0] = (labels[0] + 1) % 10
+    train = dataclasses.replace(dataset.train, labels=labels)
+    before = dataclasses.replace(dataset, train=train)
+    stored = {"data": same_data.Seen(identity.make_record(before)).summarise()}
+    found = same_data.compare(
+        config.data, dataset, stored | {"step": 5}, directory, Terminal()
+    )
+    return {"changes": found.changes}
+
+
 def see_run(choices, directory):
     """See what a run of a linear model writes, and when it is traced."""
     scalars, traced = [], []
@@ -161,7 +181,7 @@ def see_run(choices, directory):
     def start(where, **more):
         traced.append((str(where), len(log.read_text().splitlines())))
 
-    config = make_config(LINEAR, choices)
+    config = make_config(LINEAR, {"checkpoint_every_epochs": 9.0}, choices)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(metrics_log, "_open_tensorboard", lambda workdir: writer)
         patched.setattr(jax.profiler, "start_trace", start)
@@ -210,10 +230,17 @@ def see_sweep(choices, directory):
     def choose(name, setup, trials, width, *rest):
         return types.SimpleNamespace(name=name, width=width)
 
+    failed = {"trial": 0, "options": {"learning_rate": 0.1}, "status": "failed"}
+    home = directory / "home" / "sweep"
+    if not choices.get("trials"):  # one trial has been run before, and failed
+        home.mkdir(parents=True)
+        (home / "trials.jsonl").write_text(json.dumps(failed) + "\n")
+
     def run(session, groups, rungs=()):
         made = [session.make_executor(group) for group in groups]
         seen["trials"] = [dict(one.options) for group in groups for one in group]
         seen["run"] = [(one.name, one.width) for one in made], rungs
+        seen["ended"] = session.rows
 
     def ask(self):
         number, options = self._study.ask(9)
@@ -256,9 +283,9 @@ def make_trained(dataset, image_shape):
         class_names=dataset.class_names,
         classes_are_named=True,
         image_shape=image_shape,
-        options={},
+        options=config.to_flat() | {"dataset": dataset.name},
         step=0,
-        transfer={},
+        averaged=False,
     )
 
 
@@ -270,13 +297,17 @@ def see_evaluation(choices, directory):
     shape = (size, config.data.image_size or dataset.train.shape[1], 3)
     trained = make_trained(dataset, (*shape[:2], dataset.train.shape[2]))
 
-    def compute(structure, variables, loader, batch_size, *rest):
+    def compute(structure, variables, loader, batch_size, stop, examples):
         positions = np.arange(len(loader) // 2 * 2, dtype=np.int32)
         images = loader.fill(positions[None])["images"]
         look = functools.partial(steps.predict_step, structure, variables)
         seen["step"] = trace(look, images[0])[0]
         seen["images"] = digest(images, loader.labels), loader.is_resident
         seen["batches"] = batch_size, dict(loader.mesh.shape)
+        seen["examples"] = examples is not None
+        if examples is not None:
+            zeros = np.zeros((len(loader), len(trained.class_names)))
+            examples |= {"logits": [zeros], "loss": [zeros[:, 0]]}
         names = "accuracy correct count top5 loss".split()
         return dict.fromkeys(names, 0)
 
@@ -284,6 +315,8 @@ def see_evaluation(choices, directory):
         load = functools.partial(_note_which, seen, trained)
         patched.setattr(evaluate, "load_trained", load)
         patched.setattr(evaluate, "compute_metrics", compute)
+        patched.setattr(evaluate.workdir, "read_config", lambda x: trained.options)
+        patched.setattr(evaluate.same_data, "describe_evaluated", lambda *args: {})
         result = evaluate.evaluate(config, directory, Terminal())
     return seen | {"classes": result["class_names"]}
 

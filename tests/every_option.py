@@ -26,9 +26,9 @@ VALUES = {
     # data: {…} are the directories and files that the fixture `files` makes
     "dataset": "npz:{npz}",
     "data_dir": "{other_tfds}",
-    "train_split": "train[:12]",
+    "train_split": "test",
     "validation_split": "train[12:]",
-    "test_split": "test[:5]",
+    "test_split": "train[:5]",
     "num_classes": 12,
     "classes": (1, 0),
     "image_size": 7,
@@ -80,6 +80,7 @@ VALUES = {
     "checkpoint_every_epochs": 0.5,
     "keep_checkpoints": 1,
     "checkpoint": "best",
+    "keep_optimizer": True,
     "log_every_steps": 1,
     "eval_every_epochs": 2,
     # other modes

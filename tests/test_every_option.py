@@ -39,8 +39,15 @@ OF_RUNS += ["log_every_steps", "tensorboard", "profile", "profile_steps"]
 OF_SWEEPS = [n for n in NAMES if list_modes()[n] == ("sweep",)]
 # What else is chosen so that the effect of an option can be seen.
 BESIDE = {
+    "train_split": {"validation_fraction": 0.4},
+    "validation_split": {"train_split": "test[:4]"},
     "resize_mode": {"dataset": "folder:{folder}"},  # images that are not square
-    "early_stop_epochs": {"validation_fraction": 0.25, "learning_rate": 0.0},
+    "early_stop_epochs": {
+        "validation_fraction": 0.25,
+        "learning_rate": 0.0,
+        "epochs": 3,
+    },
+    "keep_checkpoints": {"checkpoint_every_epochs": 0.5},
     "checkpoint_every_epochs": {"validation_fraction": 0.25},
     "profile_steps": {"log_every_steps": 1},
     "cpu_kernels": {"mesh": "data:1"},
@@ -90,7 +97,10 @@ def files(tmp_path_factory):
     for number, name in enumerate(("tfds", "other_tfds")):
         pixels = np.full((6, 6, 3), number, np.uint8)
         test_tfds.prepare(root / name, "tfrecord", pixels=pixels, size=pixels.shape)
-    model, path = models.create_model(ModelOptions(widths=(2,)), 10), root / "w.safetensors"
+    model, path = (
+        models.create_model(ModelOptions(widths=(2,)), 10),
+        root / "w.safetensors",
+    )
     effects.save_weights(model, "simple_cnn", (8, 8, 1), path, 0.2)
     (root / "names.txt").write_text("\n".join(f"class {k}" for k in range(10)))
     train_run(root / "run", epochs=1, widths=(4, 5), validation_fraction=0.0)
@@ -121,6 +131,8 @@ class Look:
         """See what choices do in a mode, as far as an option may act there."""
         if name in OF_PROCESS:
             return self._find("command", choices, mode)
+        if name == "allow_changed_data":
+            return self._find("changed", choices)
         if name in OF_SWEEPS:
             return self._find("sweep", complete(choices, name))
         if name in OF_RUNS:
@@ -128,6 +140,8 @@ class Look:
         choices = complete(choices, name)
         if mode == "train" and name in ON_ANY_MODEL:
             choices = {"model": "mlp"} | choices
+        if name in GROUPS["optimizer"]:
+            choices = {"widths": (3,)} | choices
         if mode == "predict":
             choices = {"predict_images": "{photos}/*/*.png"} | choices
         if name == "bad_images":
@@ -152,6 +166,7 @@ class Look:
             "command": effects.see_command,
             "run": effects.see_run,
             "sweep": effects.see_sweep,
+            "changed": effects.see_changed_data,
             "evaluate": effects.see_evaluation,
             "predict": effects.see_prediction,
             "convert": effects.see_conversion,
@@ -192,8 +207,8 @@ def list_seen_modes(name):
     if name in OF_PROCESS:
         return modes
     again = {"sweep", "describe"} if "train" in modes else set()
-    if not {"evaluate", "predict", "export"}.isdisjoint(modes):
-        again |= {"convert"}  # which keeps it for these
+    if name in GROUPS["data"] and name not in ("scaling", "mean", "std"):
+        again |= {"convert"}  # which keeps it for those that come after
     return [mode for mode in modes if mode not in again | {"visualize"}]
 
 

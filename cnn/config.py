@@ -55,8 +55,8 @@ class EvaluateOptions:
         "test",
         "what evaluate and visualize look at",
         choices=("train", "validation", "test", "all"),
-        only_for="mode!=visualize or pictures=all|mistakes|features|patches|"
-        "maximisation|saliency|invariance",
+        only_for="mode!=visualize or pictures=all|mistakes|kernels|features|patches|"
+        "maximisation|invariance or pictures=saliency and not picture_files",
     )
     per_image: bool = free_option(
         False,
@@ -251,7 +251,9 @@ def list_conditions() -> dict[str, tuple[str, ...]]:
     for group in (field.type for field in dataclasses.fields(Config)):
         for field in dataclasses.fields(group):
             of_mode = f"mode={'|'.join(list_modes()[field.name])}"
-            texts = of_mode, getattr(group, "only_for", ""), field.metadata["only_for"]
+            is_apart = field.name in getattr(group, "apart", ())
+            of_group = "" if is_apart else getattr(group, "only_for", "")
+            texts = of_mode, of_group, field.metadata["only_for"]
             found[field.name] = tuple(filter(None, texts))
     return found
 

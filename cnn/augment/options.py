@@ -27,12 +27,15 @@ class AugmentOptions:
 
     modes: ClassVar[str] = "train sweep describe visualize"
     only_for: ClassVar[str] = "mode!=visualize or pictures=all|augmentation"
+    # What lies outside of an image is asked by the pictures of invariance too.
+    apart: ClassVar[tuple[str, ...]] = ("crop_mode", "geometry_fill")
 
     augment_repeats: int = option(
         1,
         "times that each example of a batch enters the step, each time varied "
         "differently; the step computes that many times the batch size",
         within="[1, 64]",
+        modes="train sweep describe",
     )
     random_resized_crop_min_area: float = strength(
         "least share of the area that a random window has before it is resized",
@@ -62,7 +65,7 @@ class AugmentOptions:
         "zero",
         "what lies outside an image: zero (--geometry_fill) or reflect",
         choices=("zero", "reflect"),
-        only_for=f"crop_padding or {_SAMPLED}",
+        only_for=f"crop_padding or {_SAMPLED} or pictures=all|invariance",
     )
     flip_probability: float = strength(
         "probability of mirroring left to right a training image", "[0, 1]"

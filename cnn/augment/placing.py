@@ -41,7 +41,8 @@ def place(
         return images if flips is None else crops.flip_each(images, *flips)
     no = jnp.zeros(count, bool)
     flips = flips or (no, no)
-    mode, fill = options.crop_mode, jnp.round(255 * numbers.geometry_fill)
+    mode = options.crop_mode
+    fill = jnp.round(255 * numbers.geometry_fill) if mode == "zero" else 0.0
     if area is not None:
         most = numbers.random_resized_crop_max_area
         aspect = numbers.random_resized_crop_aspect

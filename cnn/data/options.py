@@ -16,6 +16,10 @@ class DataOptions:
     """Which images, in which form."""
 
     modes: ClassVar[str] = "train sweep describe convert evaluate visualize"
+    only_for: ClassVar[str] = (
+        "mode!=visualize or pictures=all|mistakes|kernels|features|patches|"
+        "maximisation|saliency|invariance|augmentation"
+    )
 
     dataset: str = option(
         "digits",
@@ -33,7 +37,8 @@ class DataOptions:
     train_split: str = option(
         "train",
         "tfds: split to train on, as train[:90%]",
-        only_for=f"{_OF_TFDS} or dataset=tfds:* and split!=test",
+        only_for=f"{_OF_TFDS} or dataset=tfds:* and split!=test or dataset=tfds:* and "
+        "pictures=all|augmentation",
     )
     validation_split: str = option(
         "",
@@ -69,7 +74,7 @@ class DataOptions:
         "how images become square: crop (shorter side resized, centre cut out), "
         "squash (both sides resized), pad (longer side resized, rest black)",
         choices=("crop", "squash", "pad"),
-        only_for="image_size or storage_size",
+        only_for="image_size or mode=predict or picture_files",
         modes="train sweep describe convert evaluate visualize predict",
     )
     resize_size: int = option(
@@ -84,7 +89,7 @@ class DataOptions:
         "height and width in pixels that images are stored at, for random crops of "
         "--image_size; 0: --image_size",
         within="[0, 16384]",
-        only_for="image_size",
+        only_for="image_size or mode=predict",
         modes="train sweep describe convert evaluate visualize predict",
     )
     validation_fraction: float = option(
@@ -114,7 +119,7 @@ class DataOptions:
         "error",
         "image files that cannot be read: error (stop) or skip (leave out, count)",
         choices=("error", "skip"),
-        only_for="dataset=folder:*|csv:* or mode=predict",
+        only_for="dataset=folder:*|csv:* or mode=predict or picture_files",
         modes="train sweep describe convert evaluate visualize predict",
     )
     resident: str = free_option(
@@ -122,6 +127,7 @@ class DataOptions:
         "whether decoded images are kept in memory, on the device where they fit: "
         "auto, always, or never (stream)",
         choices=("auto", "always", "never"),
+        only_for="mode!=visualize or dataset=folder:*|csv:*",
     )
     scaling: str = option(
         "standardize",

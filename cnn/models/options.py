@@ -32,12 +32,14 @@ class ModelOptions:
         "before dense layers, or between the convolutions of wrn_D_K",
         "[0, 1)",
         only_for="model!=logistic_regression|sliding_regression",
+        modes="train sweep describe",
     )
     stochastic_depth_rate: float = strength(
         "share of images that skip the last residual block in training, earlier "
         "blocks proportionally less (efficientnet_b0, convnext_tiny)",
         "[0, 1)",
         only_for="model=efficientnet_b0|convnext_tiny",
+        modes="train sweep describe",
     )
     convolution: str = option(
         "auto",
@@ -51,6 +53,7 @@ class ModelOptions:
         "running variance of batch normalisation: of n, or of n - 1 as in PyTorch",
         choices=("biased", "unbiased"),
         only_for=NORMALISED,
+        modes="train sweep describe",
     )
     remat: str = option(
         "none",
@@ -58,6 +61,7 @@ class ModelOptions:
         "(everything inside residual, dense and fire blocks, at the cost of a second "
         "forward pass through them)",
         choices=("none", "blocks"),
+        modes="train sweep describe",
     )
     widths: tuple[int, ...] = option(
         (32, 64, 128),
@@ -117,6 +121,7 @@ class ModelOptions:
         "start the last normalisation scale of each residual block at 0 "
         "(https://arxiv.org/abs/1706.02677)",
         only_for="model=resnet??|resnet1??|resnext*|wide_resnet*",
+        modes="train sweep describe",
     )
     resnet_shortcut: str = option(
         "pad",

@@ -11,7 +11,7 @@ from cnn.option import option, strength
 class OptimizerOptions:
     """How parameters follow their gradients."""
 
-    modes: ClassVar[str] = "train sweep describe convert"
+    modes: ClassVar[str] = "train sweep describe"
 
     optimizer: str = option(
         "sgd",

@@ -40,7 +40,7 @@ class SweepOptions:
         0,
         "trials in one call of a program; 0: as memory allows, at most 64",
         within="[0, inf)",
-        only_for="executor!=loop",
+        only_for="executor!=loop or search=optuna",
     )
     halving: int = free_option(
         0,

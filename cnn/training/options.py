@@ -61,7 +61,7 @@ class StepOptions:
 class LossOptions:
     """What training minimises."""
 
-    modes: ClassVar[str] = "train sweep describe convert"
+    modes: ClassVar[str] = "train sweep describe"
 
     loss: str = option(
         "softmax",
@@ -71,6 +71,7 @@ class LossOptions:
             "softmax",
             "bce",
         ),
+        modes="train sweep describe convert",
     )
     label_smoothing: float = strength(
         "share of the target spread evenly over all classes", "[0, 1)"

@@ -233,15 +233,19 @@ def choose_cache(
         print about it, empty where more than the head trains.
 
     Raises:
-        UserError: `--cache_features=always`, and the first phase cannot.
+        UserError: `--cache_features=always`, and the first phase cannot; or
+            `--cached_views` are asked for where there are none.
     """
     wish, phase = config.transfer.cache_features, structure.rule.phase
     is_head = phase is not None and {x.split("/")[0] for x in phase.trained} == {HEAD}
+    views = config.transfer.cached_views
     if not is_head:
-        if wish == "always" and (phase is None or phase.first_epoch == 0):
+        is_first = phase is None or phase.first_epoch == 0
+        if is_first and (wish == "always" or views):
+            given = f"cached_views={views}" if views else "cache_features=always"
             raise UserError(
-                "--cache_features=always: more than the head trains from the "
-                "beginning; give --train_only=head"
+                f"--{given}: more than the head trains from the beginning; give "
+                "--train_only=head"
             )
         return None, ""
     if wish == "never":
@@ -252,7 +256,14 @@ def choose_cache(
         if wish == "always":
             raise UserError(f"--cache_features=always is not possible: {obstacle}")
         return None, f"features  are not cached: {obstacle}"
-    views = max(1, config.transfer.cached_views)
+    if views and not pipeline.varies(
+        config.augment, images.shape, config.data.image_size
+    ):
+        raise UserError(
+            f"--cached_views={views}: training images do not vary, and all views "
+            "would be one; leave it out, or vary them, as by --flip_probability=0.5"
+        )
+    views = max(1, views)
     size = 4 * int(np.prod(trunk.shape)) * len(images) * views
     if wish == "auto" and not config.data.keeps_in_memory(size):
         return None, f"features  are not cached: they would take {size:,} bytes"

@@ -55,10 +55,10 @@ class VisualizeOptions:
     )
     picture_sample: int = free_option(
         2000,
-        "images of --split, evenly spread, that top patches are searched in, and "
-        "channels that never fire",
+        "images of --split, evenly spread, that top patches are searched in, "
+        "channels that never fire, and an image that a shift of two pixels loses",
         within="[1, inf)",
-        only_for="pictures=all|features|patches|maximisation|invariance",
+        only_for="pictures=all|kernels|features|patches|maximisation",
     )
     invariance_images: int = free_option(
         500,

@@ -1,0 +1,489 @@
+"""What a program does under some choices, as parts that differ where it does.
+
+Choices are options by flag name. Nothing is compiled but by `see_run`, which trains.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import re
+import types
+import zlib
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from fixtures_runs import make_flags, run_main
+from jax.interpreters import partial_eval
+
+import main
+from cnn import describe, evaluate, models, option, predict, train
+from cnn.checkpoints import manifest
+from cnn.config import Config, Numbers, make_config
+from cnn.data import identity, load_dataset
+from cnn.errors import UserError
+from cnn.models.variables import create_variables
+from cnn.runtime import metrics_log
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.terminal import Terminal
+from cnn.sweep import outcome, searches, session, study, sweep, worker
+from cnn.training import epoch, same_data, steps
+from cnn.training import setup as training_setup
+from cnn.training.setup import make_structure_of_model
+from cnn.training.trained import Trained, load_trained
+from cnn.transfer.features import cut_before_head
+from cnn.visualize import visualize
+from cnn.visualize.draw import augmentation, picture
+from cnn.weights import convert, exchange, export, safetensors_file
+
+# Small, and in no condition.
+SMALL = {
+    "batch_size": 4,
+    "epochs": 3,
+    "widths": (4, 5),
+    "mlp_widths": (4, 5),
+    "milestones": (2.0,),
+}
+LINEAR = {"model": "logistic_regression", "batch_size": 4, "epochs": 2}
+
+
+def digest(*arrays):
+    """Return a text that differs where arrays or their shapes do."""
+    parts = [np.asarray(x) for x in arrays]
+    return " ".join(f"{x.dtype}{x.shape}{zlib.crc32(x.tobytes())}" for x in parts)
+
+
+def trace(function, *arguments):
+    """Trace a function; returns the text of what is not dead code, and which leaves
+    of the arguments that uses.
+    """
+    closed = jax.make_jaxpr(function)(*arguments)
+    wanted = [True] * len(closed.jaxpr.outvars)
+    jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, wanted)
+    kept = set(map(str, jaxpr.constvars))
+    pairs = zip(closed.jaxpr.constvars, closed.consts, strict=True)
+    constants = [array for variable, array in pairs if str(variable) in kept]
+    text = re.sub(r" at 0x[0-9a-f]+", "", str(jaxpr))
+    return f"{text}\n{digest(*constants)}", used
+
+
+def see_training(choices):
+    """See what a run computes: data, plan, state, steps and predictions."""
+    config = make_config(SMALL, choices)
+    key = config.make_program_key()
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = _see_program(config)
+    seen, used = _PROGRAMS[key]
+    numbers = config.make_numbers()
+    return seen | {
+        "epochs": config.train.epochs,
+        "numbers": {name: getattr(numbers, name).tolist() for name in used},
+    }
+
+
+# What `_see_program` has found, by program: numbers change nothing of it.
+_PROGRAMS = {}
+
+
+def _see_program(config):
+    """See all but numbers; returns that, and which of the numbers are used."""
+    options, make = [], epoch.make_train_chunk
+
+    def note_options(structure, mesh, compiler_options):
+        options.append(compiler_options)
+        return make(structure, mesh, compiler_options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(epoch, "make_train_chunk", note_options)
+        patched.setattr(training_setup, "load_dataset", _load)
+        setup = train.make_setup(config, {}, Terminal(), Stop())
+    seen = {
+        "classes": setup.dataset.class_names,
+        "steps": (setup.structure.steps_per_epoch, setup.checkpoint_interval),
+        "phases": [(one.views, one.structure.rule.phase) for one in setup.phases],
+        "taken": (digest(*jax.tree.leaves(setup.plan.taken)), setup.plan.about),
+        "mesh": dict(setup.mesh.shape),
+        "compiler": options,
+    }
+    for split, loader in setup.loaders.items():
+        seen[split] = _see_images(getattr(setup.dataset, split), loader)
+    numbers, used = setup.numbers, set()
+    present = [n for n in sorted(vars(numbers)) if getattr(numbers, n) is not None]
+    for number, phase in enumerate(setup.phases):
+        for name, (text, inputs) in _trace_phase(setup, phase).items():
+            seen[f"{name}{number}"] = text
+            used |= {n for n, is_used in zip(present, inputs, strict=False) if is_used}
+    return seen, sorted(used)
+
+
+_load = functools.cache(load_dataset)
+
+
+def _see_images(images, loader):
+    pixels = images.read(np.arange(len(images)))
+    return digest(pixels, loader.labels), loader.is_resident, images.decoded
+
+
+def _trace_phase(setup, phase):
+    """Trace what a phase computes: text, and which of the present numbers it uses."""
+    numbers, structure = setup.numbers, phase.structure
+    size, shape, dtype = (
+        setup.config.step.batch_size,
+        setup.dataset.train.shape,
+        "uint8",
+    )
+    if structure.takes_features:
+        shape = cut_before_head(setup.structure, setup.image_shape).shape
+        dtype = "float32"
+    images = np.zeros((size, *shape), dtype)
+    ids = np.zeros(size, np.int32)
+    batch = {"images": images, "labels": ids, "ids": ids}
+    create = functools.partial(phase.create, taken=setup.plan.taken)
+    state = jax.eval_shape(create, numbers)
+    step = functools.partial(steps.train_step, structure)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    look = functools.partial(steps.predict_step, structure)
+    return {
+        "create": trace(create, numbers),
+        "step": trace(lambda n, s, b: step(s, b, n), numbers, state, batch),
+        "predict": (trace(look, variables, images)[0], []),
+    }
+
+
+def see_changed_data(choices, directory):
+    """See whether a run is resumed whose data had another label."""
+    config = make_config(choices)
+    dataset = load_dataset(config.data)
+    labels = dataset.train.labels.copy()
+    labels[0] = (labels[0] + 1) % 10
+    train = dataclasses.replace(dataset.train, labels=labels)
+    before = dataclasses.replace(dataset, train=train)
+    stored = {"data": same_data.Seen(identity.make_record(before)).summarise()}
+    found = same_data.compare(
+        config.data, dataset, stored | {"step": 5}, directory, Terminal()
+    )
+    return {"changes": found.changes}
+
+
+def see_run(choices, directory):
+    """See what a run of a linear model writes, and when it is traced."""
+    scalars, traced = [], []
+    log = directory / "metrics.jsonl"
+    writer = types.SimpleNamespace(
+        add_scalar=lambda name, value, step: scalars.append((name, step)),
+        add_hparams=lambda *args, **more: None,
+        close=lambda: None,
+    )
+
+    def start(where, **more):
+        traced.append((str(where), len(log.read_text().splitlines())))
+
+    config = make_config(LINEAR, {"checkpoint_every_epochs": 9.0}, choices)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(metrics_log, "_open_tensorboard", lambda workdir: writer)
+        patched.setattr(jax.profiler, "start_trace", start)
+        patched.setattr(jax.profiler, "stop_trace", lambda: None)
+        result = train.train(config, directory, Terminal())
+    newest, _ = manifest.find_newest(directory / "checkpoints")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return {
+        "files": sorted(path.name for path in directory.glob("*/*")),
+        "lines": [(line["step"], sorted(line)) for line in lines],
+        "state": result["state_sha256"],
+        "best": manifest.read_description(newest)["records"]["best_value"],
+        "scalars": scalars,
+        "traced": traced,
+    }
+
+
+def see_command(choices, mode):
+    """See what main.py sets in the process before it calls a mode, and with what."""
+    seen = []
+    with pytest.MonkeyPatch.context() as patched:
+        for name in main.MODES:
+            patched.setattr(
+                getattr(main, name),
+                name,
+                lambda config, *args: seen.append(config.optimizer.learning_rate),
+            )
+        patched.setattr(main.workdir, "read_config", lambda directory: {})
+        patched.setattr(main.sweep, "read_trial", lambda text: {"learning_rate": 0.7})
+        patched.setattr(jax.config, "update", lambda *args: seen.append(args))
+        patched.setattr(jax.distributed, "initialize", lambda **x: seen.append(x))
+        patched.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
+        code = run_main(f"--mode={mode}", "--workdir=none", *make_flags(choices))
+        if code:
+            return {"refused": code}
+        return {"seen": seen, "flags": os.environ["XLA_FLAGS"]}
+
+
+def see_sweep(choices, directory):
+    """See which trials a sweep has, how they are run, and where their study lies."""
+    drawn = "learning_rate=uniform(0.1,0.9)"
+    base = {"sweep": drawn if choices.get("trials") else "learning_rate=0.1,0.2,0.3"}
+    config = make_config(LINEAR, {"validation_fraction": 0.25}, base, choices)
+    seen = {}
+
+    def choose(name, setup, trials, width, *rest):
+        return types.SimpleNamespace(name=name, width=width)
+
+    failed = {"trial": 0, "options": {"learning_rate": 0.1}, "status": "failed"}
+    home = directory / "home" / "sweep"
+    if not choices.get("trials"):  # one trial has been run before, and failed
+        home.mkdir(parents=True)
+        (home / "trials.jsonl").write_text(json.dumps(failed) + "\n")
+
+    def run(session, groups, rungs=()):
+        made = [session.make_executor(group) for group in groups]
+        seen["trials"] = [dict(one.options) for group in groups for one in group]
+        seen["run"] = [(one.name, one.width) for one in made], rungs
+        seen["ended"] = session.rows
+
+    def ask(self):
+        number, options = self._study.ask(9)
+        made = self._session.make_executor(
+            worker.make_seeds(number, options, (None,), self._session.config), 9
+        )
+        seen["run"] = made.name, self._at_once, options, self._study._worker
+        seen["study"] = self._study._study.study_name
+        seen["pruner"] = type(self._study._study.pruner).__name__
+        raise UserError("enough")
+
+    @contextlib.contextmanager
+    def live(self, timeout):
+        seen["timeout"] = timeout
+        yield
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(session.choose, "choose_executor", choose)
+        patched.setattr(searches, "run_grid", run)
+        patched.setattr(searches, "run_halving", run)
+        patched.setattr(outcome, "conclude", lambda *args: 0)
+        patched.setattr(worker._Worker, "ask_batch", ask)
+        patched.setattr(study.Study, "show_life", live)
+        try:
+            sweep.sweep(config, directory / "home", Terminal(), choices)
+        except UserError as error:
+            if str(error) != "enough":
+                raise
+    seen["files"] = sorted(path.name for path in directory.rglob("*.log"))
+    return seen
+
+
+def make_trained(dataset, image_shape):
+    """Make a trained model of a data set, as if it had been loaded."""
+    config = make_config({"widths": (3,)})
+    structure = make_structure_of_model(config, len(dataset.class_names))
+    return Trained(
+        structure=structure,
+        variables=create_variables(structure.model, 0, image_shape),
+        class_names=dataset.class_names,
+        classes_are_named=True,
+        image_shape=image_shape,
+        options=config.to_flat() | {"dataset": dataset.name},
+        step=0,
+        averaged=False,
+    )
+
+
+def see_evaluation(choices, directory):
+    """See what is evaluated, with which weights, and in which batches."""
+    config, seen = make_config(SMALL, choices), {}
+    dataset = load_dataset(config.data)
+    size = config.data.image_size or dataset.train.shape[0]
+    shape = (size, config.data.image_size or dataset.train.shape[1], 3)
+    trained = make_trained(dataset, (*shape[:2], dataset.train.shape[2]))
+
+    def compute(structure, variables, loader, batch_size, stop, examples):
+        positions = np.arange(len(loader) // 2 * 2, dtype=np.int32)
+        images = loader.fill(positions[None])["images"]
+        look = functools.partial(steps.predict_step, structure, variables)
+        seen["step"] = trace(look, images[0])[0]
+        seen["images"] = digest(images, loader.labels), loader.is_resident
+        seen["batches"] = batch_size, dict(loader.mesh.shape)
+        seen["examples"] = examples is not None
+        if examples is not None:
+            zeros = np.zeros((len(loader), len(trained.class_names)))
+            examples |= {"logits": [zeros], "loss": [zeros[:, 0]]}
+        names = "accuracy correct count top5 loss".split()
+        return dict.fromkeys(names, 0)
+
+    with pytest.MonkeyPatch.context() as patched:
+        load = functools.partial(_note_which, seen, trained)
+        patched.setattr(evaluate, "load_trained", load)
+        patched.setattr(evaluate, "compute_metrics", compute)
+        patched.setattr(evaluate.workdir, "read_config", lambda x: trained.options)
+        patched.setattr(evaluate.same_data, "describe_evaluated", lambda *args: {})
+        result = evaluate.evaluate(config, directory, Terminal())
+    return seen | {"classes": result["class_names"]}
+
+
+def _note_which(seen, trained, directory, which):
+    seen["which"] = which
+    return trained
+
+
+def see_prediction(choices, directory):
+    """See which images are classified, how, and in which batches."""
+    config, seen = make_config({"batch_size": 4}, choices), {"batches": []}
+    trained = make_trained(load_dataset(make_config().data), (8, 8, 3))
+
+    def make(trained):
+        def classify(images):
+            look = functools.partial(
+                steps.predict_step, trained.structure, trained.variables
+            )
+            seen["step"] = trace(look, images)[0]
+            seen["batches"].append(digest(images))
+            return np.full((len(images), 10), 0.1)
+
+        return classify
+
+    with pytest.MonkeyPatch.context() as patched:
+        load = functools.partial(_note_which, seen, trained)
+        patched.setattr(predict, "load_trained", load)
+        patched.setattr(predict, "make_classifier", make)
+        return seen | {"written": predict.predict(config, directory).read_text()}
+
+
+def see_export(choices, directory):
+    """See which weights are exported into which file."""
+    config, seen = make_config(choices), {}
+    trained = types.SimpleNamespace(options={"model": "mlp"}, image_shape=(8, 8, 1))
+    with pytest.MonkeyPatch.context() as patched:
+        load = functools.partial(_note_which, seen, trained)
+        patched.setattr(export, "load_trained", load)
+        patched.setattr(export, "make_state_dict", lambda *args: {})
+        patched.setattr(export, "make_artifact", lambda trained: b"")
+        patched.setattr(export, "check_artifact", lambda *args: 0.0)
+        return seen | {"file": export.export(config, directory, Terminal()).name}
+
+
+def see_conversion(choices, directory):
+    """See what evaluation, prediction and export find in a converted run."""
+    base = {"widths": (2,), "mlp_widths": (2,)}
+    if not {"mean", "std", "scaling"} & choices.keys():
+        base["scaling"] = "symmetric"  # for standardize both must be given
+    config = make_config(base, choices)
+    source = Path(config.convert.source or directory / "w.safetensors")
+    if not config.convert.source:
+        data, static = config.data, config.make_static().model
+        model = models.create_model(static, data.num_classes or 10)
+        size = data.image_size or 8
+        shape = (size, size, data.channels or 1)
+        save_weights(model, static.model, shape, source, 0.1)
+    given = dataclasses.replace(config.convert, source=str(source))
+    config = dataclasses.replace(config, convert=given)
+    convert.convert(config, directory / "run", Terminal())
+    trained = load_trained(directory / "run")
+    images = np.zeros((2, *trained.image_shape), np.uint8)
+    look = functools.partial(steps.predict_step, trained.structure)
+    stored = json.loads((directory / "run" / "config.json").read_text())
+    later = "evaluate", "predict", "visualize"
+    again = make_config(stored)
+    unread = set.intersection(*(set(again.find_unread(stored, x)) for x in later))
+    return {
+        "step": trace(look, trained.variables, images)[0],
+        "weights": digest(*jax.tree.leaves(trained.variables)),
+        "classes": trained.class_names,
+        "loss": trained.structure.loss,
+        "options": {n: x for n, x in stored.items() if n not in unread},
+    }
+
+
+def see_description(choices, directory):
+    """See what describe writes."""
+    config = make_config({"model": "mlp"}, choices)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(describe.memory, "measure_temporary", lambda *args: 7)
+        return describe.describe(config, directory, Terminal())
+
+
+def save_weights(model, name, shape, path, value):
+    """Save weights of a model, all of one value, as PyTorch's."""
+    shapes = jax.eval_shape(lambda: create_variables(model, 0, shape))
+    variables = jax.tree.map(lambda x: np.full(x.shape, value, x.dtype), shapes)
+    arrays = exchange.export_state_dict(name, variables, 0)
+    safetensors_file.save_safetensors(path, arrays)
+
+
+class Reads:
+    """Which options are read while pictures are drawn.
+
+    What only copies, compares or checks all options of a group reads none.
+    """
+
+    def __init__(self, patched):
+        """Watch the groups of options, and the traced numbers."""
+        self.names, self._is_on = set(), False
+        for group in [*(x.type for x in dataclasses.fields(Config)), Numbers]:
+            patched.setattr(group, "__getattribute__", self._watch(group))
+            for name in ("__hash__", "__eq__"):
+                patched.setattr(group, name, self.hush(getattr(group, name)))
+        for name in ("make_static", "make_numbers", "to_flat"):
+            patched.setattr(Config, name, self.hush(getattr(Config, name)))
+        patched.setattr(option, "check", self.hush(option.check))
+
+    def _watch(self, group):
+        names = {field.name for field in dataclasses.fields(group)}
+
+        def get(group, name):
+            if self._is_on and name in names:
+                self.names.add(name)
+            return object.__getattribute__(group, name)
+
+        return get
+
+    @contextlib.contextmanager
+    def watching(self, is_on):
+        """Watch inside, or do not."""
+        before, self._is_on = self._is_on, is_on
+        try:
+            yield
+        finally:
+            self._is_on = before
+
+    def hush(self, function):
+        """Return a function whose reads do not count."""
+
+        def call(*args):
+            with self.watching(False):
+                return function(*args)
+
+        return call
+
+
+def list_reads(directories, choices):
+    """List the options that are read while pictures are drawn."""
+    vary = augmentation._vary_batch.__wrapped__
+    with pytest.MonkeyPatch.context() as patched:
+        reads = Reads(patched)
+
+        def look(options, size, scale, numbers, number, batch):
+            def watched(*args):
+                with reads.watching(True):
+                    return vary(options, size, scale, *args)
+
+            with reads.watching(False):
+                return np.zeros(jax.eval_shape(watched, numbers, number, batch).shape)
+
+        def draw(*args):
+            with reads.watching(True):
+                return really_draw(*args)
+
+        really_draw = visualize._draw
+        patched.setattr(visualize, "_draw", draw)
+        patched.setattr(visualize.report, "write_report", lambda *args: "")
+        patched.setattr(picture, "save", lambda figure, path, *rest, **more: path)
+        patched.setattr(augmentation, "_VERSIONS", 1)
+        patched.setattr(augmentation, "_vary_batch", look)
+        patched.setattr(
+            augmentation, "_vary_each", lambda config, images, *rest: [("", images)]
+        )
+        patched.setattr(Terminal, "say", lambda self, text: None)
+        config = make_config(choices)
+        visualize.visualize(config, list(directories), Terminal())
+    return reads.names

@@ -199,9 +199,9 @@ def list_seen_modes(name):
     """List the modes in which an option's effect is looked for one by one.
 
     A sweep makes each trial as training makes a run (tests/sweep/test_executors.py);
-    describe takes the command line of a training run as it is, to check it; what convert
-    writes down is read by the modes that come after; pictures have a test of their own,
-    below.
+    describe takes the command line of a training run as it is, to check it; what
+    convert writes down is read by the modes that come after; pictures have a test of
+    their own, below.
     """
     modes = list_modes()[name]
     if name in OF_PROCESS:

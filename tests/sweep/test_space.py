@@ -190,7 +190,10 @@ def check_refused(capsys, tmp_path, monkeypatch, flags, message):
     for target in ("Loop.create", "Stacked.create"):
         monkeypatch.setattr(f"cnn.sweep.executors.{target}", None)
     directory = tmp_path / "run"
-    command = ["--mode=sweep", f"--workdir={directory}", *make_flags(TINY), *flags]
+    # Trials write neither checkpoints on their way nor lines of steps.
+    own = ("checkpoint_every_epochs", "log_every_steps")
+    shared = make_flags({n: x for n, x in TINY.items() if n not in own})
+    command = ["--mode=sweep", f"--workdir={directory}", *shared, *flags]
     assert run_main(*command) == 2
     printed = capsys.readouterr()
     assert message in printed.err and printed.err.count("\n") == 1, printed.err

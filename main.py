@@ -22,9 +22,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from cnn.runtime import interrupt
+from cnn.runtime import interrupt, streams
 
 if __name__ == "__main__":
+    streams.keep_open()
     interrupt.leave_on_signals()  # first: the imports below take seconds
 
 from absl import app, flags, logging

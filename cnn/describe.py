@@ -57,7 +57,7 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
     remat.check(config.model, found["layers"])
     found["memory"], advice = _count_memory(config, structure, mesh, image_shape)
     workdir.write_json(directory / "describe.json", found)
-    terminal.console.print(summary.make_table(found))
+    terminal.show(summary.make_table(found))
     terminal.say(
         f"{config.model.model} on {size}x{size}x{image_shape[2]}: "
         f"{found['num_parameters']:,} parameters ({found['parameter_bytes'] / 1e6:.1f} "

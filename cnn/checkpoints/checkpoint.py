@@ -3,13 +3,17 @@
 `checkpoints/STEP/` holds arrays (`weights`, `average` with weight averaging on,
 `training`: optimizer, step and metric sums), `description.json` (options, classes,
 scaling, counters) and its manifest of checksums. The newest N are kept, and the best
-by validation metric. Reading raises DamagedCheckpoint if it is not what was written.
+by validation metric. What was written is read back before it counts as a checkpoint,
+and reading raises DamagedCheckpoint if it is not what was written.
 """
 
 import concurrent.futures
 import contextlib
+import math
+import re
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,10 @@ from cnn.checkpoints.manifest import DESCRIPTION
 from cnn.errors import UserError
 from cnn.models.variables import flatten_paths
 from cnn.runtime import processes
+
+# The checkpoint library reads a path as a pattern, a backslash as a slash, and /gs/ as
+# the address of a bucket; it takes no path that is not Unicode (surrogates).
+_STRANGE = re.compile(r"[]\[*?\\\udc80-\udcff]|^/(gs|s3|az|hf)/")
 
 
 class CheckpointWriter:
@@ -58,19 +66,23 @@ class CheckpointWriter:
             if processes.is_first() and new.exists():
                 shutil.rmtree(new)
         processes.check_equal("step", new.name)
-        with self._explain_errors():
+        with self._explain_errors(), contextlib.ExitStack() as opened:
             # In the background, a directory that cannot be made would leave threads
             # that wait for it and keep the process from ending.
             context = ocp.Context()
             context.async_options.create_directories_asynchronously = False
             with context:
                 # The copy starts here: the next chunk of steps overwrites these arrays.
-                response = ocp.save_checkpointables_async(new, items)
+                plain = opened.enter_context(_give_plain_name(self._directory))
+                response = ocp.save_checkpointables_async(plain / new.name, items)
+            written, opened = jax.eval_shape(lambda: items), opened.pop_all()
 
         def finish() -> None:
-            response.result()
+            with opened:
+                response.result()
             if not processes.is_first():
                 return
+            _read_back(new, written)
             workdir.write_json(new / DESCRIPTION, description)
             manifest.finish(new)
             manifest.remove_old(self._directory, step, self._keep, best_step)
@@ -111,14 +123,12 @@ def load_items(path: Path, like: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: its trees have other paths, shapes or dtypes.
     """
-    from orbax.checkpoint import v1 as ocp
-
     manifest.check_whole(path)
-    stored = ocp.checkpointables_metadata(path.absolute()).metadata
-    for item, tree in like.items():
-        there, here = flatten_paths(stored.get(item, {})), flatten_paths(tree)
-        _check_same_tree(path, there, here)
-    return ocp.load_checkpointables(path.absolute(), like)
+    with _open(path, like) as (plain, stored):
+        for item, tree in like.items():
+            there, here = flatten_paths(stored[item]), flatten_paths(tree)
+            _check_same_tree(path, there, here)
+        return _load(plain, like)
 
 
 def load_variables(path: Path, like: dict[str, Any], averaged: bool) -> dict[str, Any]:
@@ -131,13 +141,94 @@ def read_variables(
     path: Path, averaged: bool, sharding: jax.sharding.Sharding
 ) -> dict[str, Any]:
     """Read `params` and `batch_stats` of a checkpoint of any model, verified."""
-    from orbax.checkpoint import v1 as ocp
-
     manifest.check_whole(path)
     item = "average" if averaged else "weights"
-    stored = ocp.checkpointables_metadata(path.absolute()).metadata[item]
-    like = {item: abstract(stored, sharding)}
-    return ocp.load_checkpointables(path.absolute(), like)[item]
+    with _open(path, (item,)) as (plain, stored):
+        return _load(plain, {item: abstract(stored[item], sharding)})[item]
+
+
+@contextlib.contextmanager
+def _give_plain_name(directory: Path) -> Iterator[Path]:
+    """Give a directory a name that the checkpoint library takes, for a while."""
+    directory = directory.absolute()
+    if not _STRANGE.search(str(directory)):
+        yield directory
+        return
+    is_usable = not _STRANGE.search(tempfile.gettempdir())
+    home = tempfile.mkdtemp(prefix="cnn-", dir=None if is_usable else "/tmp")
+    try:
+        name = Path(home) / "checkpoints"
+        name.symlink_to(directory, target_is_directory=True)
+        yield name
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _open(path: Path, wanted: Iterable[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Give a checkpoint a plain name, and read the shapes of the trees in it.
+
+    Args:
+        wanted: names of trees.
+
+    Raises:
+        DamagedCheckpoint: one of them is absent or cannot be read.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    with _give_plain_name(path.parent) as directory:
+        stored = ocp.checkpointables_metadata(directory / path.name).metadata
+        for item in wanted:
+            if stored.get(item) is None:
+                raise manifest.DamagedCheckpoint(
+                    f"{path} has no {item} that can be read; use another --checkpoint"
+                )
+        yield directory / path.name, stored
+
+
+def _load(path: Path, like: dict[str, Any]) -> dict[str, Any]:
+    from orbax.checkpoint import v1 as ocp
+
+    return ocp.load_checkpointables(path, like)
+
+
+def _read_back(path: Path, written: dict[str, Any]) -> None:
+    """Read the shapes and an array of each tree of a checkpoint just written.
+
+    Args:
+        written: the trees' shapes by name.
+
+    Raises:
+        UserError: they are others, or cannot be read.
+    """
+    try:
+        with _open(path, written) as (plain, stored):
+            for item, tree in written.items():
+                there, here = flatten_paths(stored[item]), flatten_paths(tree)
+                _check_same_tree(path, there, here)
+                # Of several processes all would have to read, but this one renames.
+                if here and jax.process_count() == 1:
+                    _load(plain, {item: _keep_one(tree)})
+    except (UserError, OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"What was written to {path} cannot be read back and is no checkpoint "
+            f"({str(error)[:300]}); the ones before it are whole"
+        ) from None
+
+
+def _keep_one(tree: Any) -> Any:
+    """Describe the leaf of middle size by its shape, to be loaded on one device."""
+    from orbax.checkpoint import v1 as ocp
+
+    leaves, structure = jax.tree.flatten(tree)
+    order = sorted(range(len(leaves)), key=lambda i: math.prod(leaves[i].shape))
+    middle = order[len(order) // 2]
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    leaves = [
+        abstract(leaf, device) if i == middle else ocp.PLACEHOLDER
+        for i, leaf in enumerate(leaves)
+    ]
+    return structure.unflatten(leaves)
 
 
 def _check_same_tree(path: Path, stored: dict, wanted: dict) -> None:

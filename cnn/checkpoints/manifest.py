@@ -11,9 +11,9 @@ import shutil
 from pathlib import Path
 
 from cnn.checkpoints import workdir
+from cnn.checkpoints.workdir import DESCRIPTION, MANIFEST
 from cnn.errors import UserError
 
-MANIFEST, DESCRIPTION = "manifest.json", "description.json"
 NEW = ".new"
 
 
@@ -105,6 +105,12 @@ def find_step(run: Path, which: str) -> int:
     if which == "best":
         newest = read_description(run / "checkpoints" / str(steps[-1]))
         best = newest["records"]["best_step"]
+        if best >= 0 and best not in steps:
+            raise UserError(
+                f"The best checkpoint of {run}, step {best}, is gone: "
+                f"{run / 'checkpoints' / str(best)} is not there any more; put it "
+                f"back, or use --checkpoint=latest or one of the steps {_list(steps)}"
+            )
         if best not in steps:
             raise UserError(
                 f"{run} has no best checkpoint: the run had no validation set; train "
@@ -113,10 +119,14 @@ def find_step(run: Path, which: str) -> int:
         return best
     if which.isdigit() and int(which) in steps:
         return int(which)
-    known = ", ".join(str(step) for step in steps)
     raise UserError(
-        f"--checkpoint={which} is not there; {run} has latest, best and steps {known}"
+        f"--checkpoint={which} is not there; {run} has latest, best and steps "
+        f"{_list(steps)}"
     )
+
+
+def _list(steps: list[int]) -> str:
+    return ", ".join(str(step) for step in steps)
 
 
 def read_description(path: Path) -> dict:

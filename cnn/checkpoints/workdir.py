@@ -1,18 +1,27 @@
 """A run's directory: its name, its lock, its options, and files written whole."""
 
 import contextlib
-import fcntl
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import SoftFileLock, Timeout
+
 from cnn.errors import UserError
 from cnn.option import format_value
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 CONFIG_FILE = "config.json"
-_LOCK = ".lock"
+MANIFEST, DESCRIPTION = "manifest.json", "description.json"  # of a checkpoint
+_LOCK, _SOFT = ".lock", ".lock.soft"
+_SOFT_SECONDS = 1.0  # in which the lock of a process that has died is taken over
 # Options that earlier versions wrote and that no longer exist.
 _RETIRED = ("step_images_per_second", "decode_images_per_second")
 
@@ -68,16 +77,7 @@ def lock(workdir: Path) -> Iterator[None]:
             f"--workdir={workdir} cannot be written ({error.strerror}); "
             "choose another directory"
         ) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise UserError(
-                f"--workdir={workdir} is in use by process {owner}; wait for it, or "
-                "choose another directory"
-            ) from None
+    with file, _hold(workdir, file):
         if not _is_at(file, workdir / _LOCK):
             raise UserError(
                 f"--workdir={workdir} was removed by another process; try again"
@@ -88,12 +88,56 @@ def lock(workdir: Path) -> Iterator[None]:
         try:
             yield
         except UserError:
-            if made and os.listdir(workdir) == [_LOCK]:
+            if made and {_LOCK} <= {*os.listdir(workdir)} <= {_LOCK, _SOFT}:
                 os.unlink(workdir / _LOCK)
+                (workdir / _SOFT).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # another process wrote there
                     for path in made:
                         path.rmdir()
             raise
+
+
+def hold(file: IO, wait: bool) -> contextlib.AbstractContextManager:
+    """Lock an open file, or where the system has no such locks, a file beside it.
+
+    The one beside it says whose it is; that of a process of this machine which has
+    died does not count.
+
+    Args:
+        wait: for the process that holds it.
+
+    Returns:
+        What unlocks it at the end.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            return contextlib.nullcontext()  # closing the file unlocks it
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise BlockingIOError from None
+    try:
+        lock = SoftFileLock(f"{file.name}.soft")
+        return lock.acquire(timeout=-1 if wait else _SOFT_SECONDS)
+    except Timeout:
+        raise BlockingIOError from None
+
+
+def _hold(workdir: Path, file: IO) -> contextlib.AbstractContextManager:
+    try:
+        return hold(file, wait=False)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        remedy = "wait for it, or choose another directory"
+        if (workdir / _SOFT).exists():
+            remedy += f"; if there is no such process, remove {workdir / _SOFT}"
+        raise UserError(
+            f"--workdir={workdir} is in use by process {owner}; {remedy}"
+        ) from None
 
 
 def _is_at(file: IO, path: Path) -> bool:
@@ -140,7 +184,7 @@ def read_json(path: Path) -> Any:
         UserError: the file is absent or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except ValueError as error:
@@ -148,21 +192,36 @@ def read_json(path: Path) -> Any:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Read the options of a run.
+    """Read the options of a run; without its file, those of its newest checkpoint.
 
     Raises:
         UserError: the directory holds no run, or its options are damaged.
     """
     path = directory / CONFIG_FILE
-    if not path.exists():
+    if path.exists():
+        stored = read_json(path)
+    elif (described := _find_description(directory)) is not None:
+        path = described
+        stored = read_json(path).get("options")
+    else:
         raise UserError(
             f"--workdir={directory} holds no run ({CONFIG_FILE} is missing); train it "
             "first, or give the directory of a run"
         )
-    stored = read_json(path)
     if not isinstance(stored, dict):
         raise UserError(f"{path} is damaged: it holds no options")
     return {name: x for name, x in stored.items() if name not in _RETIRED}
+
+
+def _find_description(directory: Path) -> Path | None:
+    """Find what the newest finished checkpoint of a run says of itself."""
+    found = directory.glob(f"checkpoints/*/{DESCRIPTION}")
+    finished = [
+        path
+        for path in found
+        if path.parent.name.isdigit() and (path.parent / MANIFEST).exists()
+    ]
+    return max(finished, key=lambda path: int(path.parent.name), default=None)
 
 
 def check_same_run(
@@ -178,7 +237,7 @@ def check_same_run(
     Raises:
         UserError: naming the options that differ, with both values.
     """
-    if not (directory / CONFIG_FILE).exists():
+    if not (directory / CONFIG_FILE).exists() and not _find_description(directory):
         return
     stored = {**defaults, **read_config(directory)}
     different = [

@@ -1,7 +1,8 @@
-"""SIGTERM, SIGUSR1 and Ctrl-C: noted at once, acted upon between chunks of steps.
+"""SIGTERM, SIGHUP, SIGUSR1 and Ctrl-C: noted at once, acted upon between chunks.
 
 Before there is something to save, they end the process at once. Slurm sends SIGUSR1
-before a job's time is over; the job is then put into the queue again.
+before a job's time is over; the job is then put into the queue again. SIGHUP, which a
+terminal that closes sends, stays ignored under nohup.
 """
 
 import os
@@ -16,7 +17,8 @@ class Interrupted(Exception):
     """The run was asked to stop and has saved what it had.
 
     Attributes:
-        exit_code: 128 plus the signal's number, as shells have it: 143, 138 or 130.
+        exit_code: 128 plus the signal's number, as shells have it: 143, 129, 138,
+            130.
     """
 
     def __init__(self, number: int) -> None:
@@ -48,11 +50,11 @@ class Stop:
 
 
 def leave_on_signals() -> None:
-    """Let SIGTERM and SIGINT end the process at once, with 143 and 130, silently.
+    """Let SIGTERM, SIGHUP and SIGINT end the process at once and silently.
 
     An exception would not do: what is being imported may swallow it.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _list_signals("SIGTERM", "SIGINT", "SIGHUP"):
         signal.signal(number, _leave)
 
 
@@ -68,7 +70,7 @@ def catch_signals(stop: Stop) -> Iterator[None]:
 
     before = {
         number: signal.signal(number, note)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        for number in _list_signals("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
     }
     try:
         yield
@@ -81,7 +83,7 @@ def requeue(stopped: Interrupted) -> None:
     """Ask Slurm to run a job again that SIGUSR1 has stopped, once for all its tasks."""
     job = os.environ.get("SLURM_JOB_ID")
     is_first = os.environ.get("SLURM_PROCID", "0") == "0"
-    if stopped.exit_code != 128 + signal.SIGUSR1 or not job or not is_first:
+    if not job or not is_first or stopped.exit_code != 128 + signal.SIGUSR1:
         return
     command = ["scontrol", "requeue", job]
     try:
@@ -93,6 +95,16 @@ def requeue(stopped: Interrupted) -> None:
             "resumes from its checkpoint",
             file=sys.stderr,
         )
+
+
+def _list_signals(*names: str) -> list[signal.Signals]:
+    """Return those that the system has, without a SIGHUP that is ignored."""
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [
+        number
+        for number in numbers
+        if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN
+    ]
 
 
 def _leave(number: int, frame: object) -> None:

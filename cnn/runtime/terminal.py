@@ -4,6 +4,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_LEAST_WIDTH = 80
 
 
 class Terminal:
@@ -18,6 +21,13 @@ class Terminal:
     def say(self, text: str = "") -> None:
         """Print one line, above the bar if there is one."""
         self.console.print(text, markup=False)
+
+    def show(self, table: Table) -> None:
+        """Print a table; on a narrow terminal its lines run on, and nothing is cut."""
+        if self.console.width < _LEAST_WIDTH:
+            options = self.console.options.update(width=_LEAST_WIDTH)
+            table.width = self.console.measure(table, options=options).maximum
+        self.console.print(table)
 
     def start_bar(self, total_steps: int, step: int) -> None:
         """Show the bar of a run, if the output is a terminal."""

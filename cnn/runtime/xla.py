@@ -15,7 +15,9 @@ compilation cache, and with several devices in one process their collective oper
 and oneDNN wait for the same threads for ever.
 """
 
+import errno
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,8 @@ def configure(options: DeviceOptions) -> None:
     """Set compiler flags and the compilation cache, before the first device call.
 
     Raises:
-        UserError: the cache directory cannot be written.
+        UserError: the cache directory that was given cannot be written. Without the
+            default one there is no cache, which is printed.
     """
     check_jax_version()
     given = os.environ.get("XLA_FLAGS", "")
@@ -67,20 +70,32 @@ def configure(options: DeviceOptions) -> None:
     if options.compilation_cache == "off":
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    directory = Path(options.compilation_cache).expanduser()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--compilation_cache={directory} cannot be made ({error.strerror}); "
-            "give a directory that can be written, or off"
-        ) from None
+        directory = _make_cache(options.compilation_cache)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        reason = getattr(error, "strerror", None) or error
+        problem = f"--compilation_cache={options.compilation_cache} cannot be written"
+        remedy = "give a directory that can be written, or off"
+        if options.compilation_cache != DeviceOptions().compilation_cache:
+            raise UserError(f"{problem} ({reason}); {remedy}") from None
+        note = f"note: compiled programs are not kept: {problem} ({reason}); {remedy}"
+        print(note, file=sys.stderr)
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
     # Programs that call oneDNN cannot be written; nothing is lost but time.
     warnings.filterwarnings("ignore", "Error writing persistent.*MemoryError")
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _make_cache(text: str) -> Path:
+    directory = Path(text).expanduser()
+    directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return directory
 
 
 def merge_flags(given: str, deterministic: bool = False) -> str:

@@ -67,7 +67,7 @@ def conclude(
     trial = make_trial(best["trial"], best["options"], config)
     if not publish_best(home, source, best, ranking, trial):
         say(f"the best trial's state is not in {source}; --from_trial repeats it")
-    terminal.console.print(live.make_settings_table(ranking, select_by))
+    terminal.show(live.make_settings_table(ranking, select_by))
     test = ", ".join(f"{n} {best[f'test_{n}']:.4f}" for n in report.TEST_METRICS[:2])
     say(f"best: trial {best['trial']}, test {test}; {len(failed)} trials failed")
     plots.draw_plots(everything, select_by, home / "plots")

@@ -5,7 +5,6 @@ its own table; each worker that ends gathers the results of all.
 """
 
 import contextlib
-import fcntl
 import math
 import sys
 import time
@@ -13,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.sweep import choose
@@ -175,8 +175,7 @@ def gather_rows(home: Path, ended: Collection[int], seeds: int) -> dict[Path, li
 @contextlib.contextmanager
 def one_at_a_time(home: Path) -> Iterator[None]:
     """Hold the lock under which one worker at a time writes the results."""
-    with open(home / ".gather", "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with open(home / ".gather", "a") as file, workdir.hold(file, wait=True):
         yield
 
 

@@ -38,7 +38,7 @@ def announce(setup: Setup, terminal: Terminal) -> None:
         f"{height}x{width}x{channels}, {place}"
     )
     say(f"model     {setup.config.model.model}")
-    terminal.console.print(summary.make_table(setup.description))
+    terminal.show(summary.make_table(setup.description))
 
 
 def check_and_log(

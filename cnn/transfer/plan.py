@@ -108,7 +108,7 @@ def _show_leaves(
     if phase is not None:
         kinds["frozen"] = {p: x for p, x in shapes.items() if phase.is_frozen(p)}
     if kinds:
-        terminal.console.print(merge.make_table(kinds))
+        terminal.show(merge.make_table(kinds))
 
 
 def _check_merge(

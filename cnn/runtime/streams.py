@@ -1,0 +1,62 @@
+"""Standard output and standard error that never end the program.
+
+Whoever reads them may leave, their disk may be full, their encoding may lack a
+character: what cannot be written is dropped, and the program goes on to its files.
+"""
+
+import io
+import os
+import select
+import sys
+
+
+class _Lenient(io.RawIOBase):
+    """The bytes of a stream; those that cannot be written are dropped."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def isatty(self) -> bool:
+        return self._raw.isatty()
+
+    def write(self, data: memoryview) -> int:
+        try:
+            while (count := self._raw.write(data)) is None:
+                select.select([], [self._raw], [])  # a pipe that does not block is full
+        except OSError:  # EPIPE, EIO, ENOSPC: there is no better place to report it
+            count = len(data)
+        return count
+
+
+def keep_open() -> None:
+    """Make standard output and error lenient; comes before anything is imported.
+
+    Closed ones become the null device: the next file that is opened would otherwise
+    take their number, and what libraries print would be written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout, sys.stderr = _make(sys.stdout), _make(sys.stderr)
+
+
+def _make(stream: io.TextIOWrapper | None) -> io.TextIOBase:
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8", errors="replace")
+    if not hasattr(stream, "buffer"):  # of a notebook
+        return stream
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # python -u has no buffer
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Lenient(raw)),
+        encoding=stream.encoding,
+        errors="replace",
+        line_buffering=stream.line_buffering or stream.write_through,
+    )

@@ -63,8 +63,10 @@ class CheckpointWriter:
         self.wait()
         new = self._directory / f"{step}{manifest.NEW}"
         with self._explain_errors():
-            if processes.is_first() and new.exists():
-                shutil.rmtree(new)
+            if processes.is_first():
+                self._directory.mkdir(parents=True, exist_ok=True)
+                if new.exists():
+                    shutil.rmtree(new)
         processes.check_equal("step", new.name)
         with self._explain_errors(), contextlib.ExitStack() as opened:
             # In the background, a directory that cannot be made would leave threads

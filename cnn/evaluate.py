@@ -64,13 +64,13 @@ def evaluate(config: Config, directory: Path, terminal: Terminal) -> dict:
         "class_names": list(dataset.class_names),
     }
     result = about | proof.summarise(trained.transfer, changed) | result
-    path = directory / _name_file(config, trained.options)
-    workdir.write_json(path, result)
     terminal.say(
         f"{config.evaluate.split}: accuracy {result['accuracy']:.4%} "
         f"({result['correct']} of {result['count']}), top-5 {result['top5']:.4%}, "
         f"loss {result['loss']:.6f}"
     )
+    path = directory / _name_file(config, trained.options)
+    workdir.write_json(path, result)
     terminal.say(f"written to {path}")
     return result
 

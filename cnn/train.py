@@ -30,7 +30,7 @@ from cnn.training.progress import Progress
 from cnn.training.setup import Setup
 from cnn.training.state import is_finite, to_items
 from cnn.transfer import features, plan
-from cnn.transfer.source import open_start
+from cnn.transfer.source import choose_scaling, open_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +64,15 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         _check_same_run(config, directory)
         stop = Stop(processes.find_most)
         newest, stored = _find_newest(directory, terminal)
+        keep = config.checkpoint.keep_checkpoints
+        writer = CheckpointWriter(directory / "checkpoints", keep)
         setup = make_setup(config, stored, terminal, stop)
         processes.check_equal("images", _identify_images(setup))
         profiler = Profiler(config.profile, setup.total_steps)
         progress = _resume_or_begin(setup, newest, stored, terminal, profiler)
         progress.started = started - progress.counters.seconds
         report.announce(setup, terminal)
-        log = _open_log(config, directory, progress) if is_first else NoLog()
-        keep = config.checkpoint.keep_checkpoints
-        writer = CheckpointWriter(directory / "checkpoints", keep)
+        log = _open_log(setup, directory, progress, terminal) if is_first else NoLog()
         outputs = Outputs(terminal, log, writer, profiler)
         with _closing(setup, progress, outputs, stop):
             _loop(setup, progress, outputs, stop)
@@ -204,8 +204,9 @@ def make_setup(
     devices.check_batch_size(config.step.batch_size, mesh, pieces)
     if like is not None and like.config.data != config.data:
         like = None
+    source = open_start(config, stored, terminal)
     dataset = like.dataset if like else training_setup.load_images(config, terminal)
-    source, pixels = open_start(config, stored, dataset, terminal)
+    pixels = choose_scaling(config, source, stored, dataset, terminal)
     structure = training_setup.make_structure(config, dataset, pixels)
     size, image_shape = config.data.image_size, dataset.train.shape
     image_shape = (size, size, image_shape[2]) if size else image_shape
@@ -277,10 +278,17 @@ def _resume_or_begin(
     return progress
 
 
-def _open_log(config: Config, directory: Path, progress: Progress) -> MetricsLog:
+def _open_log(
+    setup: Setup, directory: Path, progress: Progress, terminal: Terminal
+) -> MetricsLog:
+    config = setup.config
     workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
-    length = progress.counters.metrics_bytes
-    return MetricsLog(directory, length, config.progress.tensorboard)
+    length, step = progress.counters.metrics_bytes, progress.step
+    log = MetricsLog(directory, length, step, config.progress.tensorboard)
+    epochs = progress.counters.evaluated_step // setup.structure.steps_per_epoch
+    if lost := log.describe_loss(epochs):
+        terminal.say(f"warning   {lost}")
+    return log
 
 
 def _identify_images(setup: Setup) -> str:

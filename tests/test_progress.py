@@ -18,7 +18,7 @@ def read(directory):
 
 
 def test_lines_begin_with_their_step(tmp_path):
-    log = MetricsLog(tmp_path, 0, False)
+    log = MetricsLog(tmp_path, 0, 0, False)
     log.write(0, {"loss": 2.5})
     log.write(3, {"loss": 0.1, "epoch": 1})
     length = log.sync()
@@ -29,7 +29,7 @@ def test_lines_begin_with_their_step(tmp_path):
 
 
 def test_lines_are_there_before_the_log_is_closed(tmp_path):
-    log = MetricsLog(tmp_path, 0, False)
+    log = MetricsLog(tmp_path, 0, 0, False)
     log.write(1, {})
     assert read(tmp_path) == [{"step": 1}]
     log.close()
@@ -37,19 +37,19 @@ def test_lines_are_there_before_the_log_is_closed(tmp_path):
 
 def test_numbers_come_back_exactly(tmp_path):
     value = 0.1 + 0.2
-    log = MetricsLog(tmp_path, 0, False)
+    log = MetricsLog(tmp_path, 0, 0, False)
     log.write(1, {"loss": value})
     log.close()
     assert read(tmp_path)[0]["loss"] == value
 
 
 def test_resuming_cuts_back_to_the_checkpoint(tmp_path):
-    log = MetricsLog(tmp_path, 0, False)
+    log = MetricsLog(tmp_path, 0, 0, False)
     log.write(1, {"loss": 1.0})
     length = log.sync()
     log.write(2, {"loss": 9.0})
     log.close()
-    log = MetricsLog(tmp_path, length, False)
+    log = MetricsLog(tmp_path, length, 0, False)
     assert read(tmp_path) == [{"step": 1, "loss": 1.0}]
     log.write(2, {"loss": 0.5})
     assert log.sync() > length
@@ -93,7 +93,7 @@ def writers(monkeypatch):
 
 
 def test_tensorboard_takes_the_numbers(tmp_path, writers):
-    log = MetricsLog(tmp_path, 0, True)
+    log = MetricsLog(tmp_path, 0, 0, True)
     log.write(4, {"loss": 0.5, "hash": "ab", "epoch": 2})
     log.close()
     (writer,) = writers
@@ -104,13 +104,13 @@ def test_tensorboard_takes_the_numbers(tmp_path, writers):
 def test_tensorboard_takes_options_with_the_result(tmp_path, writers):
     options = {"model": "mlp", "widths": [1, 2], "batch_norm": True, "epochs": 3}
     result = {"test_accuracy": 0.5, "steps": 7, "device": "cpu", "stopped": True}
-    log = MetricsLog(tmp_path, 0, True)
+    log = MetricsLog(tmp_path, 0, 0, True)
     log.write_result(options, result | {"best": None})
     shown = options | {"widths": "[1, 2]"}
     numbers = {"test_accuracy": 0.5, "steps": 7.0}
     assert writers[0].calls == [(shown, numbers, "result")]
     log.close()
-    MetricsLog(tmp_path, 0, False).write_result(options, result)
+    MetricsLog(tmp_path, 0, 0, False).write_result(options, result)
     assert len(writers) == 1, "without the flag nothing is written"
 
 
@@ -125,7 +125,7 @@ def test_tensorboard_takes_images(tmp_path, writers):
 def test_absent_tensorboard_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match="pip install tensorboardX"):
-        MetricsLog(tmp_path, 0, True)
+        MetricsLog(tmp_path, 0, 0, True)
 
 
 def test_terminal_prints_text_as_it_is(capsys):

@@ -34,11 +34,18 @@ class CheckpointWriter:
     """Writes one checkpoint at a time in the background, in order."""
 
     def __init__(self, directory: Path, keep: int) -> None:
-        """Write under `directory`, keeping the newest `keep` and the best."""
+        """Write under `directory`, keeping the newest `keep` and the best.
+
+        Raises:
+            UserError: it is there and cannot be written.
+        """
         self._directory = directory.absolute()
         self._keep = keep
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: concurrent.futures.Future | None = None
+        if directory.exists():
+            with self._explain_errors(), tempfile.TemporaryFile(dir=directory):
+                pass
 
     def save(
         self,

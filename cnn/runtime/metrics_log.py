@@ -14,27 +14,51 @@ from cnn.errors import UserError
 class MetricsLog:
     """Appends lines to metrics.jsonl; a resumed run cuts it back to its checkpoint."""
 
-    def __init__(self, workdir: Path, length: int, tensorboard: bool) -> None:
-        """Open the log.
+    def __init__(
+        self, workdir: Path, length: int, step: int, tensorboard: bool
+    ) -> None:
+        """Open the log; of one that has lost something, the whole lines are kept.
 
         Args:
             length: bytes to keep, as the checkpoint says.
+            step: the checkpoint's; where lines are lost, later ones are not kept.
             tensorboard: whether to write scalars to `tensorboard/` too.
 
         Raises:
-            UserError: the file lost lines, or tensorboardX is not installed.
+            UserError: tensorboardX is not installed.
         """
-        path = workdir / "metrics.jsonl"
-        self._file = open(path, "ab")  # noqa: SIM115
-        if self._file.tell() < length:
-            self._file.close()
-            raise UserError(
-                f"{path} is shorter than when the checkpoint was written; put the "
-                "lines back, or start from scratch in another --workdir"
-            )
-        self._file.truncate(length)
-        self._file.seek(length)
+        self._file = open(workdir / "metrics.jsonl", "a+b")  # noqa: SIM115
+        self._file.seek(0)
+        content = self._file.read(length)
+        lines, self._lost = _read_lines(content), ""
+        if b"".join(lines) != content or len(content) < length:
+            lines = {text: x for text, x in lines.items() if x["step"] <= step}
+            kept = b"".join(lines)
+            self._lost = f"{length - len(kept)} of {length} bytes"
+            self._file.truncate(0)
+            self._file.write(kept)
+            self._file.flush()
+        else:
+            self._file.truncate(length)
+        self._epochs = {line.get("epoch") for line in lines.values()}
+        self._file.seek(0, os.SEEK_END)
         self._writer = _open_tensorboard(workdir) if tensorboard else None
+
+    def describe_loss(self, epochs: int) -> str:
+        """Say what of the file was lost since the checkpoint; empty when nothing was.
+
+        Args:
+            epochs: of how many epochs, and of the start, it should have lines.
+        """
+        if not self._lost:
+            return ""
+        missing = [str(n) for n in range(epochs + 1) if n not in self._epochs]
+        shown = ", ".join([*missing[:9], *(["…"] if missing[9:] else [])])
+        return (
+            f"metrics.jsonl has lost {self._lost} since the checkpoint was written: it "
+            f"has no lines of the epochs {shown or 'between'}; the weights are whole, "
+            "the run resumes without them"
+        )
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one object, `step` first."""
@@ -92,6 +116,19 @@ class NoLog(MetricsLog):
     def sync(self) -> int:
         """Return that there are no bytes; the null device cannot be synced."""
         return 0
+
+
+def _read_lines(content: bytes) -> dict[bytes, dict[str, Any]]:
+    """Read the whole lines of a log: what each says, by its text."""
+    lines = {}
+    for line in content.splitlines(keepends=True):
+        try:
+            found = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            continue
+        if isinstance(found, dict) and isinstance(found.get("step"), int):
+            lines[line] = found
+    return lines
 
 
 def _is_number(value: Any) -> bool:

@@ -64,6 +64,7 @@ def make_plan(
         _check_merge(config, found, phases[0], len(dataset.class_names), image_shape)
         taken = merge.nest(found.taken)
         about = {"source": source.name, "source_sha256": source.sha256}
+        about |= {"source_checkpoint": config.checkpoint.checkpoint}
         _print_adapted(source, found.kinds["adapted"], image_shape, terminal)
     elif options.whitening_images and not stored:
         path = whitening.find_kernel(config.model.model, layers, shapes)

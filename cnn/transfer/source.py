@@ -56,19 +56,31 @@ class Source:
         return tuple(self.description["class_names"])
 
 
-def open_source(init_from: str) -> Source:
-    """Read the weights that `--init_from` names: a run, a checkpoint, or a file.
+def open_source(init_from: str, which: str, terminal: Terminal) -> Source:
+    """Read the weights that `--init_from` names, and print which they are.
+
+    Args:
+        init_from: a run, a checkpoint, or a file.
+        which: of `--checkpoint`, for a run.
 
     Raises:
-        UserError: there are none, or they are damaged.
+        UserError: there are none, or they are damaged; or `which` is for a run.
     """
     path = Path(init_from)
-    if path.suffix in _SUFFIXES and not path.is_dir():
+    is_file = path.suffix in _SUFFIXES and not path.is_dir()
+    is_run = (path / workdir.CONFIG_FILE).exists() or (path / "checkpoints").is_dir()
+    if which != "latest" and (is_file or not is_run):
+        raise UserError(
+            f"--checkpoint={which} chooses among the checkpoints of a run, but "
+            f"--init_from={init_from} is none; leave it out, or give a run's directory"
+        )
+    if is_file:
         if not path.is_file():
             raise UserError(f"--init_from={path} does not exist")
         return _make_source(init_from, True, exchange.load_file(path), {})
-    if (path / workdir.CONFIG_FILE).exists() or (path / "checkpoints").is_dir():
-        path = path / "checkpoints" / str(manifest.find_step(path, "latest"))
+    if is_run:
+        path = path / "checkpoints" / str(manifest.find_step(path, which))
+        terminal.say(f"source    {init_from}, step {path.name} ({which})")
     if not (path / manifest.MANIFEST).exists():
         raise UserError(
             f"--init_from={init_from} holds no weights; give a run's directory, one of "
@@ -149,21 +161,20 @@ def _read_rule(rule: str) -> tuple[str, re.Pattern, str]:
 
 
 def open_start(
-    config: Config, stored: Mapping[str, Any], dataset: Dataset, terminal: Terminal
-) -> tuple[Source | None, exchange.Scaling | None]:
-    """Open what a run starts from.
+    config: Config, stored: Mapping[str, Any], terminal: Terminal
+) -> Source | None:
+    """Open what a run starts from, before any image is decoded.
 
     Args:
         stored: the description of the run's own newest checkpoint; empty before it
             has one.
 
     Returns:
-        The source, None for a run that is resumed or starts from nothing; the scaling
-        that belongs to it, None where the options alone decide.
+        The source; None for a run that is resumed or starts from nothing.
 
     Raises:
-        UserError: as `open_source` and `choose_scaling`; or a flag for a source is
-            given without one.
+        UserError: as `open_source`; a flag for a source is given without one; or a
+            run is resumed that started from another checkpoint of its source.
     """
     if not config.transfer.init_from:
         for name in ("init_reset", "init_skip", "init_rename"):
@@ -172,29 +183,47 @@ def open_start(
                     f"--{name}={format_value(value)} is for weights that are taken "
                     "from somewhere; give --init_from"
                 )
-        return None, None
+        return None
     if config.transfer.whitening_images:
         raise UserError(
             f"--whitening_images={config.transfer.whitening_images} computes weights "
             "that --init_from brings; leave one of them out"
         )
-    if stored:
-        return None, (tuple(stored["mean"]), tuple(stored["std"]))
-    source = open_source(config.transfer.init_from)
-    return source, choose_scaling(config, source, dataset, terminal)
+    which = config.checkpoint.checkpoint
+    if not stored:
+        return open_source(config.transfer.init_from, which, terminal)
+    taken = stored.get("transfer", {}).get("source_checkpoint", "latest")
+    if which != taken:
+        raise UserError(
+            f"This run started from --checkpoint={taken} of its --init_from, not "
+            f"{which}; give that to resume it, or another --workdir to start from "
+            "scratch"
+        )
+    return None
 
 
 def choose_scaling(
-    config: Config, source: Source, dataset: Dataset, terminal: Terminal
-) -> exchange.Scaling:
+    config: Config,
+    source: Source | None,
+    stored: Mapping[str, Any],
+    dataset: Dataset,
+    terminal: Terminal,
+) -> exchange.Scaling | None:
     """Choose how pixels are scaled, and print it: as for the source, unless given.
 
+    Args:
+        source: as of `open_start`.
+        stored: as of `open_start`.
+
     Returns:
-        mean [C] and std [C].
+        mean [C] and std [C]; None where the options alone decide.
 
     Raises:
         UserError: a file's weights come without numbers, and none are given.
     """
+    if source is None:
+        is_resumed = bool(config.transfer.init_from and stored)
+        return (tuple(stored["mean"]), tuple(stored["std"])) if is_resumed else None
     data, channels = config.data, dataset.train.shape[2]
     is_given = data.scaling != "standardize" or bool(data.mean or data.std)
     if not source.description:

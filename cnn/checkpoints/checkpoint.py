@@ -44,8 +44,13 @@ class CheckpointWriter:
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: concurrent.futures.Future | None = None
         if directory.exists():
-            with self._explain_errors(), tempfile.TemporaryFile(dir=directory):
-                pass
+            try:
+                tempfile.TemporaryFile(dir=directory).close()
+            except OSError as error:
+                raise UserError(
+                    f"{directory} cannot be written ({error.strerror}); let this user "
+                    "write it, or choose another --workdir"
+                ) from None
 
     def save(
         self,

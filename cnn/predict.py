@@ -7,9 +7,7 @@ probabilities = classify(images)  # uint8 [N, H, W, C] -> float32 [N, K]
 
 import csv
 import dataclasses
-import glob
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import numpy as np
 from cnn.augment import pipeline
 from cnn.checkpoints import workdir
 from cnn.config import Config
-from cnn.data.files import decode_files
+from cnn.data.files import decode_files, find_files
 from cnn.errors import UserError
 from cnn.training.trained import check_image_shape, load_trained, make_classifier
 
@@ -59,7 +57,7 @@ def predict(config: Config, directory: Path) -> Path:
     pattern = config.predict.predict_images
     if not pattern:
         raise UserError("--mode=predict needs --predict_images='PATTERN'")
-    files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+    files = find_files(pattern)
     if not files:
         raise UserError(f"--predict_images={pattern} matches no file")
     trained = load_trained(directory, config.checkpoint.checkpoint)

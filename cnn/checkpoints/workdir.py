@@ -149,8 +149,11 @@ def _is_at(file: IO, path: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    """Write a text file whole or not at all, as `write_bytes` does.
+
+    Parts of paths that are not in the encoding of the system keep their bytes.
+    """
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,14 @@ def load_run(directory: str | Path, which: str = "latest", name: str = "") -> Na
 
 def name_runs(directories: Sequence[Path]) -> list[str]:
     """Name runs after their directories, by whole paths where two names are alike."""
-    names = [directory.resolve().name for directory in directories]
+    names = [_show(directory.resolve().name) for directory in directories]
     is_clear = len(set(names)) == len(names)
-    return names if is_clear else [str(directory) for directory in directories]
+    return names if is_clear else [_show(str(directory)) for directory in directories]
+
+
+def _show(name: str) -> str:
+    """Return a name that can be drawn, whatever the encoding of the system."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -5,8 +5,6 @@ Everything is loaded when it is first asked for, and once.
 
 import dataclasses
 import functools
-import glob
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import numpy as np
 
 from cnn.config import Config
 from cnn.data import load_dataset
-from cnn.data.files import decode_files
+from cnn.data.files import decode_files, find_files
 from cnn.data.images import Dataset, Images, get_split
 from cnn.errors import UserError, suggest
 from cnn.training.trained import check_image_shape
@@ -268,7 +266,7 @@ class Subject:
 
     def _read_files(self, pattern: str) -> Chosen:
         """Read image files, the first ten of a pattern such as `photos/*.jpg`."""
-        files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+        files = find_files(pattern)
         if not files:
             raise UserError(f"--picture_files={pattern} matches no file")
         if len(files) > _MOST_CHOSEN:

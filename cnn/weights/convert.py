@@ -119,7 +119,7 @@ def _read_class_names(file: str, classes: int) -> list[str]:
     if not file:
         return []
     try:
-        found = Path(file).read_text().split("\n")
+        found = Path(file).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--class_names={file} cannot be read ({error})") from None
     found = [line.strip() for line in found if line.strip()]

@@ -1,6 +1,7 @@
 """Checkpoints are whole or not there, checked when read, and kept as asked."""
 
 import json
+import re
 import shutil
 import threading
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from fixtures_runs import read_lines, train_run
 
-from cnn.checkpoints import checkpoint, manifest
+from cnn.checkpoints import checkpoint, manifest, workdir
 from cnn.errors import UserError
 from cnn.runtime import devices
 from cnn.training.state import compute_state_sha256, from_items, to_items
@@ -224,3 +225,79 @@ def test_full_disk_is_one_readable_error(tmp_path, state, monkeypatch, error):
         writer.wait()
     assert manifest.list_steps(tmp_path) == [0]
     assert manifest.find_damage(tmp_path / "0") == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["exp [v2]", "a[b]]c", "*?%20#'\"", "two\nlines", "back\\slash", "日" * 80]
+)
+def test_any_path_holds_checkpoints(tmp_path, state, name):
+    """The library that writes them would take these for patterns."""
+    directory = tmp_path / name / "checkpoints"
+    writer = checkpoint.CheckpointWriter(directory, 1)
+    save(writer, state, {"note": 1})
+    writer.wait()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    like = checkpoint.abstract(state, state[0].step.sharding)
+    loaded, _ = from_items(checkpoint.load_items(directory / "0", to_items(*like)))
+    assert compute_state_sha256(loaded) == compute_state_sha256(state[0])
+    averaged = checkpoint.read_variables(directory / "0", True, state[0].step.sharding)
+    assert jax.tree.structure(averaged) == jax.tree.structure(state[0].ema)
+
+
+def test_what_cannot_be_read_back_is_no_checkpoint(tmp_path, state, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_STRANGE", re.compile("$^"))
+    writer = checkpoint.CheckpointWriter(tmp_path / "[1]", 1)
+    save(writer, state)
+    with pytest.raises(UserError, match="cannot be read back and is no checkpoint"):
+        writer.wait()
+    assert manifest.list_steps(tmp_path / "[1]") == []
+
+
+def test_an_array_that_is_lost_is_found_when_it_is_read_back(tmp_path, state):
+    items = to_items(*state)
+    _save(checkpoint.CheckpointWriter(tmp_path, 1), state, tmp_path)
+    for path in (tmp_path / "0" / "training").rglob("d/*"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be read back"):
+        checkpoint._read_back(tmp_path / "0", jax.eval_shape(lambda: items))
+
+
+def test_best_checkpoint_that_is_gone_is_named(trained, tmp_path):
+    copied = shutil.copytree(trained, tmp_path / "run")
+    best = manifest.find_step(copied, "best")
+    shutil.rmtree(copied / "checkpoints" / str(best))
+    with pytest.raises(UserError, match=f"step {best}, is gone: .*latest or one of"):
+        manifest.find_step(copied, "best")
+
+
+def test_folder_that_cannot_be_written_is_found_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("cnn.training.setup.load_images", pytest.fail)
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(UserError, match=r"checkpoints cannot be written \(Not a dir"):
+        train_run(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{}, {"learning_rate": 0.5}])
+def test_without_config_json_the_newest_checkpoint_says_what_the_run_is(
+    copied, trained, changes
+):
+    (copied / "config.json").unlink()
+    assert workdir.read_config(copied) == workdir.read_config(trained)
+    if changes:
+        with pytest.raises(UserError, match="--learning_rate=0.05 .now 0.5"):
+            train_run(copied, **changes)
+        return
+    result = train_run(copied)
+    expected = json.loads((trained / "result.json").read_text())
+    assert result["state_sha256"] == expected["state_sha256"]
+    assert workdir.read_config(copied) == workdir.read_config(trained)
+
+
+def test_a_run_outlives_its_log(copied, trained, capsys):
+    lines = (copied / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copied / "metrics.jsonl").write_text("".join(lines[1:-1]) + lines[-1][:20])
+    result = train_run(copied)
+    assert "metrics.jsonl has lost" in capsys.readouterr().out
+    expected = json.loads((trained / "result.json").read_text())
+    assert result["state_sha256"] == expected["state_sha256"]
+    assert set(map(str, read_lines(copied))) < set(map(str, read_lines(trained)))

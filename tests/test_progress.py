@@ -49,7 +49,7 @@ def test_resuming_cuts_back_to_the_checkpoint(tmp_path):
     length = log.sync()
     log.write(2, {"loss": 9.0})
     log.close()
-    log = MetricsLog(tmp_path, length, 0, False)
+    log = MetricsLog(tmp_path, length, 1, False)
     assert read(tmp_path) == [{"step": 1, "loss": 1.0}]
     log.write(2, {"loss": 0.5})
     assert log.sync() > length
@@ -57,11 +57,31 @@ def test_resuming_cuts_back_to_the_checkpoint(tmp_path):
     assert [line["loss"] for line in read(tmp_path)] == [1.0, 0.5]
 
 
-def test_a_log_that_lost_lines_is_refused(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
-    with pytest.raises(UserError, match="metrics.jsonl is shorter than"):
-        MetricsLog(tmp_path, 100, False)
-    assert read(tmp_path) == [{"step": 1}], "nothing is destroyed"
+WHOLE = b"".join(b'{"step": %d, "epoch": %d}\n' % (2 * n, n) for n in range(4))
+LINE = len(WHOLE) // 4
+
+
+@pytest.mark.parametrize(
+    "content, kept, told",
+    [
+        (WHOLE + b'{"step": 9}\n', [0, 1, 2, 3], None),
+        (b"", [], "the epochs 0, 1, 2, 3;"),
+        (WHOLE[LINE:], [1, 2, 3], "the epochs 0;"),
+        (WHOLE[: 2 * LINE + 5], [0, 1], "the epochs 2, 3;"),
+        (WHOLE[: 2 * LINE] + b"\0" * 2 * LINE, [0, 1], "the epochs 2, 3;"),
+        (WHOLE[LINE:] + b'{"step": 8, "epoch": 4}\n', [1, 2, 3], "the epochs 0;"),
+    ],
+)
+def test_what_a_log_has_lost_is_said_and_the_rest_kept(tmp_path, content, kept, told):
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    log = MetricsLog(tmp_path, len(WHOLE), 6, False)
+    found = log.describe_loss(3)
+    assert (told in found) if told else found == ""
+    log.write(8, {"epoch": 4})
+    length = log.sync()
+    log.close()
+    assert [line["epoch"] for line in read(tmp_path)] == [*kept, 4]
+    assert MetricsLog(tmp_path, length, 8, False).describe_loss(0) == ""
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Real processes, killed or asked to stop at any moment, end and go on as they should.
 
-A process that is asked to stop ends with 143 or 130 and no traceback; what it left
+A process that is asked to stop ends with 143, 130 or 129 and no traceback; what it left
 goes on to the bits of a run that was never stopped.
 """
 
@@ -88,7 +88,7 @@ def test_sigterm_in_training_and_kill_while_writing(tmp_path, never_stopped):
     check_goes_on(tmp_path / "run", command, never_stopped)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_asked_to_stop_during_import(tmp_path, number):
     stop_and_finish(tmp_path / "run", number, "import")
     assert not (tmp_path / "run").exists()

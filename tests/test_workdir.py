@@ -1,7 +1,11 @@
+import errno
 import json
 import multiprocessing
 import os
+import socket
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -59,6 +63,44 @@ def test_lock_is_released_after_a_mistake(tmp_path):
         with pytest.raises(UserError, match="mine"), workdir.lock(tmp_path):
             raise UserError("mine")
     assert tmp_path.is_dir()
+
+
+@pytest.fixture(params=["ENOLCK", "ENOSYS", "ENOTSUP", "Windows"])
+def no_locks(request, monkeypatch):
+    """Take the file system's locks away."""
+    if request.param == "Windows":
+        monkeypatch.setattr(workdir, "fcntl", None)
+        return
+
+    def refuse(file, operation):
+        raise OSError(getattr(errno, request.param), "no locks here")
+
+    monkeypatch.setattr(workdir.fcntl, "flock", refuse)
+
+
+def test_without_locks_another_one_is_taken(tmp_path, no_locks):
+    directory = tmp_path / "new"
+    with workdir.lock(directory):
+        # The lock is of this process: to be held by another of this host is the same.
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()};.*soft"):
+            with workdir.lock(directory):
+                raise AssertionError("both hold it")
+    assert [path.name for path in directory.iterdir()] == [".lock"]
+    with pytest.raises(UserError, match="mine"), workdir.lock(tmp_path / "other"):
+        raise UserError("mine")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_lock_of_a_process_that_has_died_is_taken_over(tmp_path, no_locks):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    soft = tmp_path / ".lock.soft"
+    soft.write_text(f"{process.pid}\n{socket.gethostname()}\n")
+    with workdir.lock(tmp_path):
+        assert soft.read_text().startswith(f"{os.getpid()}\n")
+    soft.write_text(f"{process.pid}\nanother-host\n")
+    with pytest.raises(UserError, match=f"remove {soft}"), workdir.lock(tmp_path):
+        raise AssertionError("the other host may still run it")
 
 
 def test_directory_made_in_vain_is_removed(tmp_path):

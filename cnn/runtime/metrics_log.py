@@ -30,10 +30,10 @@ class MetricsLog:
         self._file = open(workdir / "metrics.jsonl", "a+b")  # noqa: SIM115
         self._file.seek(0)
         content = self._file.read(length)
-        lines, self._lost = _read_lines(content), ""
-        if b"".join(lines) != content or len(content) < length:
-            lines = {text: x for text, x in lines.items() if x["step"] <= step}
-            kept = b"".join(lines)
+        found, self._lost = _read_lines(content), ""
+        lines = {text: x for text, x in found.items() if x["step"] <= step}
+        kept = b"".join(lines)
+        if kept != content or len(content) < length:
             self._lost = f"{length - len(kept)} of {length} bytes"
             self._file.truncate(0)
             self._file.write(kept)

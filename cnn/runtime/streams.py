@@ -13,8 +13,9 @@ import sys
 class _Lenient(io.RawIOBase):
     """The bytes of a stream; those that cannot be written are dropped."""
 
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw = raw
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream  # kept: it closes its file when it is collected
+        self._raw = getattr(stream.buffer, "raw", stream.buffer)  # as of python -u
 
     def writable(self) -> bool:
         return True
@@ -53,9 +54,8 @@ def _make(stream: io.TextIOWrapper | None) -> io.TextIOBase:
         return open(os.devnull, "w", encoding="utf-8", errors="replace")
     if not hasattr(stream, "buffer"):  # of a notebook
         return stream
-    raw = getattr(stream.buffer, "raw", stream.buffer)  # python -u has no buffer
     return io.TextIOWrapper(
-        io.BufferedWriter(_Lenient(raw)),
+        io.BufferedWriter(_Lenient(stream)),
         encoding=stream.encoding,
         errors="replace",
         line_buffering=stream.line_buffering or stream.write_through,

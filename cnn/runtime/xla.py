@@ -74,7 +74,9 @@ def configure(options: DeviceOptions) -> None:
         directory = _make_cache(options.compilation_cache)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         reason = getattr(error, "strerror", None) or error
-        problem = f"--compilation_cache={options.compilation_cache} cannot be written"
+        problem = (
+            f"--compilation_cache={options.compilation_cache} cannot be made or written"
+        )
         remedy = "give a directory that can be written, or off"
         if options.compilation_cache != DeviceOptions().compilation_cache:
             raise UserError(f"{problem} ({reason}); {remedy}") from None

@@ -103,6 +103,19 @@ def test_cache_that_cannot_be_made_is_named(configure, tmp_path):
         configure(DeviceOptions(compilation_cache=str(path)))
 
 
+@pytest.mark.parametrize("home", ["file", "file/deeper"])
+def test_without_a_home_nothing_is_kept_and_a_line_says_so(
+    configure, tmp_path, monkeypatch, capsys, home
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    configure(DeviceOptions())
+    assert not jax.config.jax_enable_compilation_cache
+    told = capsys.readouterr().err
+    assert told.startswith("note: ") and told.count("\n") == 1
+    assert "Not a directory" in told and "or off" in told
+
+
 @pytest.mark.parametrize(
     "precision, dtype", [("float32", jnp.float32), ("bfloat16", jnp.bfloat16)]
 )

@@ -180,3 +180,11 @@ def test_a_set_that_is_not_there(tmp_path, trained, capsys):
     workdir.write_json(run / "config.json", stored)
     code = run_main("--mode=evaluate", f"--workdir={run}", "--split=validation")
     assert code == 2 and "digits has no such set" in capsys.readouterr().err
+
+
+def test_a_number_that_cannot_be_written_is_printed(tmp_path, trained, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "evaluation.json").mkdir()
+    with pytest.raises(UserError, match="evaluation.json cannot be written"):
+        evaluate_run(run)
+    assert "test: accuracy " in capsys.readouterr().out

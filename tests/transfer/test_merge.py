@@ -1,13 +1,18 @@
 """Mistakes that were planted in a source, each refused by the name of its leaf."""
 
 import re
+import shutil
 
+import jax
 import numpy as np
 import pytest
+from fixtures_runs import train_run
 from fixtures_transfer import SMALL, plant, read_arrays, train_source, tune
 
+from cnn.checkpoints import manifest
 from cnn.errors import UserError
 from cnn.training import setup as run_module
+from cnn.training.trained import load_trained
 from cnn.transfer import source as source_module
 from cnn.weights import safetensors_file
 
@@ -320,3 +325,37 @@ def test_another_number_of_channels(source, tmp_path, capsys, channels):
     path = "params/stage1_conv/kernel"
     assert here[path].shape[2] == channels
     np.testing.assert_allclose(here[path].sum(2), there[path].sum(2), rtol=1e-6)
+
+
+def test_what_is_taken_is_that_of_checkpoint_and_stays_so(trained, tmp_path, capsys):
+    origin = shutil.copytree(trained, tmp_path / "origin")
+    steps = manifest.list_steps(origin / "checkpoints")
+    changes = {"init_from": str(origin), "learning_rate": 0.0, "epochs": 1}
+    run, options = tmp_path / "run", {"checkpoint": str(steps[0]), "ema_decay": 0.0}
+    train_run(run, **changes, **options)
+    assert (
+        f"source    {origin}, step {steps[0]} ({steps[0]})" in capsys.readouterr().out
+    )
+    there = load_trained(origin, str(steps[0])).variables["params"]
+    here = load_trained(run).variables["params"]
+    assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), here, there))
+    last = load_trained(origin).variables["params"]
+    assert not jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), here, last))
+    shutil.rmtree(origin)  # it is read once
+    train_run(run, **changes, **options)
+    with pytest.raises(UserError, match=f"started from --checkpoint={steps[0]} of its"):
+        train_run(run, **changes, **options | {"checkpoint": "latest"})
+
+
+def test_checkpoint_without_a_run_to_choose_from_is_refused(source, refused, tmp_path):
+    (step,) = manifest.list_steps(source / "checkpoints")
+    one = source / "checkpoints" / str(step)
+    refused(one, "--checkpoint=best chooses", "--init_from", checkpoint="best")
+    file = write_file(tmp_path / "w.safetensors", read_arrays(source))
+    refused(file, "--checkpoint=7 chooses", checkpoint="7")
+    refused(source, "no best checkpoint", checkpoint="best")
+
+
+def test_a_source_is_opened_before_images_are(refused, monkeypatch, tmp_path):
+    monkeypatch.setattr(run_module, "load_images", pytest.fail)
+    refused(tmp_path / "nothing", "holds no weights")

@@ -301,3 +301,17 @@ def test_a_run_outlives_its_log(copied, trained, capsys):
     expected = json.loads((trained / "result.json").read_text())
     assert result["state_sha256"] == expected["state_sha256"]
     assert set(map(str, read_lines(copied))) < set(map(str, read_lines(trained)))
+
+
+def test_several_processes_give_a_path_the_same_plain_name(tmp_path):
+    directory = tmp_path / "exp [v2]"
+    directory.mkdir()
+    names = [checkpoint._give_shared_name(directory) for _ in range(2)]
+    try:
+        assert names[0] == names[1] and names[0].samefile(directory)
+        names[0].unlink()
+        names[0].symlink_to(tmp_path)
+        with pytest.raises(OSError, match="is in the way"):
+            checkpoint._give_shared_name(directory)
+    finally:
+        names[0].unlink()

@@ -39,9 +39,8 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
     directory = find_directory(rest, options.data_dir)
     import tensorflow_datasets as tfds
 
+    # Not asked whether it is prepared: it takes the path for a pattern.
     builder = tfds.builder_from_directory(directory)
-    if not builder.is_prepared():
-        raise UserError(how_to_prepare(rest, directory.parent))
     image_key, label_key = _find_features(builder, rest)
     shape = _find_shape(builder.info.features[image_key], rest, options)
 

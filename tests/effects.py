@@ -477,7 +477,11 @@ def list_reads(directories, choices):
         really_draw = visualize._draw
         patched.setattr(visualize, "_draw", draw)
         patched.setattr(visualize.report, "write_report", lambda *args: "")
-        patched.setattr(picture, "save", lambda figure, path, *rest, **more: path)
+        patched.setattr(
+            picture,
+            "save",
+            lambda figure, path, *rest, **more: picture.Picture(path, "", ""),
+        )
         patched.setattr(augmentation, "_VERSIONS", 1)
         patched.setattr(augmentation, "_vary_batch", look)
         patched.setattr(

@@ -6,6 +6,7 @@ interval and no choices needs a line in `VALUES`.
 """
 
 import dataclasses
+import json
 
 import effects
 import numpy as np
@@ -20,6 +21,7 @@ from cnn import models
 from cnn.config import Config, list_fields, list_modes, make_config
 from cnn.errors import UserError
 from cnn.models.options import ModelOptions
+from cnn.visualize import visualize
 
 NAMES = list(list_fields())
 GROUPS = {
@@ -58,7 +60,7 @@ BESIDE = {
 }
 # The same files, one of which cannot be read.
 BROKEN = {"{folder}": "{broken}", "{csv}": "{broken_csv}", "{photos}": "{bad_photos}"}
-MIXED = {"mixup_alpha": 0.2, "cutmix_alpha": 0.2, "mixing_until_epoch": 3}
+SCALE = ["scaling", "mean", "std"]
 
 
 def write_images(root, count, size=(12, 8)):
@@ -207,7 +209,7 @@ def list_seen_modes(name):
     if name in OF_PROCESS:
         return modes
     again = {"sweep", "describe"} if "train" in modes else set()
-    if name in GROUPS["data"] and name not in ("scaling", "mean", "std"):
+    if name in GROUPS["data"] and name not in SCALE:
         again |= {"convert"}  # which keeps it for those that come after
     return [mode for mode in modes if mode not in again | {"visualize"}]
 
@@ -252,3 +254,51 @@ def test_there_are_choices_under_which_it_is_read(name):
     for mode in list_modes()[name]:
         elsewhere = name in MODEL and mode != "visualize"  # tests/models
         assert list_read(name, mode) or elsewhere, mode
+
+
+PICTURES = [name for name in visualize.PICTURES if name != "demonstrations"]
+
+
+@pytest.fixture(scope="module")
+def reads(trained, tmp_path_factory):
+    """Return the options that are read while pictures are drawn, by picture."""
+    linear = tmp_path_factory.mktemp("linear")
+    train_run(linear, model="logistic_regression", ema_decay=0.0, dropout_rate=0.0)
+    stored = json.loads((trained / "config.json").read_text())
+    varied = [list_augmentations(False), list_augmentations(True)]
+    found = {}
+    for name in PICTURES:
+        choices = stored | {"pictures": (name,), "output": str(linear / name)}
+        runs = [trained, linear] if name == "kernels" else [trained]
+        several = varied if name == "augmentation" else [{}]
+        found[name] = set().union(
+            *(effects.list_reads(runs, choices | one) for one in several)
+        )
+    return found
+
+
+def list_augmentations(is_other):
+    """Choose every augmentation, or the other one of those that exclude each other."""
+    names = [n for n in AUGMENT if list_fields()[n].metadata["kind"] != "static"]
+    chosen = {n: choose_value(n) for n in names} | {"channels": 3}
+    if not is_other:
+        chosen |= {"policy": "randaugment", "random_resized_crop_min_area": 0.0}
+        return chosen
+    chosen |= {"policy": "augmix", "alternating_flip": True}
+    return chosen | {"flip_probability": 0.0, "crop_padding": 0}
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "visualize" in list_modes()[n]])
+def test_pictures_read_what_they_declare(name, reads):
+    read = list_read(name, "visualize")
+    declared = {one for x in read for one in x.get("pictures", ("all",))}
+    if name in (*OF_PROCESS, "output", "pictures", "tensorboard"):
+        assert declared == {"all"}, "whatever is drawn"
+        return
+    # What a data set is made of is seen above.
+    seen = "dataset" if name in GROUPS["data"] and name not in SCALE else name
+    wanted = {p for p in PICTURES if seen in reads[p]}
+    if name in ("validation_split", "test_split"):
+        wanted -= {"augmentation"}  # which loads all, and shows training images
+    assert declared - {"all"} == wanted
+    assert "all" in declared

@@ -19,13 +19,11 @@ def check(config: Config) -> None:
     """
     epochs, schedule = config.train.epochs, config.schedule
     late = [
-        ("warmup_epochs", schedule.warmup_epochs, "the rate never reaches its peak"),
-        (
-            "mixing_until_epoch",
-            config.augment.mixing_until_epoch,
-            "mixing never ends, as without the flag",
-        ),
+        ("warmup_epochs", schedule.warmup_epochs, "the rate never reaches its peak")
     ]
+    if config.augment.mixup_alpha or config.augment.cutmix_alpha:
+        last, what = config.augment.mixing_until_epoch, "mixing never ends"
+        late.append(("mixing_until_epoch", last, f"{what}, as without the flag"))
     if config.averaging.lookahead_decay:
         start = config.averaging.lookahead_start_epochs
         late.append(("lookahead_start_epochs", start, "Lookahead never begins"))

@@ -22,7 +22,7 @@ SMALL = {"model": "mlp", "mlp_widths": (4,), "train_examples": 64, "batch_size":
 LOOKAHEAD = {"lookahead_decay": 0.9}
 NEVER = [
     ({"warmup_epochs": 20.0}, "--warmup_epochs=20 with --epochs=4"),
-    ({"warmup_epochs": 4.0}, "never reaches its peak"),
+    ({"warmup_epochs": 4.1}, "never reaches its peak"),
     ({"schedule": "step"}, "--milestones=60,120,160 with --epochs=4"),
     ({"schedule": "step", "milestones": (4.0, 5.0)}, "never lowers the rate"),
     ({"train_until": ("head=20",)}, "--train_until=head=20 with --epochs=4"),
@@ -33,7 +33,7 @@ NEVER = [
     ({"freeze": ("head",), "unfreeze": ("head:4",)}, "--unfreeze=head:4"),
 ]
 HAPPENS = [
-    {"warmup_epochs": 3.9},
+    {"warmup_epochs": 4.0},
     {"schedule": "step", "milestones": (1.0, 9.0)},
     {"milestones": (9.0,)},
     {"train_until": ("dense1=4", "head=2")},

@@ -18,9 +18,7 @@ def check(config: Config) -> None:
         UserError: naming the option and `--epochs`.
     """
     epochs, schedule = config.train.epochs, config.schedule
-    late = [
-        ("warmup_epochs", schedule.warmup_epochs, "the rate never reaches its peak")
-    ]
+    late = []
     if config.augment.mixup_alpha or config.augment.cutmix_alpha:
         last, what = config.augment.mixing_until_epoch, "mixing never ends"
         late.append(("mixing_until_epoch", last, f"{what}, as without the flag"))
@@ -30,6 +28,10 @@ def check(config: Config) -> None:
     for name, value, what in late:
         if value >= epochs:
             raise _make_error(name, f"{value:g}", what, epochs)
+    warmup = schedule.warmup_epochs
+    if warmup > epochs:
+        what = "the rate never reaches its peak"
+        raise _make_error("warmup_epochs", f"{warmup:g}", what, epochs)
     milestones = schedule.milestones
     if schedule.schedule == "step" and _are_late(milestones, epochs):
         raise UserError(
@@ -73,6 +75,10 @@ def list_late(config: Config) -> list[str]:
         lines.append(
             f"the rate is not lowered at {_format(late)} of --milestones: the run ends "
             f"after --epochs={epochs}"
+        )
+    if schedule.warmup_epochs == epochs:
+        lines.append(
+            f"--warmup_epochs={schedule.warmup_epochs:g} takes all of --epochs={epochs}"
         )
     patience = config.train.early_stop_epochs
     if patience >= epochs:

@@ -38,13 +38,15 @@ from cnn import config as config_module
 from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.data import forget_dataset
+from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 from cnn.models import MODELS
-from cnn.option import expand_path, format_value, parse
+from cnn.option import expand_path, format_value, parse, read_group
 from cnn.runtime import devices, processes, xla
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import sweep
 from cnn.sweep.options import SweepOptions
+from cnn.training import same_data
 from cnn.visualize import visualize
 from cnn.visualize.options import VisualizeOptions
 from cnn.weights import convert, export
@@ -237,7 +239,11 @@ def _read_run(directory: Path, given: dict[str, Any]) -> dict[str, Any]:
                 "version of the code does not; use the version that wrote the run"
             )
     stored = {name: x for name, x in stored.items() if name not in names}
-    return forget_dataset(stored, given["dataset"]) if "dataset" in given else stored
+    if "dataset" not in given:
+        return stored
+    options = read_group(DataOptions, stored | given)
+    stored |= {"dataset": same_data.find_moved(directory, options)["dataset"]}
+    return forget_dataset(stored, given["dataset"])
 
 
 def _read_flags() -> dict[str, Any]:

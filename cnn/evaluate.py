@@ -130,7 +130,7 @@ def _evaluate(
     changed = proof.find_changed(trained.transfer.get("frozen", {}), trained.variables)
     proof.check_unchanged(changed, f"--workdir={directory}")
     path = directory / _name_file(config, workdir.read_config(directory))
-    data = load_images(config, trained)
+    data = load_images(config, trained, directory)
     for note in data.notes:
         terminal.say(note)
     examples = {} if config.evaluate.per_image else None
@@ -151,8 +151,11 @@ def _evaluate(
     return files | {path: json.dumps(result, indent=2) + "\n"}, result
 
 
-def load_images(config: Config, trained: Trained) -> Evaluated:
+def load_images(config: Config, trained: Trained, directory: Path) -> Evaluated:
     """Load the images of `--split`, labelled as the run numbers its classes.
+
+    Args:
+        directory: of the run.
 
     Raises:
         UserError: as `load_evaluated`, or the run does not take the images or does
@@ -162,7 +165,8 @@ def load_images(config: Config, trained: Trained) -> Evaluated:
     if not options.channels and trained.image_shape[2] == 3:
         # Data that happen to be grey are colour to a run of colour images.
         options = dataclasses.replace(options, channels=3)
-    data = load_evaluated(options, split, find_own_classes(trained.options, options))
+    stored = same_data.find_moved(directory, options)
+    data = load_evaluated(options, split, find_own_classes(stored, options))
     labels = match_labels(trained, data, options.classes)
     images = dataclasses.replace(data.images, labels=labels)
     return dataclasses.replace(data, images=images)
@@ -247,13 +251,13 @@ def _format_examples(
     names, text = data.images.names, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"probability_{name}" for name in class_names]
-    first = "id" if names is None else "path"
+    has_paths = data.name.partition(":")[0] in ("folder", "csv")
+    first = "path" if has_paths else "id"
     writer.writerow([first, "label", "prediction", "loss", *columns])
     for i, label in enumerate(data.images.labels):
         predicted = class_names[int(logits[i].argmax())]
         numbers = [f"{x:.9g}" for x in (losses[i], *probabilities[i])]
-        name = i if names is None else names[i]
-        writer.writerow([name, class_names[label], predicted, *numbers])
+        writer.writerow([names[i], class_names[label], predicted, *numbers])
     return text.getvalue()
 
 

@@ -30,6 +30,7 @@ from cnn.training.setup import Setup
 from cnn.training.state import is_finite, to_items
 from cnn.transfer import features, plan
 from cnn.transfer.source import (
+    check_same_checkpoint,
     check_same_source,
     choose_scaling,
     open_start,
@@ -310,8 +311,11 @@ def _check_same_run(config: Config, directory: Path) -> dict[str, str]:
 def _repeat_result(
     config: Config, directory: Path, terminal: Terminal, result: dict[str, Any]
 ) -> dict[str, Any]:
-    """Print the result of a run that has ended; nothing is read or written."""
+    """Print the result of a run that has ended; nothing is written."""
     steps = result["steps"]
+    newest = directory / "checkpoints" / str(steps)
+    if newest.exists():
+        check_same_checkpoint(config, manifest.read_description(newest))
     Profiler(config.profile, steps).check_ahead(steps)
     terminal.say(f"ended     after {steps} steps; its result, as it is in result.json:")
     report.print_result(terminal, directory, result, config.train.select_by)

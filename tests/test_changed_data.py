@@ -183,7 +183,7 @@ def test_trained_images_among_those_that_are_evaluated(home, capsys):
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy(home / "images" / name, target / f"{number}.png")
     flags = [f"--workdir={home}/run", f"--dataset=folder:{home}/other"]
-    assert run_main("--mode=evaluate", *flags, "--validation_fraction=0") == 0
+    assert run_main("--mode=evaluate", *flags) == 0
     found = read_evaluation(home / "run")
     assert found["trained_images"] == found["count"] > 10 and found["dataset_changed"]
     count = found["count"]

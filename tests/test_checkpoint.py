@@ -262,12 +262,12 @@ def test_an_array_that_is_lost_is_found_when_it_is_read_back(tmp_path, state):
         checkpoint._read_back(tmp_path / "0", jax.eval_shape(lambda: items))
 
 
-def test_best_checkpoint_that_is_gone_is_named(trained, tmp_path):
-    copied = shutil.copytree(trained, tmp_path / "run")
-    best = manifest.find_step(copied, "best")
-    shutil.rmtree(copied / "checkpoints" / str(best))
-    with pytest.raises(UserError, match=f"step {best}, is gone: .*latest or one of"):
-        manifest.find_step(copied, "best")
+def test_best_checkpoint_that_is_gone_is_named(tmp_path):
+    train_run(tmp_path, model="mlp", learning_rate=0.0, epochs=1)  # step 0 stays best
+    assert manifest.find_step(tmp_path, "best") == 0
+    shutil.rmtree(tmp_path / "checkpoints" / "0")
+    with pytest.raises(UserError, match="step 0, is gone: .*latest or one of"):
+        manifest.find_step(tmp_path, "best")
 
 
 def test_folder_that_cannot_be_written_is_found_before_training(tmp_path, monkeypatch):
@@ -301,3 +301,17 @@ def test_a_run_outlives_its_log(copied, trained, capsys):
     expected = json.loads((trained / "result.json").read_text())
     assert result["state_sha256"] == expected["state_sha256"]
     assert set(map(str, read_lines(copied))) < set(map(str, read_lines(trained)))
+
+
+def test_several_processes_give_a_path_the_same_plain_name(tmp_path):
+    directory = tmp_path / "exp [v2]"
+    directory.mkdir()
+    names = [checkpoint._give_shared_name(directory) for _ in range(2)]
+    try:
+        assert names[0] == names[1] and names[0].samefile(directory)
+        names[0].unlink()
+        names[0].symlink_to(tmp_path)
+        with pytest.raises(OSError, match="is in the way"):
+            checkpoint._give_shared_name(directory)
+    finally:
+        names[0].unlink()

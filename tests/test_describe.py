@@ -169,7 +169,6 @@ MISTAKES = [
     {"crop_padding": 8, "crop_mode": "reflect"},
     {"init_from": "nowhere"},
     {"init_from": "nowhere.pth"},
-    {"init_skip": ("head",)},
     {"whitening_images": 9},
     {"freeze": ("nothing",)},
     {"freeze": ("(",)},

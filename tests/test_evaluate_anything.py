@@ -169,7 +169,7 @@ def test_an_archive_with_a_test_set_alone(trained, tmp_path):
     (path,) = run.glob("evaluation*.csv")
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["id"] for row in rows] == [str(i) for i in range(9)]
+    assert [row["id"] for row in rows] == [f"test/{i}" for i in range(9)]
     assert [row["label"] for row in rows] == ["4", "5", "6"] * 3
     found = json.loads(path.with_suffix(".json").read_text())
     assert found["averaged"] and found["count"] == 9
@@ -240,9 +240,9 @@ def test_unknown_classes_are_named_with_what_leaves_them_out(
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--mean=0.9"], "--mean=0.9 is not read"),
-        (["--train_examples=9"], "evaluated with its own train_examples"),
-        (["--split_seed=1"], "--split_seed=1 is not read"),
+        (["--mean=0.9"], "--mean=0.9 would have no effect"),
+        (["--train_examples=9"], "--train_examples=9 would have no"),
+        (["--split_seed=1"], "--split_seed=1 would have no"),
         (["--split=validation"], "folder:{base}/own has no such set"),
         (["--dataset=folder:{base}/alone", "--split=train"], "has only test"),
         (["--dataset=folder:{base}/alone/bee"], "no labelled image in it"),

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from cnn import config as config_module
 from cnn import predict
 from cnn.data import load_dataset
+from cnn.data.files import find_files
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,14 @@ def test_mistakes_are_told(run, capsys, flags, message):
     assert run_main("--mode=predict", f"--workdir={run}", *flags) == 2
     assert message in capsys.readouterr().err
     assert not (run / "predictions.csv").exists()
+
+
+def test_what_exists_is_no_pattern(tmp_path):
+    folder = tmp_path / "set [1]"
+    folder.mkdir()
+    for name in ("a.png", "b[2].png", "c.txt"):
+        (folder / name).touch()
+    found = [Path(x).name for x in find_files(str(folder / "*.png"))]
+    assert found == ["a.png", "b[2].png"]
+    assert find_files(str(folder / "b[2].png")) == [str(folder / "b[2].png")]
+    assert find_files(str(tmp_path / "*" / "*.txt")) == [str(folder / "c.txt")]

@@ -9,7 +9,9 @@ and reading raises DamagedCheckpoint if it is not what was written.
 
 import concurrent.futures
 import contextlib
+import hashlib
 import math
+import os
 import re
 import shutil
 import tempfile
@@ -172,6 +174,9 @@ def _give_plain_name(directory: Path) -> Iterator[Path]:
     if not _STRANGE.search(str(directory)):
         yield directory
         return
+    if jax.process_count() > 1:
+        yield _give_shared_name(directory)
+        return
     is_usable = not _STRANGE.search(tempfile.gettempdir())
     home = tempfile.mkdtemp(prefix="cnn-", dir=None if is_usable else "/tmp")
     try:
@@ -180,6 +185,21 @@ def _give_plain_name(directory: Path) -> Iterator[Path]:
         yield name
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _give_shared_name(directory: Path) -> Path:
+    """Give a directory the same plain name in all processes; it stays, for the others.
+
+    Raises:
+        OSError: another user has taken the name.
+    """
+    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:32]
+    name = Path("/tmp", f"cnn-{digest}")
+    with contextlib.suppress(FileExistsError):
+        name.symlink_to(directory, target_is_directory=True)
+    if name.lstat().st_uid != os.getuid() or name.readlink() != directory:
+        raise OSError(f"{name} is in the way; remove it")
+    return name
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ def split_directories(text: str) -> list[Path]:
     """Read `A,B,C` as directories of runs, whose own names may hold commas.
 
     A comma separates two where joining them names no directory. What names none may be
-    a pattern, as `runs/*`, of directories that hold a run; `**` descends, and `~` is the
+    a pattern, as `runs/*`, of directories that hold a run; `**` descends. `~` is the
     home directory.
 
     Raises:

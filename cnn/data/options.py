@@ -155,7 +155,7 @@ class DataOptions:
     allow_changed_data: bool = free_option(
         False,
         "resume a run although its data have changed; its result says so",
-        modes="train sweep describe",
+        modes="train describe",
     )
 
     @property

@@ -91,9 +91,8 @@ def _open(
     directory = find_directory(rest, options.data_dir)
     import tensorflow_datasets as tfds
 
+    # Not asked whether it is prepared: it takes the path for a pattern.
     builder = tfds.builder_from_directory(directory)
-    if not builder.is_prepared():
-        raise NotPrepared(how_to_prepare(rest, directory.parent))
     image_key, label_key = _find_features(builder, rest)
     shape = find_shape(builder.info.features[image_key], rest, options)
 

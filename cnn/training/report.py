@@ -235,19 +235,24 @@ def _examine_frozen(
 def read_ended(directory: Path) -> dict[str, Any] | None:
     """Return the result of a run that has ended; None of one that has not.
 
-    It has ended when its newest checkpoint is whole and of the result's last step.
+    It has ended when its newest checkpoint is whole and of the result's last step, or
+    when somebody has removed every checkpoint of it.
     """
     path = directory / "result.json"
-    steps = manifest.list_steps(directory / "checkpoints")
-    if not (steps and path.is_file()):
+    if not path.is_file():
         return None
     try:
         result = workdir.read_json(path)
     except UserError:  # a damaged one is written again
         return None
+    if not isinstance(result, dict):
+        return None
+    steps = manifest.list_steps(directory / "checkpoints")
+    if not steps:
+        return result
     newest = directory / "checkpoints" / str(steps[-1])
-    is_of_newest = isinstance(result, dict) and result.get("steps") == steps[-1]
-    return result if is_of_newest and not manifest.find_damage(newest) else None
+    is_whole = result.get("steps") == steps[-1] and not manifest.find_damage(newest)
+    return result if is_whole else None
 
 
 def print_result(

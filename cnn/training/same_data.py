@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cnn.checkpoints import workdir
-from cnn.data import identity
+from cnn.data import identity, is_same_source, load_dataset
 from cnn.data.images import Dataset
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
+from cnn.option import read_group
 from cnn.runtime.terminal import Terminal
 
 DATASET_FILE = "dataset.json"
@@ -117,6 +118,28 @@ def read_records(directory: Path) -> list[dict[str, Any]]:
         return [stored, *earlier] if stored["fingerprint"] else []
     except (UserError, AttributeError, KeyError, TypeError):
         return []
+
+
+def find_moved(directory: Path, options: DataOptions) -> dict[str, Any]:
+    """Return a run's options, `dataset` as it is spelled now if its data have moved.
+
+    Args:
+        directory: of the run.
+        options: of the data that are looked at. Those of files elsewhere are the run's
+            own where names, contents and labels are, divided as the run divides them.
+    """
+    stored = workdir.read_config(directory)
+    before, now = stored["dataset"], options.dataset
+    if is_same_source(before, now) or before.partition(":")[0] != now.partition(":")[0]:
+        return stored
+    moved = read_group(DataOptions, stored | {"dataset": now, "resident": "never"})
+    try:
+        record = identity.make_record(load_dataset(moved))
+    except UserError:  # they cannot be divided so
+        return stored
+    known = {x["fingerprint"] for x in read_records(directory)}
+    is_own = record["fingerprint"] in known
+    return stored | {"dataset": now} if is_own else stored
 
 
 def describe_evaluated(

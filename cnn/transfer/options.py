@@ -14,7 +14,7 @@ class TransferOptions:
 
     init_from: str = option(
         "",
-        "weights to start from: a run's directory (its latest checkpoint), one of its "
+        "weights to start from: a run's directory (its --checkpoint), one of its "
         "checkpoints DIR/checkpoints/STEP, or a file of PyTorch's weights (.pth, .th, "
         ".pt, .safetensors); empty: drawn at random",
         is_path=True,

@@ -195,6 +195,17 @@ def open_start(
     if not stored:
         keeps_optimizer = config.transfer.keep_optimizer
         return open_source(config.transfer.init_from, which, terminal, keeps_optimizer)
+    check_same_checkpoint(config, stored)
+    return None
+
+
+def check_same_checkpoint(config: Config, stored: Mapping[str, Any]) -> None:
+    """Refuse to resume a run as one that started from another `--checkpoint`.
+
+    Args:
+        stored: the description of the run's newest checkpoint.
+    """
+    which = config.checkpoint.checkpoint
     taken = stored.get("transfer", {}).get("source_checkpoint", "latest")
     if which != taken:
         raise UserError(
@@ -202,7 +213,6 @@ def open_start(
             f"{which}; give that to resume it, or another --workdir to start from "
             "scratch"
         )
-    return None
 
 
 def find_run(init_from: str) -> Path | None:

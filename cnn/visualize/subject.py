@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.data import find_own_classes, load_dataset, load_evaluated
 from cnn.data.files import decode_files, find_files
 from cnn.data.images import Dataset, Evaluated, Images, get_part
 from cnn.data.options import find_centre
 from cnn.errors import UserError, suggest
+from cnn.training import same_data
 from cnn.training.trained import check_image_shape, get_class_names, match_labels
 from cnn.visualize.compute import patches
 from cnn.visualize.compute.features import Stage, list_stages, map_batches
@@ -226,7 +226,7 @@ class Subject:
     def evaluated(self) -> Evaluated:
         """Return the images of `--split`, with the names of their classes."""
         options, split = self.config.data, self.config.evaluate.split
-        stored = workdir.read_config(self.directories[0])
+        stored = same_data.find_moved(self.directories[0], options)
         own_classes = find_own_classes(stored, options)
         if own_classes == options.classes and split != "all":
             return get_part(self.dataset, split)

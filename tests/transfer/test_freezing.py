@@ -254,7 +254,6 @@ MISTAKES = [
     ({"learning_rate_for": ("head=-1",)}, "--learning_rate_for=-1.0 is outside"),
     ({"layer_decay": 1.5}, "--layer_decay=1.5 is outside"),
     ({"freeze": ("head",)}, "params/head/bias is drawn at random and frozen"),
-    ({"init_from": "", "init_skip": ("head",)}, "--init_skip=head is for weights"),
     ({"classes": (5, 5)}, "--classes=5,5: give labels from 0 to 9, each once"),
     ({"classes": (5, 10)}, "--classes=5,10: give labels from 0 to 9"),
 ]

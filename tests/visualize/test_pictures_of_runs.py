@@ -21,8 +21,11 @@ from cnn.visualize.subject import Subject
 
 def draw(directory, output, pictures, *flags):
     """Call the mode; returns its exit code."""
+    config = make_config({"pictures": tuple(pictures.split(","))})
+    sizes = {"picture_sample": 30, "invariance_images": 30, "picture_channels": 3}
+    unread = config.find_unread(sizes, "visualize")
+    sizes = [f"--{name}={n}" for name, n in sizes.items() if name not in unread]
     flags = (f"--pictures={pictures}", f"--workdir={directory}", *flags)
-    sizes = ("--picture_sample=30", "--invariance_images=30", "--picture_channels=3")
     return run_main("--mode=visualize", f"--output={output}", *sizes, *flags)
 
 

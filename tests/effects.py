@@ -277,9 +277,10 @@ def make_trained(dataset, image_shape):
     """Make a trained model of a data set, as if it had been loaded."""
     config = make_config({"widths": (3,)})
     structure = make_structure_of_model(config, len(dataset.class_names))
+    shapes = jax.eval_shape(lambda: create_variables(structure.model, 0, image_shape))
     return Trained(
         structure=structure,
-        variables=create_variables(structure.model, 0, image_shape),
+        variables=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes),
         class_names=dataset.class_names,
         classes_are_named=True,
         image_shape=image_shape,

@@ -140,10 +140,12 @@ class Look:
         if name in OF_RUNS:
             return self._find("run", {"dataset": "npz:{npz}"} | choices)
         choices = complete(choices, name)
-        if mode == "train" and name in ON_ANY_MODEL:
-            choices = {"model": "mlp"} | choices
-        if name in GROUPS["optimizer"]:
-            choices = {"widths": (3,)} | choices
+        is_linear = name in ON_ANY_MODEL or (
+            name in GROUPS["optimizer"]
+            and "muon" not in choices.get("optimizer", "sgd")  # which is for kernels
+        )
+        if mode == "train" and is_linear:
+            choices = {"model": "logistic_regression"} | choices
         if mode == "predict":
             choices = {"predict_images": "{photos}/*/*.png"} | choices
         if name == "bad_images":
@@ -211,6 +213,8 @@ def list_seen_modes(name):
     again = {"sweep", "describe"} if "train" in modes else set()
     if name in GROUPS["data"] and name not in SCALE:
         again |= {"convert"}  # which keeps it for those that come after
+    if name in MODEL and name != "model":
+        again |= {"convert"}  # the model predicts by them: models/test_read_options.py
     return [mode for mode in modes if mode not in again | {"visualize"}]
 
 

@@ -21,59 +21,84 @@ from cnn.models.variables import create_variables
 OPTIONS = [f.name for f in dataclasses.fields(ModelOptions) if f.name != "model"]
 
 
-def see(model, choices, is_recomputed=False):
-    """Return what a model computes: its first weights, in training, in evaluation."""
-    size = max(24, find_size(choices["model"]))  # for larger kernels too
-    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    create = functools.partial(create_variables, model, image_shape=images.shape[1:])
-    rates = {n: x for n, x in choices.items() if n.endswith("_rate")}
+class Seen:
+    """What a model computes, traced when it is asked for."""
 
-    def train(variables, images):
-        with remat.recompute_blocks(is_recomputed):
-            return model.apply(
+    def __init__(self, model, choices, is_recomputed=False):
+        """Take a model, and its options by name, among them its rates."""
+        size = max(24, find_size(choices["model"]))  # for larger kernels too
+        self.model, self.is_recomputed = model, is_recomputed
+        self.images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+        self.rates = {
+            name: jnp.float32(rate)
+            for name, rate in choices.items()
+            if name.endswith("_rate")
+        }
+
+    def _create(self, seed):
+        return create_variables(self.model, seed, self.images.shape[1:])
+
+    def _train(self, variables, images):
+        with remat.recompute_blocks(self.is_recomputed):
+            return self.model.apply(
                 variables,
                 images,
                 train=True,
                 mutable=["batch_stats"],
                 rngs={"dropout": jax.random.key(0)},
-                **{name: jnp.float32(rate) for name, rate in rates.items()},
+                **self.rates,
             )
 
-    variables = jax.eval_shape(create, 0)
-    look = functools.partial(model.apply, train=False)
-    texts = [trace(create, 0), trace(train, variables, images)]
-    return [text for text, _ in [*texts, trace(look, variables, images)]]
+    @functools.cached_property
+    def variables(self):
+        return jax.eval_shape(self._create, 0)
+
+    @functools.cached_property
+    def training(self):
+        return trace(self._train, self.variables, self.images)[0]
+
+    @functools.cached_property
+    def creation(self):
+        return trace(self._create, 0)[0]
+
+    @functools.cached_property
+    def prediction(self):
+        look = functools.partial(self.model.apply, train=False)
+        return trace(look, self.variables, self.images)[0]
+
+    def differs(self, other):
+        """Return whether another one computes anything else."""
+        parts = "training", "creation", "prediction"
+        return any(getattr(self, part) != getattr(other, part) for part in parts)
 
 
 @pytest.mark.parametrize("name", mark_slow(SLOW))
 def test_it_reads_what_is_declared_for_it(name):
     options = make_config({"model": name}).model
     model = models.create_model(options, NUM_CLASSES)
-    plain = see(model, {"model": name})
+    plain = Seen(model, {"model": name})
     for option in OPTIONS:
         choices = {"model": name, option: choose_value(option)}
         changed = models.create_model(make_config(choices).model, NUM_CLASSES)
         is_same = changed == model and not option.endswith("_rate")
-        is_read = not is_same and see(changed, choices) != plain
+        is_read = not is_same and plain.differs(Seen(changed, choices))
         if option == "remat":
-            is_read = recomputes(name, model)
+            check_recomputed(name, plain)
+            continue
         unread = make_config(choices).find_unread([option], "train")
-        # Whether a model has blocks to recompute is checked once it is made.
-        assert is_read == (not unread) or option == "remat", option
+        assert is_read == (not unread), option
 
 
-def recomputes(name, model):
-    """Return whether --remat=blocks changes a model; where not, it is refused."""
-    size = max(24, find_size(name))
-    layers = describe_model(model, (size, size, 3))["layers"]
-    plain, other = (see(model, {"model": name}, on) for on in (False, True))
+def check_recomputed(name, plain):
+    """Check that --remat=blocks changes a model with blocks, and refuses another."""
+    recomputed = Seen(plain.model, {"model": name}, True)
     options = make_config({"model": name, "remat": "blocks"}).model
-    if plain == other:
-        with pytest.raises(UserError, match="--remat=blocks"):
-            remat.check(options, layers)
-    else:
+    layers = describe_model(plain.model, plain.images.shape[1:])["layers"]
+    if plain.training != recomputed.training:
         remat.check(options, layers)
-    return plain != other
+        return
+    with pytest.raises(UserError, match="--remat=blocks"):
+        remat.check(options, layers)
 
 
 @pytest.mark.parametrize("name", mark_slow(SLOW))

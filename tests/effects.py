@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import re
+import tempfile
 import types
 import zlib
 from pathlib import Path
@@ -201,7 +202,7 @@ def see_run(choices, directory):
 
 def see_command(choices, mode):
     """See what main.py sets in the process before it calls a mode, and with what."""
-    seen = []
+    seen, choices = [], {"compilation_cache": tempfile.gettempdir()} | choices
     with pytest.MonkeyPatch.context() as patched:
         for name in main.MODES:
             patched.setattr(

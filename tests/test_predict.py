@@ -109,7 +109,7 @@ def test_bad_files_are_named_or_left_out(run, photos, capsys):
         ([], "--mode=predict needs --predict_images="),
         (["--predict_images=/nowhere/*.png"], "matches no file"),
         (["--predict_images=*.md", "--checkpoint=3333"], "--checkpoint=3333"),
-        (["--predict_images=*.md", "--channels=3"], "README.md"),
+        (["--predict_images=*.md"], "README.md"),
     ],
 )
 def test_mistakes_are_told(run, capsys, flags, message):

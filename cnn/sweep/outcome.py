@@ -192,12 +192,13 @@ def publish_best(
 
 
 def format_preset(trial: Trial, row: Row) -> str:
-    """Write a preset for configs/ of a trial's options that are not the defaults."""
-    defaults = Config().to_flat()
+    """Write a preset for configs/ of what a trial reads that is not the default."""
+    defaults, options = Config().to_flat(), trial.config.select_run_options()
+    unread = trial.config.find_unread(options, "train")
     lines = [
         f"    {json.dumps(name)}: {_to_python(value)},"
-        for name, value in trial.config.select_run_options().items()
-        if value != defaults[name]
+        for name, value in options.items()
+        if value != defaults[name] and name not in unread
     ]
     validation, test = row["validation_accuracy"], row["test_accuracy"]
     found = format_options(row["options"])

@@ -61,11 +61,6 @@ class Session:
             UserError: the options do not fit the data or each other, or there is no
                 validation set to select on.
         """
-        if config.profile.profile:
-            raise UserError(
-                "--profile traces the steps of a single run; trace a trial by --mode="
-                "train --from_trial=DIR:NUMBER --profile=DIR"
-            )
         key = config.make_program_key()
         if key not in self._setups:
             same = (x for x in self._setups.values() if x.config.data == config.data)

@@ -126,9 +126,7 @@ def test_the_best_trial_is_an_ordinary_run(swept, capsys, tmp_path):
     preset = config_module.load_preset(str(swept / "sweep" / "best.py"))
     config = config_module.make_config(preset)
     stored = json.loads((run / "config.json").read_text())
-    wanted = {
-        name: stored[name] for name in config.select_run_options()
-    }
+    wanted = {name: stored[name] for name in config.select_run_options()}
     unread = config.find_unread(wanted, "train")
     for name, value in config.select_run_options().items():
         assert value == wanted[name] or name in unread

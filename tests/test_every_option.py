@@ -270,9 +270,10 @@ def reads(trained, tmp_path_factory):
     train_run(linear, model="logistic_regression", ema_decay=0.0, dropout_rate=0.0)
     stored = json.loads((trained / "config.json").read_text())
     varied = [list_augmentations(False), list_augmentations(True)]
-    found = {}
+    found, few = {}, {"picture_sample": 10, "invariance_images": 10}
+    few |= {"picture_channels": 2, "picture_examples": (0,)}
     for name in PICTURES:
-        choices = stored | {"pictures": (name,), "output": str(linear / name)}
+        choices = stored | few | {"pictures": (name,), "output": str(linear / name)}
         runs = [trained, linear] if name == "kernels" else [trained]
         several = varied if name == "augmentation" else [{}]
         found[name] = set().union(

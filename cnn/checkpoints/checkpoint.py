@@ -244,9 +244,10 @@ def _read_back(path: Path, written: dict[str, Any]) -> None:
             for item, tree in written.items():
                 there, here = flatten_paths(stored[item]), flatten_paths(tree)
                 _check_same_tree(path, there, here)
-                # Of several processes all would have to read, but this one renames.
-                if here and jax.process_count() == 1:
-                    _load(plain, {item: _keep_one(tree)})
+            # Of several processes all would have to read, but this one renames.
+            if jax.process_count() == 1:
+                trees = {item: x for item, x in written.items() if jax.tree.leaves(x)}
+                _load(plain, {item: _keep_one(tree) for item, tree in trees.items()})
     except (UserError, OSError, ValueError, KeyError) as error:
         raise UserError(
             f"What was written to {path} cannot be read back and is no checkpoint "

@@ -34,7 +34,7 @@ from cnn.data.chunks import Loader
 from cnn.data.images import Evaluated
 from cnn.errors import UserError
 from cnn.option import format_value, read_group
-from cnn.runtime import conditions, devices
+from cnn.runtime import devices, environment
 from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal
@@ -193,7 +193,7 @@ def _compute(
     about = {
         "batch_size": batch_size,
         "deterministic": config.device.deterministic,
-        **conditions.describe(mesh),
+        **environment.describe(mesh),
     }
     return found, about
 

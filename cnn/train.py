@@ -346,7 +346,7 @@ def _resume_or_begin(
     progress = training_progress.restore(setup, newest, stored)
     profiler.check_ahead(progress.step)
     terminal.say(f"resumed at step {progress.step} of {setup.total_steps}")
-    report.print_changed_conditions(setup, stored, terminal)
+    report.print_changed_environment(setup, stored, terminal)
     return progress
 
 

@@ -2,7 +2,7 @@
 
 A run is the same run under whatever `JAX_…` variables a shell, a job's script or a
 container's image has. Where devices are, what is cached, logged and checked stays the
-environment's; `conditions.py` records the rest. jax reads its variables when it is
+environment's; `environment.py` records the rest. jax reads its variables when it is
 imported, so this module imports it in functions alone.
 """
 

@@ -18,7 +18,7 @@ from cnn.data.chunks import iterate_chunks
 from cnn.data.order import make_epoch_order
 from cnn.models.variables import replace_leaves
 from cnn.optim import freezing
-from cnn.runtime import conditions, devices
+from cnn.runtime import devices, environment
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.profiling import Profiler
 from cnn.training import epoch, memory, steps
@@ -330,7 +330,7 @@ def describe_checkpoint(setup: Setup, progress: Progress) -> dict[str, Any]:
         "mean": list(setup.structure.mean),
         "std": list(setup.structure.std),
         "records": dataclasses.asdict(progress.counters),
-        "conditions": conditions.describe(setup.mesh),
+        "environment": environment.describe(setup.mesh),
     }
     phase, about = setup.plan.phases[progress.phase], setup.plan.about
     if phase is None and not about:

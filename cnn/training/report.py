@@ -12,7 +12,7 @@ from cnn.checkpoints import manifest, proof, workdir
 from cnn.errors import UserError
 from cnn.models import summary
 from cnn.models.variables import count_parameters
-from cnn.runtime import conditions, devices, processes
+from cnn.runtime import devices, environment, processes
 from cnn.runtime.metrics_log import MetricsLog
 from cnn.runtime.terminal import Terminal
 from cnn.training import course, metrics
@@ -58,16 +58,16 @@ def list_notes(setup: Setup) -> list[str]:
     return notes
 
 
-def print_changed_conditions(
+def print_changed_environment(
     setup: Setup, stored: Mapping[str, Any], terminal: Terminal
 ) -> None:
-    """Print under which other conditions than its checkpoint's a run is resumed.
+    """Print in which other environment than its checkpoint's a run is resumed.
 
     Args:
         stored: what the checkpoint says of itself.
     """
-    here = conditions.describe(setup.mesh)
-    changes = conditions.list_changes(stored.get("conditions", {}), here)
+    here = environment.describe(setup.mesh)
+    changes = environment.list_changes(stored.get("environment", {}), here)
     if changes:
         terminal.say(
             f"resumed under {', '.join(changes)}: numbers may differ in their last "
@@ -215,7 +215,7 @@ def _list_figures(
         "dataset_fingerprint": setup.seen.record["fingerprint"],
         "dataset_changes": list(setup.seen.changes),
         **setup.provenance,
-        **conditions.describe(setup.mesh),
+        **environment.describe(setup.mesh),
         "state_sha256": compute_state_sha256(
             devices.gather(setup.mesh, progress.state)
         ),

@@ -22,18 +22,19 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def describe(mesh: Mesh) -> dict[str, Any]:
-    """Return `device`, `processor`, `versions` and `environment`, as JSON."""
+    """Return `device`, `processor`, `versions`, `environment_variables`: JSON."""
+    variables = {n: os.environ[n] for n in _VARIABLES if os.environ.get(n)}
     return {
         "device": devices.describe_device(mesh),
         "processor": _describe_processor(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "environment": {n: os.environ[n] for n in _VARIABLES if os.environ.get(n)},
+        "environment_variables": variables,
     }
 
 
 def list_changes(stored: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """List what differs between two conditions, as `jax 0.11.2 (now 0.12.0)`.
+    """List what differs between two environments, as `jax 0.11.2 (now 0.12.0)`.
 
     Args:
         stored: of `describe`, of a checkpoint; empty in those of earlier versions.
@@ -47,9 +48,9 @@ def list_changes(stored: Mapping[str, Any], here: Mapping[str, Any]) -> list[str
     ]
 
 
-def _flatten(conditions: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {n: x for n, x in conditions.items() if not isinstance(x, Mapping)}
-    return flat | conditions["versions"] | conditions["environment"]
+def _flatten(environment: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {n: x for n, x in environment.items() if not isinstance(x, Mapping)}
+    return flat | environment["versions"] | environment["environment_variables"]
 
 
 def _describe_processor() -> str:

@@ -13,7 +13,7 @@ import pytest
 from fixtures_runs import ROOT, TINY, make_flags, train_run
 
 from cnn.errors import UserError
-from cnn.runtime import conditions, devices, provenance, settings
+from cnn.runtime import devices, environment, provenance, settings
 from cnn.runtime.interrupt import Interrupted
 from cnn.runtime.terminal import Terminal
 
@@ -129,27 +129,30 @@ def test_a_platform_that_is_not_there_is_one_line(monkeypatch, error, reason):
     assert "unset the variable" in message and "\n" not in message
 
 
-def test_conditions_are_recorded(trained, monkeypatch):
+NAME = "environment_variables"
+
+
+def test_environment_is_recorded(trained, monkeypatch):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
-    found = conditions.describe(devices.make_mesh())
+    found = environment.describe(devices.make_mesh())
     assert found["device"] == "2 x cpu (cpu)" and found["processor"]
     assert found["versions"]["jax"] == jax.__version__
-    assert found["environment"]["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert found[NAME]["NVIDIA_TF32_OVERRIDE"] == "0"
     result = json.loads((trained / "result.json").read_text())
     newest = max(trained.glob("checkpoints/*"), key=lambda path: int(path.name))
-    stored = json.loads((newest / "description.json").read_text())["conditions"]
+    stored = json.loads((newest / "description.json").read_text())["environment"]
     assert {name: result[name] for name in stored} == stored
-    assert stored | {"environment": found["environment"]} == found
+    assert stored | {NAME: found[NAME]} == found
 
 
-def test_changed_conditions_are_listed():
-    here = conditions.describe(devices.make_mesh())
-    assert conditions.list_changes(here, here) == []
-    assert conditions.list_changes({}, here) == [], "of an earlier version"
+def test_changed_environments_are_listed():
+    here = environment.describe(devices.make_mesh())
+    assert environment.list_changes(here, here) == []
+    assert environment.list_changes({}, here) == [], "of an earlier version"
     versions = here["versions"] | {"jax": "0.11.2"}
     before = here | {"device": "1 x H200 (gpu)", "versions": versions}
-    before |= {"environment": {"LIBTPU_INIT_ARGS": "--x"}}
-    lines = conditions.list_changes(before, here | {"environment": {}})
+    before |= {NAME: {"LIBTPU_INIT_ARGS": "--x"}}
+    lines = environment.list_changes(before, here | {NAME: {}})
     assert lines == [
         "device 1 x H200 (gpu) (now 2 x cpu (cpu))",
         f"jax 0.11.2 (now {jax.__version__})",
@@ -175,12 +178,12 @@ class Stopper(Terminal):
 
 
 @pytest.mark.parametrize("is_other", [False, True])
-def test_resuming_under_other_conditions_is_said(tmp_path, monkeypatch, is_other):
+def test_resuming_in_another_environment_is_said(tmp_path, monkeypatch, is_other):
     options = {"model": "mlp", "mlp_widths": (4,)}
     with pytest.raises(Interrupted):
         train_run(tmp_path, Stopper(True), **options)
     if is_other:
-        monkeypatch.setattr(conditions, "_describe_processor", lambda: "other")
+        monkeypatch.setattr(environment, "_describe_processor", lambda: "other")
     terminal = Stopper(False)
     train_run(tmp_path, terminal, **options)
     lines = [line for line in terminal.lines if "resumed under" in line]

@@ -377,7 +377,8 @@ def test_from_trial_mistakes(swept, capsys):
 @pytest.mark.parametrize("executor", ["map", "loop"])
 def test_killed_three_times_is_the_same_table(tmp_path, executor):
     space = "--sweep=learning_rate=log(0.01,1,6); model=mlp,simple_cnn; seed=0:2"
-    flags = ["--mode=sweep", space, f"--executor={executor}", "--trials_at_once=4"]
+    flags = ["--mode=sweep", space, f"--executor={executor}"]
+    flags += [] if executor == "loop" else ["--trials_at_once=4"]
     flags += make_flags(TINY | {"epochs": 40})
     whole = start_main(*flags, f"--workdir={tmp_path / 'whole'}")
     assert whole.wait(600) == 0

@@ -112,6 +112,8 @@ def test_lookahead_that_never_synchronises_is_refused(every, start):
         ({"milestones": (7.0,)}, []),
         ({"early_stop_epochs": 4}, ["--early_stop_epochs=4 stops nothing"]),
         ({"early_stop_epochs": 3}, []),
+        ({"select_by": "loss"}, []),
+        ({"select_by": "loss", "validation_fraction": 0.0}, ["loss selects nothing"]),
         ({"log_every_steps": 17}, ["logs none of 16 steps"]),
         ({"log_every_steps": 16}, []),
     ],

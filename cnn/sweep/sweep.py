@@ -89,7 +89,7 @@ def _check_halving(config: Config, home: Path, planned: Sequence[trials.Trial]) 
             to be run again.
     """
     options = config.sweep
-    if not options.halving or not (home / workdir.CONFIG_FILE).exists():
+    if not options.halving:
         return
     why = (
         f"--halving={options.halving}: which settings go on from a rung depends on all "
@@ -97,6 +97,8 @@ def _check_halving(config: Config, home: Path, planned: Sequence[trials.Trial]) 
     )
     if options.retry_failed:
         raise UserError(f"{why}, so --retry_failed is not for it; leave it out")
+    if not (home / workdir.CONFIG_FILE).exists():
+        return
     names = ("sweep", "trials", "sweep_seed")
     stored = workdir.read_config(home)
     before = config.change({name: stored[name] for name in names})

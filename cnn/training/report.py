@@ -16,6 +16,7 @@ from cnn.runtime import devices, environment, processes
 from cnn.runtime.metrics_log import MetricsLog
 from cnn.runtime.terminal import Terminal
 from cnn.training import course, metrics
+from cnn.training.options import TrainOptions
 from cnn.training.progress import Progress, describe_checkpoint, find_bad_step
 from cnn.training.setup import Setup
 from cnn.training.state import compute_state_sha256, get_variables, get_weights
@@ -51,6 +52,9 @@ def list_notes(setup: Setup) -> list[str]:
             f"time: its last batch would be smaller than --batch_size={batch_size}"
         )
     notes += course.list_late(setup.config)
+    select_by = setup.config.train.select_by
+    if setup.eval_split != "validation" and select_by != TrainOptions.select_by:
+        notes.append(f"--select_by={select_by} selects nothing: no validation set")
     if every > setup.total_steps:
         notes.append(
             f"--log_every_steps={every} logs none of {setup.total_steps} steps"

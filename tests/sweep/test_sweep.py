@@ -265,7 +265,7 @@ def test_halving_cannot_grow(tmp_path):
     with pytest.raises(UserError, match="depends on all of them, so a sweep with it"):
         run_sweep(tmp_path, sweep=SPACE.replace("0:2", "0:3"), halving=3)
     with pytest.raises(UserError, match="so --retry_failed is not for it"):
-        run_sweep(tmp_path, halving=3, retry_failed=True)
+        run_sweep(tmp_path / "new", halving=3, retry_failed=True)
 
 
 def test_failed_trials_run_again_when_asked(tmp_path, capsys, no_plots):

@@ -62,6 +62,7 @@ MODES = {
     "describe": "check and describe the run that the same command would train: "
     "describe.json",
 }
+HELP = ("help", "h", "helpfull", "helpshort", "helpxml", "?")
 TRIALS_FAILED = 1
 USAGE_ERROR = 2
 
@@ -79,7 +80,7 @@ SYNONYMS = {
     "dropout_rate": "drop dropout drop_rate",
     "early_stop_epochs": "patience early_stopping",
     "ema_decay": "ema model_ema model_ema_decay",
-    "epochs": "num_epochs n_epochs max_epochs num_train_epochs",
+    "epochs": "num_epochs n_epochs max_epochs num_train_epochs steps max_steps",
     "epsilon": "eps opt_eps",
     "erasing_probability": "reprob random_erase",
     "flip_probability": "hflip",
@@ -97,7 +98,7 @@ SYNONYMS = {
     "schedule": "sched scheduler lr_scheduler lr_schedule",
     "seed": "random_seed manual_seed",
     "stochastic_depth_rate": "drop_path drop_path_rate",
-    "validation_fraction": "val_split val_fraction",
+    "validation_fraction": "val val_split val_fraction",
     "vertical_flip_probability": "vflip",
     "warmup_epochs": "warmup lr_warmup_epochs",
     "weight_decay": "wd",
@@ -145,6 +146,8 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     if mode not in MODES:
         raise UserError(f"--mode={mode} is unknown{suggest(mode, MODES)}")
     given = _read_flags()
+    if FLAGS.workdir == "":
+        raise UserError("--workdir= is empty; name a directory, or leave it out")
     text = expand_path("workdir", FLAGS.workdir or "")
     directory = Path(text or workdir.name_workdir(*_name_parts(mode, given)))
     directories = [directory]
@@ -190,6 +193,9 @@ def _evaluate_runs(
             configured.append(directory)
         return config
 
+    asked, modes = config_module.make_config(given), config_module.list_modes()
+    others = {n: x for n, x in given.items() if "evaluate" not in modes[n]}
+    asked.check_read(others, "evaluate")
     configured: list[Path] = []
     return evaluate.evaluate_runs(directories, compose, terminal)
 
@@ -273,7 +279,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
     """Parse the command line; `--help` prints the manual, or one group, and leaves."""
     for argument in arguments[1:]:
         name, _, group = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and name in ("help", "h", "helpfull", "helpshort"):
+        if argument.startswith("-") and name in HELP:
             print_manual(group)
             raise SystemExit(0)
     try:
@@ -282,10 +288,10 @@ def parse_flags(arguments: list[str]) -> list[str]:
         return rest
     except flags.UnrecognizedFlagError as error:
         message = f"--{error.flagname} is no flag{_suggest_flag(error.flagname)}"
-    except flags.IllegalFlagValueError as error:
-        message = f"{str(error).partition(': ')[0]}: expected true or false"
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:
         message = str(error)
+        if "Non-boolean" in message:
+            message = f"{message.partition(': ')[0]}: expected true or false"
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(USAGE_ERROR)
 

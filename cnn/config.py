@@ -332,6 +332,8 @@ def load_preset(name: str) -> dict[str, Any]:
 def _check_preset(path: Path, options: Mapping[str, Any]) -> None:
     """Refuse what a preset sets and training would not read, were it given alone."""
     config = make_config(options)
+    if config.sweep.sweep:  # each trial has a say
+        return
     of_training = {n: x for n, x in options.items() if "train" in list_modes()[n]}
     try:
         config.check_read(of_training, "train")

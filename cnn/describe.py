@@ -86,6 +86,7 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
 def _check(config: Config, directory: Path, terminal: Terminal) -> Setup:
     """Check what training checks before it compiles, and make what it would run."""
     _check_directory(directory)
+    _check_directory(directory / "checkpoints")
     defaults = Config().to_flat()
     respelled = workdir.check_same_run(directory, config.select_run_options(), defaults)
     newest, damaged = manifest.find_finished(directory / "checkpoints")

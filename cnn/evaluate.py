@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -116,7 +117,7 @@ def evaluate_runs(
             failed += 1
             terminal.say(f"{directory}: error: {error}")
         table.add_row(Text(str(directory)), *cells)
-    terminal.console.print(table)
+    terminal.show(table)
     if failed:
         terminal.say(f"{failed} of {len(directories)} runs failed")
     return failed
@@ -129,7 +130,7 @@ def _evaluate(
     trained = load_trained(directory, config.checkpoint.checkpoint)
     changed = proof.find_changed(trained.transfer.get("frozen", {}), trained.variables)
     proof.check_unchanged(changed, f"--workdir={directory}")
-    path = directory / _name_file(config, workdir.read_config(directory))
+    path = directory / _name_file(config, same_data.find_moved(directory, config.data))
     data = load_images(config, trained, directory)
     for note in data.notes:
         terminal.say(note)
@@ -296,7 +297,7 @@ def _name_file(config: Config, stored: Mapping[str, Any]) -> str:
         if is_read and base.get(name, json.loads(json.dumps(field.default))) != value:
             parts.append(f"{name}={format_value(value)}")
     name = ",".join(parts)
-    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     safe = re.sub(r"[^\w.,=+-]", "_", name, flags=re.ASCII)
     if safe != name:
         safe = f"{safe},{digest}"

@@ -18,7 +18,8 @@ from cnn.errors import UserError, suggest
 
 Kind = Literal["static", "traced", "traced_unless_zero", "traced_by_name"]
 
-_ADDRESS = re.compile(r"(s3a?|gs|gcs|hdfs|abfss?|az|https?|ftp)://")
+_SCHEMES = "s3a?|gs|gcs|hdfs|abfss?|az|https?|ftp|file|memory"
+_ADDRESS = re.compile(rf"({_SCHEMES})://|(s3|gs):/", re.IGNORECASE)
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 

@@ -77,9 +77,9 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
             directory / "checkpoints",
         )
         writer = None if ended else CheckpointWriter(checkpoints, keep)
-        setup = make_setup(config, stored, terminal, stop, directory=directory)
         before = respelled.get("init_from", "")
         check_same_source(config, before, stored, directory, terminal)
+        setup = make_setup(config, stored, terminal, stop, directory=directory)
         if ended:
             same_data.check_result_of(ended, setup.seen, directory)
             return _repeat_result(config, directory, terminal, ended)

@@ -149,7 +149,7 @@ def test_resuming_is_refused(home, nothing_compiles, edit):
     before = list_files(home / "run")
     with pytest.raises(UserError, match=re.escape(EDITS[edit][1])) as refused:
         train(home, "run")
-    if edit != "delete":
+    if edit not in ("delete", "rename a class"):
         assert "--allow_changed_data" in str(refused.value)
         assert "another --workdir" in str(refused.value)
     after = list_files(home / "run")
@@ -191,6 +191,17 @@ def test_trained_images_among_those_that_are_evaluated(home, capsys):
     assert warning in capsys.readouterr().out
 
 
+def test_labels_that_would_mean_other_classes_are_refused_whatever_is_allowed(home):
+    forget_end(home)
+    (home / "images/ant").rename(home / "images/zebra")
+    with pytest.raises(UserError, match="ant renamed to zebra.*mean other classes"):
+        train(home, "run", allow_changed_data=True)
+    (home / "images/zebra").rename(home / "images/ape")  # in its place
+    train(home, "run", allow_changed_data=True)
+    changes = read_result(home / "run")["dataset_changes"]
+    assert "class ant renamed to ape" in changes[0]["changes"]
+
+
 def test_changed_data_may_be_allowed(home, capsys):
     mean = json.loads(next((home / "run").rglob("description.json")).read_text())[
         "mean"
@@ -220,7 +231,7 @@ def test_changed_data_may_be_allowed(home, capsys):
 def test_classes_that_come_are_refused_whatever_is_allowed(home):
     forget_end(home)
     write_image(home / "images/dog/1.png", random.Random(0), 0)
-    with pytest.raises(UserError, match="1 classes added .dog.*tells 3 classes apart"):
+    with pytest.raises(UserError, match="1 classes added .dog.*mean other classes"):
         train(home, "run", allow_changed_data=True)
 
 

@@ -49,6 +49,7 @@ BESIDE = {
         "learning_rate": 0.0,
         "epochs": 3,
     },
+    "eval_every_epochs": {"validation_fraction": 0.25},
     "keep_checkpoints": {"checkpoint_every_epochs": 0.5},
     "checkpoint_every_epochs": {"validation_fraction": 0.25},
     "profile_steps": {"log_every_steps": 1},

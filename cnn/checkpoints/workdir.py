@@ -15,7 +15,7 @@ from typing import IO, Any
 from filelock import SoftFileLock, Timeout
 
 from cnn.errors import UserError
-from cnn.option import format_value
+from cnn.option import expand_path, format_value
 
 try:
     import fcntl
@@ -44,8 +44,8 @@ def name_workdir(preset: str, overrides: Mapping[str, Any]) -> Path:
     plain = ",".join(parts)
     name = re.sub(r"[^\w.,=+-]+", "_", plain)
     if name != plain:
-        name += f",{hashlib.sha256(plain.encode()).hexdigest()[:6]}"
-    if len(name.encode()) > 200:
+        name += f",{hashlib.sha256(os.fsencode(plain)).hexdigest()[:6]}"
+    if len(os.fsencode(name)) > 200:
         raise UserError(
             "The default directory's name would be too long for so many options; "
             "name it yourself with --workdir=DIR"
@@ -63,7 +63,7 @@ def split_directories(text: str) -> list[Path]:
     Raises:
         UserError: no run matches a pattern.
     """
-    parts, directories = [*map(os.path.expanduser, text.split(","))], []
+    parts, directories = [expand_path("workdir", x) for x in text.split(",")], []
     while parts:
         joined = [",".join(parts[:n]) for n in range(len(parts), 0, -1)]
         found = {name: _match_runs(name) for name in joined}
@@ -235,13 +235,17 @@ def read_config(directory: Path) -> dict[str, Any]:
     Raises:
         UserError: the directory holds no run, or its options are damaged.
     """
-    path = directory / CONFIG_FILE
-    if path.exists():
+    path, described = directory / CONFIG_FILE, _find_description(directory)
+    try:
         stored = read_json(path)
-    elif (described := _find_description(directory)) is not None:
+    except UserError:
+        if path.exists() and described is None:
+            raise
+        stored = None
+    if stored is None and described is not None:
         path = described
         stored = read_json(path).get("options")
-    else:
+    elif stored is None:
         raise UserError(
             f"--workdir={directory} holds no run ({CONFIG_FILE} is missing); train it "
             "first, or give the directory of a run"

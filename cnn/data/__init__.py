@@ -17,6 +17,7 @@ from cnn.data.files import decode_files
 from cnn.data.images import Dataset, Evaluated, Images, get_part
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
+from cnn.option import expand_path
 
 __all__ = ["DataOptions", "Dataset", "Evaluated", "Images", "decode_files"]
 __all__ += ["find_own_classes", "forget_dataset", "is_same_source", "load_dataset"]
@@ -189,7 +190,7 @@ def _read_options(options: DataOptions) -> tuple[str, str]:
         )
     if kind != "digits" and not rest:
         raise UserError(f"--dataset={kind} lacks what to load; write {kind}:…")
-    return kind, rest
+    return kind, expand_path("dataset", rest)
 
 
 def _check_options(options: DataOptions) -> None:

@@ -223,6 +223,11 @@ def _stream(
                         "and resume"
                     )
                 return decode.decode(content, layout)
+            except FileNotFoundError:
+                raise UserError(
+                    f"{path} is gone since the start of this run; put it back and "
+                    "resume"
+                ) from None
             except (decode.BadImage, OSError) as error:
                 raise UserError(
                     f"{path}: {error}; its header and end passed the check at "

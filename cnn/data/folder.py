@@ -81,7 +81,7 @@ def load_csv(rest: str, options: DataOptions) -> images.Dataset:
         name=name,
         class_names=class_names,
         paths=[path.parent / row["path"] for row in rows],
-        names=_name_rows(rows),
+        names=_name_rows(path, rows),
         labels=np.array([label_of[row["label"]] for row in rows], dtype=np.int32),
         parts=parts,
     )
@@ -143,7 +143,7 @@ def load_evaluated_csv(rest: str, options: DataOptions, split: str) -> images.Ev
         class_names=class_names,
         paths=[path.parent / row["path"] for row in rows],
         labels=np.array([label_of[row["label"]] for row in rows], dtype=np.int32),
-        names=_name_rows(rows),
+        names=_name_rows(path, rows),
         parts=None,
     )
     return _load_chosen(listing, options, len(chosen) == len(known))
@@ -310,9 +310,16 @@ def _read_parts(path: pathlib.Path, rows: list[dict[str, str]]) -> np.ndarray | 
     return np.array([_PARTS[row["split"]] for row in rows])
 
 
-def _name_rows(rows: list[dict[str, str]]) -> np.ndarray:
-    """Return the paths of rows as they are in the table, an object array."""
-    return np.array([posixpath.normpath(row["path"]) for row in rows], object)
+def _name_rows(path: pathlib.Path, rows: list[dict[str, str]]) -> np.ndarray:
+    """Return the paths of rows, those below the table relative to it: object array."""
+    root = path.parent.absolute()
+
+    def name(text: str) -> str:
+        found = pathlib.Path(text)
+        below = found.is_absolute() and found.is_relative_to(root)
+        return posixpath.normpath(found.relative_to(root) if below else text)
+
+    return np.array([name(row["path"]) for row in rows], object)
 
 
 def _sort_labels(labels: set[str]) -> tuple[str, ...]:

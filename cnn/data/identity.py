@@ -118,6 +118,18 @@ def list_changes(old: Record, new: Record) -> list[str]:
     return lines or ["the order of the examples has changed"]
 
 
+def keep_numbers(old: Record, new: Record) -> bool:
+    """Return whether every class has the number that it had, under whatever name."""
+    there, here = old["class_names"], new["class_names"]
+    parts = old.get("parts", {}).values()
+    if there == here or not all("names" in part for part in parts) or not parts:
+        return there == here
+    before, after = _index(old), _index(new)
+    pairs = [(before[a], after[b]) for a, b in _pair(before, after)]
+    renamed = _find_renamed_classes(old, new, pairs)
+    return [renamed.get(name, name) for name in there] == here
+
+
 def find_trained(part: Mapping[str, Any], records: Iterable[Record]) -> list[str]:
     """Find images that runs of these records were trained on, whatever their names.
 

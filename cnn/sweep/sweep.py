@@ -26,8 +26,8 @@ from cnn.sweep import outcome, searches, space, study, table, trials, worker
 from cnn.sweep.options import SweepOptions
 from cnn.sweep.session import Session
 
-# Set once for the process, before the first device call.
-_FIXED = ("deterministic",)
+# Set once for the process, before the first device call; what all are ranked by.
+_FIXED = ("deterministic", "select_by")
 
 
 def sweep(
@@ -56,7 +56,9 @@ def sweep(
         trials.check_read(given, config, points, corners)
         return _search(config, points, home, terminal, stop)
     planned, count = trials.make_trials(points, config)
-    trials.check_read(given, config, points, planned)
+    # A draw need not read what others do.
+    corners = trials.make_corners(points, config) if points.drawn else []
+    trials.check_read(given, config, points, planned + corners)
     with workdir.lock(directory):
         started = time.perf_counter()
         session = Session(config, home, terminal, stop)

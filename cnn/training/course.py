@@ -99,5 +99,5 @@ def _are_late(values: Sequence[float], epochs: int) -> bool:
 def _make_error(name: str, value: str, what: str, epochs: int) -> UserError:
     return UserError(
         f"--{name}={value} with --epochs={epochs}: {what}; give less than {epochs}, "
-        f"or more --epochs, or leave --{name} out"
+        "also where a preset gives it, or more --epochs"
     )

@@ -21,7 +21,12 @@ class TrainOptions:
         kind="traced",
         within="[0, 2147483647]",
     )
-    eval_every_epochs: int = option(1, "epochs between evaluations", within="[1, inf)")
+    eval_every_epochs: int = option(
+        1,
+        "epochs between evaluations",
+        within="[1, inf)",
+        only_for="mode!=sweep or early_stop_epochs",
+    )
     early_stop_epochs: int = option(
         0,
         "epochs without a better validation metric after which training stops; 0 "

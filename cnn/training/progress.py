@@ -16,6 +16,7 @@ import numpy as np
 from cnn.checkpoints import checkpoint, proof
 from cnn.data.chunks import iterate_chunks
 from cnn.data.order import make_epoch_order
+from cnn.errors import UserError
 from cnn.models.variables import replace_leaves
 from cnn.optim import freezing
 from cnn.runtime import devices, environment
@@ -314,6 +315,8 @@ def evaluate_best(
     shapes = jax.eval_shape(get_variables, progress.state)
     like = checkpoint.abstract(shapes, devices.split_leaves(setup.mesh, shapes))
     path = checkpoints / str(progress.counters.best_step)
+    if not path.exists():
+        raise UserError(f"{path} is gone")
     averaged = progress.state.ema is not None
     variables = checkpoint.load_variables(path, like, averaged)
     loader, batch_size = setup.loaders["test"], setup.config.step.batch_size

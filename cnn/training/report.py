@@ -239,8 +239,8 @@ def _examine_frozen(
 def read_ended(directory: Path) -> dict[str, Any] | None:
     """Return the result of a run that has ended; None of one that has not.
 
-    It has ended when its newest checkpoint is whole and of the result's last step, or
-    when somebody has removed every checkpoint of it.
+    It has ended when the checkpoint of the result's last step is whole, or when
+    somebody has removed it.
     """
     path = directory / "result.json"
     if not path.is_file():
@@ -251,12 +251,10 @@ def read_ended(directory: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(result, dict):
         return None
-    steps = manifest.list_steps(directory / "checkpoints")
-    if not steps:
-        return result
-    newest = directory / "checkpoints" / str(steps[-1])
-    is_whole = result.get("steps") == steps[-1] and not manifest.find_damage(newest)
-    return result if is_whole else None
+    if "steps" not in result:
+        return None
+    last = directory / "checkpoints" / str(result["steps"])
+    return None if last.exists() and manifest.find_damage(last) else result
 
 
 def print_result(

@@ -81,7 +81,8 @@ def compare(
     else:
         lines = _compare_unnoted(old, dataset)
     if lines:
-        _check_allowed(options, _name_both(where, old, record), old, dataset, lines)
+        what = f"{_name_both(where, old, record)}: {'; '.join(lines)}"
+        _check_allowed(options, what, detailed, record)
         terminal.say(f"changed   the data, from here on: {'; '.join(lines)}")
         change = {"step": stored["step"], "from": old["fingerprint"]}
         change |= {"to": record["fingerprint"], "changes": lines}
@@ -286,16 +287,13 @@ def _check_allowed(
     options: DataOptions,
     what: str,
     old: Mapping[str, Any],
-    dataset: Dataset,
-    lines: Sequence[str],
+    new: Mapping[str, Any],
 ) -> None:
     """Refuse changed data, unless `--allow_changed_data` lets them pass."""
-    what = f"{what}: {'; '.join(lines)}"
-    there, here = len(old["class_names"]), len(dataset.class_names)
-    if there != here:
+    if not identity.keep_numbers(old, new):
         raise UserError(
-            f"{what}. The model tells {there} classes apart, not {here}: put the data "
-            "back, or start from scratch in another --workdir"
+            f"{what}. What the model knows as class 0, 1, … would mean other classes: "
+            "put the data back, or start from scratch in another --workdir"
         )
     if not options.allow_changed_data:
         raise UserError(f"{what}. {_REMEDY}")

@@ -87,6 +87,8 @@ def open_source(
     if is_run:
         path = path / "checkpoints" / str(manifest.find_step(path, which))
         terminal.say(f"source    {init_from}, step {path.name} ({which})")
+    if not path.exists():
+        raise UserError(f"--init_from={init_from} does not exist")
     if not (path / manifest.MANIFEST).exists():
         raise UserError(
             f"--init_from={init_from} holds no weights; give a run's directory, one of "
@@ -253,7 +255,9 @@ def check_same_source(
     if not before:
         return
     taken = stored.get("transfer", {}).get("source_sha256", "")
-    found = open_source(now, config.checkpoint.checkpoint, terminal).sha256
+    keeps_optimizer = config.transfer.keep_optimizer
+    which = config.checkpoint.checkpoint
+    found = open_source(now, which, terminal, keeps_optimizer).sha256
     if found != taken:
         raise UserError(
             f"{directory} holds another run: it took --init_from={before} (weights "

@@ -12,6 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from cnn.checkpoints import workdir
 from cnn.errors import UserError
 
 _MAX_HEADER = 100_000_000
@@ -56,11 +57,9 @@ def load_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def save_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Save arrays by name; the file appears whole or not at all."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    temporary = path.with_name(f".{path.name}.partial")
-    save_file(arrays, temporary, {"format": "pt"})
-    temporary.replace(path)
+    workdir.write_bytes(path, save(arrays, {"format": "pt"}))
 
 
 def find_problem(path: Path) -> str:

@@ -132,6 +132,25 @@ def test_one_label_of_an_archive(tmp_path):
     assert found == ["test/0", "test/2"]
 
 
+def test_arrays_are_hashed_whole():
+    pixels = np.zeros((2, 300, 300, 1), np.uint8)
+    before = stamps.stamp_arrays(pixels)
+    pixels[1, 100, 7] = 1
+    assert (stamps.stamp_arrays(pixels) == before).tolist() == [True, False]
+
+
+def test_rows_of_a_table_are_known_by_where_they_are_below_it(tmp_path):
+    root = write_folder(tmp_path / "a")
+    files = sorted(x.relative_to(root) for x in root.rglob("*.*") if x.is_file())
+    records = []
+    for name, base in (("relative", ""), ("absolute", f"{root}/")):
+        rows = [f"{base}{file},{file.parent}" for file in files]
+        (root / f"{name}.csv").write_text("\n".join(["path,label", *rows]))
+        options = data.DataOptions(dataset=f"csv:{root}/{name}.csv")
+        records.append(identity.make_record(data.load_dataset(options)))
+    assert records[0]["fingerprint"] == records[1]["fingerprint"]
+
+
 def test_large_files_are_not_read_in_full(tmp_path):
     content = bytearray(random.Random(0).randbytes(10**6))
 

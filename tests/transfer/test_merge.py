@@ -243,7 +243,7 @@ def test_other_architectures(source, refused, tmp_path):
 
 
 def test_sources_that_are_none(refused, tmp_path):
-    refused(tmp_path / "nothing", "holds no weights")
+    refused(tmp_path / "nothing", "does not exist")
     refused(tmp_path / "no.pth", "does not exist")
 
 
@@ -358,4 +358,4 @@ def test_checkpoint_without_a_run_to_choose_from_is_refused(source, refused, tmp
 
 def test_a_source_is_opened_before_images_are(refused, monkeypatch, tmp_path):
     monkeypatch.setattr(run_module, "load_images", pytest.fail)
-    refused(tmp_path / "nothing", "holds no weights")
+    refused(tmp_path / "nothing", "does not exist")

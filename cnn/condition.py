@@ -94,6 +94,18 @@ def explain(
     return describe(text) + ending
 
 
+def list_names(name: str, conditions: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return the options on which it depends whether one is read, `mode` among them."""
+    found, ahead = set(), [name]
+    while ahead:
+        texts = conditions.get(ahead.pop(), ())
+        terms = [term for text in texts for one in parse(text) for term in one]
+        new = {term.name for term in terms} - found
+        found |= new
+        ahead += new
+    return found
+
+
 def describe(text: str) -> str:
     """Write a condition as flags, as `--help` and errors have it."""
     return " or ".join(" with ".join(map(str, terms)) for terms in parse(text))

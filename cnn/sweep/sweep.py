@@ -52,13 +52,10 @@ def sweep(
     points = space.parse_space(config.sweep.sweep, select_sweepable())
     stop, home = Stop(), directory / "sweep"
     if config.sweep.search == "optuna":
-        corners = trials.make_corners(points, config)
-        trials.check_read(given, config, points, corners)
+        trials.check_read(given, config, points)
         return _search(config, points, home, terminal, stop)
     planned, count = trials.make_trials(points, config)
-    # A draw need not read what others do.
-    corners = trials.make_corners(points, config) if points.drawn else []
-    trials.check_read(given, config, points, planned + corners)
+    trials.check_read(given, config, points)
     with workdir.lock(directory):
         started = time.perf_counter()
         session = Session(config, home, terminal, stop)

@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnn.config import Config
+from cnn import condition
+from cnn.config import Config, list_conditions
 from cnn.errors import UserError
 from cnn.option import format_value
 from cnn.runtime.terminal import Terminal
@@ -194,15 +195,12 @@ def make_corners(space: Space, config: Config) -> list[Trial]:
     return [trial for some in alone.values() for trial in some] + together
 
 
-def check_read(
-    given: Mapping[str, Any], config: Config, space: Space, trials: Sequence[Trial]
-) -> None:
-    """Refuse options, given or swept, that no trial reads.
+def check_read(given: Mapping[str, Any], config: Config, space: Space) -> None:
+    """Refuse options, given or swept, that no point of a space reads.
 
     Args:
         given: options of the command line, by name.
         config: of the sweep.
-        trials: of the space.
 
     Raises:
         UserError: naming the first, and the choice that would read it.
@@ -212,8 +210,24 @@ def check_read(
     shared = {n: x for n, x in given.items() if n not in own}
     swept = {axis.name: (*axis.values, axis.low)[0] for axis in space.axes}
     for name, value in {**shared, **swept}.items():
-        if all(trial.config.find_unread([name], "sweep") for trial in trials):
-            trials[0].config.check_read({name: value}, "sweep")
+        if not _is_ever_read(name, config, space):
+            config.change(swept).check_read({name: value}, "sweep")
+
+
+def _is_ever_read(name: str, config: Config, space: Space) -> bool:
+    """Return whether any point of a space reads an option."""
+    conditions = list_conditions()
+    names = condition.list_names(name, conditions)
+    axes = [axis for axis in space.axes if axis.name in names]
+    flat = config.to_flat() | {"mode": "sweep"}
+    return any(
+        condition.is_read(
+            name,
+            conditions,
+            flat | {a.name: x for a, x in zip(axes, point, strict=True)},
+        )
+        for point in itertools.product(*(a.values or (a.low, a.high) for a in axes))
+    )
 
 
 def announce_groups(

@@ -13,7 +13,6 @@ from cnn.sweep.trials import (
     check_read,
     group_trials,
     join_ended,
-    make_corners,
     make_trials,
 )
 
@@ -262,17 +261,29 @@ def test_points_that_differ_in_what_is_not_read_are_one_trial():
     assert len({trial.setting for trial in trials}) == 3
 
 
-@pytest.mark.parametrize("make", [lambda *x: make_trials(*x)[0], make_corners])
 @pytest.mark.parametrize(
     "text", ["optimizer=adamw; momentum=0.5,0.9", "momentum=0.5,0.9"]
 )
-def test_axis_that_no_trial_reads_is_refused(text, make):
-    space = parse_space(text, FIELDS)
+def test_axis_that_no_trial_reads_is_refused(text):
     config = config_module.make_config(TINY, {"optimizer": "adamw"})
     with pytest.raises(UserError, match="--momentum=0.5 would have no effect"):
-        check_read({}, config, space, make(space, config))
+        check_read({}, config, parse_space(text, FIELDS))
     space = parse_space("optimizer=adamw,sgd; momentum=0.5,0.9", FIELDS)
-    check_read({"momentum": 0.1}, config, space, make(space, config))
+    check_read({"momentum": 0.1}, config, space)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "optimizer=choice(adamw,sgd); momentum=choice(0,0.9); "
+        "nesterov=choice(true,false)",
+        "crop_padding=choice(0,1); crop_mode=choice(reflect,zero); "
+        "geometry_fill=uniform(0,1)",
+        "optimizer=choice(adamw,sgd); momentum=uniform(0.5,0.95)",
+    ],
+)
+def test_what_some_point_reads_may_be_swept(text):
+    check_read({}, config_module.make_config(TINY), parse_space(text, FIELDS))
 
 
 def join(text, rows, **changes):

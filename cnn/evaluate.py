@@ -130,8 +130,9 @@ def _evaluate(
     trained = load_trained(directory, config.checkpoint.checkpoint)
     changed = proof.find_changed(trained.transfer.get("frozen", {}), trained.variables)
     proof.check_unchanged(changed, f"--workdir={directory}")
-    path = directory / _name_file(config, same_data.find_moved(directory, config.data))
-    data = load_images(config, trained, directory)
+    stored = same_data.find_moved(directory, config.data)
+    path = directory / _name_file(config, stored)
+    data = load_images(config, trained, stored)
     for note in data.notes:
         terminal.say(note)
     examples = {} if config.evaluate.per_image else None
@@ -152,11 +153,13 @@ def _evaluate(
     return files | {path: json.dumps(result, indent=2) + "\n"}, result
 
 
-def load_images(config: Config, trained: Trained, directory: Path) -> Evaluated:
+def load_images(
+    config: Config, trained: Trained, stored: Mapping[str, Any]
+) -> Evaluated:
     """Load the images of `--split`, labelled as the run numbers its classes.
 
     Args:
-        directory: of the run.
+        stored: the run's options, as of `same_data.find_moved`.
 
     Raises:
         UserError: as `load_evaluated`, or the run does not take the images or does
@@ -166,7 +169,6 @@ def load_images(config: Config, trained: Trained, directory: Path) -> Evaluated:
     if not options.channels and trained.image_shape[2] == 3:
         # Data that happen to be grey are colour to a run of colour images.
         options = dataclasses.replace(options, channels=3)
-    stored = same_data.find_moved(directory, options)
     data = load_evaluated(options, split, find_own_classes(stored, options))
     labels = match_labels(trained, data, options.classes)
     images = dataclasses.replace(data.images, labels=labels)

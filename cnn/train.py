@@ -72,10 +72,8 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         if ended and not respelled:
             return _repeat_result(config, directory, terminal, ended)
         newest, stored = _find_newest(directory, terminal)
-        keep, checkpoints = (
-            config.checkpoint.keep_checkpoints,
-            directory / "checkpoints",
-        )
+        keep = config.checkpoint.keep_checkpoints
+        checkpoints = directory / "checkpoints"
         writer = None if ended else CheckpointWriter(checkpoints, keep)
         before = respelled.get("init_from", "")
         check_same_source(config, before, stored, directory, terminal)

@@ -134,6 +134,27 @@ def test_an_ended_run_is_not_touched(home, capsys, nothing_compiles, edit):
     assert list_files(home / "run") == before
 
 
+@pytest.mark.parametrize("is_last", [True, False])
+def test_an_ended_run_without_checkpoints_is_not_touched(
+    home, nothing_compiles, is_last
+):
+    steps = manifest.list_steps(home / "run/checkpoints")
+    for step in steps[-1:] if is_last else steps:
+        shutil.rmtree(home / "run/checkpoints" / str(step))
+    before = list_files(home / "run")
+    assert train(home, "run") == read_result(home / "run")
+    assert list_files(home / "run") == before
+
+
+def test_evaluation_of_data_that_have_moved_is_that_of_the_run(home):
+    (home / "images").rename(home / "moved")
+    flags = [f"--workdir={home}/run", f"--dataset=folder:{home}/moved"]
+    assert run_main("--mode=evaluate", *flags) == 0
+    found = json.loads((home / "run/evaluation.json").read_text())
+    assert found["loss"] == read_result(home / "run")["test_loss"]
+    assert found["trained_images"] == 0 and not found["dataset_changed"]
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])
 def test_a_damaged_result_is_written_again(home, text):
     expected = read_result(home / "run")["state_sha256"]

@@ -277,6 +277,14 @@ def test_folder_that_cannot_be_written_is_found_before_training(tmp_path, monkey
         train_run(tmp_path)
 
 
+def test_a_torn_config_json_is_read_from_the_newest_checkpoint(copied, trained):
+    (copied / "config.json").write_text('{"model": "m')
+    assert workdir.read_config(copied) == workdir.read_config(trained)
+    shutil.rmtree(copied / "checkpoints")
+    with pytest.raises(UserError, match="config.json is damaged"):
+        workdir.read_config(copied)
+
+
 @pytest.mark.parametrize("changes", [{}, {"learning_rate": 0.5}])
 def test_without_config_json_the_newest_checkpoint_says_what_the_run_is(
     copied, trained, changes

@@ -93,6 +93,12 @@ def test_preset_that_sets_what_it_does_not_read(tmp_path):
     config.check_read({"optimizer": "adamw"}, "train")  # the preset's is not given
 
 
+def test_preset_that_holds_its_sweep_is_judged_by_its_trials(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("options = {'adam_beta1': 0.8, 'sweep': 'optimizer=adam,adamw'}")
+    assert load_preset(str(path))["adam_beta1"] == 0.8
+
+
 @pytest.mark.parametrize(
     "given",
     [{"epochs": 3}, {"momentum": 0.5}, {"mean": (0.5,)}, {"tta": "flip"}],

@@ -230,3 +230,13 @@ def test_patterns_are_of_directories_that_hold_runs(tmp_path, monkeypatch):
     assert "exp [v2]/d" in split("**")
     with pytest.raises(UserError, match=r"--workdir=n\* matches no directory"):
         split("a,n*")
+
+
+def test_addresses_among_several_runs_are_refused(tmp_path):
+    with pytest.raises(UserError, match="gs:// is an address"):
+        workdir.split_directories(f"{tmp_path},gs://bucket/run")
+
+
+def test_names_that_are_not_utf_8_make_a_default_directory():
+    name = workdir.name_workdir("digits", {"dataset": "folder:data\udcff"})
+    assert name.name.startswith("digits,dataset=folder_data_,")

@@ -230,26 +230,25 @@ def read_json(path: Path) -> Any:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Read the options of a run; without its file, those of its newest checkpoint.
+    """Read the options of a run; if its file is lost, those of its newest checkpoint.
 
     Raises:
         UserError: the directory holds no run, or its options are damaged.
     """
-    path, described = directory / CONFIG_FILE, _find_description(directory)
+    path = directory / CONFIG_FILE
     try:
         stored = read_json(path)
     except UserError:
-        if path.exists() and described is None:
+        described = _find_description(directory)
+        if described is not None:
+            stored = read_json(described).get("options")
+        elif path.exists():
             raise
-        stored = None
-    if stored is None and described is not None:
-        path = described
-        stored = read_json(path).get("options")
-    elif stored is None:
-        raise UserError(
-            f"--workdir={directory} holds no run ({CONFIG_FILE} is missing); train it "
-            "first, or give the directory of a run"
-        )
+        else:
+            raise UserError(
+                f"--workdir={directory} holds no run ({CONFIG_FILE} is missing); train "
+                "it first, or give the directory of a run"
+            ) from None
     if not isinstance(stored, dict):
         raise UserError(f"{path} is damaged: it holds no options")
     return {name: x for name, x in stored.items() if name not in _RETIRED}

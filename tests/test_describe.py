@@ -3,7 +3,7 @@ import re
 import shutil
 
 import pytest
-from fixtures_runs import TINY, make_setup
+from fixtures_runs import TINY, make_setup, run_main
 
 from cnn import config as config_module
 from cnn import describe, models, train
@@ -313,3 +313,10 @@ def test_the_smallest_image_is_named(model, smallest):
     with pytest.raises(UserError, match=f"smallest image .* {smallest}x{smallest}:"):
         summary.describe_model(module, (smallest - 1, 300, 3))
     summary.describe_model(module, (smallest, smallest, 3))
+
+
+def test_checkpoints_that_cannot_be_written_are_found(tmp_path, capsys):
+    (tmp_path / "checkpoints").touch()
+    for mode in ("train", "describe"):
+        assert run_main(f"--mode={mode}", f"--workdir={tmp_path}") == 2
+        assert f"{tmp_path}/checkpoints cannot be written" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Training for longer: a new run with the weights and optimizer's state of another."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -126,6 +128,21 @@ def test_what_does_not_go_on_is_refused(source, changes, words):
     with pytest.raises(UserError) as refused:
         begin(source, **changes)
     assert words in str(refused.value)
+
+
+def test_a_source_that_has_moved_is_known_by_its_stepped_weights(tmp_path):
+    source, run = tmp_path / "source", tmp_path / "run"
+    options = WHOLE | {"ema_decay": 0.9, "epochs": 2}
+    train_run(source, **options)
+    more = options | {"keep_optimizer": True, "init_from": str(source)}
+    wanted = train_run(run, **more)["state_sha256"]
+    source.rename(tmp_path / "moved")
+    (run / "result.json").unlink()
+    shutil.rmtree(
+        run / "checkpoints" / str(manifest.list_steps(run / "checkpoints")[-1])
+    )
+    more["init_from"] = str(tmp_path / "moved")
+    assert train_run(run, **more)["state_sha256"] == wanted
 
 
 def test_sources_without_a_state_are_refused(source, tmp_path):

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from cnn.data import choose, digits, folder, npz, published, tfds
+from cnn.data import choose, digits, folder, npz, published, table, tfds
 from cnn.data.files import decode_files
 from cnn.data.images import Dataset, Evaluated, Images, get_part
+from cnn.data.names import check_class_names, escape
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 from cnn.option import expand_path
@@ -27,7 +28,7 @@ LOADERS = {
     "digits": digits.load,
     "tfds": tfds.load,
     "folder": folder.load_folder,
-    "csv": folder.load_csv,
+    "csv": table.load,
     "npz": npz.load,
 }
 # Sources that lie in memory as they are and are brought to a size at once.
@@ -38,7 +39,7 @@ EVALUATED = {
     "digits": digits.load_evaluated,
     "tfds": tfds.load_evaluated,
     "folder": folder.load_evaluated,
-    "csv": folder.load_evaluated_csv,
+    "csv": table.load_evaluated,
     "npz": npz.load_evaluated,
 }
 # What a run says of its own dataset and means nothing of another one.
@@ -71,6 +72,8 @@ def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
         if not len(part):
             raise UserError(f"{dataset.name}: the {name} set is empty")
         _check_labels(dataset.name, name, part.labels, len(dataset.class_names))
+    check_class_names(dataset.name, dataset.class_names)
+    _check_several_classes(dataset)
     class_names, parts = choose.select_classes(dataset.class_names, parts, options)
     notes = list(dataset.notes)
     by_name = dataset.is_named
@@ -131,6 +134,7 @@ def load_evaluated(
     kind, rest = _read_options(options)
     found = EVALUATED[kind](rest, options, split)
     _check_labels(found.name, split, found.images.labels, len(found.class_names))
+    check_class_names(found.name, found.class_names)
     if found.is_whole and split == "test":
         note = f"{found.name}: all of its images are its test set"
         found = dataclasses.replace(found, notes=(*found.notes, note))
@@ -234,4 +238,15 @@ def _check_labels(dataset: str, part: str, labels: np.ndarray, count: int) -> No
         raise UserError(
             f"{dataset}: {part} example {wrong[0]} has label {labels[wrong[0]]}, "
             f"outside 0..{count - 1}; correct the label or set --num_classes"
+        )
+
+
+def _check_several_classes(dataset: Dataset) -> None:
+    """Refuse to train on images of one class, which any classifier gets right."""
+    labels = dataset.train.labels
+    if (labels == labels[0]).all():
+        name = escape(dataset.class_names[labels[0]])
+        raise UserError(
+            f"{dataset.name}: all {len(labels)} training images are of one class, "
+            f"{name}; a classifier needs two classes or more"
         )

@@ -10,16 +10,18 @@ import glob
 import os
 import pathlib
 import struct
-from collections.abc import Sequence
-from typing import BinaryIO
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from cnn.data import choose, decode, images
+from cnn.data.names import check_class_names
 from cnn.data.options import DataOptions
 from cnn.data.stamps import stamp_bytes, stamp_file
 from cnn.errors import UserError
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TEST_FRACTION = 0.2
 _TAIL_BYTES = 1024
 _REMEDY = "mend or delete it, or leave such files out with --bad_images=skip"
@@ -39,6 +41,7 @@ class Listing:
         parts: `train`, `validation` or `test` for each file [N]; None: a test set is
             split off.
         notes: lines to print.
+        taken: what of the source was taken, as JSON; see `images.Dataset`.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Listing:
     labels: np.ndarray
     parts: np.ndarray | None
     notes: tuple[str, ...] = ()
+    taken: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def load_files(listing: Listing, options: DataOptions) -> images.Dataset:
@@ -71,6 +75,29 @@ def load_files(listing: Listing, options: DataOptions) -> images.Dataset:
     return dataclasses.replace(dataset, excluded=excluded)
 
 
+def load_evaluated(
+    listing: Listing, options: DataOptions, is_whole: bool
+) -> images.Evaluated:
+    """Check the files of a listing, which are to be evaluated.
+
+    Args:
+        is_whole: whether these are all images of the dataset.
+
+    Raises:
+        UserError: a file cannot be read, or files differ in size without
+            `--image_size`.
+    """
+    listing, examples, excluded = read_files(listing, options)
+    return images.Evaluated(
+        name=listing.name,
+        class_names=listing.class_names,
+        images=examples,
+        notes=listing.notes,
+        excluded=tuple(name for name, _ in excluded),
+        is_whole=is_whole,
+    )
+
+
 def read_files(
     listing: Listing, options: DataOptions
 ) -> tuple[Listing, images.Images, tuple[tuple[str, str], ...]]:
@@ -81,10 +108,11 @@ def read_files(
         others' names, each with its part ("" without parts).
 
     Raises:
-        UserError: a file cannot be read, or files differ in size without
-            `--image_size`.
+        UserError: a class has a name of `check_class_names`, a file cannot be read, or
+            files differ in size without `--image_size`.
     """
     whole = listing
+    check_class_names(listing.name, listing.class_names)
     found, problems = read_headers(listing.paths, options)
     shape = find_shape(listing.name, listing.paths, found, options)
     good = np.array([header is not None for header in found])
@@ -273,6 +301,7 @@ def _split(
         test=examples.take(positions["test"]),
         notes=notes,
         is_named=True,
+        taken=listing.taken,
     )
 
 

@@ -2,8 +2,10 @@
 
 A record is JSON: `fingerprint`, `dataset` (where the data lay; no part of the
 fingerprint), `class_names` and, for each part, its `count` and `fingerprint` and the
-lists `names`, `stamps` and `labels`, in the order of the examples. A summary of it has
-no lists. Fingerprints are SHA-256 and are equal where the lists are.
+lists `names`, `stamps` and `labels`, in the order of the examples; of files also
+`taken`, what of them was taken and left out, which is no part of the fingerprint. A
+summary of it has neither lists nor `taken`. Fingerprints are SHA-256 and are equal
+where the lists are.
 """
 
 import hashlib
@@ -25,12 +27,16 @@ def make_record(dataset: Dataset) -> dict[str, Any]:
     parts = {name: describe(part) for name, part in found.items() if part is not None}
     class_names = list(dataset.class_names)
     prints = {name: part["fingerprint"] for name, part in parts.items()}
-    return {
+    record = {
         "fingerprint": _hash([class_names, prints]),
         "dataset": dataset.name,
         "class_names": class_names,
         "parts": parts,
     }
+    if dataset.taken:
+        unread = [name for name, _ in dataset.excluded]
+        record["taken"] = {**dataset.taken, "unreadable": unread}
+    return record
 
 
 def describe(images: Images) -> dict[str, Any]:
@@ -61,12 +67,13 @@ def make_part_record(
 
 
 def summarise(record: Record) -> dict[str, Any]:
-    """Return a record without its lists."""
+    """Return a record without its lists and without what was taken."""
     parts = {
         name: {"count": part["count"], "fingerprint": part["fingerprint"]}
         for name, part in record["parts"].items()
     }
-    return {**record, "parts": parts}
+    kept = {name: value for name, value in record.items() if name != "taken"}
+    return {**kept, "parts": parts}
 
 
 def select(record: Record, name: str) -> dict[str, Any]:

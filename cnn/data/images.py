@@ -6,7 +6,8 @@ with any positions, from any thread.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -95,6 +96,8 @@ class Dataset:
             on these, and not on their number or order.
         excluded: files that cannot be read and were left out, each with its part, ""
             where it has none.
+        taken: what of the source was taken, as JSON, `files` by part and class among
+            it; empty where a source has no files.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     is_named: bool = False
     excluded: tuple[tuple[str, str], ...] = ()
+    taken: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

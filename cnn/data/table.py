@@ -1,0 +1,275 @@
+"""Images that a CSV file lists in columns `path`, `label` and maybe `split`.
+
+The file is UTF-8; columns are separated by commas, semicolons or tabs, whatever the
+first line has; names of columns and splits are read in any case (`names.find_part`).
+Cells are stripped, empty lines skipped, and every other line has as many cells as the
+first. Paths are relative to the file. Classes are the labels of the training rows,
+sorted; whole numbers are sorted by value. Neither depends on the order of the lines.
+"""
+
+import csv
+import dataclasses
+import io
+import pathlib
+import posixpath
+from collections.abc import Iterator
+
+import numpy as np
+
+from cnn.data import files, images, taken
+from cnn.data.names import count, find_part, normalise, show
+from cnn.data.options import DataOptions
+from cnn.errors import UserError, suggest
+
+_COLUMNS = ("path", "label", "split")
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    line: int
+    path: pathlib.Path
+    name: str
+    label: str
+    part: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    rows: list[_Row]
+    notes: tuple[str, ...]
+
+    @property
+    def parts(self) -> np.ndarray | None:
+        """The part of each row; None without a column `split`."""
+        found = [row.part for row in self.rows]
+        return None if found[0] is None else np.array(found)
+
+
+def load(rest: str, options: DataOptions) -> images.Dataset:
+    """Load the images that the file at the path `rest` lists.
+
+    Splits are treated as the parts of folders are.
+
+    Raises:
+        UserError: the table is not of the form above, an image has two labels, or a
+            label to test on is not trained on (each names the line); there is nothing
+            to train or to test on; or a file is bad.
+    """
+    name, path = f"csv:{rest}", pathlib.Path(rest).expanduser()
+    table = _read(name, path)
+    parts = table.parts
+    if parts is not None and ("train" not in parts or len(set(parts)) < 2):
+        raise UserError(
+            f"--dataset={name} has only {', '.join(sorted(set(parts)))}; it needs "
+            "splits train and test (or val)"
+        )
+    trained = [row for row in table.rows if row.part in (None, "train")]
+    class_names = _sort_labels(path, trained)
+    for row in table.rows:
+        if row.label not in class_names:
+            raise UserError(
+                f"{path}, line {row.line}: label {row.label!r} is no class of the "
+                f"training images{suggest(row.label, class_names)}"
+            )
+    return files.load_files(_list(name, table, class_names), options)
+
+
+def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evaluated:
+    """Load the images that a file lists to be evaluated; none need be of train.
+
+    Args:
+        split: of `choose_parts`; a file without that column is not divided.
+
+    Raises:
+        UserError: as `load`, or there is no such part.
+    """
+    name, path = f"csv:{rest}", pathlib.Path(rest).expanduser()
+    table = _read(name, path)
+    known = sorted({row.part or "" for row in table.rows})
+    chosen = images.choose_parts(name, known, split)
+    rows = [row for row in table.rows if (row.part or "") in chosen]
+    table = dataclasses.replace(table, rows=rows)
+    listing = _list(name, table, _sort_labels(path, rows))
+    listing = dataclasses.replace(listing, parts=None)
+    return files.load_evaluated(listing, options, len(chosen) == len(known))
+
+
+def _list(name: str, table: _Table, class_names: dict[str, int]) -> files.Listing:
+    rows, parts = table.rows, table.parts
+    labels = np.array([class_names[row.label] for row in rows], dtype=np.int32)
+    counts = taken.count_files(tuple(class_names), labels, parts)
+    return files.Listing(
+        name=name,
+        class_names=tuple(class_names),
+        paths=[row.path for row in rows],
+        names=np.array([row.name for row in rows], object),
+        labels=labels,
+        parts=parts,
+        notes=(*table.notes, *taken.describe_counts(counts)),
+        taken={"files": counts},
+    )
+
+
+def _sort_labels(path: pathlib.Path, rows: list[_Row]) -> dict[str, int]:
+    """Number the labels of rows in their order."""
+    labels = sorted({row.label for row in rows})
+    if all(label.isdecimal() for label in labels):
+        labels = sorted(labels, key=int)
+        for one, other in zip(labels, labels[1:], strict=False):
+            if int(one) == int(other):
+                raise UserError(
+                    f"{path}: the labels {one} and {other} are one number; write each "
+                    "class in one way"
+                )
+    return {label: number for number, label in enumerate(labels)}
+
+
+def _read(name: str, path: pathlib.Path) -> _Table:
+    """Read the rows of a table."""
+    text = _read_text(name, path)
+    separator = _find_separator(path, text)
+    lines = _split_lines(path, text, separator)
+    _, header = next(lines)
+    columns = [cell.casefold() for cell in header]
+    rows = [_read_row(path, line, header, columns, cells) for line, cells in lines]
+    if not rows:
+        raise UserError(f"{path} lists no image below its first line")
+    notes = _check_repeated(path, rows)
+    if separator != ",":
+        notes = (f"{path}: columns are separated by {_SEPARATORS[separator]}", *notes)
+    return _Table(rows, notes)
+
+
+def _read_text(name: str, path: pathlib.Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"--dataset={name}: {error.strerror}; give a file") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            error = "its first bytes are those of UTF-16"
+        raise UserError(
+            f"{path}, line {line}: this is no text in UTF-8 ({error}); save it as CSV "
+            "in UTF-8"
+        ) from None
+    if "\0" in text:
+        raise UserError(f"{path} is no text in UTF-8, it holds NUL; save it as such")
+    return text
+
+
+def _find_separator(path: pathlib.Path, text: str) -> str:
+    """Return what separates the columns that are needed in the first line."""
+    header = []
+    for separator in _SEPARATORS:
+        _, header = next(_split_lines(path, text, separator), (1, []))
+        columns = [cell.casefold() for cell in header]
+        if "path" in columns and "label" in columns:
+            twice = [x for x in _COLUMNS if columns.count(x) > 1]
+            if twice:
+                raise UserError(f"{path}: the first line has {twice[0]} twice")
+            return separator
+    first = next(iter(text.splitlines()), "")
+    raise UserError(
+        f"{path}: the first line must name the columns path and label, separated by "
+        f"commas, semicolons or tabs; it is {first[:200]!r}"
+    )
+
+
+def _split_lines(
+    path: pathlib.Path, text: str, separator: str
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield each line's number, counted from 1, and its cells; not the empty ones."""
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        skipinitialspace=True,
+        strict=True,
+    )
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise UserError(
+                f'{path}, line {line}: {error}; quote cells whole, as "a, b", and '
+                'double the quotes in them: "a ""b"""'
+            ) from None
+        if cells is None:
+            return
+        cells = [cell.strip() for cell in cells]
+        if any(cells):
+            yield line, cells
+
+
+def _read_row(
+    path: pathlib.Path,
+    line: int,
+    header: list[str],
+    columns: list[str],
+    cells: list[str],
+) -> _Row:
+    where = f"{path}, line {line}"
+    if len(cells) < len(header) or any(cells[len(header) :]):
+        raise UserError(
+            f"{where} has {len(cells)} cells and the first line {len(header)} "
+            f"({', '.join(header)}): {', '.join(cells)[:200]!r}; fill in what is "
+            'missing, and quote a cell with a comma in it: "a, b"'
+        )
+    row = {x: cells[columns.index(x)] for x in _COLUMNS if x in columns}
+    for column, cell in row.items():
+        if not cell:
+            raise UserError(f"{where}: {column} is empty")
+    part = None
+    if "split" in row:
+        part = find_part(row["split"])
+        if part is None:
+            known = ("train", "val", "test")
+            raise UserError(
+                f"{where}: split {row['split']!r} is unknown"
+                f"{suggest(row['split'], known)}"
+            )
+    text = row["path"]
+    if "\\" in text and not (path.parent / text).exists():
+        text = text.replace("\\", "/")  # as Windows writes it
+    file = path.parent / text
+    return _Row(line, file, _name(path, text), normalise(row["label"]), part)
+
+
+def _name(path: pathlib.Path, text: str) -> str:
+    """Return the path of an image, below the table relative to it."""
+    root, found = path.parent.absolute(), pathlib.Path(text)
+    below = found.is_absolute() and found.is_relative_to(root)
+    return posixpath.normpath(found.relative_to(root) if below else text)
+
+
+def _check_repeated(path: pathlib.Path, rows: list[_Row]) -> tuple[str, ...]:
+    """Refuse an image under two labels; say which stand in more than one line."""
+    first: dict[str, _Row] = {}
+    repeated, shared = [], []
+    for row in rows:
+        other = first.setdefault(row.name, row)
+        if other.label != row.label:
+            raise UserError(
+                f"{path}: {row.name} has the label {other.label!r} in line "
+                f"{other.line} and {row.label!r} in line {row.line}; keep one"
+            )
+        if other.part != row.part:
+            shared.append(row.name)
+        elif other is not row:
+            repeated.append(row.name)
+    notes = []
+    if shared:
+        notes.append(
+            f"warning   {count(len(shared), 'image')} in more parts than one: "
+            f"{show(shared)}"
+        )
+    if repeated:
+        notes.append(
+            f"{count(len(repeated), 'line')} with an image that another has: "
+            f"{show(repeated)}"
+        )
+    return tuple(notes)

@@ -1,0 +1,148 @@
+"""A tree of folders and the images in them, as it lies on disk.
+
+An image is a file of one of `files.ENDINGS`. Hidden files and folders are not seen, nor
+folders that archivers and file systems leave behind (`__MACOSX`); a link to a folder
+that holds it is not followed.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections import Counter
+from collections.abc import Iterator
+
+from cnn.data.files import ENDINGS
+from cnn.data.names import count, escape, normalise
+from cnn.errors import UserError
+
+_SYSTEM = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+_SYSTEM += ("lost+found", "__pycache__")
+# How many folders of each depth a drawing shows, and how many lines it has.
+_SHOWN = (10, 5, 3)
+_LINES = 30
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Folder:
+    """A folder and what is below it.
+
+    Attributes:
+        path: as it was given.
+        real: the same with every link followed.
+        images: paths of those that lie in it directly.
+        others: how many other files lie in it directly, by ending.
+        folders: those in it, in order of their names.
+        skipped: paths of the folders in it that were not looked into.
+        count: how many images are in it and below.
+    """
+
+    path: pathlib.Path
+    real: str
+    images: tuple[pathlib.Path, ...]
+    others: Counter[str]
+    folders: tuple["Folder", ...]
+    skipped: tuple[pathlib.Path, ...]
+    count: int
+
+    @property
+    def name(self) -> str:
+        """The folder's name in composed form."""
+        return normalise(self.path.name)
+
+    @property
+    def full(self) -> list["Folder"]:
+        """The folders in it that hold an image somewhere."""
+        return [folder for folder in self.folders if folder.count]
+
+    def walk(self) -> Iterator["Folder"]:
+        """Yield this folder and all below it, each real one once."""
+        yield from self._walk(set())
+
+    def _walk(self, seen: set[str]) -> Iterator["Folder"]:
+        if self.real in seen:
+            return
+        seen.add(self.real)
+        yield self
+        for folder in self.folders:
+            yield from folder._walk(seen)
+
+    def count_others(self) -> Counter[str]:
+        """Count the files in it and below that are no images, by ending."""
+        return sum((folder.others for folder in self.walk()), Counter())
+
+    def list_images(self) -> list[pathlib.Path]:
+        """Return the images in it and below, in order of their paths."""
+        found = [path for folder in self.walk() for path in folder.images]
+        return sorted(found, key=lambda path: [*map(normalise, path.parts)])
+
+
+def scan(path: pathlib.Path, above: tuple[str, ...] = ()) -> Folder:
+    """Read a folder and all below it.
+
+    Args:
+        above: the real paths of the folders that hold it.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    real = os.path.realpath(path)
+    images, others, folders, skipped = [], Counter(), [], []
+    try:
+        entries = sorted(os.scandir(path), key=lambda entry: normalise(entry.name))
+    except OSError as error:
+        raise UserError(
+            f"{path}: the folder cannot be read ({error.strerror}); mend its "
+            "permissions or move it away"
+        ) from error
+    for entry in entries:
+        found = path / entry.name
+        if entry.is_dir():
+            loops = entry.is_symlink() and os.path.realpath(found) in (*above, real)
+            if entry.name.startswith(".") or entry.name in _SYSTEM or loops:
+                skipped.append(found)
+            else:
+                folders.append(scan(found, (*above, real)))
+        elif entry.name.startswith("."):
+            continue
+        elif entry.name.lower().endswith(ENDINGS):
+            images.append(found)
+        else:
+            others[os.path.splitext(entry.name)[1].lower()] += 1
+    total = len(images) + sum(folder.count for folder in folders)
+    lists = (tuple(images), others, tuple(folders), tuple(skipped))
+    return Folder(path, real, *lists, total)
+
+
+def describe_others(others: Counter[str]) -> str:
+    """Write counts by ending: `.txt 10, .csv 2`."""
+    return ", ".join(
+        f"{escape(ending) or 'no ending'} {number:,}"
+        for ending, number in sorted(others.items(), key=lambda x: (-x[1], x[0]))
+    )
+
+
+def draw(folder: Folder) -> str:
+    """Draw a tree of the folders with what is in them, a short one."""
+    lines = list(_draw(folder, 0))
+    more = [f"  … {len(lines) - _LINES} lines more"] if len(lines) > _LINES else []
+    return "\n".join(lines[:_LINES] + more)
+
+
+def _draw(folder: Folder, depth: int) -> Iterator[str]:
+    indent = "  " * (depth + 1)
+    here, below = len(folder.images), folder.count - len(folder.images)
+    parts = [count(here, "image")] if here or not below else []
+    parts += (
+        [f"{count(below, 'image')} in {count(len(folder.full), 'folder')}"]
+        if below
+        else []
+    )
+    parts += [describe_others(folder.others)] if folder.others else []
+    yield f"{indent}{escape(folder.name or str(folder.path))}/  {'; '.join(parts)}"
+    if depth == len(_SHOWN):
+        return
+    for child in folder.folders[: _SHOWN[depth]]:
+        yield from _draw(child, depth + 1)
+    more = len(folder.folders) - _SHOWN[depth]
+    if more > 0:
+        yield f"{indent}  … {count(more, 'folder')} more"

@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from cnn.data import decode, images
+from cnn.data.names import show
 from cnn.data.options import DataOptions
 from cnn.data.stamps import stamp_arrays
 from cnn.errors import UserError
@@ -50,6 +51,7 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
         train=splits["train"],
         validation=splits.get("val"),
         test=splits["test"],
+        notes=_list_missing(f"{path}: y_train", splits["train"].labels),
     )
 
 
@@ -85,6 +87,7 @@ def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evalua
         name=name,
         class_names=tuple(map(str, range(1 + int(examples.labels.max())))),
         images=examples,
+        notes=_list_missing(str(path), examples.labels),
         is_whole=len(chosen) == len(parts),
     )
 
@@ -120,6 +123,18 @@ def _open(file: BinaryIO, path: pathlib.Path) -> np.lib.npyio.NpzFile:
             "with numpy.savez"
         )
     return archive
+
+
+def _list_missing(what: str, labels: np.ndarray) -> tuple[str, ...]:
+    """Say which classes up to the largest label have no image."""
+    missing = np.setdiff1d(np.arange(labels.max()), labels)
+    if not len(missing):
+        return ()
+    classes = "class" if len(missing) == 1 else "classes"
+    return (
+        f"{what} has no image of {classes} {show(list(map(str, missing)))}: its labels "
+        f"are {labels.min()} to {labels.max()}, and labels count from 0",
+    )
 
 
 def _check_names(path: pathlib.Path, names: list[str], needed: list[str]) -> None:

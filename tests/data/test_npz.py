@@ -59,6 +59,20 @@ def test_floats_convert_exactly(tmp_path, dtype):
     np.testing.assert_array_equal(read(dataset.train), arrays["x_train"])
 
 
+@pytest.mark.parametrize(
+    ("labels", "missing"),
+    [(np.arange(20) % 4 + 1, "class 0: its labels are 1 to 4"), ([0, 3, 5, 5], "")],
+)
+def test_classes_without_an_image_are_said(tmp_path, labels, missing):
+    labels = np.resize(labels, 20)
+    dataset = load(tmp_path, make_arrays(y_train=labels))
+    (note,) = dataset.notes
+    assert f"y_train has no image of {missing or 'classes 1, 2, 4: '}" in note
+    options = data.DataOptions(dataset=f"npz:{tmp_path}/data.npz")
+    found = data.load_evaluated(options, "train", None)
+    assert found.notes[0].startswith(f"{tmp_path}/data.npz has no image of class")
+
+
 PIXELS = make_arrays()["x_train"]
 BAD = {
     "objects": ({"x_train": np.array([None] * 20)}, "x_train holds Python objects"),
@@ -76,6 +90,10 @@ BAD = {
     "negative": ({"y_train": np.arange(20) - 3}, r"y_train\[0\] is -3"),
     "outside": ({"y_test": np.array([0] * 7 + [9])}, "test example 7 has label 9"),
     "empty": ({"x_test": PIXELS[:0], "y_test": np.zeros(0, int)}, "x_test is empty"),
+    "one class": (
+        {"y_train": np.zeros(20, int), "y_test": np.zeros(8, int)},
+        "all 20 training images are of one class, 0",
+    ),
     "shapes": ({"x_test": np.zeros((8, 7, 5, 3), np.uint8)}, "--image_size"),
 }
 

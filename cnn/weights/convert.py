@@ -10,6 +10,7 @@ import numpy as np
 from cnn import models
 from cnn.checkpoints import checkpoint, manifest, workdir
 from cnn.config import Config
+from cnn.data.names import check_class_names, normalise
 from cnn.errors import UserError
 from cnn.models.variables import create_variables, flatten_paths
 from cnn.optim.optimizer import Rule
@@ -119,13 +120,18 @@ def _read_class_names(file: str, classes: int) -> list[str]:
     if not file:
         return []
     try:
-        found = Path(file).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        found = Path(file).read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
         raise UserError(f"--class_names={file} cannot be read ({error})") from None
-    found = [line.strip() for line in found if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"--class_names={file} is no text in UTF-8 ({error}); save it as such"
+        ) from None
+    found = [normalise(line.strip()) for line in found if line.strip()]
     if len(found) != classes:
         raise UserError(
             f"--class_names={file} has {len(found)} names for {classes} classes; give "
             "one a line"
         )
+    check_class_names(f"--class_names={file}", found)
     return found

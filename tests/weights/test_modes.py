@@ -89,6 +89,35 @@ def test_names_and_scaling_travel_with_the_weights(tmp_path):
     np.testing.assert_array_equal(kernel, arrays["head.weight"].T)
 
 
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_names_are_read_as_utf8_with_and_without_a_mark(start, tmp_path):
+    make_weights(tmp_path / "w.safetensors", num_classes=3)
+    content = f"{start}猫\r\nNandu\u0301\r\n\r\n-1\r\n".encode()
+    (tmp_path / "names.txt").write_bytes(content)
+    options = DIGITS | {"num_classes": 3, "source": str(tmp_path / "w.safetensors")}
+    options |= {"class_names": str(tmp_path / "names.txt")}
+    run(convert.convert, tmp_path / "run", **options)
+    names = predict.load_trained(tmp_path / "run").class_names
+    assert names == ("猫", "Nand\u00fa", "-1")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("é".encode("latin-1"), "is no text in UTF-8"),
+        (b"a\nb", "has 2 names for 10 classes"),
+        ("\n".join(["=1", *"abcdefghi"]).encode(), "'=1' begins with ="),
+    ],
+)
+def test_names_that_are_none_are_refused(content, message, tmp_path):
+    make_weights(tmp_path / "w.safetensors")
+    (tmp_path / "names.txt").write_bytes(content)
+    options = DIGITS | {"source": str(tmp_path / "w.safetensors")}
+    options |= {"class_names": str(tmp_path / "names.txt")}
+    with pytest.raises(UserError, match=message):
+        run(convert.convert, tmp_path / "run", **options)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from cnn import data
 from cnn.checkpoints import workdir
 from cnn.config import make_config
 from cnn.data.images import concatenate, from_array
+from cnn.errors import UserError
+from cnn.training.trained import match_labels
 from cnn.visualize.subject import Subject
 
 CLASSES = ("ant", "bee", "cat")
@@ -237,6 +240,57 @@ def test_unknown_classes_are_named_with_what_leaves_them_out(
     assert [x["count"] for x in found["per_class"]] == [0, 2, 2]
 
 
+def test_classes_called_by_numbers_keep_their_names(tmp_path):
+    numbers = ("1", "2", "10")
+    write_images(tmp_path / "own/train", numbers, 8)
+    write_images(tmp_path / "own/test", numbers, 4)
+    write_images(tmp_path / "other", numbers[1:], 3)
+    train_run(tmp_path / "run", dataset=f"folder:{tmp_path}/own", **SMALL)
+    files = [(f"other/{name}/{i}.png", name) for name in numbers[1:] for i in range(3)]
+    table = write_table(tmp_path / "a.csv", files)
+    predict = ["--mode=predict", f"--predict_images={tmp_path}/other/*/*.png"]
+    assert run_main(*predict, f"--workdir={tmp_path}/run") == 0
+    with open(tmp_path / "run/predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    predicted = {row["path"].partition("other/")[2]: row["class"] for row in rows}
+    for dataset in (f"folder:{tmp_path}/other", table):
+        flags = (f"--dataset={dataset}", "--per_image=true")
+        assert run_main("--mode=evaluate", f"--workdir={tmp_path}/run", *flags) == 0
+        (path,) = (tmp_path / "run").glob("evaluation*.csv")
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        path.unlink()
+        found = json.loads(path.with_suffix(".json").read_text())
+        assert found["class_names"] == ["1", "10", "2"]
+        for row in rows:
+            name = row["path"].removeprefix("other/")
+            assert row["label"] == name.partition("/")[0]
+            assert row["prediction"] == predicted[name]
+
+
+@pytest.mark.parametrize(
+    ("named", "here", "expected"),
+    [
+        (False, ("0", "1", "10", *"23456789"), [0, 1, 10, *range(2, 10)]),
+        (False, ("2", "10"), [2, 10]),
+        (False, tuple("abcdefghijk"), list(range(11))),
+        (True, ("2", "10"), [2, 10]),
+    ],
+)
+def test_numbers_mean_the_classes_of_a_run_without_names(named, here, expected):
+    run = types.SimpleNamespace(
+        class_names=tuple(map(str, range(11))), classes_are_named=named
+    )
+    images = from_array(np.zeros((len(here), 2, 2, 1), np.uint8), np.arange(len(here)))
+    evaluated = data.Evaluated("folder:x", here, images)
+    assert match_labels(run, evaluated).tolist() == expected
+    unknown = data.Evaluated("folder:x", ("11", *here[1:]), images)
+    if here[0] != "a":
+        remedy = "as the run does" if named else "--class_names=FILE"
+        with pytest.raises(UserError, match=f"know the class 11 .*{remedy}"):
+            match_labels(run, unknown)
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -245,7 +299,7 @@ def test_unknown_classes_are_named_with_what_leaves_them_out(
         (["--split_seed=1"], "--split_seed=1 would have no"),
         (["--split=validation"], "folder:{base}/own has no such set"),
         (["--dataset=folder:{base}/alone", "--split=train"], "has only test"),
-        (["--dataset=folder:{base}/alone/bee"], "no labelled image in it"),
+        (["--dataset=folder:{base}/alone/bee"], "5 images in no class folder"),
         (["--dataset=csv:{base}/absent.csv"], "No such file"),
     ],
 )

@@ -123,9 +123,16 @@ def check_image_shape(trained: Trained, image_shape: tuple[int, int, int]) -> No
 
 
 def get_class_names(trained: Trained, here: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a run's classes: those of data as many, where it has none."""
-    is_same = len(trained.class_names) == len(here) and not trained.classes_are_named
-    return tuple(here) if is_same else trained.class_names
+    """Return the names of a run's classes: those of data as many, where it has none.
+
+    Data whose classes are numbers too mean the run's by these, whatever their order: a
+    folder sorts 10 before 2.
+    """
+    known = trained.class_names
+    are_numbers = all(name.isdecimal() for name in (*known, *here))
+    if trained.classes_are_named or are_numbers or len(known) != len(here):
+        return known
+    return tuple(here)
 
 
 def match_labels(
@@ -157,9 +164,11 @@ def match_labels(
         kept = [label for label in occurring if here[label] in place]
         kept = [numbers[label] if numbers else label for label in kept]
         leave_out = f", or leave them out with --classes={','.join(map(str, kept))}"
+        convert = ", or name its classes with --mode=convert --class_names=FILE"
         raise UserError(
             f"The run does not know {_count_classes(unknown)} of {data.name}; it knows "
             f"{_count_classes(known)}. Name classes in the data as the run does"
+            f"{'' if trained.classes_are_named else convert}"
             f"{leave_out if kept else ''}"
         )
     table = np.array([place.get(name, -1) for name in here], np.int32)

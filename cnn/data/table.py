@@ -10,6 +10,7 @@ sorted; whole numbers are sorted by value. Neither depends on the order of the l
 import csv
 import dataclasses
 import io
+import os
 import pathlib
 import posixpath
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 
 _COLUMNS = ("path", "label", "split")
+# Longer ones are no numbers: Python refuses to convert more than 4,300 digits.
+_DIGITS = 1000
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
@@ -114,7 +117,7 @@ def _list(name: str, table: _Table, class_names: dict[str, int]) -> files.Listin
 def _sort_labels(path: pathlib.Path, rows: list[_Row]) -> dict[str, int]:
     """Number the labels of rows in their order."""
     labels = sorted({row.label for row in rows})
-    if all(label.isdecimal() for label in labels):
+    if all(label.isdecimal() and len(label) < _DIGITS for label in labels):
         labels = sorted(labels, key=int)
         for one, other in zip(labels, labels[1:], strict=False):
             if int(one) == int(other):
@@ -151,7 +154,7 @@ def _read_text(name: str, path: pathlib.Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-            error = "its first bytes are those of UTF-16"
+            error = "its first bytes are those of UTF-16 or UTF-32"
         raise UserError(
             f"{path}, line {line}: this is no text in UTF-8 ({error}); save it as CSV "
             "in UTF-8"
@@ -215,7 +218,7 @@ def _read_row(
     where = f"{path}, line {line}"
     if len(cells) < len(header) or any(cells[len(header) :]):
         raise UserError(
-            f"{where} has {len(cells)} cells and the first line {len(header)} "
+            f"{where} has {count(len(cells), 'cell')} and the first line {len(header)} "
             f"({', '.join(header)}): {', '.join(cells)[:200]!r}; fill in what is "
             'missing, and quote a cell with a comma in it: "a, b"'
         )
@@ -233,7 +236,7 @@ def _read_row(
                 f"{suggest(row['split'], known)}"
             )
     text = row["path"]
-    if "\\" in text and not (path.parent / text).exists():
+    if "\\" in text and not os.path.exists(path.parent / text):
         text = text.replace("\\", "/")  # as Windows writes it
     file = path.parent / text
     return _Row(line, file, _name(path, text), normalise(row["label"]), part)

@@ -13,7 +13,7 @@ import numpy as np
 
 from cnn.data import files, images, layout, taken
 from cnn.data.layout import Layout
-from cnn.data.names import normalise, show
+from cnn.data.names import show
 from cnn.data.options import DataOptions
 from cnn.errors import suggest
 
@@ -103,21 +103,19 @@ def _check_known(found: Layout, part: str, class_names: list[str]) -> None:
 
 def _list(found: Layout, class_names: list[str]) -> files.Listing:
     """List the images of all parts, class by class; the part "" will be split."""
-    paths, labels, parts = [], [], []
+    listed, labels, parts = [], [], []
     for part, folder in found.parts.items():
         folders = {child.name: child for child in folder.full}
         for label, name in enumerate(class_names):
-            here = folders[name].list_images() if name in folders else []
-            paths += here
+            here = folders[name].list_images(found.root) if name in folders else []
+            listed += here
             labels += [label] * len(here)
             parts += [part] * len(here)
-    root = found.root.path
-    names = [normalise(path.relative_to(root).as_posix()) for path in paths]
     listing = files.Listing(
         name=found.name,
         class_names=tuple(class_names),
-        paths=paths,
-        names=np.array(names, object),
+        paths=[path for _, path in listed],
+        names=np.array([name for name, _ in listed], object),
         labels=np.array(labels, dtype=np.int32),
         parts=None if "" in found.parts else np.array(parts),
     )

@@ -29,7 +29,7 @@ class Folder:
     Attributes:
         path: as it was given.
         real: the same with every link followed.
-        images: paths of those that lie in it directly.
+        images: names of those that lie in it directly.
         others: how many other files lie in it directly, by ending.
         folders: those in it, in order of their names.
         skipped: paths of the folders in it that were not looked into.
@@ -38,7 +38,7 @@ class Folder:
 
     path: pathlib.Path
     real: str
-    images: tuple[pathlib.Path, ...]
+    images: tuple[str, ...]
     others: Counter[str]
     folders: tuple["Folder", ...]
     skipped: tuple[pathlib.Path, ...]
@@ -70,10 +70,19 @@ class Folder:
         """Count the files in it and below that are no images, by ending."""
         return sum((folder.others for folder in self.walk()), Counter())
 
-    def list_images(self) -> list[pathlib.Path]:
-        """Return the images in it and below, in order of their paths."""
-        found = [path for folder in self.walk() for path in folder.images]
-        return sorted(found, key=lambda path: [*map(normalise, path.parts)])
+    def list_images(self, root: "Folder") -> list[tuple[str, pathlib.Path]]:
+        """Return names and paths of the images in it and below, in order of the names.
+
+        A name is the path below `root`, in composed form.
+        """
+        found = []
+        for folder in self.walk():
+            below = folder.path.relative_to(root.path).as_posix()
+            found += [
+                (normalise(f"{below}/{name}"), folder.path / name)
+                for name in folder.images
+            ]
+        return sorted(found, key=lambda image: (image[0].split("/"), image[1].name))
 
 
 def scan(path: pathlib.Path, above: tuple[str, ...] = ()) -> Folder:
@@ -95,8 +104,8 @@ def scan(path: pathlib.Path, above: tuple[str, ...] = ()) -> Folder:
             "permissions or move it away"
         ) from error
     for entry in entries:
-        found = path / entry.name
         if entry.is_dir():
+            found = path / entry.name
             loops = entry.is_symlink() and os.path.realpath(found) in (*above, real)
             if entry.name.startswith(".") or entry.name in _SYSTEM or loops:
                 skipped.append(found)
@@ -105,7 +114,7 @@ def scan(path: pathlib.Path, above: tuple[str, ...] = ()) -> Folder:
         elif entry.name.startswith("."):
             continue
         elif entry.name.lower().endswith(ENDINGS):
-            images.append(found)
+            images.append(entry.name)
         else:
             others[os.path.splitext(entry.name)[1].lower()] += 1
     total = len(images) + sum(folder.count for folder in folders)

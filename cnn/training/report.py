@@ -15,6 +15,7 @@ from cnn.models.variables import count_parameters
 from cnn.runtime import devices, environment, processes
 from cnn.runtime.metrics_log import MetricsLog
 from cnn.runtime.terminal import Terminal
+from cnn.text import show_line
 from cnn.training import course, metrics
 from cnn.training.options import TrainOptions
 from cnn.training.progress import Progress, describe_checkpoint, find_bad_step
@@ -33,7 +34,7 @@ def announce(setup: Setup, terminal: Terminal) -> None:
     place = "on the device" if setup.loaders["train"].is_resident else "streamed"
     say(f"device    {devices.describe_device(setup.mesh)}")
     say(
-        f"dataset   {data.name}: {sizes}; {len(data.class_names)} classes, "
+        f"dataset   {show_line(data.name)}: {sizes}; {len(data.class_names)} classes, "
         f"{height}x{width}x{channels}, {place}"
     )
     say(f"model     {setup.config.model.model}")

@@ -63,7 +63,7 @@ def _draw_answers(
 ) -> None:
     label = subject.get_labels(run)[position]
     probabilities = np.exp(mistakes.compute_log_probabilities(run.predict(images)))
-    names = subject.get_class_names(run)
+    names = subject.label_classes(run)
     shown = np.sort(np.argsort(-probabilities.sum(0))[:_MOST_BARS])
     for ax, row in zip(axes, probabilities, strict=True):
         colours = [COLOURS[2] if k == label else COLOURS[5] for k in shown]

@@ -1,0 +1,64 @@
+"""Names of any characters, as they are shown, and as parts of the names of files.
+
+What a control character would do to a terminal, a page or a picture is not done: an
+escape stands in its place, as Python writes it. Everything else is shown as it is.
+"""
+
+import hashlib
+import re
+import unicodedata
+
+_JOINERS = "\u200c\u200d"  # parts of Persian words, and of emoji
+_MOST_BYTES = 200  # systems allow 255, and temporary files have longer names
+
+
+def show(text: str) -> str:
+    """Return a text of any number of lines as it can be shown.
+
+    Control characters, those that turn the direction of writing or are not seen, and
+    bytes that are no text in the encoding of the system become `\\t`, `\\x1b`,
+    `\\u202e`, `\\xe9`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(x if x == "\n" else _show_character(x) for x in text)
+
+
+def show_line(text: str, most: int = 0) -> str:
+    """Return a name as it can be shown on one line.
+
+    Args:
+        text: the name; what `show` escapes is escaped, and so are line ends.
+        most: cut the middle out of a name with more characters than these; 0: never.
+    """
+    line = show(text).replace("\n", r"\n")
+    if not most or len(line) <= most:
+        return line
+    end = (most - 1) // 3
+    return f"{line[: most - 1 - end]}…{line[-end:]}"
+
+
+def name_file(text: str, short: str) -> str:
+    """Make a name of a file that systems and shells take.
+
+    Args:
+        text: what the file is named after, without an ending. Other characters than
+            letters of ASCII, digits and `.,=+-` become `_`, and a hash tells such
+            names apart.
+        short: the start of the name, before a hash, where the text is too long.
+    """
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+    safe = re.sub(r"[^\w.,=+-]", "_", text, flags=re.ASCII)
+    if safe != text:
+        safe = f"{safe},{digest}"
+    return safe if len(safe) <= _MOST_BYTES else f"{short},{digest}"
+
+
+def _show_character(character: str) -> str:
+    if character.isprintable() or character in _JOINERS:
+        return character
+    if unicodedata.category(character) == "Zs":  # spaces other than ASCII's
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte, see os.fsdecode
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

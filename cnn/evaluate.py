@@ -4,9 +4,7 @@ What a run was trained with (scaling, mean, std, precision, loss) is its checkpo
 which images, in which size, and the views of each are the options'.
 """
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +33,7 @@ from cnn.runtime import devices, environment
 from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal
-from cnn.text import name_file, show_line
+from cnn.text import format_row, name_file, show_line
 from cnn.training import same_data
 from cnn.training.epoch import compute_metrics
 from cnn.training.steps import Structure
@@ -248,17 +246,16 @@ def _format_examples(
     losses = np.concatenate(examples["loss"])
     powers = np.exp(logits - logits.max(1, keepdims=True))
     probabilities = powers / powers.sum(1, keepdims=True)
-    names, text = data.images.names, io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    names = data.images.names
     columns = [f"probability_{name}" for name in class_names]
     has_paths = data.name.partition(":")[0] in ("folder", "csv")
     first = "path" if has_paths else "id"
-    writer.writerow([first, "label", "prediction", "loss", *columns])
+    lines = [format_row([first, "label", "prediction", "loss", *columns])]
     for i, label in enumerate(data.images.labels):
         predicted = class_names[int(logits[i].argmax())]
         numbers = [f"{x:.9g}" for x in (losses[i], *probabilities[i])]
-        writer.writerow([names[i], class_names[label], predicted, *numbers])
-    return text.getvalue()
+        lines.append(format_row([names[i], class_names[label], predicted, *numbers]))
+    return "".join(lines)
 
 
 def _format_result(result: dict[str, Any]) -> str:

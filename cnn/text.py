@@ -1,12 +1,16 @@
-"""Names of any characters, as they are shown, and as parts of the names of files.
+"""Names of any characters: as they are shown, in tables, and in the names of files.
 
 What a control character would do to a terminal, a page or a picture is not done: an
 escape stands in its place, as Python writes it. Everything else is shown as it is.
 """
 
+import csv
 import hashlib
+import io
 import re
+import shlex
 import unicodedata
+from collections.abc import Iterable
 
 _JOINERS = "\u200c\u200d"  # parts of Persian words, and of emoji
 _MOST_BYTES = 200  # systems allow 255, and temporary files have longer names
@@ -38,6 +42,17 @@ def show_line(text: str, most: int = 0) -> str:
     return f"{line[: most - 1 - end]}…{line[-end:]}"
 
 
+def quote(argument: str) -> str:
+    """Return an argument of a command as a shell takes it, on one line.
+
+    What `show` escapes, bash and zsh read back from `$'...'`.
+    """
+    if show_line(argument) == argument:
+        return shlex.quote(argument)
+    escaped = argument.replace("\\", r"\\").replace("'", r"\'")
+    return f"$'{show_line(escaped)}'"
+
+
 def name_file(text: str, short: str) -> str:
     """Make a name of a file that systems and shells take.
 
@@ -52,6 +67,13 @@ def name_file(text: str, short: str) -> str:
     if safe != text:
         safe = f"{safe},{digest}"
     return safe if len(safe) <= _MOST_BYTES else f"{short},{digest}"
+
+
+def format_row(cells: Iterable[object]) -> str:
+    """Write a line of CSV; a cell with a line end of any kind is quoted."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _show_character(character: str) -> str:

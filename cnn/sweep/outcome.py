@@ -7,7 +7,6 @@ evaluated, exported and visualized like any run.
 
 import json
 import os
-import shlex
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +25,7 @@ from cnn.sweep import live, page, plots, table
 from cnn.sweep.live import format_options
 from cnn.sweep.table import Row
 from cnn.sweep.trials import Trial, make_setting, make_trial
-from cnn.text import show_line
+from cnn.text import quote, show_line
 from cnn.training import progress, report, same_data
 from cnn.training.progress import Counters
 from cnn.training.setup import Setup
@@ -84,10 +83,10 @@ def conclude(
     say(f"in {show_line(str(home))}: {', '.join(written)}")
     seconds = time.perf_counter() - started
     say(f"{len(everything)} trials; this process took {seconds:.1f} s from its data on")
-    flags = f"--mode=evaluate --workdir={shlex.quote(str(home / 'best'))}"
+    flags = f"--mode=evaluate --workdir={quote(str(home / 'best'))}"
     if not is_there:  # trials that came later made it the best
         say(f"the state of trial {best['trial']} was not kept; this trains it again")
-        flags = f"--from_trial={shlex.quote(f'{home.parent}:{best["trial"]}')}"
+        flags = f"--from_trial={quote(f'{home.parent}:{best["trial"]}')}"
     say(f"next: python main.py {flags}")
     return len(failed)
 

@@ -87,7 +87,7 @@ def _draw_option(axes: Any, rows: Sequence[Row], name: str, metric: str) -> None
     for (others, by_value), marker in zip(groups.items(), markers, strict=False):
         xs = sorted(by_value)
         means = [sum(by_value[x]) / len(by_value[x]) for x in xs]
-        label = ", ".join(map(lettering.make_label, others)) if few else None
+        label = ", ".join(lettering.make_label(x, 60) for x in others) if few else None
         (line,) = axes.plot(xs, means, linewidth=1, alpha=0.8, label=label)
         for x in xs:
             own = by_value[x]

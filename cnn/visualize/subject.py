@@ -273,7 +273,7 @@ class Subject:
         if self.config.visualize.picture_files:
             return self._read_files(self.config.visualize.picture_files)
         positions = self._choose_positions(self.config.visualize.picture_examples)
-        labels = [lettering.make_label(name) for name in self.evaluated.class_names]
+        labels = lettering.make_labels(self.evaluated.class_names)
         names = [f"{labels[self.split.labels[i]]}\n#{i}" for i in positions]
         return Chosen(self.read(positions), tuple(names))
 
@@ -312,7 +312,7 @@ class Subject:
 
     def label_classes(self, run: NamedRun) -> tuple[str, ...]:
         """Return the names of a run's classes as pictures show them."""
-        return tuple(map(lettering.make_label, self.get_class_names(run)))
+        return lettering.make_labels(self.get_class_names(run))
 
     def get_labels(self, run: NamedRun) -> np.ndarray:
         """Return the labels of the split as a run numbers its classes, int32 [N].

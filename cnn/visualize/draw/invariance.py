@@ -76,7 +76,7 @@ def _draw_curves(results: dict, what: str, count: int, folder: Path) -> Picture:
         for number, (run, found) in enumerate(results.items()):
             shares = [100 * share for share in found[name][what]]
             style = picture.style_line(number)
-            label = lettering.make_label(run)
+            label = lettering.make_label(run, 0)
             ax.plot(found[name]["strength"], shares, label=label, **style)
         ax.axvline(change.nothing, color="grey", linestyle=":", linewidth=1)
         ax.set(title=name, xlabel=change.unit, ylim=(0, 102))

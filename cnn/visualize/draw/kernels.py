@@ -76,7 +76,7 @@ def _draw_pixel_weights(subject: Subject, run: NamedRun, folder: Path) -> list[P
     order = list(order)[:_MOST_KERNELS]
     labels = range(len(images))
     if of_classes:
-        names = map(lettering.make_label, run.trained.class_names)
+        names = lettering.make_labels(run.trained.class_names)
         labels = [lettering.wrap(name) for name in names]
     columns = 5 if len(order) <= 20 else 8
     rows = -(-len(order) // columns)

@@ -8,7 +8,8 @@ as Python escapes it, `\\u732b`, so that names that differ still do so.
 import functools
 import textwrap
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cnn.text import show_line
@@ -22,11 +23,19 @@ _REGULAR = (400, "normal", "regular")
 _MOST = 32
 
 
+def make_labels(names: Sequence[str]) -> tuple[str, ...]:
+    """Return different names as different labels; see `make_label`."""
+    labels = list(map(make_label, names))
+    count = Counter(labels)
+    numbered = enumerate(labels)
+    return tuple(f"{x} [{i}]" if count[x] > 1 else x for i, x in numbered)
+
+
 def make_label(name: str, most: int = _MOST) -> str:
     """Return a name as a label of a tick or an image: one line of drawable characters.
 
     Args:
-        most: characters, then the middle is left out.
+        most: characters, of more the middle is left out; 0: never.
     """
     label = show_line(replace_undrawable(show_line(name)), most)
     if any(unicodedata.bidirectional(x) in ("R", "AL") for x in label):
@@ -36,7 +45,7 @@ def make_label(name: str, most: int = _MOST) -> str:
     return f"{_LEFT_TO_RIGHT}{label}" if label.startswith("_") else label
 
 
-def wrap(label: str, width: int = 16) -> str:
+def wrap(label: str, width: int = 14) -> str:
     """Break a label that stands above an image into lines of so many characters."""
     return "\n".join(textwrap.wrap(label, width)) or label
 
@@ -55,14 +64,14 @@ def prepare(figure: Any) -> None:
     be of `make_label`.
     """
     from matplotlib.text import Text
-    from matplotlib.ticker import LogFormatter, LogFormatterMathtext
+    from matplotlib.ticker import LogFormatterMathtext
 
     for ax in figure.axes:
         for axis in (ax.xaxis, ax.yaxis):  # powers of ten would be written as TeX
             if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
                 axis.set_major_formatter("{x:g}")
             if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
-                axis.set_minor_formatter(LogFormatter())
+                axis.set_minor_formatter(_make_log_formatter())
             axis.get_ticklabels()  # are written now
     for text in figure.findobj(Text):
         drawn = replace_undrawable(text.get_text())
@@ -70,6 +79,17 @@ def prepare(figure: Any) -> None:
         if not drawn.isascii():
             own = tuple(text.get_fontfamily())
             text.set_fontfamily([*own, *_list_families(drawn, own)])
+
+
+def _make_log_formatter() -> Any:
+    """Make a formatter of the ticks between powers: plain numbers, none if many."""
+    from matplotlib.ticker import LogFormatter
+
+    class PlainFormatter(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    return PlainFormatter()
 
 
 def _list_families(text: str, own: tuple[str, ...]) -> Iterable[str]:

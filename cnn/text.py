@@ -28,18 +28,17 @@ def show(text: str) -> str:
     return "".join(x if x == "\n" else _show_character(x) for x in text)
 
 
-def show_line(text: str, most: int = 0) -> str:
-    """Return a name as it can be shown on one line.
+def show_line(name: str) -> str:
+    """Return a name as it can be shown on one line: `show`, and line ends escaped."""
+    return show(name).replace("\n", r"\n")
 
-    Args:
-        text: the name; what `show` escapes is escaped, and so are line ends.
-        most: cut the middle out of a name with more characters than these; 0: never.
-    """
-    line = show(text).replace("\n", r"\n")
-    if not most or len(line) <= most:
+
+def cut(line: str, most: int) -> str:
+    """Leave out the middle of a line with more than `most` characters."""
+    if len(line) <= most:
         return line
     end = (most - 1) // 3
-    return f"{line[: most - 1 - end]}…{line[-end:]}"
+    return f"{line[: most - 1 - end]}…{line[len(line) - end :]}"
 
 
 def quote(argument: str) -> str:

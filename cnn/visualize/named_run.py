@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from cnn.ops import scaling
-from cnn.text import show_line
+from cnn.text import cut, show_line
 from cnn.training import steps
 from cnn.training.trained import Trained, load_trained
 from cnn.visualize.compute import features, kernels
@@ -106,7 +106,8 @@ def name_runs(directories: Sequence[Path]) -> list[str]:
 
     Names are lines that can be shown, whatever the directories are called.
     """
-    names = [show_line(path.resolve().name, _MOST_SHOWN) for path in directories]
+    names = [show_line(path.resolve().name) for path in directories]
+    names = [cut(name, _MOST_SHOWN) for name in names]
     is_clear = len(set(names)) == len(names)
     return names if is_clear else [show_line(str(path)) for path in directories]
 

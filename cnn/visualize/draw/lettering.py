@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cnn.text import show_line
+from cnn.text import cut, show_line
 
 # Fonts that show boxes for all characters, or signs that are not the characters'.
 _NOT_FOR_NAMES = ("Last Resort", "cm", "STIXSize", "STIXNonUnicode")
@@ -20,7 +20,7 @@ _LEFT_TO_RIGHT = "\u200e"
 # They choose between forms, or the direction, of their neighbours.
 _UNSEEN = "\u200c\u200d\ufe0e\ufe0f" + _LEFT_TO_RIGHT
 _REGULAR = (400, "normal", "regular")
-_MOST = 32
+_MOST, _WIDER = 32, 1.7
 
 
 def make_labels(names: Sequence[str]) -> tuple[str, ...]:
@@ -35,14 +35,26 @@ def make_label(name: str, most: int = _MOST) -> str:
     """Return a name as a label of a tick or an image: one line of drawable characters.
 
     Args:
-        most: characters, of more the middle is left out; 0: never.
+        most: characters of usual width, of more the middle is left out; 0: never.
     """
-    label = show_line(replace_undrawable(show_line(name)), most)
+    label = replace_undrawable(show_line(name))
+    label = shorten(label, most) if most else label
     if any(unicodedata.bidirectional(x) in ("R", "AL") for x in label):
         # What stands beside a name in Arabic or Hebrew keeps its place.
         return f"{_LEFT_TO_RIGHT}{label}{_LEFT_TO_RIGHT}"
     # Labels that begin with `_` are left out of legends.
     return f"{_LEFT_TO_RIGHT}{label}" if label.startswith("_") else label
+
+
+def shorten(label: str, most: int) -> str:
+    """Leave out the middle of a label wider than so many usual characters."""
+    width = _measure(label)
+    return label if width <= most else cut(label, int(len(label) * most / width))
+
+
+def find_room(labels: Iterable[str]) -> float:
+    """Return the inches by which a figure grows for labels that are long."""
+    return max(0, max(map(_measure, labels)) - 10) * 0.06
 
 
 def wrap(label: str, width: int = 14) -> str:
@@ -79,6 +91,15 @@ def prepare(figure: Any) -> None:
         if not drawn.isascii():
             own = tuple(text.get_fontfamily())
             text.set_fontfamily([*own, *_list_families(drawn, own)])
+
+
+def _measure(label: str) -> float:
+    """Return how wide a label is, in characters of usual width."""
+    return sum(_WIDER if _is_wide(x) else 1 for x in label)
+
+
+def _is_wide(character: str) -> bool:
+    return character in "mwMW@%" or unicodedata.east_asian_width(character) in "WF"
 
 
 def _make_log_formatter() -> Any:

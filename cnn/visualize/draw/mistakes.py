@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cnn.text import show_line
 from cnn.visualize.compute import mistakes
-from cnn.visualize.draw import picture
+from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.named_run import NamedRun
 from cnn.visualize.subject import Subject
@@ -143,7 +142,7 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any
 def _draw_matrix(confusion: np.ndarray, names: Sequence[str]) -> Any:
     from matplotlib.colors import LogNorm
 
-    side = min(max(2.8 + 0.32 * len(names), 4.6), 9)
+    side = min(max(2.8 + 0.32 * len(names), 4.6), 9) + lettering.find_room(names)
     figure = picture.make_figure(2 * side, side * 0.86)
     left, right = figure.subplots(1, 2)
     many = {"norm": LogNorm(1, max(int(confusion.max()), 2))}
@@ -213,7 +212,7 @@ def _show_table(
 
 
 def _shorten(name: str) -> str:
-    return show_line(name, _MOST_CHARACTERS)
+    return lettering.shorten(name, _MOST_CHARACTERS)
 
 
 def _draw_sheet(images: np.ndarray, texts: list[str]) -> Any:

@@ -46,6 +46,7 @@ from cnn.runtime import devices, processes, xla
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import sweep
 from cnn.sweep.options import SweepOptions
+from cnn.text import show, show_line
 from cnn.training import same_data
 from cnn.visualize import visualize
 from cnn.visualize.options import VisualizeOptions
@@ -127,7 +128,7 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"{arguments[1]} is no flag; flags are --name=value")
         failed = run_mode(FLAGS.mode, Terminal())
     except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {show(str(error))}", file=sys.stderr)
         return USAGE_ERROR
     except interrupt.Interrupted as stopped:
         interrupt.requeue(stopped)
@@ -292,7 +293,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
         message = str(error)
         if "Non-boolean" in message:
             message = f"{message.partition(': ')[0]}: expected true or false"
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {show(message)}", file=sys.stderr)
     raise SystemExit(USAGE_ERROR)
 
 
@@ -304,7 +305,7 @@ def _tell_repeated() -> None:
     for name in ("config", "mode", "workdir", *config_module.list_fields()):
         count, value = FLAGS[name].present, FLAGS[name].value
         if count > 1 and not isinstance(value, list):
-            shown = format_value(value)
+            shown = show_line(format_value(value))
             print(
                 f"note: --{name} is given {count} times; the last, {shown}, counts",
                 file=sys.stderr,
@@ -327,7 +328,7 @@ def print_manual(group: str = "") -> None:
     groups = {field.name: field.type for field in dataclasses.fields(Config)}
     if group and group not in groups:
         message = f"error: --help={group} is unknown{suggest(group, groups)}"
-        print(message, file=sys.stderr)
+        print(show(message), file=sys.stderr)
         raise SystemExit(USAGE_ERROR)
     print("\n".join(_format_group(group, groups[group])) if group else format_manual())
 

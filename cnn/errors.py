@@ -7,6 +7,8 @@ Whatever raises `UserError` has written and compiled nothing that would be lost;
 import difflib
 from collections.abc import Iterable
 
+from cnn.text import show_line
+
 
 class UserError(Exception):
     """A mistake in flags, files or data, told in one message that names the remedy."""
@@ -22,5 +24,5 @@ def suggest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if near:
-        return f"; did you mean {near[0]}?"
-    return f"; known: {', '.join(known)}"
+        return f"; did you mean {show_line(near[0])}?"
+    return f"; known: {', '.join(map(show_line, known))}"

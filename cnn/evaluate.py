@@ -4,13 +4,8 @@ What a run was trained with (scaling, mean, std, precision, loss) is its checkpo
 which images, in which size, and the views of each are the options'.
 """
 
-import csv
 import dataclasses
-import hashlib
-import io
 import json
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 from rich.table import Table
-from rich.text import Text
 
 from cnn.augment import pipeline
 from cnn.augment.options import AugmentOptions
@@ -39,6 +33,7 @@ from cnn.runtime import devices, environment
 from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal
+from cnn.text import format_row, name_file, show_line
 from cnn.training import same_data
 from cnn.training.epoch import compute_metrics
 from cnn.training.steps import Structure
@@ -116,7 +111,7 @@ def evaluate_runs(
         except (UserError, OSError) as error:
             failed += 1
             terminal.say(f"{directory}: error: {error}")
-        table.add_row(Text(str(directory)), *cells)
+        table.add_row(show_line(str(directory)), *cells)
     terminal.show(table)
     if failed:
         terminal.say(f"{failed} of {len(directories)} runs failed")
@@ -251,17 +246,16 @@ def _format_examples(
     losses = np.concatenate(examples["loss"])
     powers = np.exp(logits - logits.max(1, keepdims=True))
     probabilities = powers / powers.sum(1, keepdims=True)
-    names, text = data.images.names, io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    names = data.images.names
     columns = [f"probability_{name}" for name in class_names]
     has_paths = data.name.partition(":")[0] in ("folder", "csv")
     first = "path" if has_paths else "id"
-    writer.writerow([first, "label", "prediction", "loss", *columns])
+    lines = [format_row([first, "label", "prediction", "loss", *columns])]
     for i, label in enumerate(data.images.labels):
         predicted = class_names[int(logits[i].argmax())]
         numbers = [f"{x:.9g}" for x in (losses[i], *probabilities[i])]
-        writer.writerow([names[i], class_names[label], predicted, *numbers])
-    return text.getvalue()
+        lines.append(format_row([names[i], class_names[label], predicted, *numbers]))
+    return "".join(lines)
 
 
 def _format_result(result: dict[str, Any]) -> str:
@@ -274,9 +268,6 @@ def _format_result(result: dict[str, Any]) -> str:
 
 def _name_file(config: Config, stored: Mapping[str, Any]) -> str:
     """Name the file after what differs from the test set of the run's own data.
-
-    Characters that a file system or a shell takes amiss become `_`, and a hash tells
-    such names apart; a name that is too long is replaced by its hash.
 
     Args:
         stored: the run's options.
@@ -299,10 +290,4 @@ def _name_file(config: Config, stored: Mapping[str, Any]) -> str:
         if is_read and base.get(name, json.loads(json.dumps(field.default))) != value:
             parts.append(f"{name}={format_value(value)}")
     name = ",".join(parts)
-    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    safe = re.sub(r"[^\w.,=+-]", "_", name, flags=re.ASCII)
-    if safe != name:
-        safe = f"{safe},{digest}"
-    if len(safe) > 200:
-        safe = f"evaluation,{digest}"
-    return f"{safe}.json"
+    return f"{name_file(name, 'evaluation')}.json"

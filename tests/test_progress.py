@@ -123,10 +123,11 @@ def test_tensorboard_takes_the_numbers(tmp_path, writers):
 
 def test_tensorboard_takes_options_with_the_result(tmp_path, writers):
     options = {"model": "mlp", "widths": [1, 2], "batch_norm": True, "epochs": 3}
+    options |= {"dataset": "folder:caf\udce9\x1b"}  # a name that is no UTF-8
     result = {"test_accuracy": 0.5, "steps": 7, "device": "cpu", "stopped": True}
     log = MetricsLog(tmp_path, 0, 0, True)
     log.write_result(options, result | {"best": None})
-    shown = options | {"widths": "[1, 2]"}
+    shown = options | {"widths": "[1, 2]", "dataset": r"folder:caf\xe9\x1b"}
     numbers = {"test_accuracy": 0.5, "steps": 7.0}
     assert writers[0].calls == [(shown, numbers, "result")]
     log.close()

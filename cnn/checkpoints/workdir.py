@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +15,7 @@ from filelock import SoftFileLock, Timeout
 
 from cnn.errors import UserError
 from cnn.option import expand_path, format_value
+from cnn.text import quote
 
 try:
     import fcntl
@@ -320,7 +320,7 @@ def check_same_run(
         if epochs and (directory / "checkpoints").is_dir():
             message += (
                 ". To train it for longer, continue in another --workdir with "
-                f"--init_from={shlex.quote(str(directory))} --keep_optimizer, the "
+                f"--init_from={quote(str(directory))} --keep_optimizer, the "
                 "epochs still to come in --epochs, and their schedule"
             )
         raise UserError(message)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnn.errors import UserError
+from cnn.text import show
 
 
 class MetricsLog:
@@ -76,7 +77,7 @@ class MetricsLog:
         """Write options and the numbers of result.json for TensorBoard's HParams."""
         if self._writer is not None:
             shown = {
-                name: value if isinstance(value, int | float) else str(value)
+                name: value if isinstance(value, int | float) else show(str(value))
                 for name, value in options.items()
             }
             numbers = {n: float(v) for n, v in result.items() if _is_number(v)}

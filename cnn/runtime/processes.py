@@ -23,6 +23,7 @@ import numpy as np
 from cnn.errors import UserError
 from cnn.runtime.interrupt import Interrupted
 from cnn.runtime.options import ProcessOptions
+from cnn.text import show
 
 FAILED = 1
 MISTAKEN = 2
@@ -79,7 +80,7 @@ def leave(error: Exception) -> NoReturn:
     who = f"process {jax.process_index()} of {jax.process_count()}"
     is_mistake = isinstance(error, UserError | OSError)
     if is_mistake:
-        print(f"error: {who}: {error}", file=sys.stderr)
+        print(f"error: {who}: {show(str(error))}", file=sys.stderr)
     elif re.search(_LOST, str(error)):
         print(
             f"error: {who}: another process of the run has ended or cannot be reached "

@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cnn.text import show
+
 _LEAST_WIDTH = 80
 
 
@@ -14,13 +16,16 @@ class Terminal:
 
     def __init__(self) -> None:
         """Print to standard output."""
-        self.console = Console(highlight=False, soft_wrap=True)
+        # What is printed holds names of any characters: none is markup, or an emoji.
+        self.console = Console(
+            highlight=False, soft_wrap=True, markup=False, emoji=False
+        )
         self._bar: Progress | None = None
         self._task: Any = None
 
     def say(self, text: str = "") -> None:
-        """Print one line, above the bar if there is one."""
-        self.console.print(text, markup=False)
+        """Print a line, or lines, above the bar if there is one; see `text.show`."""
+        self.console.print(show(text))
 
     def show(self, table: Table) -> None:
         """Print a table; on a narrow terminal its lines run on, and nothing is cut."""

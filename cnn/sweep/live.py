@@ -12,6 +12,7 @@ from cnn.option import format_value
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.batch import Batch, TrialProgress
 from cnn.sweep.table import Row, make_place
+from cnn.text import show_line
 
 ROWS = 12
 PAUSE = 2.0
@@ -114,8 +115,9 @@ def make_settings_table(ranking: Sequence[dict[str, Any]], select_by: str) -> Ta
 
 
 def format_options(options: Mapping[str, Any]) -> str:
-    """Write options as the command line would take them."""
-    return " ".join(f"{name}={format_value(value)}" for name, value in options.items())
+    """Write options as the command line would take them, on one line."""
+    pairs = (f"{name}={format_value(value)}" for name, value in options.items())
+    return show_line(" ".join(pairs))
 
 
 def _number(value: float | None) -> str:

@@ -7,7 +7,6 @@ evaluated, exported and visualized like any run.
 
 import json
 import os
-import shlex
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -26,6 +25,7 @@ from cnn.sweep import live, page, plots, table
 from cnn.sweep.live import format_options
 from cnn.sweep.table import Row
 from cnn.sweep.trials import Trial, make_setting, make_trial
+from cnn.text import quote, show_line
 from cnn.training import progress, report, same_data
 from cnn.training.progress import Counters
 from cnn.training.setup import Setup
@@ -80,13 +80,13 @@ def conclude(
         written.append(path.name)
     except UserError as error:
         say(str(error))
-    say(f"in {home}: {', '.join(written)}")
+    say(f"in {show_line(str(home))}: {', '.join(written)}")
     seconds = time.perf_counter() - started
     say(f"{len(everything)} trials; this process took {seconds:.1f} s from its data on")
-    flags = f"--mode=evaluate --workdir={shlex.quote(str(home / 'best'))}"
+    flags = f"--mode=evaluate --workdir={quote(str(home / 'best'))}"
     if not is_there:  # trials that came later made it the best
         say(f"the state of trial {best['trial']} was not kept; this trains it again")
-        flags = f"--from_trial={shlex.quote(f'{home.parent}:{best["trial"]}')}"
+        flags = f"--from_trial={quote(f'{home.parent}:{best["trial"]}')}"
     say(f"next: python main.py {flags}")
     return len(failed)
 
@@ -202,6 +202,7 @@ def format_preset(trial: Trial, row: Row) -> str:
     ]
     validation, test = row["validation_accuracy"], row["test_accuracy"]
     found = format_options(row["options"])
+    found = found.replace("\\", r"\\").replace('"', r"\"")
     return (
         f'"""Best of a sweep: {found}.\n\nValidation accuracy {validation:.2%}, test '
         f'accuracy {test:.2%} (one run).\n"""\n\noptions = {{\n'
@@ -211,6 +212,6 @@ def format_preset(trial: Trial, row: Row) -> str:
 
 
 def _to_python(value: Any) -> str:
-    if isinstance(value, str):
+    if isinstance(value, str) and value.isprintable():
         return json.dumps(value, ensure_ascii=False)
     return repr(tuple(value)) if isinstance(value, list) else repr(value)

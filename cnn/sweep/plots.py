@@ -8,7 +8,7 @@ from typing import Any
 
 from cnn.option import format_value
 from cnn.sweep.table import Row, rank_settings
-from cnn.visualize.draw import picture
+from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
 
 _MANY = 30.0
@@ -87,7 +87,7 @@ def _draw_option(axes: Any, rows: Sequence[Row], name: str, metric: str) -> None
     for (others, by_value), marker in zip(groups.items(), markers, strict=False):
         xs = sorted(by_value)
         means = [sum(by_value[x]) / len(by_value[x]) for x in xs]
-        label = ", ".join(others) if few else None
+        label = ", ".join(lettering.make_label(x, 60) for x in others) if few else None
         (line,) = axes.plot(xs, means, linewidth=1, alpha=0.8, label=label)
         for x in xs:
             own = by_value[x]
@@ -143,7 +143,8 @@ def _draw_curves(axes: Any, rows: Sequence[Row], name: str, metric: str) -> None
     seen = set()
     for row in sorted(rows, key=lambda r: r["status"] == "finished"):
         curve, text = row["curve"], _text(row, name)
-        label = f"{name}={text}" if mapped is None and text not in seen else None
+        is_new = mapped is None and text not in seen
+        label = f"{name}={lettering.make_label(text)}" if is_new else None
         seen.add(text)
         style = {"color": colours[text], **styles[row["status"]]}
         xs = [line["epoch"] for line in curve]
@@ -213,12 +214,15 @@ def _draw_scattered(
 ) -> None:
     """Draw trials as coloured points, where a map would have too many cells."""
     places = []
-    for name, scale in ((x, axes.set_xscale), (y, axes.set_yscale)):
+    pairs = ((x, axes.set_xscale, axes.xaxis), (y, axes.set_yscale, axes.yaxis))
+    for name, scale, axis in pairs:
         if is_numeric(rows, name):
             values = [row["options"][name] for row in rows]
             _scale(scale, values)
         else:
-            values = [_text(row, name) for row in rows]
+            texts = _list_values(rows, name)
+            values = [texts.index(_text(row, name)) for row in rows]
+            axis.set_ticks(range(len(texts)), map(_shorten, texts))
         places.append(values)
     colours = [row[metric] for row in rows]
     points = axes.scatter(*places, c=colours, cmap="viridis", s=28)
@@ -275,8 +279,8 @@ def _name(metric: str) -> str:
 
 
 def _shorten(text: str) -> str:
-    """Write a number with three digits; leave other text as it is."""
+    """Write a number with three digits, other text as a label."""
     try:
         return f"{float(text):.3g}"
     except ValueError:
-        return text
+        return lettering.make_label(text)

@@ -8,8 +8,6 @@ Settings are compared by mean, spread and interval over seeds, paired with the b
 equal ones the one with the lower validation loss is better, then the earlier one.
 """
 
-import csv
-import io
 import json
 import math
 import os
@@ -21,6 +19,7 @@ from cnn.checkpoints import workdir
 from cnn.errors import UserError
 from cnn.option import format_value
 from cnn.sweep.trials import make_setting
+from cnn.text import format_row
 
 Row = dict[str, Any]
 FIRST_COLUMNS = ["trial", "status"]  # the options follow
@@ -92,13 +91,11 @@ def write_rows(
     path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]
 ) -> None:
     """Write a CSV file whole or not at all; missing and None cells stay empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    lines = [format_row(columns)]
     for row in rows:
         cells = [row.get(name) for name in columns]
-        writer.writerow(["" if x is None else format_value(x) for x in cells])
-    workdir.write_text(path, text.getvalue())
+        lines.append(format_row("" if x is None else format_value(x) for x in cells))
+    workdir.write_text(path, "".join(lines))
 
 
 def write_settings(path: Path, ranking: Sequence[dict[str, Any]]) -> None:

@@ -1,6 +1,5 @@
 """What a run prints and writes of itself: at its start, as it goes, at its end."""
 
-import shlex
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from cnn.models.variables import count_parameters
 from cnn.runtime import devices, environment, processes
 from cnn.runtime.metrics_log import MetricsLog
 from cnn.runtime.terminal import Terminal
+from cnn.text import quote, show_line
 from cnn.training import course, metrics
 from cnn.training.options import TrainOptions
 from cnn.training.progress import Progress, describe_checkpoint, find_bad_step
@@ -33,7 +33,7 @@ def announce(setup: Setup, terminal: Terminal) -> None:
     place = "on the device" if setup.loaders["train"].is_resident else "streamed"
     say(f"device    {devices.describe_device(setup.mesh)}")
     say(
-        f"dataset   {data.name}: {sizes}; {len(data.class_names)} classes, "
+        f"dataset   {show_line(data.name)}: {sizes}; {len(data.class_names)} classes, "
         f"{height}x{width}x{channels}, {place}"
     )
     say(f"model     {setup.config.model.model}")
@@ -270,8 +270,8 @@ def print_result(
     if "best_test_accuracy" in result:
         say(_format_best(result, select_by))
     files = "config.json, dataset.json, metrics.jsonl, result.json, checkpoints"
-    say(f"in {directory}: {files}")
-    where = shlex.quote(f"--workdir={directory}")
+    say(f"in {show_line(str(directory))}: {files}")
+    where = quote(f"--workdir={directory}")
     say(f"next: python main.py --mode=evaluate {where} --split=train")
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,13 @@ import numpy as np
 from flax import traverse_util
 
 from cnn.ops import scaling
+from cnn.text import cut, show_line
 from cnn.training import steps
 from cnn.training.trained import Trained, load_trained
 from cnn.visualize.compute import features, kernels
 from cnn.visualize.compute.features import map_batches
+
+_MOST_SHOWN = 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,15 +102,14 @@ def load_run(directory: str | Path, which: str = "latest", name: str = "") -> Na
 
 
 def name_runs(directories: Sequence[Path]) -> list[str]:
-    """Name runs after their directories, by whole paths where two names are alike."""
-    names = [_show(directory.resolve().name) for directory in directories]
+    """Name runs after their directories, by whole paths where two names are alike.
+
+    Names are lines that can be shown, whatever the directories are called.
+    """
+    names = [show_line(path.resolve().name) for path in directories]
+    names = [cut(name, _MOST_SHOWN) for name in names]
     is_clear = len(set(names)) == len(names)
-    return names if is_clear else [_show(str(directory)) for directory in directories]
-
-
-def _show(name: str) -> str:
-    """Return a name that can be drawn, whatever the encoding of the system."""
-    return os.fsencode(name).decode(errors="replace")
+    return names if is_clear else [show_line(str(path)) for path in directories]
 
 
 @functools.partial(jax.jit, static_argnums=0)

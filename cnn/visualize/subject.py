@@ -17,10 +17,12 @@ from cnn.data.files import decode_files, find_files
 from cnn.data.images import Dataset, Evaluated, Images, get_part
 from cnn.data.options import find_centre
 from cnn.errors import UserError, suggest
+from cnn.text import name_file, show_line
 from cnn.training import same_data
 from cnn.training.trained import check_image_shape, get_class_names, match_labels
 from cnn.visualize.compute import patches
 from cnn.visualize.compute.features import Stage, list_stages, map_batches
+from cnn.visualize.draw import lettering
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.named_run import NamedRun, load_run, name_runs
 
@@ -33,7 +35,7 @@ class Chosen:
 
     Attributes:
         images: uint8 [n, H, W, C].
-        names: n texts that say which they are.
+        names: n labels that say which they are.
     """
 
     images: np.ndarray
@@ -174,7 +176,8 @@ class Subject:
     def name_file(self, folder: Path, run: NamedRun, *parts: str) -> Path:
         """Name a run's PNG, after the run too when there are several."""
         names = [run.name, *parts] if len(self.directories) > 1 else list(parts)
-        return folder / ("_".join(names).replace("/", ".") + ".png")
+        name = "_".join(names).replace("/", ".")
+        return folder / f"{name_file(name, parts[0])}.png"
 
     def get_stages(self, run: NamedRun) -> tuple[Stage, ...]:
         """Return a run's stages for the images that are looked at."""
@@ -270,10 +273,8 @@ class Subject:
         if self.config.visualize.picture_files:
             return self._read_files(self.config.visualize.picture_files)
         positions = self._choose_positions(self.config.visualize.picture_examples)
-        names = [
-            f"{self.evaluated.class_names[self.split.labels[position]]}\n#{position}"
-            for position in positions
-        ]
+        labels = lettering.make_labels(self.evaluated.class_names)
+        names = [f"{labels[self.split.labels[i]]}\n#{i}" for i in positions]
         return Chosen(self.read(positions), tuple(names))
 
     def _read_files(self, pattern: str) -> Chosen:
@@ -288,7 +289,9 @@ class Subject:
             )
         files = files[:_MOST_CHOSEN]
         files, images = decode_files(files, self.image_shape, self.config.data)
-        return Chosen(images, tuple(Path(file).name for file in files))
+        return Chosen(
+            images, tuple(lettering.make_label(Path(file).name) for file in files)
+        )
 
     def _choose_positions(self, given: Sequence[int]) -> np.ndarray:
         """Return positions in the split; none given: the first of each class."""
@@ -307,6 +310,10 @@ class Subject:
         """Return the names of a run's classes, the data's where it has none."""
         return get_class_names(run.trained, self.evaluated.class_names)
 
+    def label_classes(self, run: NamedRun) -> tuple[str, ...]:
+        """Return the names of a run's classes as pictures show them."""
+        return lettering.make_labels(self.get_class_names(run))
+
     def get_labels(self, run: NamedRun) -> np.ndarray:
         """Return the labels of the split as a run numbers its classes, int32 [N].
 
@@ -318,8 +325,8 @@ class Subject:
         except UserError as error:
             known = self.get_class_names(run)
             raise UserError(
-                f"{run.name} knows {len(known)} classes ({known[0]}, …): its answers "
-                f"cannot be compared with the labels. {error}"
+                f"{run.name} knows {len(known)} classes ({show_line(known[0])}, …): "
+                f"its answers cannot be compared with the labels. {error}"
             ) from None
 
     def check_classes(self, run: NamedRun) -> NamedRun:

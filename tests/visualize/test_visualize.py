@@ -101,7 +101,7 @@ def test_tensorboard_gets_the_pictures(trained, tmp_path, fast, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", module)
     flags = ("--pictures=mistakes", f"--workdir={trained}", f"--output={tmp_path}")
     assert draw(*flags, "--tensorboard") == 0
-    assert "mistakes/The least sure hits" in seen
+    assert "mistakes/doubtful_hits" in seen
     assert set(seen.values()) == {(str(tmp_path / "tensorboard"), 3, "uint8")}
 
 

@@ -12,7 +12,7 @@ from cnn.checkpoints import workdir
 from cnn.errors import UserError
 from cnn.visualize.compute import curves
 from cnn.visualize.compute.curves import History
-from cnn.visualize.draw import picture
+from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.named_run import name_runs
 from cnn.visualize.subject import Subject
@@ -36,7 +36,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     is_alone = len(histories) == 1
     for place, (name, directory, history) in enumerate(histories):
         style = picture.style_line(place)
-        label = "" if is_alone else f"{name}, "
+        label = "" if is_alone else f"{lettering.make_label(name, 0)}, "
         _draw_splits(axes, history, label, style)
         axes["speed"].plot(*_to_epochs(history, "images_per_second"), **style)
         _draw_rates(axes["rate"], subject, directory, history, style["color"])

@@ -13,7 +13,7 @@ import numpy as np
 from cnn.errors import UserError
 from cnn.visualize.compute import features
 from cnn.visualize.compute.features import Stage
-from cnn.visualize.draw import picture
+from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.named_run import NamedRun
 from cnn.visualize.subject import Subject
@@ -99,7 +99,7 @@ def _draw_alignments(
 ) -> Picture:
     """Draw, for each class, how well its weights match at each alignment."""
     count = min(10, values.shape[-1])
-    names = subject.get_class_names(run)
+    names = [lettering.wrap(name) for name in subject.label_classes(run)]
     height, width = values.shape[1:3]
     centre = np.array([(height - 1) // 2, (width - 1) // 2])
     most = float(np.abs(values).max())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cnn.checkpoints import workdir
 from cnn.visualize.compute import invariance
-from cnn.visualize.draw import picture
+from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.subject import Subject
 
@@ -76,7 +76,8 @@ def _draw_curves(results: dict, what: str, count: int, folder: Path) -> Picture:
         for number, (run, found) in enumerate(results.items()):
             shares = [100 * share for share in found[name][what]]
             style = picture.style_line(number)
-            ax.plot(found[name]["strength"], shares, label=run, **style)
+            label = lettering.make_label(run, 0)
+            ax.plot(found[name]["strength"], shares, label=label, **style)
         ax.axvline(change.nothing, color="grey", linestyle=":", linewidth=1)
         ax.set(title=name, xlabel=change.unit, ylim=(0, 102))
         ax.grid(alpha=0.3)

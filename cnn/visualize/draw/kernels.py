@@ -13,7 +13,7 @@ import numpy as np
 from cnn.checkpoints import manifest
 from cnn.errors import UserError
 from cnn.visualize.compute import kernels
-from cnn.visualize.draw import picture
+from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.draw.shift import draw_shift
 from cnn.visualize.named_run import NamedRun, load_run
@@ -74,7 +74,10 @@ def _draw_pixel_weights(subject: Subject, run: NamedRun, folder: Path) -> list[P
     of_classes = name != "dense1"
     order = range(len(images)) if of_classes else kernels.sort_by_size(images)
     order = list(order)[:_MOST_KERNELS]
-    labels = run.trained.class_names if of_classes else range(len(images))
+    labels = range(len(images))
+    if of_classes:
+        names = lettering.make_labels(run.trained.class_names)
+        labels = [lettering.wrap(name) for name in names]
     columns = 5 if len(order) <= 20 else 8
     rows = -(-len(order) // columns)
     figure = picture.make_figure(1.3 * columns + 0.8, 1.5 * rows + 0.5)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from cnn.visualize.compute import maximisation
-from cnn.visualize.draw import picture
+from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.named_run import NamedRun
 from cnn.visualize.subject import Subject
@@ -21,7 +21,7 @@ def draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
     totals = {stage.name: stage.shape[-1] for stage in stages}
     layers = subject.choose_layers(run, list(totals))
     rows = {name: subject.choose_channels(totals[name]) for name in layers}
-    names = subject.get_class_names(run)
+    names = subject.label_classes(run)
     rows["logits"] = np.arange(min(_MOST_CLASSES, len(names)))
     drawn = _maximise(subject, run, rows, totals | {"logits": len(names)})
     found = subject.searched.find_silent(run, stages)
@@ -33,8 +33,9 @@ def draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
         images, scores = drawn[name]
         silent = found[name][channels] & (scores <= 0)
         any_silent |= silent.any()
-        labels = [names[k] if name == "logits" else str(k) for k in channels]
-        left = "class" if name == "logits" else f"{name}\nchannel"
+        is_class = name == "logits"
+        labels = [lettering.wrap(names[k]) if is_class else str(k) for k in channels]
+        left = "class" if is_class else f"{name}\nchannel"
         _draw_row(ax, images, silent, labels, left)
         ax.set(xlim=(0, columns))
     title = f"{run.name}: images that excite channels and classes"

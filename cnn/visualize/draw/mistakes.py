@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from cnn.visualize.compute import mistakes
-from cnn.visualize.draw import picture
+from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.named_run import NamedRun
 from cnn.visualize.subject import Subject
 
-_SHEET, _COLUMNS = 24, 8
+_SHEET, _COLUMNS, _MOST_CHARACTERS = 24, 8, 24
 _MOST_LISTED, _MOST_NAMED, _MOST_NUMBERED, _MOST_PAIRS = 30, 40, 20, 30
 _LINE_ART = ("classes", "reliability")
 _SHEETS = {
@@ -78,7 +78,7 @@ def _draw_run(
     labels = subject.get_labels(run)
     log_probabilities = mistakes.compute_log_probabilities(subject.compute_logits(run))
     probabilities = np.exp(log_probabilities)
-    names = subject.get_class_names(run)
+    names = subject.label_classes(run)
     predictions = probabilities.argmax(axis=1)
     doubts = mistakes.compute_doubts(probabilities)
     confusion = mistakes.count_confusion(labels, predictions, len(names))
@@ -92,7 +92,9 @@ def _draw_run(
         texts = []
         for i in positions:
             classes = dict.fromkeys((labels[i], predictions[i]))
-            text = " → ".join(names[k] for k in classes)
+            text = " → ".join(_shorten(names[k]) for k in classes)
+            if len(text) > _MOST_CHARACTERS:
+                text = text.replace(" → ", "\n→ ")
             texts.append(f"{text}\n{format_confidence(doubts[i])}, #{i}")
         if texts:
             figures[name] = _draw_sheet(subject.read(positions), texts)
@@ -140,7 +142,7 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any
 def _draw_matrix(confusion: np.ndarray, names: Sequence[str]) -> Any:
     from matplotlib.colors import LogNorm
 
-    side = min(max(2.8 + 0.32 * len(names), 4.6), 9)
+    side = min(max(2.8 + 0.32 * len(names), 4.6), 9) + lettering.find_room(names)
     figure = picture.make_figure(2 * side, side * 0.86)
     left, right = figure.subplots(1, 2)
     many = {"norm": LogNorm(1, max(int(confusion.max()), 2))}
@@ -210,7 +212,7 @@ def _show_table(
 
 
 def _shorten(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"
+    return lettering.shorten(name, _MOST_CHARACTERS)
 
 
 def _draw_sheet(images: np.ndarray, texts: list[str]) -> Any:

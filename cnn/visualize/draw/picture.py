@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cnn.errors import UserError
+from cnn.visualize.draw import lettering
 
 COLOURS = (
     "#0072B2",
@@ -42,6 +43,8 @@ _STYLE = {
     "image.cmap": _AMOUNT,
     "image.interpolation": "nearest",
     "svg.hashsalt": "pictures",
+    "text.parse_math": False,  # names may hold dollars
+    "text.usetex": False,
 }
 
 
@@ -109,6 +112,7 @@ def save(
         path: the PNG's.
         is_line_art: whether the figure is made of lines and text.
     """
+    lettering.prepare(figure)
     margin = {"bbox_inches": "tight", "pad_inches": 0.1}
     figure.savefig(path, dpi=_DOTS_PER_INCH, **margin)
     if is_line_art:
@@ -117,7 +121,7 @@ def save(
 
 
 def read_pictures(sections: Sequence[Section]) -> dict[str, np.ndarray]:
-    """Read every PNG: uint8 [H, W, 3] by `section/title`."""
+    """Read every PNG: uint8 [H, W, 3] by `section/file`, without the ending."""
     from PIL import Image
 
     images = {}
@@ -125,7 +129,7 @@ def read_pictures(sections: Sequence[Section]) -> dict[str, np.ndarray]:
         for drawn in section.pictures:
             if drawn.path.suffix == ".png":
                 with Image.open(drawn.path) as image:
-                    name = f"{section.name}/{drawn.title}"
+                    name = f"{section.name}/{drawn.path.stem}"
                     images[name] = np.asarray(image.convert("RGB"))
     return images
 

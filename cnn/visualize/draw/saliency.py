@@ -47,7 +47,7 @@ def _draw_classes(
         [image, *maps_of_it]
         for image, *maps_of_it in zip(chosen.images, *maps.values(), strict=True)
     ]
-    names = subject.get_class_names(run)
+    names = subject.label_classes(run)
     rows = [
         f"{name}\n→ {names[label]}"
         for name, label in zip(chosen.names, classes, strict=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnn.errors import UserError
 from cnn.visualize.compute import kernels, mistakes
-from cnn.visualize.draw import picture
+from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import COLOURS, Picture
 from cnn.visualize.named_run import NamedRun
 from cnn.visualize.subject import Subject
@@ -42,7 +42,8 @@ def draw_shift(subject: Subject, folder: Path) -> list[Picture]:
     position = _find_example(subject, fixed[0], runs)
     images = subject.read(np.array([position]))
     images = np.concatenate([images, kernels.shift_right(images, _PIXELS)])
-    figure = picture.make_figure(2.2 + 2.8 * len(runs), 4.6)
+    room = max(lettering.find_room(subject.label_classes(run)) for run in runs)
+    figure = picture.make_figure(2.2 + (2.8 + room) * len(runs), 4.6)
     axes = figure.subplots(2, 1 + len(runs), squeeze=False)
     for row, text in enumerate(("as it is", f"{_PIXELS} pixels to the right")):
         picture.show_image(axes[row, 0], images[row])
@@ -63,7 +64,7 @@ def _draw_answers(
 ) -> None:
     label = subject.get_labels(run)[position]
     probabilities = np.exp(mistakes.compute_log_probabilities(run.predict(images)))
-    names = subject.get_class_names(run)
+    names = subject.label_classes(run)
     shown = np.sort(np.argsort(-probabilities.sum(0))[:_MOST_BARS])
     for ax, row in zip(axes, probabilities, strict=True):
         colours = [COLOURS[2] if k == label else COLOURS[5] for k in shown]

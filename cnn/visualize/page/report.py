@@ -15,6 +15,7 @@ from typing import Any
 from cnn.checkpoints import workdir
 from cnn.errors import UserError
 from cnn.option import format_value
+from cnn.text import show, show_line
 from cnn.visualize.draw.picture import Picture, Section
 from cnn.visualize.named_run import name_runs
 
@@ -138,6 +139,7 @@ def _write_page(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=lambda x: show(x) if type(x) is str else x,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -274,5 +276,5 @@ def _make_cell(value: Any, form: str = "{}") -> Cell:
         return Cell("–", "")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Cell(form.format(value), repr(value))
-    text = format_value(value)
+    text = show_line(format_value(value))
     return Cell(text, text)

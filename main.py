@@ -169,7 +169,7 @@ def run_mode(mode: str, terminal: Terminal) -> int:
         return sweep.sweep(config, directory, terminal, given) or 0
     elif mode == "predict":
         path = predict.predict(config, directory)
-        terminal.say(f"written to {path}")
+        terminal.say_written(path)
     elif mode == "convert":
         convert.convert(config, directory, terminal)
     elif mode == "export":

@@ -79,7 +79,7 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
     )
     for line in [*_list_memory(config, found["memory"]), *advice, *_name_input(found)]:
         terminal.say(line)
-    terminal.say(f"written to {directory / 'describe.json'}")
+    terminal.say_written(directory / "describe.json")
     return found
 
 

@@ -76,7 +76,7 @@ def evaluate(config: Config, directory: Path, terminal: Terminal) -> dict[str, A
     terminal.say(_format_result(result))
     for path, text in files.items():
         workdir.write_text(path, text)
-    terminal.say(f"written to {' and '.join(map(str, files))}")
+    terminal.say_written(*files)
     return result
 
 

@@ -5,9 +5,7 @@ classify = predict.load_classifier("runs/digits")
 probabilities = classify(images)  # uint8 [N, H, W, C] -> float32 [N, K]
 """
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.data.files import decode_files, find_files
 from cnn.errors import UserError
+from cnn.text import format_row
 from cnn.training.trained import check_image_shape, load_trained, make_classifier
 
 _COLUMNS = ("class", "probability")
@@ -69,10 +68,8 @@ def predict(config: Config, directory: Path) -> Path:
     structure = dataclasses.replace(trained.structure, image_size=seen, augment=views)
     classify = make_classifier(dataclasses.replace(trained, structure=structure))
     shown = min(5, trained.structure.num_classes)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     later = [f"{name}{rank}" for rank in range(2, shown + 1) for name in _COLUMNS]
-    writer.writerow(["path", *_COLUMNS, *later])
+    lines = [format_row(["path", *_COLUMNS, *later])]
     for start in range(0, len(files), batch_size):
         paths = files[start : start + batch_size]
         paths, images = decode_files(paths, shape, config.data)
@@ -81,7 +78,7 @@ def predict(config: Config, directory: Path) -> Path:
         for path, row in zip(paths, rows, strict=True):
             best = np.argsort(-row, kind="stable")[:shown]
             cells = [(trained.class_names[k], f"{row[k]:.6f}") for k in best]
-            writer.writerow([path, *(cell for pair in cells for cell in pair)])
+            lines.append(format_row([path, *(x for pair in cells for x in pair)]))
     target = directory / "predictions.csv"
-    workdir.write_text(target, text.getvalue())
+    workdir.write_text(target, "".join(lines))
     return target

@@ -8,6 +8,7 @@ import re
 import subprocess
 import types
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +137,11 @@ def test_a_terminal_obeys_no_name(tmp_path, encoding, is_terminal):
         shown = text.show_line(name).encode(encoding, "replace").decode(encoding)
         assert f"name={shown} " in said
     assert not set(said) & set(map(chr, [*range(10), *range(11, 32), 0x9B, 0x202E]))
+
+
+def test_what_was_written_stands_on_one_line(capsys):
+    Terminal().say_written(Path("a/two\nlines"), Path("b"))
+    assert capsys.readouterr().out == "written to a/two\\nlines and b\n"
 
 
 def test_an_error_obeys_no_name(capsys):

@@ -66,6 +66,15 @@ def test_classifier_takes_other_sizes_with_a_global_average(trained):
     assert classify(np.zeros((2, 12, 20, 1), np.uint8)).shape == (2, 10)
 
 
+def test_a_file_of_any_name_has_one_row(run, photos):
+    odd = ("a\rb.png", "two\nlines.png", "tab\t.png", 'the "red", one.png')
+    for name in odd:
+        shutil.copy(photos / "0.png", photos / name)
+    run_main("--mode=predict", f"--workdir={run}", f"--predict_images={photos}/*.png")
+    paths = [Path(row["path"]).name for row in read_csv(run)]
+    assert paths == sorted([*odd, *(f"{i}.png" for i in range(6))])
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_csv_equals_the_classifier(run, photos, digits, batch_size):
     flags = [f"--workdir={run}", f"--batch_size={batch_size}"]

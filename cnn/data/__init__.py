@@ -15,10 +15,10 @@ import numpy as np
 from cnn.data import choose, digits, folder, npz, published, table, tfds
 from cnn.data.files import decode_files
 from cnn.data.images import Dataset, Evaluated, Images, get_part
-from cnn.data.names import check_class_names, escape
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 from cnn.option import expand_path
+from cnn.text import show_line
 
 __all__ = ["DataOptions", "Dataset", "Evaluated", "Images", "decode_files"]
 __all__ += ["find_own_classes", "forget_dataset", "is_same_source", "load_dataset"]
@@ -72,9 +72,8 @@ def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
         if not len(part):
             raise UserError(f"{dataset.name}: the {name} set is empty")
         _check_labels(dataset.name, name, part.labels, len(dataset.class_names))
-    check_class_names(dataset.name, dataset.class_names)
-    _check_several_classes(dataset)
     class_names, parts = choose.select_classes(dataset.class_names, parts, options)
+    _check_several_classes(dataset.name, class_names, parts["train"].labels)
     notes = list(dataset.notes)
     by_name = dataset.is_named
     parts.update(choose.carve_validation(parts, options, notes, by_name))
@@ -134,7 +133,6 @@ def load_evaluated(
     kind, rest = _read_options(options)
     found = EVALUATED[kind](rest, options, split)
     _check_labels(found.name, split, found.images.labels, len(found.class_names))
-    check_class_names(found.name, found.class_names)
     if found.is_whole and split == "test":
         note = f"{found.name}: all of its images are its test set"
         found = dataclasses.replace(found, notes=(*found.notes, note))
@@ -241,12 +239,13 @@ def _check_labels(dataset: str, part: str, labels: np.ndarray, count: int) -> No
         )
 
 
-def _check_several_classes(dataset: Dataset) -> None:
+def _check_several_classes(
+    dataset: str, class_names: tuple[str, ...], labels: np.ndarray
+) -> None:
     """Refuse to train on images of one class, which any classifier gets right."""
-    labels = dataset.train.labels
     if (labels == labels[0]).all():
-        name = escape(dataset.class_names[labels[0]])
+        name = show_line(class_names[labels[0]])
         raise UserError(
-            f"{dataset.name}: all {len(labels)} training images are of one class, "
+            f"{dataset}: all {len(labels)} training images are of one class, "
             f"{name}; a classifier needs two classes or more"
         )

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cnn.data.images import Dataset, Images
+from cnn.text import show_line
 
 PARTS = ("train", "validation", "test")
 _SHOWN = 3
@@ -157,7 +158,7 @@ def find_trained(part: Mapping[str, Any], records: Iterable[Record]) -> list[str
 def show(names: Sequence[str]) -> str:
     """Write the first few of some names."""
     more = ", …" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(map(show_line, names[:_SHOWN])) + more
 
 
 class _Example(NamedTuple):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from cnn.data import names, tree
 from cnn.data.tree import Folder
 from cnn.errors import UserError
+from cnn.text import show_line
 
 EXPECTED = (
     "expected PATH/CLASS/*.jpg, or PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg "
@@ -248,7 +249,7 @@ def _note(layout: Layout, line: str) -> Layout:
 
 def _write(given: Folder, folder: Folder) -> str:
     relative = folder.path.relative_to(given.path.parent).as_posix()
-    return f"{names.escape(relative)}/"
+    return f"{show_line(relative)}/"
 
 
 def _refuse(name: str, given: Folder, problem: str, remedy: str) -> UserError:

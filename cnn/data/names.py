@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from cnn.errors import UserError
+from cnn.text import show_line
 
 _WORDS = {
     "train": "train",
@@ -74,10 +75,5 @@ def count(number: int, noun: str) -> str:
 
 def show(names: Sequence[str], most: int = 5) -> str:
     """Write the first few of some names on one line, whatever is in them."""
-    shown = ", ".join(map(escape, names[:most]))
+    shown = ", ".join(map(show_line, names[:most]))
     return f"{shown}, … ({len(names)})" if len(names) > most else shown
-
-
-def escape(name: str) -> str:
-    """Write characters that do not print as escapes, `\\n` for a newline."""
-    return "".join(x if x.isprintable() else ascii(x)[1:-1] for x in name)

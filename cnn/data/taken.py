@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cnn.data.names import count, escape, show
+from cnn.data.names import count, show
+from cnn.text import show_line
 
 _LISTED = 8
 
@@ -43,7 +44,7 @@ def describe_counts(counts: Counts) -> list[str]:
         line = "" if part == "all" else f"{part} "
         line += f"{count(sum(files), 'file')} of {count(len(files), 'class')}"
         if len(classes) <= _LISTED:
-            each = [f"{escape(name)} {n:,}" for name, n in classes.items() if n]
+            each = [f"{show_line(name)} {n:,}" for name, n in classes.items() if n]
             line += f": {', '.join(each)}"
         else:
             line += f" ({min(files):,} to {max(files):,} a class)"

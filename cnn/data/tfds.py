@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from cnn.data import decode, images, tfrecord
+from cnn.data.names import check_class_names
 from cnn.data.options import DataOptions
 from cnn.data.stamps import stamp_bytes
 from cnn.errors import UserError, suggest
@@ -95,6 +96,8 @@ def _open(
     builder = tfds.builder_from_directory(directory)
     image_key, label_key = _find_features(builder, rest)
     shape = find_shape(builder.info.features[image_key], rest, options)
+    class_names = tuple(builder.info.features[label_key].names)
+    check_class_names(f"tfds:{rest}", class_names)
 
     def read_split(flag: str, split: str) -> images.Images:
         where = f"tfds:{rest}, split {split}"
@@ -110,7 +113,7 @@ def _open(
             stamps=stamps,
         )
 
-    return tuple(builder.info.features[label_key].names), read_split
+    return class_names, read_split
 
 
 def _find_features(builder: Any, rest: str) -> tuple[str, str]:

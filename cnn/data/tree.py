@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from cnn.data.files import ENDINGS
-from cnn.data.names import count, escape, normalise
+from cnn.data.names import count, normalise
 from cnn.errors import UserError
+from cnn.text import show_line
 
 _SYSTEM = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 _SYSTEM += ("lost+found", "__pycache__")
@@ -125,7 +126,7 @@ def scan(path: pathlib.Path, above: tuple[str, ...] = ()) -> Folder:
 def describe_others(others: Counter[str]) -> str:
     """Write counts by ending: `.txt 10, .csv 2`."""
     return ", ".join(
-        f"{escape(ending) or 'no ending'} {number:,}"
+        f"{show_line(ending) or 'no ending'} {number:,}"
         for ending, number in sorted(others.items(), key=lambda x: (-x[1], x[0]))
     )
 
@@ -147,7 +148,7 @@ def _draw(folder: Folder, depth: int) -> Iterator[str]:
         else []
     )
     parts += [describe_others(folder.others)] if folder.others else []
-    yield f"{indent}{escape(folder.name or str(folder.path))}/  {'; '.join(parts)}"
+    yield f"{indent}{show_line(folder.name or str(folder.path))}/  {'; '.join(parts)}"
     if depth == len(_SHOWN):
         return
     for child in folder.folders[: _SHOWN[depth]]:

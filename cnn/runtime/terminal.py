@@ -1,12 +1,13 @@
 """What the user sees while the program runs."""
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cnn.text import show
+from cnn.text import show, show_line
 
 _LEAST_WIDTH = 80
 
@@ -26,6 +27,10 @@ class Terminal:
     def say(self, text: str = "") -> None:
         """Print a line, or lines, above the bar if there is one; see `text.show`."""
         self.console.print(show(text))
+
+    def say_written(self, *paths: Path) -> None:
+        """Print which files or directories were written."""
+        self.say(f"written to {' and '.join(show_line(str(x)) for x in paths)}")
 
     def show(self, table: Table) -> None:
         """Print a table; on a narrow terminal its lines run on, and nothing is cut."""

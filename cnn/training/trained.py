@@ -12,6 +12,7 @@ import numpy as np
 from cnn import models
 from cnn.checkpoints import checkpoint, manifest
 from cnn.data.images import Evaluated
+from cnn.data.names import show
 from cnn.errors import UserError
 from cnn.models.options import ModelOptions
 from cnn.models.variables import create_variables
@@ -166,8 +167,8 @@ def match_labels(
         leave_out = f", or leave them out with --classes={','.join(map(str, kept))}"
         convert = ", or name its classes with --mode=convert --class_names=FILE"
         raise UserError(
-            f"The run does not know {_count_classes(unknown)} of {data.name}; it knows "
-            f"{_count_classes(known)}. Name classes in the data as the run does"
+            f"The run does not know {_write_classes(unknown)} of {data.name}; it knows "
+            f"{_write_classes(known)}. Name classes in the data as the run does"
             f"{'' if trained.classes_are_named else convert}"
             f"{leave_out if kept else ''}"
         )
@@ -175,14 +176,8 @@ def match_labels(
     return table[labels]
 
 
-def _count_classes(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    word = "class" if len(names) == 1 else "classes"
-    return (
-        f"the {word} {shown}, … ({len(names)})"
-        if len(names) > 5
-        else (f"the {word} {shown}")
-    )
+def _write_classes(names: Sequence[str]) -> str:
+    return f"the {'class' if len(names) == 1 else 'classes'} {show(names)}"
 
 
 def make_classifier(trained: Trained) -> Callable[[np.ndarray], np.ndarray]:

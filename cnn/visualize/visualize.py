@@ -12,7 +12,6 @@ from cnn.config import Config
 from cnn.errors import UserError, suggest
 from cnn.runtime import metrics_log
 from cnn.runtime.terminal import Terminal
-from cnn.text import show_line
 from cnn.visualize.draw import (
     augmentation,
     curves,
@@ -79,7 +78,7 @@ def visualize(
         for name in names:
             section = _draw(name, subject, folder)
             for drawn in section.pictures:
-                terminal.say(f"written to {show_line(str(drawn.path))}")
+                terminal.say_written(drawn.path)
             for note in section.notes:
                 terminal.say(f"{name}: {note}")
             sections.append(section)
@@ -92,7 +91,7 @@ def visualize(
     runs = directories if needs_run(names) else []
     options = config.select_run_options()
     path = report.write_report(directory, runs, sections, options)
-    terminal.say(f"written to {show_line(str(path))}")
+    terminal.say_written(path)
     if config.progress.tensorboard:
         metrics_log.write_images(directory, picture.read_pictures(sections))
     return sections

@@ -74,8 +74,9 @@ def convert(config: Config, directory: Path, terminal: Terminal) -> Path:
     path = directory / "checkpoints" / "0"
     terminal.say(
         f"{source}: {len(state_dict)} tensors converted to {model} with "
-        f"{classes} classes\nwritten to {path}"
+        f"{classes} classes"
     )
+    terminal.say_written(path)
     return path
 
 

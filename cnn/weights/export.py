@@ -57,7 +57,7 @@ def export(config: Config, directory: Path, terminal: Terminal) -> Path:
             f"{model}: uint8 images [N, {shape}] to logits on {', '.join(PLATFORMS)}; "
             f"reloaded, logits differ by {difference:.1e} of the largest"
         )
-    terminal.say(f"written to {path}")
+    terminal.say_written(path)
     return path
 
 

@@ -32,3 +32,8 @@ def test_subsets_and_validation_are_of_the_chosen_classes():
 def test_classes_that_there_are_not(classes):
     with pytest.raises(UserError, match="give labels from 0 to 9, each once"):
         load_dataset(DataOptions(classes=classes))
+
+
+def test_one_class_alone_is_no_classification():
+    with pytest.raises(UserError, match="training images are of one class, 7"):
+        load_dataset(DataOptions(classes=(7,)))

@@ -316,3 +316,10 @@ def test_what_is_evaluated_is_read_once_and_alone(root):
     np.testing.assert_array_equal(read(alone.images), read(test))
     with pytest.raises(UserError, match="has only train, test"):
         data.load_evaluated(options, "validation", None)
+
+
+def test_class_named_like_a_formula(tmp_path):
+    directory = prepare(tmp_path, "array_record")
+    (directory / "label.labels.txt").write_text("ant\n=bee\ncow\n")
+    with pytest.raises(UserError, match="'=bee' begins with ="):
+        load(tmp_path)

@@ -18,6 +18,7 @@ from PIL import Image
 from cnn import config as config_module
 from cnn import text
 from cnn.config import Config, make_config
+from cnn.data import identity, names
 from cnn.errors import suggest
 from cnn.runtime import streams
 from cnn.runtime.terminal import Terminal
@@ -137,6 +138,12 @@ def test_a_terminal_obeys_no_name(tmp_path, encoding, is_terminal):
         shown = text.show_line(name).encode(encoding, "replace").decode(encoding)
         assert f"name={shown} " in said
     assert not set(said) & set(map(chr, [*range(10), *range(11, 32), 0x9B, 0x202E]))
+
+
+@pytest.mark.parametrize("name", ESCAPED)
+def test_data_name_their_files_and_classes_on_one_line(name):
+    assert names.show([name, "b"]) == f"{ESCAPED[name]}, b"
+    assert identity.show([name, "b"]) == f"{ESCAPED[name]}, b"
 
 
 def test_what_was_written_stands_on_one_line(capsys):

@@ -47,7 +47,8 @@ def describe_counts(counts: Counts) -> list[str]:
             each = [f"{show_line(name)} {n:,}" for name, n in classes.items() if n]
             line += f": {', '.join(each)}"
         else:
-            line += f" ({min(files):,} to {max(files):,} a class)"
+            least, most = min(files), max(files)
+            line += f" ({least:,}{f' to {most:,}' if most > least else ''} a class)"
         empty = [name for name, n in classes.items() if not n]
         lines.append(line + (f"; no file of {show(empty)}" if empty else ""))
     return lines

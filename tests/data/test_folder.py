@@ -348,7 +348,7 @@ def test_many_classes_are_counted_as_a_range(tmp_path):
     make(tmp_path, "train/10", "train/10/more.png")
     assert load(tmp_path).notes == (
         "train 23 files of 11 classes (2 to 3 a class)",
-        "test 20 files of 10 classes (2 to 2 a class); no file of 10",
+        "test 20 files of 10 classes (2 a class); no file of 10",
     )
 
 

@@ -3,7 +3,7 @@
 Every check that training makes before it compiles is made here too, on the run's own
 data set. Parameters, shapes and the bytes of the state follow from shapes, at once;
 `--measure_memory` compiles the training step and reports the rest. Nothing is written
-but `describe.json`.
+but `describe.json`, and `bad_images.txt` where files cannot be read.
 """
 
 import errno
@@ -26,7 +26,7 @@ from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
-from cnn.training import epoch, memory, report, steps
+from cnn.training import epoch, memory, report, same_data, steps
 from cnn.training.setup import Setup
 from cnn.transfer import features
 from cnn.transfer.source import check_same_source
@@ -69,6 +69,7 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
     found["memory"], advice = _count_memory(setup)
     directory.mkdir(parents=True, exist_ok=True)
     workdir.write_json(directory / "describe.json", found)
+    same_data.write_bad(directory, setup.dataset.name, setup.dataset.excluded)
     report.announce(setup, terminal)
     height, width, channels = setup.image_shape
     terminal.say(

@@ -26,6 +26,7 @@ from cnn.data import (
     load_evaluated,
 )
 from cnn.data.chunks import Loader
+from cnn.data.files import format_bad
 from cnn.data.images import Evaluated
 from cnn.errors import UserError
 from cnn.option import format_value, read_group
@@ -145,6 +146,9 @@ def _evaluate(
         table = path.with_suffix(".csv")
         files[table] = _format_examples(result["class_names"], data, examples)
         result["per_image"] = table.name
+    if data.excluded:
+        listed = format_bad(data.name, data.excluded)
+        files[directory / same_data.BAD_FILE] = listed
     return files | {path: json.dumps(result, indent=2) + "\n"}, result
 
 
@@ -217,7 +221,7 @@ def _describe(config: Config, trained: Trained, data: Evaluated) -> dict[str, An
         "whole_dataset": data.is_whole,
         "class_names": list(get_class_names(trained, data.class_names)),
         "excluded_count": len(data.excluded),
-        "excluded_files": list(data.excluded),
+        "excluded_files": [bad.name for bad in data.excluded],
         "image_shape": [size or height, size or width, channels],
         "channels": channels,
         "scaling": trained.options["scaling"],
@@ -259,10 +263,12 @@ def _format_examples(
 
 
 def _format_result(result: dict[str, Any]) -> str:
+    excluded = result["excluded_count"]
+    without = f", {excluded} unreadable images left out" if excluded else ""
     return (
         f"{result['split']}: accuracy {result['accuracy']:.4%} "
         f"({result['correct']} of {result['count']}), top-5 {result['top5']:.4%}, "
-        f"loss {result['loss']:.6f}"
+        f"loss {result['loss']:.6f}{without}"
     )
 
 

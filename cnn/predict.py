@@ -72,7 +72,7 @@ def predict(config: Config, directory: Path) -> Path:
     lines = [format_row(["path", *_COLUMNS, *later])]
     for start in range(0, len(files), batch_size):
         paths = files[start : start + batch_size]
-        paths, images = decode_files(paths, shape, config.data)
+        paths, images = decode_files(paths, shape, config.data, {})
         padding = [(0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)]
         rows = classify(np.pad(images, padding))[: len(images)]
         for path, row in zip(paths, rows, strict=True):

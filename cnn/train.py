@@ -353,6 +353,7 @@ def _open_log(
 ) -> MetricsLog:
     config = setup.config
     same_data.write(directory, setup.seen)
+    same_data.write_bad(directory, setup.dataset.name, setup.dataset.excluded)
     workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
     length, step = progress.counters.metrics_bytes, progress.step
     log = MetricsLog(directory, length, step, config.progress.tensorboard)

@@ -9,22 +9,25 @@ import dataclasses
 import glob
 import os
 import pathlib
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from cnn.data import choose, decode, images
+from cnn.data import choose, decode, formats, images, metadata
 from cnn.data.names import check_class_names
 from cnn.data.options import DataOptions
 from cnn.data.stamps import stamp_bytes, stamp_file
 from cnn.errors import UserError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TEST_FRACTION = 0.2
-_TAIL_BYTES = 1024
+_SHOWN = 3
 _REMEDY = "mend or delete it, or leave such files out with --bad_images=skip"
+# Of streamed images.
+_CHECKED = "its header and end passed the check at loading"
+_SKIPPED = ", and --bad_images=skip leaves out what fails there"
+_MEND = "mend or delete it, or have all files decoded at loading with --resident=always"
+_ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,19 +96,19 @@ def load_evaluated(
         class_names=listing.class_names,
         images=examples,
         notes=listing.notes,
-        excluded=tuple(name for name, _ in excluded),
+        excluded=excluded,
         is_whole=is_whole,
     )
 
 
 def read_files(
     listing: Listing, options: DataOptions
-) -> tuple[Listing, images.Images, tuple[tuple[str, str], ...]]:
+) -> tuple[Listing, images.Images, tuple[images.BadFile, ...]]:
     """Check the files of a listing; those that stay in memory are decoded.
 
     Returns:
         The listing of the good files with a note of the others, their images, and the
-        others' names, each with its part ("" without parts).
+        others.
 
     Raises:
         UserError: a class has a name of `check_class_names`, a file cannot be read, or
@@ -128,27 +131,79 @@ def read_files(
         listing, stamps = _keep(listing, good), stamps[good]
         examples = images.from_array(pixels, listing.labels, listing.names, stamps)
     else:
-        examples = _stream(listing, stamps, layout, shape, threads)
-    notes = listing.notes
-    if problems:
-        shown = "; ".join(sorted(problems)[:3]) + ("; …" if len(problems) > 3 else "")
-        notes += (f"left out {len(problems)} images that cannot be read: {shown}",)
-    kept, parts = set(listing.names), whole.parts
-    places = [""] * len(whole.names) if parts is None else parts.tolist()
-    if "test" not in places:
-        places = ["test" if part == "validation" else part for part in places]
-    excluded = tuple(
-        (name, part)
-        for name, part in zip(whole.names, places, strict=True)
-        if name not in kept
+        examples = _stream(listing, stamps, layout, shape, threads, options)
+    excluded = _list_bad(whole, problems)
+    notes = listing.notes + describe_bad(
+        [f"{bad.path}: {bad.reason}" for bad in excluded]
     )
+    damaged = [
+        str(path)
+        for path, header in zip(whole.paths, found, strict=True)
+        if header is not None and header.damaged and path not in problems
+    ]
+    if damaged:
+        notes += (
+            f"{len(damaged)} images have damaged metadata and were read without them, "
+            f"EXIF's rotation included: {_shorten(damaged, ', ')}",
+        )
     return dataclasses.replace(listing, notes=notes), examples, excluded
+
+
+def describe_bad(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return the note of files that were left out; none without such files.
+
+    Args:
+        lines: for each file, its path and what is wrong with it.
+    """
+    if not lines:
+        return ()
+    shown = _shorten(lines, "; ")
+    return (f"left out {len(lines)} images that cannot be read: {shown}",)
+
+
+def format_bad(source: str, excluded: Sequence[images.BadFile]) -> str:
+    """Write `bad_images.txt`: a line for each file that was left out.
+
+    Args:
+        source: what they are files of.
+        excluded: at least one.
+    """
+    lines = [f"# {len(excluded)} files of {source} were left out: path, tab, reason"]
+    for bad in excluded:
+        cells = (str(bad.path), bad.reason)
+        # A name may hold what ends a line, or bytes that are no UTF-8.
+        safe = [cell.translate(_ESCAPED) for cell in cells]
+        lines.append("\t".join(safe))
+    text = "\n".join(lines) + "\n"
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _list_bad(
+    listing: Listing, problems: Mapping[pathlib.Path, str]
+) -> tuple[images.BadFile, ...]:
+    """Return the files with a problem, each with its part ("" without parts)."""
+    parts = [""] * len(listing.names)
+    if listing.parts is not None:
+        parts = listing.parts.tolist()
+    if "test" not in parts:
+        parts = ["test" if part == "validation" else part for part in parts]
+    return tuple(
+        images.BadFile(name, str(path), part, problems[path])
+        for name, path, part in zip(listing.names, listing.paths, parts, strict=True)
+        if path in problems
+    )
+
+
+def _shorten(texts: Sequence[str], separator: str) -> str:
+    shown = separator.join(texts[:_SHOWN])
+    return f"{shown}{separator}…" if len(texts) > _SHOWN else shown
 
 
 def decode_files(
     paths: Sequence[str | pathlib.Path],
     shape: tuple[int, int, int],
     options: DataOptions,
+    problems: dict[pathlib.Path, str],
 ) -> tuple[list[str], np.ndarray]:
     """Decode image files to the shape that a model takes.
 
@@ -156,6 +211,7 @@ def decode_files(
         paths: of the files [N].
         shape: (H, W, C) of the model's images; files are resized to it when it is
             square and must have its size otherwise.
+        problems: gets what is wrong with files that are left out.
 
     Returns:
         The paths of the good files [n] and their images, uint8 [n, H, W, C].
@@ -173,7 +229,7 @@ def decode_files(
     if options.resize_mode != "crop":
         layout = dataclasses.replace(layout, resize_size=0)
     files = [pathlib.Path(path) for path in paths]
-    pixels, good = _decode_all(files, layout, shape, True, options, [])
+    pixels, good = _decode_all(files, layout, shape, True, options, problems)
     return [str(path) for path, keep in zip(paths, good, strict=True) if keep], pixels
 
 
@@ -206,9 +262,13 @@ def _decode_all(
     shape: tuple[int, int, int],
     threads: bool,
     options: DataOptions,
-    problems: list[str],
+    problems: dict[pathlib.Path, str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the good images [n, H, W, C] and which of the files [N] those are."""
+    """Return the good images [n, H, W, C] and which of the files [N] those are.
+
+    Args:
+        problems: gets what is wrong with the others.
+    """
     good = np.ones(len(paths), dtype=bool)
 
     def make(i: int) -> np.ndarray:
@@ -221,7 +281,7 @@ def _decode_all(
                 )
             return image
         except (decode.BadImage, OSError) as error:
-            problems.append(refuse(paths[i], error, options))
+            problems[paths[i]] = refuse(paths[i], error, options)
             good[i] = False
             return np.zeros(shape, dtype=np.uint8)
 
@@ -235,6 +295,7 @@ def _stream(
     layout: decode.Layout,
     shape: tuple[int, int, int],
     threads: bool,
+    options: DataOptions,
 ) -> images.Images:
     paths = listing.paths
 
@@ -258,8 +319,8 @@ def _stream(
                 ) from None
             except (decode.BadImage, OSError) as error:
                 raise UserError(
-                    f"{path}: {error}; its header and end passed the check at "
-                    "loading; mend or delete it"
+                    f"{path}: {_get_reason(error)}; {_CHECKED}"
+                    f"{_SKIPPED if options.bad_images == 'skip' else ''}; {_MEND}"
                 ) from error
 
         return decode.stack(make, len(positions), shape, threads)
@@ -313,12 +374,14 @@ class Header:
         size: (height, width) in pixels.
         grey: whether it has one channel, transparency aside.
         stamp: of its contents, as of `stamps.stamp_file`.
+        damaged: whether metadata are damaged, and left out when it is read.
     """
 
     size: tuple[int, int]
     grey: bool
     num_bytes: int
     stamp: str
+    damaged: bool = False
 
 
 def _read_header(file: BinaryIO, upright: bool) -> Header:
@@ -333,43 +396,34 @@ def _read_header(file: BinaryIO, upright: bool) -> Header:
     """
     num_bytes = file.seek(0, 2)
     file.seek(0)
-    image = decode.open_image(file)
-    grey, kind = decode.is_grey(image), image.format
-    size = decode.upright_size(image) if upright else (image.height, image.width)
-    if not _looks_complete(file, kind, num_bytes):
-        file.seek(0)
-        decode.decode(file.read(), decode.Layout())
-    return Header(size, grey, num_bytes, stamp_file(file, num_bytes))
-
-
-def _looks_complete(file: BinaryIO, kind: str | None, num_bytes: int) -> bool:
+    stamp = stamp_file(file, num_bytes)
     file.seek(0)
-    head = file.read(8)
-    file.seek(max(0, num_bytes - _TAIL_BYTES))
-    tail = file.read()
-    if kind in ("JPEG", "MPO"):
-        return b"\xff\xd9" in tail
-    if kind == "PNG":
-        return b"IEND" in tail
-    if kind == "WEBP":
-        return struct.unpack("<I", head[4:])[0] + 8 <= num_bytes
-    if kind == "BMP":
-        return 0 < struct.unpack("<I", head[2:6])[0] <= num_bytes
-    return False
+    try:
+        image = decode.open_image(file)
+        size = decode.upright_size(image) if upright else (image.height, image.width)
+        damaged, is_grey = metadata.has_damaged_exif(image), decode.is_grey(image)
+        is_whole = formats.looks_complete(file, image, num_bytes)
+    except decode.BadImage:  # perhaps for its metadata alone, without which it is read
+        damaged, is_whole = True, False
+    if not is_whole:
+        file.seek(0)
+        pixels = decode.decode(file.read(), decode.Layout())
+        size, is_grey = pixels.shape[:2], pixels.shape[2] == 1
+    return Header(size, is_grey, num_bytes, stamp, damaged)
 
 
 def read_headers(
     paths: Sequence[pathlib.Path], options: DataOptions
-) -> tuple[list[Header | None], list[str]]:
+) -> tuple[list[Header | None], dict[pathlib.Path, str]]:
     """Return each file's header, None for a bad one, and what is wrong with those."""
-    problems: list[str] = []
+    problems: dict[pathlib.Path, str] = {}
 
     def read(path: pathlib.Path) -> Header | None:
         try:
             with path.open("rb") as file:
                 return _read_header(file, upright=options.stored_size == 0)
         except (decode.BadImage, OSError) as error:
-            problems.append(refuse(path, error, options))
+            problems[path] = refuse(path, error, options)
         return None
 
     return decode.call_all(read, paths), problems
@@ -377,10 +431,14 @@ def read_headers(
 
 def refuse(path: pathlib.Path, error: Exception, options: DataOptions) -> str:
     """Return what is wrong with a skipped file; with `--bad_images=error` raise it."""
-    reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    reason = _get_reason(error)
     if options.bad_images == "error":
         raise UserError(f"{path}: {reason}; {_REMEDY}") from error
-    return f"{path}: {reason}"
+    return reason
+
+
+def _get_reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def find_shape(

@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from cnn.data import files, images, layout, taken
+from cnn.data import files, formats, images, layout, taken
 from cnn.data.layout import Layout
 from cnn.data.names import show
 from cnn.data.options import DataOptions
@@ -85,7 +85,7 @@ def _check_trained(found: Layout) -> None:
         if not child.count:
             raise found.refuse(
                 f"{found.write(child)}: the class folder holds no image "
-                f"({', '.join(files.ENDINGS)})",
+                f"({', '.join(formats.ENDINGS)})",
                 "fill it or delete it",
             )
 

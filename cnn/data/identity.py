@@ -35,7 +35,7 @@ def make_record(dataset: Dataset) -> dict[str, Any]:
         "parts": parts,
     }
     if dataset.taken:
-        unread = [name for name, _ in dataset.excluded]
+        unread = [bad.name for bad in dataset.excluded]
         record["taken"] = {**dataset.taken, "unreadable": unread}
     return record
 

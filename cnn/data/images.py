@@ -85,6 +85,23 @@ class Images:
 
 
 @dataclasses.dataclass(frozen=True)
+class BadFile:
+    """A file that cannot be read and was left out.
+
+    Attributes:
+        name: as of `Images.names`.
+        path: of the file.
+        part: `train`, `validation` or `test`; "" of a dataset without parts.
+        reason: what is wrong with it.
+    """
+
+    name: str
+    path: str
+    part: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """A training set, perhaps a validation set, and a test set of the same classes.
 
@@ -94,8 +111,7 @@ class Dataset:
         notes: lines to print about the loading.
         is_named: whether examples have names of their own, as files do: splits depend
             on these, and not on their number or order.
-        excluded: files that cannot be read and were left out, each with its part, ""
-            where it has none.
+        excluded: files that cannot be read and were left out.
         taken: what of the source was taken, as JSON, `files` by part and class among
             it; empty where a source has no files.
     """
@@ -107,7 +123,7 @@ class Dataset:
     test: Images
     notes: tuple[str, ...] = ()
     is_named: bool = False
-    excluded: tuple[tuple[str, str], ...] = ()
+    excluded: tuple[BadFile, ...] = ()
     taken: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -120,7 +136,7 @@ class Evaluated:
         class_names: of the data, one for each label.
         images: those of `--split`.
         notes: lines to print about the loading.
-        excluded: names of files that cannot be read and were left out.
+        excluded: files that cannot be read and were left out.
         is_whole: whether these are all images of the dataset.
     """
 
@@ -128,7 +144,7 @@ class Evaluated:
     class_names: tuple[str, ...]
     images: Images
     notes: tuple[str, ...] = ()
-    excluded: tuple[str, ...] = ()
+    excluded: tuple[BadFile, ...] = ()
     is_whole: bool = False
 
 
@@ -225,7 +241,7 @@ def get_part(dataset: Dataset, split: str) -> Evaluated:
         class_names=dataset.class_names,
         images=get_split(dataset, split),
         notes=dataset.notes,
-        excluded=tuple(n for n, part in dataset.excluded if part in ("", split)),
+        excluded=tuple(bad for bad in dataset.excluded if bad.part in ("", split)),
     )
 
 

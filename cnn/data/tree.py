@@ -1,8 +1,8 @@
 """A tree of folders and the images in them, as it lies on disk.
 
-An image is a file of one of `files.ENDINGS`. Hidden files and folders are not seen, nor
-folders that archivers and file systems leave behind (`__MACOSX`); a link to a folder
-that holds it is not followed.
+An image is a file of one of `formats.ENDINGS`. Hidden files and folders are not seen,
+nor folders that archivers and file systems leave behind (`__MACOSX`); a link to a
+folder that holds it is not followed.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import pathlib
 from collections import Counter
 from collections.abc import Iterator
 
-from cnn.data.files import ENDINGS
+from cnn.data.formats import ENDINGS
 from cnn.data.names import count, normalise
 from cnn.errors import UserError
 from cnn.text import show_line

@@ -14,8 +14,9 @@ from typing import Any
 from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.data import identity
+from cnn.data.images import BadFile
 from cnn.errors import UserError
-from cnn.training.same_data import DATASET_FILE
+from cnn.training.same_data import DATASET_FILE, write_bad
 from cnn.training.setup import Setup
 
 
@@ -29,6 +30,7 @@ class SharedData:
         self._known: dict[str, Any] = workdir.read_json(path) if path.exists() else {}
         self._is_unnoted = not path.exists() and any(home.rglob("trials.jsonl"))
         self.respelled: Mapping[str, str] = {}
+        self._excluded: dict[str, BadFile] = {}
 
     def check(self, setup: Setup) -> None:
         """Refuse a setup whose data, or weights to start from, are not those seen.
@@ -37,6 +39,7 @@ class SharedData:
             UserError: naming what has changed, or an option whose meaning then is not
                 known.
         """
+        self._excluded |= {bad.path: bad for bad in setup.dataset.excluded}
         own = setup.config.select_run_options()
         shared = self._config.select_run_options()
         names = [*vars(setup.config.data), "init_from"]
@@ -82,5 +85,6 @@ class SharedData:
             )
 
     def write(self) -> None:
-        """Write `dataset.json`."""
+        """Write `dataset.json`, and the files that were left out."""
         workdir.write_text(self._home / DATASET_FILE, json.dumps(self._known))
+        write_bad(self._home, self._config.data.dataset, [*self._excluded.values()])

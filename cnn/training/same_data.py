@@ -13,13 +13,15 @@ from typing import Any
 
 from cnn.checkpoints import workdir
 from cnn.data import identity, is_same_source, load_dataset
-from cnn.data.images import Dataset
+from cnn.data.files import format_bad
+from cnn.data.images import BadFile, Dataset
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
 from cnn.option import read_group
 from cnn.runtime.terminal import Terminal
 
 DATASET_FILE = "dataset.json"
+BAD_FILE = "bad_images.txt"
 _REMEDY = (
     "Put the data back, or resume on them as they are with --allow_changed_data=true "
     "(its result will say so), or start from scratch in another --workdir"
@@ -109,6 +111,12 @@ def write(directory: Path, seen: Seen) -> None:
     """Write `dataset.json`, with every list."""
     about = {"changes": seen.changes, "earlier": seen.earlier}
     workdir.write_text(directory / DATASET_FILE, json.dumps({**seen.record, **about}))
+
+
+def write_bad(directory: Path, source: str, excluded: Sequence[BadFile]) -> None:
+    """Write `bad_images.txt`, the files of a dataset that were left out, if any."""
+    if excluded:
+        workdir.write_text(directory / BAD_FILE, format_bad(source, excluded))
 
 
 def read_records(directory: Path) -> list[dict[str, Any]]:

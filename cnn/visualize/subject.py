@@ -13,8 +13,8 @@ import numpy as np
 
 from cnn.config import Config
 from cnn.data import find_own_classes, load_dataset, load_evaluated
-from cnn.data.files import decode_files, find_files
-from cnn.data.images import Dataset, Evaluated, Images, get_part
+from cnn.data.files import decode_files, describe_bad, find_files
+from cnn.data.images import BadFile, Dataset, Evaluated, Images, get_part
 from cnn.data.options import find_centre
 from cnn.errors import UserError, suggest
 from cnn.text import name_file, show_line
@@ -85,11 +85,16 @@ class Searched:
 
 
 class Subject:
-    """What the pictures of one call are of; `note` says what cannot be drawn."""
+    """What the pictures of one call are of; `note` says what cannot be drawn.
+
+    Attributes:
+        excluded: files that could not be read and were left out, by path.
+    """
 
     def __init__(self, config: Config, directories: list[Path]) -> None:
         """Look at the runs of some directories; nothing is loaded yet."""
         self.config, self.directories = config, directories
+        self.excluded: dict[str, BadFile] = {}
         self._notes: list[str] = []
         self._logits: dict[str, np.ndarray] = {}
         self._stages: dict[str, tuple[Stage, ...]] = {}
@@ -223,7 +228,9 @@ class Subject:
     @functools.cached_property
     def dataset(self) -> Dataset:
         """Return the dataset of the first run, or the one that the flags name."""
-        return load_dataset(self.config.data)
+        found = load_dataset(self.config.data)
+        self._take_bad(found.name, found.excluded)
+        return found
 
     @functools.cached_property
     def evaluated(self) -> Evaluated:
@@ -233,7 +240,15 @@ class Subject:
         own_classes = find_own_classes(stored, options)
         if own_classes == options.classes and split != "all":
             return get_part(self.dataset, split)
-        return load_evaluated(options, split, own_classes)
+        found = load_evaluated(options, split, own_classes)
+        self._take_bad(found.name, found.excluded)
+        return found
+
+    def _take_bad(self, source: str, excluded: Sequence[BadFile]) -> None:
+        """Note files of a dataset that were left out, and keep them to be written."""
+        self.excluded |= {bad.path: bad for bad in excluded}
+        for note in describe_bad([f"{bad.path}: {bad.reason}" for bad in excluded]):
+            self.note(f"{source}: {note}")
 
     @property
     def split(self) -> Images:
@@ -288,7 +303,12 @@ class Subject:
                 f"{_MOST_CHOSEN} are shown"
             )
         files = files[:_MOST_CHOSEN]
-        files, images = decode_files(files, self.image_shape, self.config.data)
+        problems: dict[Path, str] = {}
+        files, images = decode_files(
+            files, self.image_shape, self.config.data, problems
+        )
+        bad = [BadFile(str(x), str(x), "", why) for x, why in problems.items()]
+        self._take_bad("--picture_files", bad)
         return Chosen(
             images, tuple(lettering.make_label(Path(file).name) for file in files)
         )

@@ -12,6 +12,7 @@ from cnn.config import Config
 from cnn.errors import UserError, suggest
 from cnn.runtime import metrics_log
 from cnn.runtime.terminal import Terminal
+from cnn.training import same_data
 from cnn.visualize.draw import (
     augmentation,
     curves,
@@ -92,6 +93,7 @@ def visualize(
     options = config.select_run_options()
     path = report.write_report(directory, runs, sections, options)
     terminal.say_written(path)
+    same_data.write_bad(directory, config.data.dataset, list(subject.excluded.values()))
     if config.progress.tensorboard:
         metrics_log.write_images(directory, picture.read_pictures(sections))
     return sections

@@ -380,9 +380,9 @@ def test_decode_files(tmp_path):
     (tmp_path / "c.png").write_bytes(b"")
     paths = [str(tmp_path / name) for name in ("a.png", "c.png", "b.jpg")]
     with pytest.raises(UserError, match="c.png: the file is empty"):
-        data.decode_files(paths, (8, 8, 1), data.DataOptions())
+        data.decode_files(paths, (8, 8, 1), data.DataOptions(), {})
     options = data.DataOptions(bad_images="skip")
-    good, pixels = data.decode_files(paths, (8, 8, 1), options)
+    good, pixels = data.decode_files(paths, (8, 8, 1), options, {})
     assert good == [paths[0], paths[2]] and pixels.shape == (2, 8, 8, 1)
     with pytest.raises(UserError, match="b.jpg: the image is 9×9 pixels"):
-        data.decode_files(paths[2:], (8, 9, 1), data.DataOptions())
+        data.decode_files(paths[2:], (8, 9, 1), data.DataOptions(), {})

@@ -1,0 +1,107 @@
+"""What an image file says beside its pixels: EXIF's orientation, and damage in it.
+
+Damaged metadata do not make an image bad: it is read without them.
+"""
+
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_ORIENTATION = 0x0112
+_BYTE, _SHORT, _LONG = 1, 3, 4
+_PNG = b"\x89PNG\r\n\x1a\n"
+# Of a PNG: what its pixels depend on. Of a JPEG file: what its pixels do not.
+_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_JPEG_METADATA = (*range(0xE1, 0xEE), 0xEF, 0xFE)
+_CODING, _START_OF_SCAN = (0xE0, 0xEE), 0xDA
+
+
+def read_orientation(image: "Image.Image") -> int:
+    """Return EXIF's orientation, 1 to 8; 1 where there is none or it is damaged."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow raises many kinds
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def has_damaged_exif(image: "Image.Image") -> bool:
+    """Return whether an EXIF block is there whose orientation cannot be looked up.
+
+    Only what an opened file has read so far is looked at.
+    """
+    block = image.info.get("exif")
+    return isinstance(block, bytes) and not _is_whole(block.removeprefix(b"Exif\0\0"))
+
+
+def strip(content: bytes) -> bytes | None:
+    """Leave out of a JPEG or PNG file what its pixels do not depend on.
+
+    Returns:
+        The file without EXIF, XMP, colour profiles and comments; None if it has none
+        of these or is built otherwise.
+    """
+    try:
+        if content.startswith(b"\xff\xd8"):
+            kept = _strip_jpeg(content)
+        elif content.startswith(_PNG):
+            kept = _strip_png(content)
+        else:
+            return None
+    except (struct.error, IndexError):  # cut before its pixels
+        return None
+    return None if kept is None or len(kept) == len(content) else kept
+
+
+def _is_whole(block: bytes) -> bool:
+    """Return whether the first directory of an EXIF block can be read."""
+    if not block:
+        return True
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None:
+        return False
+    try:
+        (start,) = struct.unpack_from(order + "I", block, 4)
+        (count,) = struct.unpack_from(order + "H", block, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, length = struct.unpack_from(order + "HHI", block, place)
+            if tag == _ORIENTATION:
+                format_of = {_BYTE: "B", _SHORT: "H", _LONG: "I"}
+                (value,) = struct.unpack_from(order + format_of[kind], block, place + 8)
+                return length == 1 and value <= 8
+    except (struct.error, KeyError):
+        return False
+    return True
+
+
+def _strip_jpeg(content: bytes) -> bytes | None:
+    kept, place = [content[:2]], 2
+    while True:
+        if content[place] != 0xFF:
+            return None
+        marker = content[place + 1]
+        if marker == 0xFF:  # a byte that fills up
+            place += 1
+            continue
+        if marker == _START_OF_SCAN:
+            return b"".join([*kept, content[place:]])
+        (length,) = struct.unpack_from(">H", content, place + 2)
+        # What says how colours are coded is kept, if it is whole.
+        if marker not in _JPEG_METADATA and (marker not in _CODING or length >= 14):
+            kept.append(content[place : place + 2 + length])
+        place += 2 + length
+
+
+def _strip_png(content: bytes) -> bytes:
+    kept, place = [_PNG], len(_PNG)
+    while place < len(content):
+        (length,) = struct.unpack_from(">I", content, place)
+        kind, stop = content[place + 4 : place + 8], place + 12 + length
+        if kind in _PNG_CHUNKS:
+            kept.append(content[place:stop])
+        if kind == b"IEND":
+            break
+        place = stop
+    return b"".join(kept)

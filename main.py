@@ -168,8 +168,7 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     elif mode == "sweep":
         return sweep.sweep(config, directory, terminal, given) or 0
     elif mode == "predict":
-        path = predict.predict(config, directory)
-        terminal.say_written(path)
+        predict.predict(config, directory, terminal)
     elif mode == "convert":
         convert.convert(config, directory, terminal)
     elif mode == "export":

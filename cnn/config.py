@@ -74,8 +74,21 @@ class PredictOptions:
 
     predict_images: str = free_option(
         "",
-        "pattern of the image files to classify, such as 'photos/*.jpg'",
+        "image files to classify: files, directories (searched to the bottom) and "
+        "patterns such as 'photos/*.jpg', separated by commas",
         is_path=True,
+    )
+    predict_batch_size: int = free_option(
+        0,
+        "images computed at a time, fewer where they hold more pixels than so many (64 "
+        "at least) of 256x256; 0: --batch_size",
+        within="[0, inf)",
+    )
+    predict_top: int = free_option(
+        5,
+        "most probable classes that are written of each image; all, where there are "
+        "not so many",
+        within="[1, inf)",
     )
 
 

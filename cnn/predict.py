@@ -1,4 +1,4 @@
-"""Trained runs from Python and on the command line: images in, probabilities out.
+"""From trained weights to predictions: of image files by flags, of arrays in Python.
 
 from cnn import predict
 classify = predict.load_classifier("runs/digits")
@@ -6,79 +6,186 @@ probabilities = classify(images)  # uint8 [N, H, W, C] -> float32 [N, K]
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cnn.augment import pipeline
-from cnn.checkpoints import workdir
+from cnn.augment.options import AugmentOptions
+from cnn.checkpoints import rows
 from cnn.config import Config
-from cnn.data.files import decode_files, find_files
+from cnn.data.files import describe_bad
+from cnn.data.images import BadFile
+from cnn.data.named_files import find_files
 from cnn.errors import UserError
-from cnn.text import format_row
-from cnn.training.trained import check_image_shape, load_trained, make_classifier
+from cnn.runtime.interrupt import Stop, catch_signals
+from cnn.runtime.terminal import Terminal
+from cnn.text import show_line
+from cnn.training import same_data
+from cnn.training.classify_files import (
+    Classified,
+    Intake,
+    choose_intake,
+    classify_files,
+)
+from cnn.training.image_arrays import check_images
+from cnn.training.trained import Trained, load_trained, make_classifier
 
 _COLUMNS = ("class", "probability")
+_MOST_PIXELS = 64 * 256 * 256  # of a batch, unless --predict_batch_size says how many
+_NAMED = 3  # bad files in a message
 
 
 def load_classifier(
     directory: str | Path, which: str = "latest"
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Load a run as a function from images to probabilities.
+    """Load a trained run as a function from images to probabilities.
 
     Args:
         which: `latest`, `best` or a step.
 
     Returns:
-        A function of uint8 images [N, H, W, C] that returns float32 [N, K].
+        A function of uint8 images [N, H, W, C] that returns float32 [N, K]. It raises
+        ValueError for anything else, and says what to give.
 
     Raises:
         UserError: as `load_trained`.
     """
-    return make_classifier(load_trained(directory, which))
+    trained = load_trained(directory, which)
+    classify = make_classifier(trained)
+
+    def check_and_classify(images: np.ndarray) -> np.ndarray:
+        images = np.asarray(images)
+        if images.ndim and not len(images):
+            return np.zeros((0, trained.structure.num_classes), np.float32)
+        check_images(trained, images)
+        return classify(images)
+
+    return check_and_classify
 
 
-def predict(config: Config, directory: Path) -> Path:
+def predict(config: Config, directory: Path, terminal: Terminal) -> Path:
     """Classify image files and write `predictions.csv` into the run's directory.
 
     Args:
         config: the run's options, those of the command line over them;
-            `predict_images` says which files, `**` descends.
+            `predict_images` says which files.
 
     Returns:
-        The file: `path`, `class`, `probability`, then the runners-up (up to four)
-        as `class2`, `probability2`, ….
+        The file, a row for each image: `path`, the most probable `class` with its
+        `probability`, the next as `class2`, `probability2`, …, and `error`, what is
+        wrong with a file that cannot be read. With `--bad_images=skip` such files have
+        no row; `bad_images.txt` lists them.
 
     Raises:
-        UserError: no file matches, or one is no image.
+        UserError: no file matches, none can be read, or some cannot and are not to be
+            skipped; the file is written all the same.
+        Interrupted: a signal arrived; what was computed stays in the file of
+            `rows.name_partial`, as after any error.
     """
-    pattern = config.predict.predict_images
-    if not pattern:
-        raise UserError("--mode=predict needs --predict_images='PATTERN'")
-    files = find_files(pattern)
-    if not files:
-        raise UserError(f"--predict_images={pattern} matches no file")
+    text = config.predict.predict_images
+    if not text:
+        raise UserError("--mode=predict needs --predict_images='FILES, DIRECTORY, …'")
+    paths, notes = find_files("predict_images", text)
+    for note in notes:
+        terminal.say(note)
     trained = load_trained(directory, config.checkpoint.checkpoint)
-    size = config.data.stored_size or trained.image_shape[0]
-    shape, batch_size = (size, size, trained.image_shape[2]), config.step.batch_size
-    seen, views = config.data.image_size or size, config.make_static().augment
-    check_image_shape(trained, (seen, seen, shape[2]))
-    pipeline.check_views(views.tta, shape, seen)
-    structure = dataclasses.replace(trained.structure, image_size=seen, augment=views)
-    classify = make_classifier(dataclasses.replace(trained, structure=structure))
-    shown = min(5, trained.structure.num_classes)
-    later = [f"{name}{rank}" for rank in range(2, shown + 1) for name in _COLUMNS]
-    lines = [format_row(["path", *_COLUMNS, *later])]
-    for start in range(0, len(files), batch_size):
-        paths = files[start : start + batch_size]
-        paths, images = decode_files(paths, shape, config.data, {})
-        padding = [(0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)]
-        rows = classify(np.pad(images, padding))[: len(images)]
-        for path, row in zip(paths, rows, strict=True):
-            best = np.argsort(-row, kind="stable")[:shown]
-            cells = [(trained.class_names[k], f"{row[k]:.6f}") for k in best]
-            lines.append(format_row([path, *(x for pair in cells for x in pair)]))
-    target = directory / "predictions.csv"
-    workdir.write_text(target, "".join(lines))
+    intake = choose_intake(trained, config.data)
+    trained = _set_views(config, trained, intake)
+    target, problems = directory / "predictions.csv", {}
+    shown = min(config.predict.predict_top, trained.structure.num_classes)
+    is_skipping = config.data.bad_images == "skip"
+    try:
+        with rows.open_rows(target, _name_columns(shown)) as write:
+            for some in _classify(config, trained, intake, paths, terminal):
+                problems |= some.problems
+                write(_format(some, paths, trained.class_names, shown, is_skipping))
+            if is_skipping and len(problems) == len(paths):
+                raise UserError(_describe(paths, problems))
+    except BaseException:
+        if (partial := rows.name_partial(target)).exists():
+            terminal.say(f"what was computed is in {show_line(str(partial))}")
+        raise
+    good = len(paths) - len(problems)
+    terminal.say(f"{good} of {len(paths)} files classified")
+    terminal.say_written(target)
+    if problems and not is_skipping:
+        raise UserError(
+            f"{_describe(paths, problems)}; their rows in {target} say why. Mend or "
+            "delete them, or leave them out with --bad_images=skip"
+        )
+    bad = [BadFile(paths[i], paths[i], "", problems[i]) for i in sorted(problems)]
+    same_data.write_bad(directory, "--predict_images", bad)
+    for note in describe_bad([f"{x.path}: {x.reason}" for x in bad]):
+        terminal.say(
+            f"{note}; all are in {show_line(str(directory / same_data.BAD_FILE))}"
+        )
     return target
+
+
+def _set_views(config: Config, trained: Trained, intake: Intake) -> Trained:
+    """Return the model with the views that `--tta` has it see of each image."""
+    views = AugmentOptions(tta=config.augment.tta)
+    size = config.data.image_size
+    pipeline.check_views(views.tta, intake.shape or trained.image_shape, size)
+    structure = dataclasses.replace(trained.structure, image_size=size, augment=views)
+    return dataclasses.replace(trained, structure=structure)
+
+
+def _classify(
+    config: Config,
+    trained: Trained,
+    intake: Intake,
+    paths: Sequence[str],
+    terminal: Terminal,
+) -> Iterator[Classified]:
+    """Classify files until a signal arrives."""
+    given, stop = config.predict.predict_batch_size, Stop()
+    batch_size = given or config.step.batch_size
+    most_pixels = math.inf if given else _MOST_PIXELS
+    with catch_signals(stop):
+        yield from classify_files(
+            trained, intake, paths, batch_size, most_pixels, terminal, stop
+        )
+
+
+def _name_columns(shown: int) -> list[str]:
+    ranks = ["", *range(2, shown + 1)]
+    names = [f"{name}{rank}" for rank in ranks for name in _COLUMNS]
+    return ["path", *names, "error"]
+
+
+def _format(
+    some: Classified,
+    paths: Sequence[str],
+    class_names: Sequence[str],
+    shown: int,
+    is_skipping: bool,
+) -> list[tuple[int, list[str]]]:
+    """Return the position and the cells of each file that gets a row."""
+    found = []
+    for position, probabilities in zip(
+        some.positions.tolist(), some.probabilities, strict=True
+    ):
+        problem, cells = some.problems.get(position, ""), []
+        if problem and is_skipping:
+            continue
+        if not problem:
+            for k in np.argsort(-probabilities, kind="stable")[:shown]:
+                cells += [rows.escape_text(class_names[k]), f"{probabilities[k]:.6f}"]
+        cells += [""] * (2 * shown - len(cells))
+        path = rows.escape_path(paths[position])
+        found.append((position, [path, *cells, problem]))
+    return found
+
+
+def _describe(paths: Sequence[str], problems: Mapping[int, str]) -> str:
+    """Say how many files cannot be read, and what is wrong with the first."""
+    shown = [f"{show_line(paths[i])}: {problems[i]}" for i in sorted(problems)[:_NAMED]]
+    more = "; …" if len(problems) > _NAMED else ""
+    return (
+        f"{len(problems)} of {len(paths)} files cannot be read: "
+        f"{'; '.join(shown)}{more}"
+    )

@@ -31,7 +31,7 @@ from cnn.runtime import metrics_log
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import outcome, searches, session, study, sweep, worker
-from cnn.training import epoch, same_data, steps
+from cnn.training import classify_files, epoch, same_data, steps
 from cnn.training import setup as training_setup
 from cnn.training.setup import make_structure_of_model
 from cnn.training.trained import Trained, load_trained
@@ -347,8 +347,9 @@ def see_prediction(choices, directory):
     with pytest.MonkeyPatch.context() as patched:
         load = functools.partial(_note_which, seen, trained)
         patched.setattr(predict, "load_trained", load)
-        patched.setattr(predict, "make_classifier", make)
-        return seen | {"written": predict.predict(config, directory).read_text()}
+        patched.setattr(classify_files, "make_classifier", make)
+        path = predict.predict(config, directory, Terminal())
+        return seen | {"written": path.read_text()}
 
 
 def see_export(choices, directory):

@@ -22,7 +22,7 @@ from cnn.text import show_line
 
 __all__ = ["DataOptions", "Dataset", "Evaluated", "Images", "decode_files"]
 __all__ += ["find_own_classes", "forget_dataset", "is_same_source", "load_dataset"]
-__all__ += ["load_evaluated"]
+__all__ += ["check_options", "load_evaluated"]
 
 LOADERS = {
     "digits": digits.load,
@@ -184,7 +184,7 @@ def forget_dataset(stored: Mapping[str, Any], dataset: str) -> dict[str, Any]:
 
 def _read_options(options: DataOptions) -> tuple[str, str]:
     """Check the options; return the kind of the dataset and what is behind it."""
-    _check_options(options)
+    check_options(options)
     kind, _, rest = options.dataset.partition(":")
     if kind not in LOADERS:
         raise UserError(
@@ -195,7 +195,12 @@ def _read_options(options: DataOptions) -> tuple[str, str]:
     return kind, expand_path("dataset", rest)
 
 
-def _check_options(options: DataOptions) -> None:
+def check_options(options: DataOptions) -> None:
+    """Refuse sizes and channels that contradict each other.
+
+    Raises:
+        UserError: naming the flags.
+    """
     size, stored, resize = options.image_size, options.stored_size, options.resize_size
     if options.channels == 2:
         raise UserError("--channels=2: images have 1 channel (grey) or 3 (colour)")

@@ -9,6 +9,7 @@ that comes or goes moves no other (`split_by_name`).
 """
 
 import dataclasses
+import functools
 import hashlib
 
 import numpy as np
@@ -122,19 +123,31 @@ def take_examples(
 
 
 def shuffle_pixels(part: images.Images, seed: int) -> images.Images:
+    """Permute the pixels of every image of a set, as `permute_pixels` does."""
+    read = part.read
+    return dataclasses.replace(
+        part, read=lambda positions: permute_pixels(read(positions), seed)
+    )
+
+
+def permute_pixels(pixels: np.ndarray, seed: int) -> np.ndarray:
     """Permute the pixels of every image by one permutation, channels together.
 
-    It depends on the seed and the image's height and width alone.
+    It depends on the seed and the images' height and width alone.
+
+    Args:
+        pixels: [N, H, W, C].
+        seed: of `--split_seed`.
     """
-    height, width, channels = part.shape
-    order = np.random.RandomState(seed).permutation(height * width)
-    read = part.read
+    _, height, width, channels = pixels.shape
+    order = _draw_order(seed, height * width)
+    shuffled = pixels.reshape(-1, height * width, channels)[:, order]
+    return shuffled.reshape(pixels.shape)
 
-    def read_shuffled(positions: np.ndarray) -> np.ndarray:
-        pixels = read(positions).reshape(-1, height * width, channels)
-        return pixels[:, order].reshape(-1, height, width, channels)
 
-    return dataclasses.replace(part, read=read_shuffled)
+@functools.lru_cache(4)
+def _draw_order(seed: int, count: int) -> np.ndarray:
+    return np.random.RandomState(seed).permutation(count)
 
 
 def stratified_split(

@@ -6,8 +6,6 @@ is found when it is read.
 """
 
 import dataclasses
-import glob
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
@@ -231,19 +229,6 @@ def decode_files(
     files = [pathlib.Path(path) for path in paths]
     pixels, good = _decode_all(files, layout, shape, True, options, problems)
     return [str(path) for path, keep in zip(paths, good, strict=True) if keep], pixels
-
-
-def find_files(pattern: str) -> list[str]:
-    """List the files that a pattern matches, sorted.
-
-    What exists is no pattern: the file itself, or the folder of a pattern.
-    """
-    if os.path.isfile(pattern):
-        return [pattern]
-    folder, name = os.path.split(pattern)
-    if os.path.isdir(folder):
-        pattern = os.path.join(glob.escape(folder), name)
-    return sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
 
 
 def _keep(listing: Listing, good: np.ndarray) -> Listing:

@@ -74,7 +74,7 @@ class DataOptions:
         "how images become square: crop (shorter side resized, centre cut out), "
         "squash (both sides resized), pad (longer side resized, rest black)",
         choices=("crop", "squash", "pad"),
-        only_for="image_size or mode=predict or picture_files",
+        only_for="image_size or picture_files",
         modes="train sweep describe convert evaluate visualize predict",
     )
     resize_size: int = option(
@@ -89,7 +89,7 @@ class DataOptions:
         "height and width in pixels that images are stored at, for random crops of "
         "--image_size; 0: --image_size",
         within="[0, 16384]",
-        only_for="image_size or mode=predict",
+        only_for="image_size",
         modes="train sweep describe convert evaluate visualize predict",
     )
     validation_fraction: float = option(

@@ -1,5 +1,8 @@
 """What the user sees while the program runs."""
 
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from rich.table import Table
 from cnn.text import show, show_line
 
 _LEAST_WIDTH = 80
+_SECONDS = 30  # between lines where there is no bar
 
 
 class Terminal:
@@ -69,3 +73,40 @@ class Terminal:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    @contextlib.contextmanager
+    def count(self, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """Show how far a piece of work is: a bar, else a line each half minute.
+
+        Args:
+            total: how many there are.
+            unit: what is counted, as `files`.
+
+        Yields:
+            What is called with how many are done, again and again.
+        """
+        started = said = time.monotonic()
+        bar = Progress(
+            BarColumn(),
+            TextColumn("{task.description}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal or self.console.quiet,
+        )
+        task = bar.add_task(f"0 of {total:,} {unit}", total=total)
+
+        def note(done: int) -> None:
+            nonlocal said
+            now = time.monotonic()
+            speed = done / max(now - started, 1e-9)
+            left = time.strftime(
+                "%H:%M:%S", time.gmtime((total - done) / max(speed, 1e-9))
+            )
+            text = f"{done:,} of {total:,} {unit}, {speed:,.1f} {unit}/s, {left} left"
+            bar.update(task, completed=done, description=text)
+            if bar.disable and now - said >= _SECONDS and done < total:
+                said = now
+                self.say(text)
+
+        with bar:
+            yield note

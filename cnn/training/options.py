@@ -52,6 +52,7 @@ class StepOptions:
         128,
         "examples that one update of the weights sees",
         within="[1, inf)",
+        only_for="mode!=predict or not predict_batch_size",
         modes="train sweep describe convert evaluate predict",
     )
     accumulate_steps: int = option(

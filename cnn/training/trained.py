@@ -1,6 +1,8 @@
 """A trained run, loaded from its checkpoint with everything needed to use it."""
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ import numpy as np
 
 from cnn import models
 from cnn.checkpoints import checkpoint, manifest
+from cnn.data import choose
 from cnn.data.images import Evaluated
 from cnn.data.names import show
+from cnn.data.options import DataOptions
 from cnn.errors import UserError
 from cnn.models.options import ModelOptions
 from cnn.models.variables import create_variables
@@ -20,9 +24,11 @@ from cnn.optim import weight_averaging
 from cnn.option import read_group
 from cnn.runtime import devices
 from cnn.runtime.options import DeviceOptions
-from cnn.training import steps
+from cnn.training import memory, steps
 from cnn.training.options import LossOptions
 from cnn.training.steps import Structure
+
+_PROGRAMS_KEPT = 16  # one for each size and number of images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +129,16 @@ def check_image_shape(trained: Trained, image_shape: tuple[int, int, int]) -> No
         )
 
 
+def takes_any_size(trained: Trained) -> bool:
+    """Whether the weights take images of other heights and widths than their own."""
+    height, width, channels = trained.image_shape
+    try:
+        check_image_shape(trained, (2 * height, 2 * width, channels))
+    except UserError:
+        return False
+    return True
+
+
 def get_class_names(trained: Trained, here: Sequence[str]) -> tuple[str, ...]:
     """Return the names of a run's classes: those of data as many, where it has none.
 
@@ -181,19 +197,46 @@ def _write_classes(names: Sequence[str]) -> str:
 
 
 def make_classifier(trained: Trained) -> Callable[[np.ndarray], np.ndarray]:
-    """Make the function from uint8 images [N, H, W, C] to probabilities [N, K]."""
+    """Make the function from uint8 images [N, H, W, C] to probabilities [N, K].
+
+    With the run's `--shuffle_pixels` it permutes the pixels, as training did.
+
+    Raises:
+        UserError: by the function, when the device has too little memory.
+    """
+    options = read_group(DataOptions, trained.options)
+    mesh = devices.make_mesh()
+    everywhere = devices.replicated(mesh)
 
     @jax.jit
     def compute(variables: Any, images: jax.Array) -> jax.Array:
         logits = steps.predict_step(trained.structure, variables, images)
         return jax.nn.softmax(logits)
 
+    @functools.lru_cache(_PROGRAMS_KEPT)
+    def compile_for(shape: tuple[int, ...]) -> Any:
+        images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=everywhere)
+        compiled = compute.lower(trained.variables, images).compile()
+        needed = memory.read_temporary(compiled) + math.prod(shape)
+        if needed > devices.get_device_memory(mesh):
+            raise MemoryError
+        return compiled
+
     def classify(images: np.ndarray) -> np.ndarray:
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise ValueError(
-                "images must be uint8 [N, H, W, C], not "
-                f"{images.dtype} {list(images.shape)}"
-            )
-        return np.asarray(compute(trained.variables, jnp.asarray(images)))
+        if options.shuffle_pixels:
+            images = choose.permute_pixels(images, options.split_seed)
+        try:
+            compiled = compile_for(images.shape)
+            images = devices.put(everywhere, images)
+            return np.asarray(compiled(trained.variables, images))
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                count, height, width, _ = images.shape
+                raise UserError(
+                    f"images of {width}×{height} pixels, {count} at a time, take more "
+                    "memory than there is; give a smaller --predict_batch_size, or an "
+                    "--image_size"
+                ) from error
+            raise
 
     return classify

@@ -13,8 +13,9 @@ import numpy as np
 
 from cnn.config import Config
 from cnn.data import find_own_classes, load_dataset, load_evaluated
-from cnn.data.files import decode_files, describe_bad, find_files
+from cnn.data.files import decode_files, describe_bad
 from cnn.data.images import BadFile, Dataset, Evaluated, Images, get_part
+from cnn.data.named_files import find_files
 from cnn.data.options import find_centre
 from cnn.errors import UserError, suggest
 from cnn.text import name_file, show_line
@@ -293,10 +294,10 @@ class Subject:
         return Chosen(self.read(positions), tuple(names))
 
     def _read_files(self, pattern: str) -> Chosen:
-        """Read image files, the first ten of a pattern such as `photos/*.jpg`."""
-        files = find_files(pattern)
-        if not files:
-            raise UserError(f"--picture_files={pattern} matches no file")
+        """Read image files, the first ten that `--picture_files` names."""
+        files, notes = find_files("picture_files", pattern)
+        for note in notes:
+            self.note(note)
         if len(files) > _MOST_CHOSEN:
             self.note(
                 f"--picture_files={pattern} matches {len(files)} files; the first "

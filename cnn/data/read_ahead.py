@@ -1,0 +1,99 @@
+"""Image files read in batches, some batches ahead of whoever computes with them.
+
+What is read and not yet taken is bounded by `AHEAD` batches, however many files there
+are.
+"""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from cnn.data import decode
+
+# Batches: the positions of files, and the shape (B, H, W, C) of their images.
+Plan = list[tuple[np.ndarray, tuple[int, int, int, int]]]
+
+AHEAD = 2
+_SHARE = 4  # files that a thread reads at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Images of one size.
+
+    Attributes:
+        positions: of the files [n].
+        images: uint8 [B, H, W, C], n of them at most; black are those behind, and those
+            that cannot be read.
+        problems: what is wrong with a file, by its position.
+    """
+
+    positions: np.ndarray
+    images: np.ndarray
+    problems: dict[int, str]
+
+
+def read_ahead(
+    plan: Plan,
+    read: Callable[[int, tuple[int, ...]], np.ndarray],
+) -> Iterator[Batch]:
+    """Read batches in threads, in the order of the plan.
+
+    Args:
+        plan: the batches; at most B positions of each.
+        read: from a position and a shape (H, W, C) to uint8 of that shape; raises
+            `BadImage` or `OSError` of a file that cannot be read.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        started: collections.deque[tuple[Batch, list[Future]]] = collections.deque()
+        try:
+            for positions, shape in plan:
+                started.append(_start(executor, read, positions, shape))
+                if len(started) > AHEAD:
+                    yield _finish(*started.popleft())
+            while started:
+                yield _finish(*started.popleft())
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def _start(
+    executor: ThreadPoolExecutor,
+    read: Callable[[int, tuple[int, ...]], np.ndarray],
+    positions: np.ndarray,
+    shape: tuple[int, ...],
+) -> tuple[Batch, list[Future]]:
+    batch = Batch(positions, np.zeros(shape, np.uint8), {})
+
+    def fill(start: int) -> None:
+        for i, position in enumerate(positions[start : start + _SHARE], start):
+            try:
+                batch.images[i] = read(int(position), shape[1:])
+            except (decode.BadImage, OSError) as error:
+                batch.problems[int(position)] = _describe(error)
+
+    starts = range(0, len(positions), _SHARE)
+    return batch, [executor.submit(fill, start) for start in starts]
+
+
+def _finish(batch: Batch, futures: list[Future]) -> Batch:
+    for future in futures:
+        future.result()
+    return batch
+
+
+def measure_file(path: str) -> tuple[int, int] | str:
+    """Return the (height, width) that an image file decodes to, or what is wrong."""
+    try:
+        with open(path, "rb") as file:
+            return decode.upright_size(decode.open_image(file))
+    except (decode.BadImage, OSError) as error:
+        return _describe(error)
+
+
+def _describe(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)

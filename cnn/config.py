@@ -80,8 +80,8 @@ class PredictOptions:
     )
     predict_batch_size: int = free_option(
         0,
-        "images computed at a time, fewer where they hold more pixels than so many (64 "
-        "at least) of 256x256; 0: --batch_size",
+        "images computed at a time; 0: --batch_size, or fewer that have as many pixels "
+        "as 64 of 256x256",
         within="[0, inf)",
     )
     predict_top: int = free_option(

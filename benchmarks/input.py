@@ -3,6 +3,8 @@
     python benchmarks/input.py [--size=224] [--images=512] [--folder=PATH]
         [--dataset=tfds:cifar10_jpeg --data_dir=DIR] [--step_images_per_second=RATE]
         [--rounds=3] [--json=FILE]
+    python benchmarks/input.py --torch_python=PYTHON [--photos=500x375,1600x1200]
+        [--peers=pillow,torchvision,tf.data]
 
 Without a folder of yours (class folders, as --dataset=folder:PATH takes them) JPEG
 files of that size are made and decoded to it. Images are decoded as in training, by the
@@ -11,12 +13,19 @@ resident set is gathered on the device. The best of the rounds is printed; the l
 column is the share of the memory's bandwidth that writing and reading these pixels once
 takes. With --step_images_per_second, the images/s that a training step takes (as
 metrics.jsonl has it), it also counts the cores that decode as fast as that.
+
+With --torch_python, a Python that has PyTorch and torchvision (TensorFlow for tf.data),
+files of photographs become batches of 224 pixels a side, cut and squashed, on 1 and on
+all cores, by the code here and by others in turns; the others' speed is their median,
+and a ratio is ours by theirs of neighbouring rounds, with its range.
 """
 
 import argparse
 import io
 import math
 import os
+import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +36,8 @@ import flags
 import jax
 import limits
 import numpy as np
+import photos
+from contenders import compare_with, take_turns
 
 from cnn.data import load_dataset
 from cnn.data.chunks import Loader
@@ -36,7 +47,7 @@ from cnn.errors import UserError
 from cnn.runtime import devices, xla
 from cnn.runtime.options import DeviceOptions
 
-BATCH, DECODE = 32, "decode"
+BATCH, DECODE, PHOTO_SIZE = 32, "decode", 224
 
 
 def make_jpeg(size: int, seed: int) -> bytes:
@@ -134,6 +145,9 @@ def parse() -> argparse.Namespace:
     add("--step_images_per_second", type=float, default=0.0, help="of a training step")
     add("--rounds", type=positive, default=3)
     add("--json", type=flags.new_file)
+    add("--torch_python", type=flags.python_with_torch)
+    add("--photos", default="500x375,1600x1200", help="widths and heights in pixels")
+    add("--peers", default="pillow,torchvision", help="also tf.data")
     options = parser.parse_args()
     if options.images < BATCH:
         parser.error(f"--images={options.images} is less than a batch of {BATCH}")
@@ -172,9 +186,95 @@ def report_cores(rows: list[dict[str, Any]], step_rate: float) -> None:
             )
 
 
+def start_peer(python: str, *arguments: Any) -> tuple[Callable[[], float], Any]:
+    """Start another's process; return a function from nothing to a round's seconds."""
+    script = str(Path(__file__).with_name("input_torch.py"))
+    worker = subprocess.Popen(
+        [python, script, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def run_round() -> float:
+        worker.stdin.write("round\n")
+        worker.stdin.flush()
+        line = worker.stdout.readline()
+        if not line:
+            raise UserError(f"the process of {arguments[0]} ended; its error is above")
+        return float(line)
+
+    return run_round, worker
+
+
+def compare_decoding(
+    folder: Path, mode: str, cores: list[int], options: Any
+) -> dict[str, list[float]]:
+    """Measure all contenders on the files of a folder in turns, images/s by round."""
+    data = DataOptions(
+        dataset=f"folder:{folder}",
+        image_size=PHOTO_SIZE,
+        resize_mode=mode,
+        resident="never",
+    )
+    images = load_dataset(data)
+    parts, whole = [images.train, images.test], sorted(os.sched_getaffinity(0))
+
+    def read() -> float:
+        os.sched_setaffinity(0, cores)
+        started = time.perf_counter()
+        for part in parts:
+            part.read(np.arange(len(part)))
+        os.sched_setaffinity(0, whole)
+        return time.perf_counter() - started
+
+    contenders, workers = {"ours": read}, []
+    for peer in options.peers.split(","):
+        arguments = (peer, folder, PHOTO_SIZE, mode, len(cores))
+        contenders[peer], worker = start_peer(options.torch_python, *arguments)
+        workers.append(worker)
+    try:
+        return take_turns(contenders, options.images, options.rounds)
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def compare_all(options: Any) -> None:
+    """Print the table of decoding and resizing beside others."""
+    here = sorted(os.sched_getaffinity(0))
+    title = ["files", "mode", "cores", "images/s"]
+    for peer in options.peers.split(","):
+        title += [peer, f"ours / {peer}"]
+    print(
+        f"{devices.describe_device()}, {options.images} files each, "
+        f"{options.rounds} rounds"
+    )
+    print(f"| {' | '.join(title)} |\n|{'---|' * len(title)}", flush=True)
+    rows = []
+    for size in options.photos.split(","):
+        with tempfile.TemporaryDirectory() as made:
+            photos.make_photos(Path(made), *map(int, size.split("x")), options.images)
+            for mode in ("crop", "squash"):
+                for cores in sorted({1, len(here)}):
+                    found = compare_decoding(Path(made), mode, here[:cores], options)
+                    ours = found.pop("ours")
+                    cells = [size, mode, cores, f"{statistics.median(ours):,.0f}"]
+                    for theirs in found.values():
+                        cells.append(f"{statistics.median(theirs):,.0f}")
+                        cells.append(compare_with(ours, theirs))
+                    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+                    rows.append({"files": size, "mode": mode, "cores": cores} | found)
+                    rows[-1]["ours"] = ours
+    flags.write_json(options.json, {"images": options.images, "rows": rows})
+
+
 def main() -> None:
     """Measure every source and print the table."""
     options = parse()
+    if options.torch_python:
+        compare_all(options)
+        return
     xla.configure(DeviceOptions(compilation_cache="off"))
     bandwidth, rows = limits.measure_bandwidth(), []
     with tempfile.TemporaryDirectory() as made:

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _ORIENTATION = 0x0112
-_BYTE, _SHORT, _LONG = 1, 3, 4
+# Bytes of a value, by its type; types that are not here are not looked at.
+_SHORT, _LONG = 3, 4
+_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Of a PNG: what its pixels depend on. Of a JPEG file: what its pixels do not.
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -20,20 +22,26 @@ _CODING, _START_OF_SCAN = (0xE0, 0xEE), 0xDA
 
 def read_orientation(image: "Image.Image") -> int:
     """Return EXIF's orientation, 1 to 8; 1 where there is none or it is damaged."""
+    block = image.info.get("exif")
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        value = _parse(block) if isinstance(block, bytes) else None
+        if value is None:  # other metadata may have it
+            value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # Pillow raises many kinds
         return 1
     return value if value in range(1, 9) else 1
 
 
 def has_damaged_exif(image: "Image.Image") -> bool:
-    """Return whether an EXIF block is there whose orientation cannot be looked up.
+    """Return whether an EXIF block is there whose first directory is damaged.
 
     Only what an opened file has read so far is looked at.
     """
     block = image.info.get("exif")
-    return isinstance(block, bytes) and not _is_whole(block.removeprefix(b"Exif\0\0"))
+    try:
+        return isinstance(block, bytes) and _parse(block) not in (None, *range(9))
+    except (struct.error, KeyError, ValueError):
+        return True
 
 
 def strip(content: bytes) -> bytes | None:
@@ -55,25 +63,32 @@ def strip(content: bytes) -> bytes | None:
     return None if kept is None or len(kept) == len(content) else kept
 
 
-def _is_whole(block: bytes) -> bool:
-    """Return whether the first directory of an EXIF block can be read."""
+def _parse(block: bytes) -> int | None:
+    """Return the orientation in an EXIF block; None where it has none.
+
+    Raises:
+        ValueError: its first directory is cut or points out of the block.
+        struct.error: likewise.
+        KeyError: it is no EXIF block, or the orientation has another type.
+    """
+    block = block.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0")
     if not block:
-        return True
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
-    if order is None:
-        return False
-    try:
-        (start,) = struct.unpack_from(order + "I", block, 4)
-        (count,) = struct.unpack_from(order + "H", block, start)
-        for place in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, length = struct.unpack_from(order + "HHI", block, place)
-            if tag == _ORIENTATION:
-                format_of = {_BYTE: "B", _SHORT: "H", _LONG: "I"}
-                (value,) = struct.unpack_from(order + format_of[kind], block, place + 8)
-                return length == 1 and value <= 8
-    except (struct.error, KeyError):
-        return False
-    return True
+        return None
+    order = {b"II*\0": "<", b"MM\0*": ">"}[block[:4]]
+    (start,) = struct.unpack_from(order + "I", block, 4)
+    (count,) = struct.unpack_from(order + "H", block, start)
+    found = None
+    for place in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, length, value = struct.unpack_from(order + "HHII", block, place)
+        size = _BYTES.get(kind, 0) * length
+        if size > 4 and value + size > len(block):
+            raise ValueError(f"tag {tag} lies outside")
+        if tag == _ORIENTATION:
+            form = order + {_SHORT: "H", _LONG: "I"}[kind]
+            (found,) = struct.unpack_from(form, block, place + 8)
+            if length != 1:
+                raise ValueError("more than one orientation")
+    return found
 
 
 def _strip_jpeg(content: bytes) -> bytes | None:

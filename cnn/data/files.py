@@ -7,6 +7,7 @@ is found when it is read.
 
 import dataclasses
 import pathlib
+import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -405,6 +406,7 @@ def read_headers(
 
     def read(path: pathlib.Path) -> Header | None:
         try:
+            _check_is_file(path)
             with path.open("rb") as file:
                 return _read_header(file, upright=options.stored_size == 0)
         except (decode.BadImage, OSError) as error:
@@ -412,6 +414,20 @@ def read_headers(
         return None
 
     return decode.call_all(read, paths), problems
+
+
+def _check_is_file(path: pathlib.Path) -> None:
+    """Refuse what would be read for ever.
+
+    Raises:
+        BadImage: it is a pipe, a device or the like.
+        OSError: it cannot be looked at.
+    """
+    kind = path.stat().st_mode
+    if stat.S_ISDIR(kind):
+        raise decode.BadImage("it is no file but a folder")
+    if not stat.S_ISREG(kind):
+        raise decode.BadImage("it is no file but a device, a pipe or a socket")
 
 
 def refuse(path: pathlib.Path, error: Exception, options: DataOptions) -> str:

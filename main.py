@@ -9,6 +9,7 @@
   python main.py --mode=predict --workdir=DIR --predict_images='*.png'
   python main.py --mode=visualize --workdir=DIR    pictures of what a run has learnt
   python main.py --mode=describe --model=mlp       check it, count its operations
+  python main.py --mode=inspect --dataset=folder:DIR   look at images before training
   python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
 
 The same command resumes where it was stopped. Options win in this order: command
@@ -40,6 +41,7 @@ from cnn.config import Config
 from cnn.data import forget_dataset
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
+from cnn.inspection import inspect
 from cnn.models import MODELS
 from cnn.option import expand_path, format_value, parse, read_group
 from cnn.runtime import devices, processes, xla
@@ -60,6 +62,7 @@ MODES = {
     "convert": "turn PyTorch's weights (--source, --model) into a run",
     "export": "write a run for PyTorch or as StableHLO (--export_format)",
     "visualize": "draw --pictures and report.html of a run, or of --workdir=A,B",
+    "inspect": "look at --dataset before training: duplicates, leaks, bad files",
     "describe": "check and describe the run that the same command would train: "
     "describe.json",
 }
@@ -173,6 +176,8 @@ def run_mode(mode: str, terminal: Terminal) -> int:
         convert.convert(config, directory, terminal)
     elif mode == "export":
         export.export(config, directory, terminal)
+    elif mode == "inspect":
+        inspect.inspect(config, directory, terminal)
     elif mode == "visualize":
         visualize.visualize(config, directories, terminal)
     else:
@@ -267,12 +272,13 @@ def _read_flags() -> dict[str, Any]:
 def _name_parts(mode: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     fields = config_module.list_fields()
     own = SweepOptions().select_identity() if mode == "sweep" else {}
+    apart = {"mode": mode} if mode == "inspect" else {}  # from the run's
     named = {
         name: value
         for name, value in given.items()
         if fields[name].metadata["changes_run"] or name in own
     }
-    return Path(FLAGS.config).stem, named
+    return Path(FLAGS.config).stem, apart | named
 
 
 def parse_flags(arguments: list[str]) -> list[str]:

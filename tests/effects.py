@@ -26,6 +26,7 @@ from cnn.checkpoints import manifest
 from cnn.config import Config, Numbers, make_config
 from cnn.data import identity, load_dataset
 from cnn.errors import UserError
+from cnn.inspection import inspect
 from cnn.models.variables import create_variables
 from cnn.runtime import metrics_log
 from cnn.runtime.interrupt import Stop
@@ -395,6 +396,15 @@ def see_conversion(choices, directory):
         "loss": trained.structure.loss,
         "options": {n: x for n, x in stored.items() if n not in unread},
     }
+
+
+def see_inspection(choices, directory):
+    """See what an inspection writes of the data."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(inspect.page, "write_page", lambda *args: "")
+        inspect.inspect(make_config(choices), directory / "home", Terminal())
+    found = json.loads((directory / "home" / "dataset.json").read_text())
+    return found | {"dataset": ""}
 
 
 def see_description(choices, directory):

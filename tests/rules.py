@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # The rooms from above to below; a room imports what stands below it.
 LEVELS = [
     ["main", "configs"],
-    ["sweep"],
+    ["sweep", "inspection"],
     ["visualize", "describe"],
     ["train", "evaluate", "predict"],
     ["transfer"],

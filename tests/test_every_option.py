@@ -176,6 +176,7 @@ class Look:
             "predict": effects.see_prediction,
             "convert": effects.see_conversion,
             "export": effects.see_export,
+            "inspect": effects.see_inspection,
             "describe": effects.see_description,
         }[what]
         places = [] if what in ("train", "command") else [directory]

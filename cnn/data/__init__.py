@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn.data import choose, digits, folder, npz, published, table, tfds
+from cnn.data import choose, digits, files, folder, npz, published, table, tfds
 from cnn.data.files import decode_files
 from cnn.data.images import Dataset, Evaluated, Images, get_part
 from cnn.data.options import DataOptions
@@ -22,7 +22,7 @@ from cnn.text import show_line
 
 __all__ = ["DataOptions", "Dataset", "Evaluated", "Images", "decode_files"]
 __all__ += ["find_own_classes", "forget_dataset", "is_same_source", "load_dataset"]
-__all__ += ["check_options", "load_evaluated"]
+__all__ += ["check_options", "list_dataset", "load_evaluated"]
 
 LOADERS = {
     "digits": digits.load,
@@ -86,6 +86,23 @@ def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
     return dataclasses.replace(
         dataset, class_names=class_names, notes=tuple(notes), **parts
     )
+
+
+def list_dataset(options: DataOptions) -> Dataset:
+    """Load a dataset to be looked at before it is known to be fit for training.
+
+    Files are listed and not opened, so that they may be bad or differ in size: their
+    images have `contents`, no stamps, and no shape.
+
+    Raises:
+        UserError: as `load_dataset`.
+    """
+    options = dataclasses.replace(options, train_examples=0, shuffle_pixels=False)
+    if options.dataset.partition(":")[0] in _ARRAYS:
+        return load_dataset(options)
+    size = options.image_size or 1  # whichever: no image is brought to it
+    unopened = {"bad_images": files.UNOPENED, "image_size": size}
+    return load_dataset(dataclasses.replace(options, **unopened))
 
 
 def _load(kind: str, rest: str, options: DataOptions, preview: bool) -> Dataset:

@@ -20,6 +20,8 @@ from cnn.data.stamps import stamp_bytes, stamp_file
 from cnn.errors import UserError
 
 TEST_FRACTION = 0.2
+# In place of a value of `--bad_images`: files are listed, and none is opened.
+UNOPENED = "unopened"
 _SHOWN = 3
 _REMEDY = "mend or delete it, or leave such files out with --bad_images=skip"
 # Of streamed images.
@@ -113,8 +115,10 @@ def read_files(
         UserError: a class has a name of `check_class_names`, a file cannot be read, or
             files differ in size without `--image_size`.
     """
-    whole = listing
     check_class_names(listing.name, listing.class_names)
+    if options.bad_images == UNOPENED:
+        return listing, _list_contents(listing), ()
+    whole = listing
     found, problems = read_headers(listing.paths, options)
     shape = find_shape(listing.name, listing.paths, found, options)
     good = np.array([header is not None for header in found])
@@ -313,6 +317,28 @@ def _stream(
 
     return images.Images(
         listing.labels, shape, read, names=listing.names, stamps=stamps
+    )
+
+
+def _list_contents(listing: Listing) -> images.Images:
+    """Return the images of files that nobody has looked into: `contents` alone."""
+
+    def read(positions: np.ndarray) -> np.ndarray:
+        raise NotImplementedError("files of unknown size have contents alone")
+
+    def read_contents(position: int) -> bytes | OSError:
+        try:
+            return listing.paths[position].read_bytes()
+        except OSError as error:
+            return error
+
+    return images.Images(
+        listing.labels,
+        (0, 0, 0),
+        read,
+        names=listing.names,
+        contents=lambda positions: map(read_contents, positions),
+        paths=np.array([str(path) for path in listing.paths], object),
     )
 
 

@@ -6,7 +6,7 @@ with any positions, from any thread.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ class Images:
         names: of the examples in their source [N], texts: a file's path below the
             root, or a number; None where nobody asks for them.
         stamps: of their contents [N], as of `stamps.stamp_bytes`; None likewise.
+        contents: positions to the bytes of their image files, encoded, in turn; for a
+            file that cannot be read, the error. None where images are arrays.
+        paths: of their files [N], object array; None where they are not files.
     """
 
     labels: np.ndarray
@@ -39,6 +42,8 @@ class Images:
     itemsize: int = 1
     names: np.ndarray | None = None
     stamps: np.ndarray | None = None
+    contents: Callable[[np.ndarray], Iterable[bytes | OSError]] | None = None
+    paths: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,13 +59,15 @@ class Images:
         Nothing is read until the new set is.
         """
         positions = np.asarray(positions, dtype=np.int64)
-        read = self.read
+        read, contents = self.read, self.contents
         return dataclasses.replace(
             self,
             labels=self.labels[positions],
             read=lambda chosen: read(positions[chosen]),
+            contents=contents and (lambda chosen: contents(positions[chosen])),
             names=None if self.names is None else self.names[positions],
             stamps=None if self.stamps is None else self.stamps[positions],
+            paths=None if self.paths is None else self.paths[positions],
         )
 
     def blacken(self, shape: tuple[int, int, int]) -> "Images":

@@ -8,6 +8,8 @@ from cnn.option import free_option, option
 _MEMORY_BYTES = 4 * 2**30
 # What is evaluated or drawn is divided as the run divided it.
 _TRAINING = "train sweep describe convert"
+_IMAGES = "train sweep describe convert evaluate visualize"
+_DIVISION = f"{_TRAINING} inspect"
 _OF_TFDS = "dataset=tfds:* and mode!=evaluate|visualize"
 
 
@@ -15,7 +17,7 @@ _OF_TFDS = "dataset=tfds:* and mode!=evaluate|visualize"
 class DataOptions:
     """Which images, in which form."""
 
-    modes: ClassVar[str] = "train sweep describe convert evaluate visualize"
+    modes: ClassVar[str] = "train sweep describe convert evaluate visualize inspect"
     only_for: ClassVar[str] = (
         "mode!=visualize or pictures=all|mistakes|kernels|features|patches|"
         "maximisation|saliency|invariance|augmentation"
@@ -54,7 +56,7 @@ class DataOptions:
         0,
         "number of classes; 0: as many as the dataset has",
         within="[0, inf)",
-        modes=_TRAINING,
+        modes=_DIVISION,
     )
     classes: tuple[int, ...] = option(
         (),
@@ -66,7 +68,7 @@ class DataOptions:
         0,
         "height and width in pixels; 0: as the images are",
         within="[0, 16384]",
-        modes="train sweep describe convert evaluate visualize predict",
+        modes=f"{_IMAGES} predict inspect",
     )
     channels: int = option(0, "1 grey, 3 colour, 0: as the images are", within="[0, 3]")
     resize_mode: str = option(
@@ -75,14 +77,14 @@ class DataOptions:
         "squash (both sides resized), pad (longer side resized, rest black)",
         choices=("crop", "squash", "pad"),
         only_for="image_size or picture_files",
-        modes="train sweep describe convert evaluate visualize predict",
+        modes=f"{_IMAGES} predict inspect",
     )
     resize_size: int = option(
         0,
         "crop: shorter side in pixels before the cut; 0: the size itself",
         within="[0, 16384]",
         only_for="resize_mode=crop",
-        modes="train sweep describe convert evaluate visualize predict",
+        modes=f"{_IMAGES} predict inspect",
     )
     storage_size: int = option(
         0,
@@ -90,13 +92,13 @@ class DataOptions:
         "--image_size; 0: --image_size",
         within="[0, 16384]",
         only_for="image_size",
-        modes="train sweep describe convert evaluate visualize predict",
+        modes=f"{_IMAGES} predict inspect",
     )
     validation_fraction: float = option(
         0.0,
         "share of the training set, class by class, set aside for validation",
         within="[0, 1)",
-        modes=_TRAINING,
+        modes=_DIVISION,
     )
     split_seed: int = option(
         0,
@@ -104,7 +106,7 @@ class DataOptions:
         within="[0, 4294967295]",
         only_for="validation_fraction or train_examples or shuffle_pixels or "
         "dataset=folder:*|csv:*",
-        modes=_TRAINING,
+        modes=_DIVISION,
     )
     train_examples: int = option(
         0,
@@ -113,14 +115,16 @@ class DataOptions:
         modes=_TRAINING,
     )
     shuffle_pixels: bool = option(
-        False, "permute the pixels of all images by one fixed permutation"
+        False,
+        "permute the pixels of all images by one fixed permutation",
+        modes=_IMAGES,
     )
     bad_images: str = option(
         "error",
         "image files that cannot be read: error (stop) or skip (leave out, count)",
         choices=("error", "skip"),
         only_for="dataset=folder:*|csv:* or mode=predict or picture_files",
-        modes="train sweep describe convert evaluate visualize predict",
+        modes=f"{_IMAGES} predict",
     )
     resident: str = free_option(
         "auto",
@@ -128,6 +132,7 @@ class DataOptions:
         "auto, always, or never (stream)",
         choices=("auto", "always", "never"),
         only_for="mode!=visualize or dataset=folder:*|csv:*",
+        modes=_IMAGES,
     )
     scaling: str = option(
         "standardize",

@@ -27,16 +27,30 @@ def compute_mean_std(
     """
     height, width, channels = examples.shape
     chunk = max(1, _CHUNK_BYTES // (height * width * channels))
-    values = np.arange(256, dtype=object)
     counts = np.zeros((channels, 256), dtype=np.int64)
     for start in range(0, len(examples), chunk):
         stop = min(start + chunk, len(examples))
         pixels = examples.read(np.arange(start, stop)).reshape(-1, channels)
         for channel in range(channels):
             counts[channel] += np.bincount(pixels[:, channel], minlength=256)
-    n = len(examples) * height * width
+    return summarise_histograms(counts)
+
+
+def summarise_histograms(
+    counts: np.ndarray,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Compute mean and standard deviation from how often each value occurs.
+
+    Args:
+        counts: whole numbers [C, 256], one pixel at least in each channel.
+
+    Returns:
+        As `compute_mean_std`.
+    """
+    values = np.arange(256, dtype=object)
     means, stds = [], []
     for histogram in counts.astype(object):
+        n = int(histogram.sum())
         total, squares = int(histogram @ values), int(histogram @ values**2)
         variance = (n * squares - total * total) / (n * n)
         means.append(total / n / 255)

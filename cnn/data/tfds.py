@@ -105,12 +105,14 @@ def _open(
         count = builder.info.splits[split].num_examples
         keys = image_key, label_key
         labels, stamps = _read_labels(read_records, count, keys, where)
+        read_contents = _make_contents(read_records, image_key, where)
         return images.Images(
             labels=labels,
             shape=shape,
-            read=_make_read(read_records, image_key, shape, options, where),
+            read=_make_read(read_contents, shape, options, where),
             names=_name_examples(builder, split),
             stamps=stamps,
+            contents=read_contents,
         )
 
     return class_names, read_split
@@ -251,9 +253,20 @@ def _get_image(features: Any, key: str) -> bytes:
     return b"".join(features[key].bytes_list.value)
 
 
+def _make_contents(
+    read_records: ReadRecords, key: str, where: str
+) -> Callable[[np.ndarray], list[bytes]]:
+    def read_contents(positions: np.ndarray) -> list[bytes]:
+        return [
+            _get_image(_parse_example(record, where, position), key)
+            for position, record in zip(positions, read_records(positions), strict=True)
+        ]
+
+    return read_contents
+
+
 def _make_read(
-    read_records: ReadRecords,
-    key: str,
+    read_contents: Callable[[np.ndarray], list[bytes]],
     shape: tuple[int, int, int],
     options: DataOptions,
     where: str,
@@ -262,10 +275,7 @@ def _make_read(
 
     def read(positions: np.ndarray) -> np.ndarray:
         positions = np.asarray(positions)
-        contents = [
-            _get_image(_parse_example(record, where, position), key)
-            for position, record in zip(positions, read_records(positions), strict=True)
-        ]
+        contents = read_contents(positions)
 
         def decode_one(i: int) -> np.ndarray:
             name = f"{where}, example {positions[i]}"

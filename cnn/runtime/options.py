@@ -11,7 +11,7 @@ class DeviceOptions:
     """How the devices compute."""
 
     modes: ClassVar[str] = (
-        "train sweep evaluate predict convert export visualize describe"
+        "train sweep evaluate predict convert export visualize inspect describe"
     )
 
     precision: str = option(

@@ -21,6 +21,7 @@ from cnn.visualize.named_run import name_runs
 
 _TYPES = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
 _WIDE = 720
+PAGE_FILE = "report.html"
 _RESULTS = {
     "test_accuracy": ("test accuracy", "{:.2%}"),
     "test_loss": ("test loss (nats)", "{:.4f}"),
@@ -95,7 +96,8 @@ def write_report(
     Raises:
         UserError: jinja2 is not installed, or the directory cannot be written.
     """
-    return _write_page(directory, _describe_runs(runs, run_options), {}, sections)
+    about = _describe_runs(runs, run_options)
+    return _write_page(directory / PAGE_FILE, about, {}, sections)
 
 
 def write_tables(
@@ -104,8 +106,17 @@ def write_tables(
     notes: Sequence[str],
     tables: Mapping[str, Table],
     sections: Sequence[Section],
+    name: str = PAGE_FILE,
 ) -> Path:
-    """Write a `report.html` of tables by heading, and of pictures, but of no runs.
+    """Write a page of tables by heading, and of pictures, but of no runs.
+
+    Args:
+        directory: where it goes.
+        title: of the page.
+        notes: what is to be said first, a sentence each.
+        tables: by heading.
+        sections: the pictures, in order.
+        name: of the file.
 
     Raises:
         UserError: as `write_report`.
@@ -113,7 +124,7 @@ def write_tables(
     empty = Table((), ())
     about: dict[str, Any] = {"title": title, "runs": [], "notes": notes}
     about |= dict.fromkeys(("result", "details", "options", "different"), empty)
-    return _write_page(directory, about, tables, sections)
+    return _write_page(directory / name, about, tables, sections)
 
 
 def tabulate(names: Sequence[str], values: Sequence[Mapping[str, Any]]) -> Table:
@@ -126,7 +137,7 @@ def tabulate(names: Sequence[str], values: Sequence[Mapping[str, Any]]) -> Table
 
 
 def _write_page(
-    directory: Path,
+    path: Path,
     about: Mapping[str, Any],
     tables: Mapping[str, Table],
     sections: Sequence[Section],
@@ -135,7 +146,7 @@ def _write_page(
     try:
         import jinja2
     except ImportError:
-        raise UserError("report.html needs: pip install jinja2") from None
+        raise UserError(f"{path.name} needs: pip install jinja2") from None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -149,7 +160,6 @@ def _write_page(
         tables=tables,
         sections=[_describe_section(s) for s in sections],
     )
-    path = directory / "report.html"
     workdir.write_text(path, page)
     return path
 

@@ -26,7 +26,7 @@ from cnn.data import (
     load_evaluated,
 )
 from cnn.data.chunks import Loader
-from cnn.data.files import format_bad
+from cnn.data.files import describe_bad, format_bad
 from cnn.data.images import Evaluated
 from cnn.errors import UserError
 from cnn.option import format_value, read_group
@@ -129,7 +129,7 @@ def _evaluate(
     stored = same_data.find_moved(directory, config.data)
     path = directory / _name_file(config, stored)
     data = load_images(config, trained, stored)
-    for note in data.notes:
+    for note in data.notes + describe_bad(data.excluded):
         terminal.say(note)
     examples = {} if config.evaluate.per_image else None
     metrics, about = _compute(config, trained, data, examples)

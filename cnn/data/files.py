@@ -14,10 +14,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cnn.data import choose, decode, formats, images, metadata
-from cnn.data.names import check_class_names
+from cnn.data.names import check_class_names, count
 from cnn.data.options import DataOptions
 from cnn.data.stamps import stamp_bytes, stamp_file
 from cnn.errors import UserError
+from cnn.text import show_line
 
 TEST_FRACTION = 0.2
 # In place of a value of `--bad_images`: files are listed, and none is opened.
@@ -108,8 +109,7 @@ def read_files(
     """Check the files of a listing; those that stay in memory are decoded.
 
     Returns:
-        The listing of the good files with a note of the others, their images, and the
-        others.
+        The listing of the good files, their images, and the other files.
 
     Raises:
         UserError: a class has a name of `check_class_names`, a file cannot be read, or
@@ -136,32 +136,27 @@ def read_files(
     else:
         examples = _stream(listing, stamps, layout, shape, threads, options)
     excluded = _list_bad(whole, problems)
-    notes = listing.notes + describe_bad(
-        [f"{bad.path}: {bad.reason}" for bad in excluded]
-    )
+    notes = listing.notes
     damaged = [
-        str(path)
+        show_line(str(path))
         for path, header in zip(whole.paths, found, strict=True)
         if header is not None and header.damaged and path not in problems
     ]
     if damaged:
         notes += (
-            f"{len(damaged)} images have damaged metadata and were read without them, "
+            f"{count(len(damaged), 'image')} with damaged metadata, read without them, "
             f"EXIF's rotation included: {_shorten(damaged, ', ')}",
         )
     return dataclasses.replace(listing, notes=notes), examples, excluded
 
 
-def describe_bad(lines: Sequence[str]) -> tuple[str, ...]:
-    """Return the note of files that were left out; none without such files.
-
-    Args:
-        lines: for each file, its path and what is wrong with it.
-    """
-    if not lines:
+def describe_bad(excluded: Sequence[images.BadFile]) -> tuple[str, ...]:
+    """Return the note of files that were left out; none without such files."""
+    if not excluded:
         return ()
-    shown = _shorten(lines, "; ")
-    return (f"left out {len(lines)} images that cannot be read: {shown}",)
+    shown = _shorten([show_line(f"{bad.path}: {bad.reason}") for bad in excluded], "; ")
+    number = count(len(excluded), "image")
+    return (f"left out {number} that cannot be read: {shown}",)
 
 
 def format_bad(source: str, excluded: Sequence[images.BadFile]) -> str:

@@ -17,6 +17,7 @@ from cnn.augment import pipeline
 from cnn.config import Config, Numbers
 from cnn.data import load_dataset
 from cnn.data.chunks import Loader, choose_chunk_steps
+from cnn.data.files import describe_bad
 from cnn.data.images import Dataset
 from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
@@ -137,7 +138,7 @@ class Setup:
 def load_images(config: Config, terminal: Terminal, preview: bool = False) -> Dataset:
     """Load the images, or a preview of them, and print what there is to say of them."""
     dataset = load_dataset(config.data, preview)
-    for note in dataset.notes:
+    for note in dataset.notes + describe_bad(dataset.excluded):
         terminal.say(note)
     return dataset
 

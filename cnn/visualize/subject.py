@@ -248,7 +248,7 @@ class Subject:
     def _take_bad(self, source: str, excluded: Sequence[BadFile]) -> None:
         """Note files of a dataset that were left out, and keep them to be written."""
         self.excluded |= {bad.path: bad for bad in excluded}
-        for note in describe_bad([f"{bad.path}: {bad.reason}" for bad in excluded]):
+        for note in describe_bad(excluded):
             self.note(f"{source}: {note}")
 
     @property

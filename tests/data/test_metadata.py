@@ -165,5 +165,5 @@ def test_damaged_metadata_are_said(tmp_path, resident, image_size):
     dataset = data.load_dataset(data.DataOptions(**options))
     assert len(dataset.train) == 4 and not dataset.excluded
     (note,) = (note for note in dataset.notes if "metadata" in note)
-    assert note.startswith("2 images have damaged metadata and were read without them")
+    assert note.startswith("2 images with damaged metadata, read without them")
     assert "odd0.jpg" in note and "odd1.jpg" in note

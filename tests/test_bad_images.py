@@ -90,6 +90,6 @@ def test_each_file_has_one_line_whatever_its_name():
     assert format_bad("folder:/x", bad).splitlines() == [
         "# 3 files of folder:/x were left out: path, tab, reason",
         "/x/a\\nb\\t\\\\.png\tthe file\\nis empty",
-        "/x/caf\\udce9.png\tthe file\\nis empty",
+        "/x/caf\\xe9.png\tthe file\\nis empty",
         "/x/犬.png\tthe file\\nis empty",
     ]

@@ -29,7 +29,6 @@ _REMEDY = "mend or delete it, or leave such files out with --bad_images=skip"
 _CHECKED = "its header and end passed the check at loading"
 _SKIPPED = ", and --bad_images=skip leaves out what fails there"
 _MEND = "mend or delete it, or have all files decoded at loading with --resident=always"
-_ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,12 +167,10 @@ def format_bad(source: str, excluded: Sequence[images.BadFile]) -> str:
     """
     lines = [f"# {len(excluded)} files of {source} were left out: path, tab, reason"]
     for bad in excluded:
-        cells = (str(bad.path), bad.reason)
         # A name may hold what ends a line, or bytes that are no UTF-8.
-        safe = [cell.translate(_ESCAPED) for cell in cells]
-        lines.append("\t".join(safe))
-    text = "\n".join(lines) + "\n"
-    return text.encode(errors="backslashreplace").decode()
+        cells = (bad.path.replace("\\", r"\\"), bad.reason)
+        lines.append("\t".join(map(show_line, cells)))
+    return "\n".join(lines) + "\n"
 
 
 def _list_bad(

@@ -46,6 +46,7 @@ _KINDS = {
     b"\x00\x00\x01\xb3": "a video (MPEG)",
     b"version https://git-lfs": "a Git LFS pointer; run `git lfs pull`",
 }
+_FIRST_BYTES = (b"\xff", b"\x89")  # of JPEG and PNG, and of no text
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -68,6 +69,7 @@ def name_content(head: bytes) -> str:
     if not head.strip(b"\0"):
         return "zeros (of a download or a copy that failed?)"
     is_text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
+    is_text &= head[:1] not in _FIRST_BYTES
     return "text" if is_text else "damaged or of another kind"
 
 

@@ -105,7 +105,7 @@ def scan(path: pathlib.Path, above: tuple[str, ...] = ()) -> Folder:
             "permissions or move it away"
         ) from error
     for entry in entries:
-        if entry.is_dir():
+        if _is_folder(entry):
             found = path / entry.name
             loops = entry.is_symlink() and os.path.realpath(found) in (*above, real)
             if entry.name.startswith(".") or entry.name in _SYSTEM or loops:
@@ -121,6 +121,13 @@ def scan(path: pathlib.Path, above: tuple[str, ...] = ()) -> Folder:
     total = len(images) + sum(folder.count for folder in folders)
     lists = (tuple(images), others, tuple(folders), tuple(skipped))
     return Folder(path, real, *lists, total)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def describe_others(others: Counter[str]) -> str:

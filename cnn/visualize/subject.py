@@ -310,6 +310,8 @@ class Subject:
         )
         bad = [BadFile(str(x), str(x), "", why) for x, why in problems.items()]
         self._take_bad("--picture_files", bad)
+        if not files:
+            raise UserError(f"--picture_files={pattern}: none can be read")
         return Chosen(
             images, tuple(lettering.make_label(Path(file).name) for file in files)
         )

@@ -173,6 +173,7 @@ OTHERS = {
     "dicom": (bytes(128) + b"DICM\2\0", "a DICOM image; convert"),
     "zeros": (bytes(5000), "zeros"),
     "text": (b"not found\n", "but text"),
+    "the start of a JPEG": (b"\xff\xd8", "but damaged"),
     "noise": (bytes(range(256)), "damaged or of another kind"),
     "avif": (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "AVIF"),
 }
@@ -205,6 +206,7 @@ def test_what_is_no_file_is_never_waited_for(folder, monkeypatch):
     os.mkfifo(folder / "train/ant/pipe.jpg")
     os.symlink("/dev/zero", folder / "train/ant/endless.jpg")
     os.symlink(folder / "nowhere", folder / "train/ant/broken.jpg")
+    os.symlink("itself.jpg", folder / "train/ant/itself.jpg")
     (folder / "train/ant/folder.jpg").mkdir()
     monkeypatch.chdir(folder)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as server:
@@ -216,6 +218,7 @@ def test_what_is_no_file_is_never_waited_for(folder, monkeypatch):
         reasons = {bad.name: bad.reason for bad in excluded}
         assert reasons == {
             "train/ant/broken.jpg": "No such file or directory",
+            "train/ant/itself.jpg": "Too many levels of symbolic links",
             "train/ant/endless.jpg": "it is no file but a device, a pipe or a socket",
             "train/ant/pipe.jpg": "it is no file but a device, a pipe or a socket",
             "train/ant/socket.jpg": "it is no file but a device, a pipe or a socket",

@@ -251,6 +251,19 @@ def test_files_are_looked_into(trained, tmp_path):
     assert list_pictures(tmp_path / "new") == ["features_stage1.png"]
 
 
+def test_files_that_cannot_be_read_are_left_out_of_pictures(trained, tmp_path, capsys):
+    Image.new("L", (8, 8)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").touch()
+    flags = (f"--picture_files={tmp_path}/*.png", "--bad_images=skip")
+    assert draw(trained, tmp_path / "new", "features", *flags) == 0
+    assert "left out 1 image that cannot be read" in capsys.readouterr().out
+    listed = (tmp_path / "new" / "bad_images.txt").read_text()
+    assert f"{tmp_path}/bad.png\tthe file is empty" in listed
+    (tmp_path / "good.png").unlink()
+    assert draw(trained, tmp_path / "none", "features", *flags) == 2
+    assert "*.png: none can be read" in capsys.readouterr().err
+
+
 def rename_classes(run, names):
     """Return a run that knows its classes by number, as converted weights do."""
     loaded = dataclasses.replace(

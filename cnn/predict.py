@@ -118,7 +118,7 @@ def predict(config: Config, directory: Path, terminal: Terminal) -> Path:
         )
     bad = [BadFile(paths[i], paths[i], "", problems[i]) for i in sorted(problems)]
     same_data.write_bad(directory, "--predict_images", bad)
-    for note in describe_bad([f"{x.path}: {x.reason}" for x in bad]):
+    for note in describe_bad(bad):
         terminal.say(
             f"{note}; all are in {show_line(str(directory / same_data.BAD_FILE))}"
         )

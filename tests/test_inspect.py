@@ -373,14 +373,31 @@ def test_the_search_finds_every_pair_of_hashes_that_are_alike(monkeypatch):
             ends = (whole[i], whole[j]), (whole[i], middle[j]), (middle[i], whole[j])
             least = min(int(one ^ other).bit_count() for one, other in ends)
             wanted[i * len(thumbs) + j] = least
+    wanted = {k: d for k, d in wanted.items() if d <= likeness.RADIUS}
     monkeypatch.setattr(likeness, "_BLOCK_BYTES", 8 * len(thumbs) * 7)
-    for most in (10**6, 200, 3):
-        keys, distances, radius = likeness._search(thumbs, most)
-        found = dict(zip(keys.tolist(), distances.tolist(), strict=True))
-        assert found == {k: d for k, d in wanted.items() if d <= radius}
-        assert len(found) <= most
-        more = sum(d <= radius + 1 for d in wanted.values())
-        assert radius == likeness.RADIUS or more > most
+    keys, distances, crowded = likeness._search(thumbs)
+    assert dict(zip(keys.tolist(), distances.tolist(), strict=True)) == wanted
+    assert crowded == 0 and keys.tolist() == sorted(wanted)
+
+
+def test_a_crowd_is_compared_in_part_and_hides_no_other_pair(monkeypatch):
+    crowd = np.repeat(make_thumbs(1), 300, axis=0)
+    crowd[np.arange(300), np.arange(300) % 32, np.arange(300) // 32] += 40
+    others = make_thumbs(20)[1:]
+    near = np.clip(others * 0.9, 0, 255).astype(np.uint8)
+    thumbs = np.concatenate([crowd, others, near])
+    monkeypatch.setattr(likeness, "MOST", 8)
+    for most, fewest in ((100_000, 300), (900, 50)):
+        monkeypatch.setattr(likeness, "_LEAST_PAIRS", most)
+        monkeypatch.setattr(likeness, "_PAIRS_AN_IMAGE", 0)
+        found = likeness.find_near(thumbs, np.full(len(thumbs), 32))
+        pairs = {tuple(pair) for pair in found.pairs.tolist()}
+        apart = {(300 + i, 319 + i) for i in range(19)}
+        assert apart <= pairs
+        inside = {pair for pair in pairs if pair[1] < 300}
+        assert pairs == inside | apart
+        assert fewest <= len(inside) <= min(300 * 16, most)
+        assert 250 < found.crowded <= 300
 
 
 def test_scenes_that_differ_are_told_apart_and_moved_ones_are_not():
@@ -405,7 +422,7 @@ def test_scenes_of_one_light_with_other_things_in_them_are_no_near_duplicates():
     things = make_thumbs(40).astype(float)
     things = (things - things.mean(axis=(1, 2), keepdims=True)) * 0.15
     thumbs = np.clip(light + things, 0, 255).astype(np.uint8)
-    keys, _, _ = likeness._search(thumbs, 10**6)
+    keys, _, _ = likeness._search(thumbs)
     assert len(keys) > 10, "their hashes are alike"
     assert not len(likeness.find_near(thumbs, np.full(40, 32)).pairs)
 

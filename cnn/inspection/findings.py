@@ -50,7 +50,7 @@ class Findings:
         scaling: mean and std by channel of each part, in 0..1.
         flat: positions of images that show next to nothing and were compared for
             equality alone.
-        radius: of the near search, see `likeness.Near`.
+        crowded: of the near search, see `likeness.Near`.
     """
 
     class_names: tuple[str, ...]
@@ -61,7 +61,7 @@ class Findings:
     pairs: Sequence[Pair]
     scaling: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
     flat: Collection[int]
-    radius: int
+    crowded: int
 
     @property
     def unreadable(self) -> list[int]:
@@ -115,7 +115,7 @@ def find_pairs(
     """Find exact and near duplicates.
 
     Returns:
-        Pairs, positions of flat images, and the radius; as `Findings` has them.
+        Pairs, positions of flat images, and how many are crowded: as `Findings`.
     """
     groups: dict[bytes, list[int]] = collections.defaultdict(list)
     for position, look in enumerate(looks):
@@ -123,7 +123,7 @@ def find_pairs(
             groups[look.pixels].append(position)
     exact = [pair for group in groups.values() for pair in _pair_up(looks, group)]
     if not groups:
-        return [], set(), likeness.RADIUS
+        return [], set(), 0
     members = list(groups.values())
     thumbs = np.stack([looks[group[0]].thumb for group in members])
     sides = np.array([min(looks[group[0]].size) for group in members])
@@ -138,7 +138,7 @@ def find_pairs(
         near += _pair_near(*ends, *numbers)
     near.sort(key=lambda pair: (-pair.similarity, pair.one, pair.other))
     flat = {x for k in np.flatnonzero(is_flat) for x in members[k]}
-    return exact + near, flat, found.radius
+    return exact + near, flat, found.crowded
 
 
 def _pair_up(looks: Sequence[Look], group: Sequence[int]) -> list[Pair]:
@@ -199,7 +199,7 @@ def describe(findings: Findings) -> dict[str, Any]:
             for pair in findings.pairs
         ],
         "flat": [_describe_image(findings, x) for x in sorted(findings.flat)],
-        "hash_radius": findings.radius,
+        "crowded": findings.crowded,
     }
 
 

@@ -102,7 +102,7 @@ def _look(
     part_of = np.repeat(
         np.array(list(parts), object), [len(part) for part in parts.values()]
     )
-    pairs, flat, radius = find_pairs(looks, part_of, labels)
+    pairs, flat, crowded = find_pairs(looks, part_of, labels)
     return Findings(
         class_names=dataset.class_names,
         parts=part_of,
@@ -112,7 +112,7 @@ def _look(
         pairs=pairs,
         scaling=scaling,
         flat=flat,
-        radius=radius,
+        crowded=crowded,
     )
 
 

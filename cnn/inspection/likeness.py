@@ -14,7 +14,6 @@ Hash Functions, section 3.2.1 (DCT), https://www.phash.org/docs/pubs/thesis_zaun
 """
 
 import functools
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +24,9 @@ SIDE = 32
 # Of the 64 bits, how many may differ. Crops by a twentieth at each side change 10 in
 # the median and 14 or fewer in 95 % of 1,500 photographs; all else at most 8.
 RADIUS = 14
+# With so many of the nearest each image is compared, and with fewer where these are too
+# many pairs in all: thousands that show one thing would be millions of pairs.
+MOST, _PAIRS_AN_IMAGE, _LEAST_PAIRS = 50, 5, 100_000
 # The correlation from which a pair is called alike. Of 1,500 photographs, each copied
 # in ten ways, all but two in a thousand reach it; of pairs of CIFAR-10 between 0.90 and
 # 0.92 about one in five shows two different scenes, from 0.93 on hardly any.
@@ -39,8 +41,7 @@ TINY, TINY_SIMILARITY = 16, 0.99
 _ZOOM = 0.9  # the middle that is hashed too, for crops
 _MIDDLE = 0.8  # what is compared: near edges details lack half of what is around
 _LIMIT = 0.25  # of shifts and stretches, in halves of the image
-_BLOCK_BYTES, _BLOCKS, _PAIRS = 2**22, 8, 512
-_LEAST_CANDIDATES, _CANDIDATES_AN_IMAGE = 100_000, 10
+_BLOCK_BYTES, _PAIRS = 2**22, 512
 
 
 class Near(NamedTuple):
@@ -50,14 +51,13 @@ class Near(NamedTuple):
         pairs: int64 [P, 2], each of i < j, sorted.
         distances: bits of the hashes that differ [P].
         similarities: correlation of details [P], up to 1.
-        radius: how many bits may differ; below `RADIUS` where so many hashes were
-            alike that no more pairs could be looked at, -1 where not even the equal.
+        crowded: how many images have hashes like those of more than `MOST` others.
     """
 
     pairs: np.ndarray
     distances: np.ndarray
     similarities: np.ndarray
-    radius: int
+    crowded: int
 
 
 def find_flat(thumbs: np.ndarray) -> np.ndarray:
@@ -76,13 +76,12 @@ def find_near(thumbs: np.ndarray, sides: np.ndarray) -> Near:
         thumbs: uint8 [N, 32, 32].
         sides: pixels of each image's shorter side [N].
     """
-    most = max(_LEAST_CANDIDATES, _CANDIDATES_AN_IMAGE * len(thumbs))
-    keys, distances, radius = _search(thumbs, most)
+    keys, distances, crowded = _search(thumbs)
     pairs = np.stack(np.divmod(keys, max(1, len(thumbs))), axis=1)
     tiny = sides[pairs].min(axis=1, initial=TINY) < TINY
     similarities = compare(thumbs, pairs, ~tiny)
     kept = similarities >= np.where(tiny, TINY_SIMILARITY, SIMILARITY)
-    return Near(pairs[kept], distances[kept], similarities[kept], radius)
+    return Near(pairs[kept], distances[kept], similarities[kept], crowded)
 
 
 def compute_hashes(thumbs: np.ndarray, zoom: float = 1.0) -> np.ndarray:
@@ -127,50 +126,77 @@ def compare(
     return np.concatenate([np.empty(0, np.float32), *found])
 
 
-def _search(thumbs: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _search(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Find pairs whose hashes are alike.
 
-    Args:
-        most: pairs to return; where there are more, the radius is made smaller.
-
     Returns:
-        i * N + j of each pair i < j, ascending, bits that differ, and the radius.
+        i * N + j of each pair i < j, ascending, bits that differ, and of how many
+        images not all pairs are among these.
     """
-    count, radius = len(thumbs), RADIUS
+    count = len(thumbs)
     whole = compute_hashes(thumbs)
-    keys, distances = np.empty(0, np.int64), np.empty(0, np.int16)
+    keys, distances = np.empty(0, np.int64), np.empty(0, np.uint8)
+    is_crowded = np.zeros(count, bool)
     rows = max(1, _BLOCK_BYTES // (8 * max(1, count)))
-    at_once = _BLOCKS * (os.cpu_count() or 1)
     for other in (whole, compute_hashes(thumbs, _ZOOM)):
-        starts = range(0, count, rows)
-        for wave in range(0, len(starts), at_once):
-            find = functools.partial(_find_alike, whole, other, rows, radius)
-            found = decode.call_all(find, starts[wave : wave + at_once], 1)
-            keys = np.concatenate([keys, *(one[0] for one in found)])
-            distances = np.concatenate([distances, *(one[1] for one in found)])
-            if len(keys) > most:
-                keys, distances = _keep_least(keys, distances)
-            while len(keys) > most:
-                radius -= 1
-                near = distances <= radius
-                keys, distances = keys[near], distances[near]
+        find = functools.partial(_find_alike, whole, other, rows)
+        found = decode.call_all(find, range(0, count, rows), 1)
+        keys = np.concatenate([keys, *(block[0] for block in found)])
+        distances = np.concatenate([distances, *(block[1] for block in found)])
+        is_crowded |= np.concatenate([np.empty(0, bool), *(x[2] for x in found)])
     keys, distances = _keep_least(keys, distances)
-    return keys, distances, radius
+    kept = _find_nearest(keys // max(1, count), distances, _PAIRS_AN_IMAGE * count)
+    is_crowded[keys[~kept] // max(1, count)] = True
+    return keys[kept], distances[kept], int(is_crowded.sum())
 
 
 def _find_alike(
-    whole: np.ndarray, other: np.ndarray, rows: int, radius: int, start: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Compare some hashes of whole images with all of others."""
+    whole: np.ndarray, other: np.ndarray, rows: int, start: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare some hashes of whole images with all of others.
+
+    Returns:
+        Keys and distances of pairs, and which of the images have more than `MOST`.
+    """
     first = start if other is whole else 0
     few, all_others = whole[start : start + rows, None], other[None, first:]
     differing = np.bitwise_count(few ^ all_others)
-    i, j = np.nonzero(differing <= radius)
-    distances = differing[i, j].astype(np.int16)
+    near = differing <= RADIUS
+    own = np.arange(len(few))
+    near[own, own + start - first] = False
+    if other is whole:  # each pair once
+        near[:, : len(few)] &= own[:, None] < own
+    is_crowded = np.count_nonzero(near, axis=1) > MOST
+    for row in np.flatnonzero(is_crowded):
+        (places,) = np.nonzero(near[row])
+        order = np.argsort(differing[row, places], kind="stable")
+        near[row, places[order[MOST:]]] = False
+    i, j = np.nonzero(near)
+    distances = differing[i, j]
     i, j = i + start, j + first
-    kept = i < j if other is whole else i != j
-    i, j, distances = i[kept], j[kept], distances[kept]
-    return np.minimum(i, j) * len(whole) + np.maximum(i, j), distances
+    return np.minimum(i, j) * len(whole) + np.maximum(i, j), distances, is_crowded
+
+
+def _find_nearest(images: np.ndarray, distances: np.ndarray, most: int) -> np.ndarray:
+    """Choose, of an image that is in many pairs, only the nearest.
+
+    Args:
+        images: the first of each pair [P].
+        distances: likewise.
+        most: pairs to choose, unless that is less than `_LEAST_PAIRS`.
+
+    Returns:
+        Which pairs, bool [P]: of each image as many of the nearest as are not too many
+        in all.
+    """
+    order = np.lexsort((distances, images))
+    sorted_images = images[order]
+    ranks = np.empty(len(images), np.int64)
+    ranks[order] = np.arange(len(images)) - np.searchsorted(
+        sorted_images, sorted_images
+    )
+    counts = np.cumsum(np.bincount(ranks, minlength=1))
+    return ranks < np.searchsorted(counts, max(most, _LEAST_PAIRS), side="right")
 
 
 def _keep_least(

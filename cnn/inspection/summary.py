@@ -184,11 +184,10 @@ def _list_limits(findings: Findings) -> list[str]:
             f"flat      {len(findings.flat):,} images show next to nothing (one "
             "colour, or a slope): compared for equal pixels alone"
         )
-    if findings.radius < likeness.RADIUS:
+    if findings.crowded:
         lines.append(
-            "note      so many images look alike that only pairs were compared whose "
-            f"hashes differ in {findings.radius} of 64 bits or fewer, instead of "
-            f"{likeness.RADIUS}"
+            f"crowded   {findings.crowded:,} images look like so many others at a "
+            f"glance that only the most alike were compared ({likeness.MOST} or fewer)"
         )
     return lines
 

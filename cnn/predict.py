@@ -30,8 +30,8 @@ from cnn.training.classify_files import (
     choose_intake,
     classify_files,
 )
-from cnn.training.image_arrays import check_images
-from cnn.training.trained import Trained, load_trained, make_classifier
+from cnn.training.image_arrays import make_checked_classifier
+from cnn.training.trained import Trained, load_trained
 
 _COLUMNS = ("class", "probability")
 _MOST_PIXELS = 64 * 256 * 256  # of a batch, unless --predict_batch_size says how many
@@ -53,17 +53,7 @@ def load_classifier(
     Raises:
         UserError: as `load_trained`.
     """
-    trained = load_trained(directory, which)
-    classify = make_classifier(trained)
-
-    def check_and_classify(images: np.ndarray) -> np.ndarray:
-        images = np.asarray(images)
-        if images.ndim and not len(images):
-            return np.zeros((0, trained.structure.num_classes), np.float32)
-        check_images(trained, images)
-        return classify(images)
-
-    return check_and_classify
+    return make_checked_classifier(load_trained(directory, which))
 
 
 def predict(config: Config, directory: Path, terminal: Terminal) -> Path:

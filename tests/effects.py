@@ -356,14 +356,28 @@ def see_prediction(choices, directory):
 def see_export(choices, directory):
     """See which weights are exported into which file."""
     config, seen = make_config(choices), {}
-    trained = types.SimpleNamespace(options={"model": "mlp"}, image_shape=(8, 8, 1))
+    trained = types.SimpleNamespace(
+        options={"model": "mlp"}, image_shape=(8, 8, 1), variables={}
+    )
+
+    def make(trained, preprocessing):
+        return b"%d" % preprocessing
+
     with pytest.MonkeyPatch.context() as patched:
         load = functools.partial(_note_which, seen, trained)
         patched.setattr(export, "load_trained", load)
+        patched.setattr(export.card, "describe", lambda *args: {})
+        patched.setattr(export.card, "check_free", lambda *args: None)
+        patched.setattr(export.card, "write", lambda *args: None)
+        patched.setattr(export, "make_tree", lambda trained: {"a": np.ones(1)})
         patched.setattr(export, "make_state_dict", lambda *args: {})
-        patched.setattr(export, "make_artifact", lambda trained: b"")
+        patched.setattr(export, "make_artifact", make)
         patched.setattr(export, "check_artifact", lambda *args: 0.0)
-        return seen | {"file": export.export(config, directory, Terminal()).name}
+        patched.setattr(export.onnx_file, "make_file", make)
+        patched.setattr(export.onnx_file, "check_file", lambda *args: None)
+        path = export.export(config, directory, Terminal())
+        content = path.read_bytes() if path.is_file() else b""
+        return seen | {"file": path.name, "content": content}
 
 
 def see_conversion(choices, directory):

@@ -64,6 +64,7 @@ VALUES = {
     "init_reset": ("head",),
     "init_skip": ("params/head/.*",),
     "init_rename": ("stage1->stage2",),
+    "init_key": "model_ema",
     "whitening_images": 20,
     "cached_views": 2,
     "cache_features": "never",

@@ -14,7 +14,7 @@ LEVELS = [
     ["main", "configs"],
     ["sweep", "inspection"],
     ["visualize", "describe"],
-    ["train", "evaluate", "predict"],
+    ["train", "evaluate", "predict", "loaded"],
     ["transfer"],
     ["weights"],
     ["training"],
@@ -29,6 +29,7 @@ GROUND = ["cnn.text", "cnn.errors", "cnn.keys", "cnn.option", "cnn.condition"]
 GROUND += ["options", "cnn.config"]
 HEAVY = {"orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "PIL", "optuna"}
 HEAVY |= {"jinja2", "sklearn", "tensorboardX", "safetensors", "torch"}
+HEAVY |= {"onnx", "onnxruntime"}
 PURE = (
     r"cnn/(ops|models|augment|optim)/.*|cnn/training/(losses|metrics|steps|state)\.py"
 )
@@ -65,7 +66,9 @@ def _is_module(name):
 def find_room(module):
     """Return the room of a module of ours: `training`, `ground`, `main`."""
     parts = module.split(".")
-    if parts[-1] == "options" or module in GROUND or module == "cnn":
+    if module == "cnn":  # what is used from Python, as main from the command line
+        return "main"
+    if parts[-1] == "options" or module in GROUND:
         return "ground"
     return parts[1] if parts[0] == "cnn" else parts[0]
 
@@ -233,7 +236,7 @@ def functions_take_few_things(name, text, tree):
 def modules_are_in_rooms(name, text, tree):
     """At the top of cnn/ stand the ground and the modes of one file, nothing else."""
     top = "__init__ config option condition errors keys text train evaluate predict "
-    top += "describe"
+    top += "describe loaded"
     if re.fullmatch(r"cnn/\w+\.py", name) and name[4:-3] not in top.split():
         yield f"{name} belongs into a room"
 

@@ -130,6 +130,34 @@ class CheckpointWriter:
             ) from None
 
 
+def save_tree(path: Path, tree: Any, mode: int) -> None:
+    """Save arrays of numpy as a directory that orbax restores anywhere, or not at all.
+
+    Args:
+        path: of the directory; one that is there is replaced.
+        tree: nested dicts.
+        mode: the permissions of its files; directories are searchable where readable.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    import orbax.checkpoint
+
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with _give_plain_name(path.parent) as directory:
+            writer = orbax.checkpoint.StandardCheckpointer()
+            writer.save(directory / new.name, tree, force=True)
+            writer.close()
+        for each in (new, *new.rglob("*")):
+            each.chmod(mode | (mode & 0o444) >> 2 if each.is_dir() else mode)
+        shutil.rmtree(path, ignore_errors=True)
+        new.rename(path)
+    except (OSError, ValueError) as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise UserError(f"{path} cannot be written ({error})") from None
+
+
 def load_items(path: Path, like: dict[str, Any]) -> dict[str, Any]:
     """Read trees of a checkpoint, verified.
 

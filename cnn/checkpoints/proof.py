@@ -18,7 +18,7 @@ def hash_array(array: np.ndarray) -> str:
     """Return SHA-256 of an array's dtype, shape and bytes in C order."""
     array = np.ascontiguousarray(array)
     digest = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())
-    digest.update(array.tobytes())
+    digest.update(array.reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 

@@ -191,8 +191,11 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode(errors="surrogateescape"))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, mode: int = 0) -> None:
     """Write a file whole or not at all.
+
+    Args:
+        mode: its permissions; 0: as the system gives them.
 
     Raises:
         UserError: the directory cannot be written.
@@ -203,6 +206,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if mode:
+            os.chmod(temporary, mode)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -210,9 +215,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise UserError(f"{path} cannot be written ({error.strerror})") from None
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all, indented."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+def write_json(path: Path, value: Any, mode: int = 0) -> None:
+    """Write JSON whole or not at all, indented; `mode` as of `write_bytes`."""
+    write_bytes(path, f"{json.dumps(value, indent=2)}\n".encode(), mode)
 
 
 def read_json(path: Path) -> Any:

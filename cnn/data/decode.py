@@ -4,7 +4,7 @@ Images are decoded as a viewer shows them: turned upright by their EXIF tag, pal
 looked up, CMYK converted, 16 bits a channel rounded to 8 (of grey images; of colour
 images Pillow keeps the upper 8), transparent parts laid on white, the first frame of
 an animation. ICC profiles are not applied. Grey becomes colour by repetition, colour
-becomes grey by ITU-R 601-2 luma. Resizing is bilinear with antialiasing, as in
+becomes grey by ITU-R 601-2 luma. Resizing is that of Pillow, with antialiasing, as in
 torchvision's `Resize` and `CenterCrop` of PIL images. A JPEG file is decoded at a half,
 a quarter or an eighth of its size where that divides it and leaves at least twice the
 pixels that are wanted, a side: 0.3 to 0.5 of 255 on average beside the whole.
@@ -56,18 +56,24 @@ class Layout:
         mode: `crop`, `squash` or `pad`.
         resize_size: in mode crop, the shorter side in pixels before the centre
             crop; 0 means `size`.
+        interpolation: `bilinear`, `bicubic` or `nearest`.
     """
 
     size: int = 0
     channels: int = 0
     mode: str = "crop"
     resize_size: int = 0
+    interpolation: str = "bilinear"
 
 
 def make_layout(options: DataOptions) -> Layout:
     """Make the layout that images are brought to when they are loaded."""
     return Layout(
-        options.stored_size, options.channels, options.resize_mode, options.resize_size
+        size=options.stored_size,
+        channels=options.channels,
+        mode=options.resize_mode,
+        resize_size=options.resize_size,
+        interpolation=options.resize_interpolation,
     )
 
 
@@ -278,12 +284,13 @@ def _fit(image: "Image.Image", layout: Layout) -> "Image.Image":
     width, height = _find_size(*image.size, layout)
     if width * height > MAX_PIXELS:
         raise BadImage(f"the image is too long: {width}×{height}")
+    resampling = Image.Resampling[layout.interpolation.upper()]
     if layout.mode == "crop":
         left, top = (find_centre(side, size) for side in (width, height))
         window = (left, top, left + size, top + size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.resize((width, height), resampling)
         return image if image.size == (size, size) else image.crop(window)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    image = image.resize((width, height), resampling)
     if image.size == (size, size):
         return image
     result = Image.new(image.mode, (size, size))

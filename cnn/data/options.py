@@ -86,6 +86,13 @@ class DataOptions:
         only_for="resize_mode=crop",
         modes=f"{_IMAGES} predict inspect",
     )
+    resize_interpolation: str = option(
+        "bilinear",
+        "how images are resized: bilinear and bicubic with antialiasing, or nearest",
+        choices=("bilinear", "bicubic", "nearest"),
+        only_for="image_size or picture_files",
+        modes="train sweep describe convert evaluate visualize predict",
+    )
     storage_size: int = option(
         0,
         "height and width in pixels that images are stored at, for random crops of "

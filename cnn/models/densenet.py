@@ -72,7 +72,7 @@ class DenseNet(nn.Module):
         x = _make_conv(layers, self.stem_features, 7, "stem", stride=2)(x)
         x = nn.relu(layers.norm(name="stem_norm")(x, train))
         self.sow("features", "stem_out", x)
-        x = pooling.max_pool2d(x, 3, 2, padding=1)
+        x = layers.max_pool(x, 3, 2, padding=1)
         for stage, depth in enumerate(self.depths, start=1):
             for number in range(1, depth + 1):
                 name = f"stage{stage}_layer{number}"

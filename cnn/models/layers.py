@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from cnn.errors import UserError
 from cnn.models.options import ModelOptions
-from cnn.ops import batch_norm, convolution
+from cnn.ops import batch_norm, convolution, geometry, pooling
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -43,7 +43,8 @@ class Conv(nn.Module):
         features: O.
         kernel_size: S, the same in both directions.
         stride: distance between outputs, in pixels.
-        padding: pixels added on each side, or `same` (S // 2) or `valid` (none).
+        padding: pixels added on each side, or (low, high) of each axis, or `same`
+            (S // 2), `valid` (none) or `ceil` (as `geometry.pad_to_ceil`).
         groups: into how many separate convolutions the channels are split.
         use_bias: whether a bias is added.
         kernel_init: draws the kernel; with `torch_default` (uniform within
@@ -55,7 +56,7 @@ class Conv(nn.Module):
     features: int
     kernel_size: int
     stride: int = 1
-    padding: int | str = "same"
+    padding: int | str | geometry.Pairs = "same"
     groups: int = 1
     use_bias: bool = True
     kernel_init: Callable[..., jax.Array] = kaiming_fan_out
@@ -65,14 +66,16 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [N, H, W, C] to [N, H', W', O]."""
-        size = self.kernel_size
+        size, padding = self.kernel_size, self.padding
+        if padding == "ceil":
+            padding = geometry.pad_to_ceil(x.shape[1:3], size, self.stride)
         shape = (size, size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         x = convolution.conv2d(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             stride=self.stride,
-            padding=self.padding,
+            padding=padding,
             groups=self.groups,
             formulation=self.formulation,
         )
@@ -212,19 +215,33 @@ class Layers:
         dtype: what is computed in.
         unbiased: whether running variances are those of n - 1, as in PyTorch.
         formulation: `auto` or `plain`; see `convolution.conv2d`.
+        strided_padding: `symmetric`, or `ceil` for windows that stride.
+        epsilon: of batch normalisation; None is the model's own.
     """
 
     dtype: Any = jnp.float32
     unbiased: bool = False
     formulation: str = "auto"
+    strided_padding: str = "symmetric"
+    epsilon: float | None = None
 
     @classmethod
     def from_options(cls, options: ModelOptions, dtype: Any) -> "Layers":
-        """Make it from `--bn_variance`, `--convolution` and a dtype."""
-        return cls(dtype, options.bn_variance == "unbiased", options.convolution)
+        """Make it from the options that all families share, and a dtype."""
+        return cls(
+            dtype,
+            options.bn_variance == "unbiased",
+            options.convolution,
+            "ceil" if options.strided_padding == "same" else "symmetric",
+            options.bn_epsilon or None,
+        )
 
     def conv(self, features: int, kernel_size: int, **kwargs: Any) -> Conv:
         """Make a convolution; `kwargs` are further attributes of `Conv`."""
+        padding = kwargs.get("padding", "same")
+        is_strided = kwargs.get("stride", 1) > 1 and isinstance(padding, int)
+        if is_strided and padding and self.strided_padding == "ceil":
+            kwargs["padding"] = "ceil"
         return Conv(
             features,
             kernel_size,
@@ -235,7 +252,15 @@ class Layers:
 
     def norm(self, **kwargs: Any) -> BatchNorm:
         """Make batch normalisation; `kwargs` are further attributes of `BatchNorm`."""
+        if self.epsilon is not None:
+            kwargs["epsilon"] = self.epsilon
         return BatchNorm(unbiased=self.unbiased, dtype=self.dtype, **kwargs)
+
+    def max_pool(self, x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
+        """Take maxima over windows of images [N, H, W, C], padded as strides are."""
+        if self.strided_padding == "ceil":
+            padding = geometry.pad_to_ceil(x.shape[1:3], size, stride)
+        return pooling.max_pool2d(x, size, stride, padding=padding)
 
     def dense(self, features: int, **kwargs: Any) -> Dense:
         """Make a dense layer; `kwargs` are further attributes of `Dense`."""

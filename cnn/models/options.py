@@ -10,6 +10,11 @@ NORMALISED = (
     "batch_norm or model!=simple_cnn|logistic_regression|mlp|sliding_regression|"
     "locally_connected|alexnet*|vgg??|squeezenet*|convnext*"
 )
+# Where a window of padded images strides.
+STRIDED = (
+    "model=alexnet|resnet*|resnext*|wide_resnet*|wrn_*|densenet*|mobilenet*|"
+    "efficientnet*"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,4 +148,20 @@ class ModelOptions:
         "channels of airbench94's first group; the other two have four times as many",
         within="[1, inf)",
         only_for="model=airbench94",
+    )
+    strided_padding: str = option(
+        "symmetric",
+        "zeros around convolutions and pooling that stride: symmetric (PyTorch's), or "
+        "same (SAME of TensorFlow and Flax: the odd one on the right and bottom; the "
+        "7x7 stem of ResNets keeps 3 on all sides), which is what weights from there "
+        "need",
+        choices=("symmetric", "same"),
+        only_for=STRIDED,
+    )
+    bn_epsilon: float = option(
+        0.0,
+        "what batch normalisation adds to the variance; 0: the model's own, 1e-5 in "
+        "most (weights of families that TensorFlow trained need 1e-3)",
+        within="[0, 1]",
+        only_for=NORMALISED,
     )

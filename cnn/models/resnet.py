@@ -122,11 +122,13 @@ class ResNet(nn.Module):
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
         layers = self.layers
-        x = layers.conv(64, 7, stride=2, padding=3, use_bias=False, name="stem")(x)
+        # The same on both sides whatever --strided_padding, as in Flax's example.
+        sides = ((3, 3), (3, 3))
+        x = layers.conv(64, 7, stride=2, padding=sides, use_bias=False, name="stem")(x)
         if not self.preactivated:
             x = nn.relu(layers.norm(name="stem_norm")(x, train))
         self.sow("features", "stem_out", x)
-        x = pooling.max_pool2d(x, 3, 2, padding=1)
+        x = layers.max_pool(x, 3, 2, padding=1)
         for stage, depth in enumerate(self.depths, start=1):
             planes = 64 * 2 ** (stage - 1)
             width = planes * self.groups * self.group_width // 64

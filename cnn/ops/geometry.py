@@ -72,6 +72,21 @@ def resolve_padding(
     return tuple(tuple(pair) for pair in pairs)
 
 
+def pad_to_ceil(lengths: Sequence[int], size: int, stride: int) -> Pairs:
+    """Return the (low, high) padding with which ceil(length / stride) windows fit.
+
+    The odd pixel goes to the right and bottom: TensorFlow's and Flax's SAME, another
+    padding than `same` here wherever windows stride.
+
+    Args:
+        lengths: of the axes, in pixels.
+        size: of the window on every axis.
+        stride: likewise.
+    """
+    totals = (max((-(-n // stride) - 1) * stride + size - n, 0) for n in lengths)
+    return tuple((total // 2, total - total // 2) for total in totals)
+
+
 def output_length(
     length: int, size: int, stride: int, padding: tuple[int, int], dilation: int = 1
 ) -> int:

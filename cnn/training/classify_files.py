@@ -170,8 +170,8 @@ def _divide(
 ) -> Plan:
     """Divide files of one shape into batches of nearly the same number."""
     most = min(batch_size, most_pixels // math.prod(shape[:2]))
-    count = math.ceil(len(positions) / max(most, 1))
-    size = math.ceil(len(positions) / count)
+    count = max(math.ceil(len(positions) / max(most, 1)), 1)
+    size = max(math.ceil(len(positions) / count), 1)
     starts = range(0, len(positions), size)
     return [(positions[i : i + size], (size, *shape)) for i in starts]
 

@@ -1,9 +1,30 @@
 """What Python hands over as images: looked at before a model sees it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from cnn.errors import UserError
-from cnn.training.trained import Trained, check_image_shape
+from cnn.training.trained import Trained, check_image_shape, make_classifier
+
+
+def make_checked_classifier(trained: Trained) -> Callable[[Any], np.ndarray]:
+    """Make the function from uint8 images [N, H, W, C] to probabilities [N, K].
+
+    No images give no rows; the function raises ValueError for what `check_images`
+    refuses.
+    """
+    classify = make_classifier(trained)
+
+    def check_and_classify(images: Any) -> np.ndarray:
+        images = np.asarray(images)
+        if images.ndim and not len(images):
+            return np.zeros((0, trained.structure.num_classes), np.float32)
+        check_images(trained, images)
+        return classify(images)
+
+    return check_and_classify
 
 
 def check_images(trained: Trained, images: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,20 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
     step = manifest.find_step(Path(directory), which)
     path = Path(directory) / "checkpoints" / str(step)
     description = manifest.read_description(path)
-    stored = description["options"]
+    structure = make_structure(description)
     image_shape = tuple(description["image_shape"])
-    structure = Structure(
+    shapes = jax.eval_shape(lambda: create_variables(structure.model, 0, image_shape))
+    sharding = devices.replicated(devices.make_mesh())
+    like = checkpoint.abstract(shapes, sharding)
+    averaged = weight_averaging.is_on(description["options"])
+    variables = checkpoint.load_variables(path, like, averaged)
+    return make_trained(description, variables, step, averaged)
+
+
+def make_structure(description: Mapping[str, Any]) -> Structure:
+    """Make the structure that a checkpoint's description says."""
+    stored = description["options"]
+    return Structure(
         model=models.create_model(
             read_group(ModelOptions, stored),
             len(description["class_names"]),
@@ -86,17 +97,22 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
         std=tuple(description["std"]),
         loss=read_group(LossOptions, stored).loss,
     )
-    shapes = jax.eval_shape(lambda: create_variables(structure.model, 0, image_shape))
-    sharding = devices.replicated(devices.make_mesh())
-    like = checkpoint.abstract(shapes, sharding)
-    averaged = weight_averaging.is_on(stored)
+
+
+def make_trained(
+    description: Mapping[str, Any],
+    variables: Any,
+    step: int = 0,
+    averaged: bool = False,
+) -> Trained:
+    """Make a trained model of variables and what a checkpoint says of them."""
     return Trained(
-        structure=structure,
-        variables=checkpoint.load_variables(path, like, averaged),
+        structure=make_structure(description),
+        variables=variables,
         class_names=tuple(description["class_names"]),
         classes_are_named=description.get("classes_are_named", True),
-        image_shape=image_shape,
-        options=stored,
+        image_shape=tuple(description["image_shape"]),
+        options=description["options"],
         step=step,
         averaged=averaged,
         transfer=description.get("transfer", {}),

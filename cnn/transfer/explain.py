@@ -12,23 +12,28 @@ from cnn.errors import UserError
 from cnn.models.options import ModelOptions
 from cnn.option import format_value, read_group
 from cnn.transfer.merge import PROBLEMS, Comparison
-from cnn.transfer.source import Source, split_collection
+from cnn.transfer.source import Source
+from cnn.weights import lookalikes
+from cnn.weights.flax_names import split_collection
+from cnn.weights.spelling import check_needs
 
 _SHOWN = 12
 
 
-def check_fit(comparison: Comparison, model: str, has_flags: bool) -> None:
+def check_fit(comparison: Comparison, options: ModelOptions, has_flags: bool) -> None:
     """Refuse a source that does not fit.
 
     Args:
+        options: of the model.
         has_flags: whether flags explain that the source is of another model.
 
     Raises:
         UserError: a leaf is missing, unexpected, of another shape or dtype, or holds
             NaN or infinity, each named with the flag that would explain it; or the
-            source is of another model.
+            source is of another model, or needs other options.
     """
-    name, kinds = comparison.source.name, comparison.kinds
+    name, kinds, model = comparison.source.name, comparison.kinds, options.model
+    lookalikes.check(options, comparison.source.says, name)
     theirs = comparison.source.description.get("options", {}).get("model", model)
     parts = [f"--init_from={name} does not fit --model={model}"]
     if theirs != model:
@@ -41,6 +46,8 @@ def check_fit(comparison: Comparison, model: str, has_flags: bool) -> None:
             parts += ["  …"] * (len(lines) > _SHOWN)
     if len(parts) > 1 or (theirs != model and not has_flags):
         raise UserError("\n  ".join(parts))
+    if spelling := comparison.spelling:
+        check_needs(spelling.needs, spelling.library, options, name)
     for path, array in comparison.taken.items():
         if bad := int(np.sum(~np.isfinite(array))):
             raise UserError(
@@ -105,10 +112,7 @@ def _explain(comparison: Comparison, problem: str, leaf: str) -> str:
             f"{leaf} is {list(there.shape)}, not {list(shapes[leaf].shape)}: give the "
             f"source's architecture, or --init_reset={inside}"
         )
-    remedy = f"--init_reset={inside}"
-    if comparison.source.is_file:
-        remedy = f"--mode=convert widens half precision; or {remedy}"
-    return f"{leaf} is {there.dtype}, not {shapes[leaf].dtype}: {remedy}"
+    return f"{leaf} is {there.dtype}, not {shapes[leaf].dtype}: --init_reset={inside}"
 
 
 def _find_remedy(comparison: Comparison, leaf: str) -> str:

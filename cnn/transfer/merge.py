@@ -5,6 +5,7 @@ does not fit is refused leaf by leaf (`explain`).
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -18,10 +19,14 @@ from cnn.errors import UserError
 from cnn.optim import paths
 from cnn.runtime.terminal import Terminal
 from cnn.transfer.options import TransferOptions
-from cnn.transfer.source import Source, rename, split_collection
-from cnn.weights import exchange, names
+from cnn.transfer.source import Source
+from cnn.weights import exchange, leaf, names
+from cnn.weights.flax_names import split_collection
+from cnn.weights.renaming import rename
+from cnn.weights.spelling import Spelling
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray | leaf.Leaf]
+_MOST_CHANNELS = 4  # of images
 PROBLEMS = ("missing", "unexpected", "differently shaped", "of another dtype")
 
 
@@ -35,6 +40,7 @@ class Comparison:
         entries: for files, how our leaves are written there, by our path.
         kinds: the leaves of each kind by name: `restored` and `adapted` hold what is
             taken, `reset` and `skipped` what a flag explains, the others what is wrong.
+        spelling: whose names the source has; None where they are no library's.
     """
 
     source: Source
@@ -42,11 +48,13 @@ class Comparison:
     theirs: Arrays
     entries: Mapping[str, names.Entry]
     kinds: dict[str, dict[str, Any]]
+    spelling: Spelling | None
 
-    @property
+    @functools.cached_property
     def taken(self) -> dict[str, np.ndarray]:
-        """The arrays that are taken, by our path."""
-        return self.kinds["restored"] | self.kinds["adapted"]
+        """The arrays that are taken, by our path; only now are all of them read."""
+        restored = {path: leaf.read(x) for path, x in self.kinds["restored"].items()}
+        return restored | self.kinds["adapted"]
 
 
 def compare(
@@ -75,22 +83,25 @@ def compare(
     }
     kinds |= {problem: {} for problem in PROBLEMS}
     theirs = {name: x for name, x in theirs.items() if name not in kinds["skipped"]}
-    entries: dict[str, names.Entry] = {}
+    entries: list[names.Entry] = []
     if source.is_file:
-        spelling = exchange.choose_spelling(model, shapes, theirs)
-        theirs, entries = _translate(spelling, theirs), {e.path: e for e in spelling}
+        spelling, entries = exchange.choose_spelling(model, shapes, theirs)
+        theirs = _translate(entries, theirs)
+    else:
+        theirs, spelling = exchange.name_leaves(model, shapes, theirs)
     for path, here in shapes.items():
         if split_collection(path)[1] in reset:
             kinds["reset"][path] = here
         else:
-            kind, leaf = _compare_leaf(path, theirs.get(path), here, layers)
-            kinds[kind][path] = leaf
+            kind, found = _compare_leaf(path, theirs.get(path), here, layers)
+            kinds[kind][path] = found
     kinds["unexpected"] = {name: x for name, x in theirs.items() if name not in shapes}
-    return Comparison(source, shapes, theirs, entries, kinds)
+    by_path = {entry.path: entry for entry in entries}
+    return Comparison(source, shapes, theirs, by_path, kinds, spelling)
 
 
 def _compare_leaf(
-    path: str, there: np.ndarray | None, here: Any, layers: Sequence[str]
+    path: str, there: np.ndarray | leaf.Leaf | None, here: Any, layers: Sequence[str]
 ) -> tuple[str, Any]:
     """Return the kind of a leaf, and what is taken or shown of it."""
     if there is None:
@@ -111,7 +122,7 @@ def make_table(kinds: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_column(name, justify="right")
     for kind, leaves in kinds.items():
         sizes = [int(np.prod(x.shape)) for x in leaves.values()]
-        widths = [x.dtype.itemsize for x in leaves.values()]
+        widths = [getattr(x.dtype, "itemsize", 0) for x in leaves.values()]
         total = sum(size * width for size, width in zip(sizes, widths, strict=True))
         table.add_row(kind, f"{len(leaves):,}", f"{sum(sizes):,}", f"{total:,}")
     return table
@@ -141,7 +152,7 @@ def nest(arrays: Arrays) -> dict[str, Any]:
     return unflatten_dict(arrays, sep="/")
 
 
-def _translate(spelling: list[names.Entry], arrays: Arrays) -> dict[str, np.ndarray]:
+def _translate(spelling: list[names.Entry], arrays: Arrays) -> dict[str, Any]:
     """Bring PyTorch's arrays under our names; those that are unknown keep theirs."""
     counters = names.list_counters(spelling)
     rest = {name: x for name, x in arrays.items() if name not in counters}
@@ -150,30 +161,30 @@ def _translate(spelling: list[names.Entry], arrays: Arrays) -> dict[str, np.ndar
         if entry.name not in rest:
             continue
         array = rest.pop(entry.name)
-        if array.shape == entry.torch_shape:
-            array = entry.layout.from_torch(array, entry.shape)
-        elif entry.layout.kind == "kernel" and array.ndim >= 2:
-            array = array.transpose(*range(2, array.ndim), 1, 0)
+        if tuple(array.shape) == entry.torch_shape and leaf.is_readable(array):
+            array = entry.layout.from_torch(leaf.read(array), entry.shape)
+        elif entry.layout.kind == "kernel" and len(array.shape) >= 2:
+            array = leaf.transpose(array, (*range(2, len(array.shape)), 1, 0))
         found[entry.path] = array
     return found | rest
 
 
 def _fit_channels(
-    path: str, array: np.ndarray, here: Any, layers: Sequence[str]
+    path: str, array: np.ndarray | leaf.Leaf, here: Any, layers: Sequence[str]
 ) -> np.ndarray | None:
     """Fit the first convolution to grey or colour images; None where undefined.
 
     Colour to grey is the sum over the channels, grey to colour an equal share for
     each, so that a grey image gives what it gave in its other form.
     """
-    shape = here.shape
-    is_first = path == f"params/{layers[0]}/kernel" and array.ndim == len(shape) == 4
-    if not is_first or (*array.shape[:2], array.shape[3]) != (*shape[:2], shape[3]):
+    shape, there = here.shape, array.shape
+    is_first = path == f"params/{layers[0]}/kernel" and len(there) == len(shape) == 4
+    if not is_first or (*there[:2], there[3]) != (*shape[:2], shape[3]):
         return None
-    if shape[2] == 1:
-        return array.sum(axis=2, keepdims=True)
-    if array.shape[2] == 1:
-        return np.repeat(array / shape[2], shape[2], axis=2)
+    if shape[2] == 1 and there[2] <= _MOST_CHANNELS:
+        return leaf.read(array).sum(axis=2, keepdims=True)
+    if there[2] == 1:
+        return np.repeat(leaf.read(array) / shape[2], shape[2], axis=2)
     return None
 
 
@@ -201,7 +212,7 @@ def choose_reset(
     if theirs:
         differ = theirs != ours
     else:
-        count = _count_classes(config.model.model, source, shapes, head)
+        count = _count_classes(config, source, shapes, head)
         differ = count != len(ours)
     is_permuted = differ and sorted(theirs) == sorted(ours)
     default = head if differ and not is_permuted else ""
@@ -225,9 +236,14 @@ def choose_reset(
 
 
 def _count_classes(
-    model: str, source: Source, shapes: Mapping[str, Any], head: str
+    config: Config, source: Source, shapes: Mapping[str, Any], head: str
 ) -> int:
     """Return the number of a source's classes; 0 where a file has no head."""
     if source.description:
         return len(source.description["class_names"])
-    return exchange.count_classes(model, shapes, source.arrays, head)
+    if source.is_file:
+        model = config.model.model
+        return exchange.count_classes(model, shapes, source.arrays, head)
+    renamed = rename(source.arrays, config.transfer.init_rename)
+    named, _ = exchange.name_leaves(config.model.model, shapes, renamed)
+    return exchange.count_outputs(named, head)

@@ -15,8 +15,9 @@ class TransferOptions:
     init_from: str = option(
         "",
         "weights to start from: a run's directory (its --checkpoint), one of its "
-        "checkpoints DIR/checkpoints/STEP, or a file of PyTorch's weights (.pth, .th, "
-        ".pt, .safetensors); empty: drawn at random",
+        "checkpoints DIR/checkpoints/STEP, a file of PyTorch's or Flax's weights, a "
+        "directory of orbax, or hf:OWNER/NAME[/FILE][@REVISION] of the Hugging Face "
+        "Hub (needs huggingface_hub); empty: drawn at random",
         is_path=True,
     )
     init_reset: tuple[str, ...] = option(
@@ -34,7 +35,8 @@ class TransferOptions:
         (),
         "pattern->new: the beginning of a name in the source that matches the pattern "
         "becomes new (a group is \\1); of several, the first that matches",
-        only_for="init_from",
+        only_for="init_from or source",
+        modes="train sweep describe convert",
     )
     whitening_images: int = option(
         0,
@@ -69,4 +71,11 @@ class TransferOptions:
         "and trained leaves, to train it for longer: momentum, moments, averages; "
         "steps and schedule start again",
         only_for="init_from",
+    )
+    init_key: str = option(
+        "",
+        "which of several sets of weights in a file or checkpoint: its place there, "
+        "such as model_ema; empty: the weights themselves, not their average",
+        only_for="init_from or source",
+        modes="train sweep describe convert",
     )

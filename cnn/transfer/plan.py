@@ -129,7 +129,7 @@ def _check_merge(
     """Refuse a source that does not fit the model, or what is frozen at first."""
     options = config.transfer
     has_flags = bool(options.init_reset or options.init_skip or options.init_rename)
-    explain.check_fit(found, config.model.model, has_flags)
+    explain.check_fit(found, config.model, has_flags)
     for path in found.kinds["reset"]:
         if phase is not None and phase.is_frozen(path):
             raise UserError(

@@ -1,12 +1,12 @@
 """Where weights come from, and how a run's images are scaled for them.
 
-A source is a run of ours, one of its checkpoints, or a PyTorch file. Names in it are
-its own: `params/stem/kernel` in checkpoints, PyTorch's in files.
+A source is a run of ours, one of its checkpoints, a PyTorch file, or what any Flax
+codebase wrote. Names in it are its own: PyTorch's, or `params/stem/kernel`.
 """
 
 import dataclasses
+import functools
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn.checkpoints import checkpoint, manifest, workdir
+from cnn.checkpoints import checkpoint, manifest
 from cnn.checkpoints.proof import hash_array
 from cnn.config import Config
 from cnn.data.images import Dataset
@@ -26,9 +26,10 @@ from cnn.option import format_value
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
 from cnn.training import same_data
-from cnn.weights import exchange
-
-_SUFFIXES = (".pth", ".th", ".pt", ".safetensors")
+from cnn.weights import exchange, hub, leaf, load, recognise
+from cnn.weights.beside import Stated
+from cnn.weights.flax_names import is_flax
+from cnn.weights.leaf import Leaf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,61 +39,79 @@ class Source:
     Attributes:
         name: what the user called them.
         is_file: whether they are PyTorch's.
-        arrays: by the source's own names.
-        description: what a checkpoint says of itself; empty for files.
-        sha256: over names, dtypes, shapes and bytes of the arrays.
+        arrays: by the source's own names; leaves where they are not read yet.
+        description: what a checkpoint of ours says of itself; else empty.
         checkpoint: what they were read from; None for files.
+        says: what a file says of its architecture, by where it says it.
+        stated: what files beside it say; None without such.
     """
 
     name: str
     is_file: bool
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, np.ndarray | Leaf]
     description: Mapping[str, Any]
-    sha256: str
     checkpoint: Path | None = None
+    says: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stated: Stated | None = None
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 over names, dtypes, shapes and bytes of the arrays; reads them."""
+        lines = [f"{name} {_hash(x)}\n" for name, x in sorted(self.arrays.items())]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Return the classes' names; empty where the source does not name them."""
+        if self.stated and self.stated.class_names:
+            return self.stated.class_names
         if not self.description.get("classes_are_named", bool(self.description)):
             return ()
         return tuple(self.description["class_names"])
 
 
 def open_source(
-    init_from: str, which: str, terminal: Terminal, keeps_optimizer: bool = False
+    init_from: str,
+    which: str,
+    terminal: Terminal,
+    keeps_optimizer: bool = False,
+    init_key: str = "",
 ) -> Source:
     """Read the weights that `--init_from` names, and print which they are.
 
     Args:
-        init_from: a run, a checkpoint, or a file.
-        which: of `--checkpoint`, for a run.
+        init_from: a run, a checkpoint, a file, or a directory of orbax.
+        which: of `--checkpoint`, for what holds several.
         keeps_optimizer: take the weights that the optimizer stepped, not their average.
+        init_key: which of several sets of weights.
 
     Raises:
         UserError: there are none, or they are damaged; or `which` is for a run.
     """
-    path = Path(init_from)
-    is_file = path.suffix in _SUFFIXES and not path.is_dir()
-    is_run = (path / workdir.CONFIG_FILE).exists() or (path / "checkpoints").is_dir()
-    if which != "latest" and (is_file or not is_run):
+    path, kind = Path(init_from), ""
+    if not hub.is_name(init_from):
+        kind = recognise.recognise(path, "--init_from")
+    if kind not in (recognise.RUN, recognise.CHECKPOINT):
+        found = load.load_weights(init_from, "--init_from", which, init_key)
+        for note in found.notes:
+            terminal.say(f"source    {note}")
+        if found.stated and found.stated.options:
+            text = found.stated.describe()
+            terminal.say(f"source    {found.stated.file} says: {text}")
+        says = {"says": found.says, "stated": found.stated}
+        return Source(init_from, not is_flax(found.leaves), found.leaves, {}, **says)
+    if init_key:
         raise UserError(
-            f"--checkpoint={which} chooses among the checkpoints of a run, but "
-            f"--init_from={init_from} is none; leave it out, or give a run's directory"
+            f"--init_key={init_key} chooses among sets of weights, but --init_from="
+            f"{init_from} is a {kind} of this program; leave it out"
         )
-    if is_file:
-        if not path.is_file():
-            raise UserError(f"--init_from={path} does not exist")
-        return _make_source(init_from, True, exchange.load_file(path), {})
-    if is_run:
+    if kind == recognise.RUN:
         path = path / "checkpoints" / str(manifest.find_step(path, which))
         terminal.say(f"source    {init_from}, step {path.name} ({which})")
-    if not path.exists():
-        raise UserError(f"--init_from={init_from} does not exist")
-    if not (path / manifest.MANIFEST).exists():
+    elif which != "latest":
         raise UserError(
-            f"--init_from={init_from} holds no weights; give a run's directory, one of "
-            f"its checkpoints DIR/checkpoints/STEP, or a file ({', '.join(_SUFFIXES)})"
+            f"--checkpoint={which} chooses among the checkpoints of a run, but "
+            f"--init_from={init_from} is one; leave it out, or give a run's directory"
         )
     try:
         description = manifest.read_description(path)
@@ -103,71 +122,14 @@ def open_source(
     except manifest.DamagedCheckpoint as error:
         raise UserError(f"--init_from={init_from}: {error}") from None
     arrays = jax.tree.map(np.asarray, flatten_paths(variables))
-    source = _make_source(init_from, False, arrays, description)
-    return dataclasses.replace(source, checkpoint=path)
+    return Source(init_from, False, arrays, description, path)
 
 
-def rename(
-    arrays: Mapping[str, np.ndarray], rules: tuple[str, ...]
-) -> dict[str, np.ndarray]:
-    """Rename arrays by `--init_rename`, all at once, so that names may be exchanged.
-
-    Args:
-        rules: `pattern->new`, of names without their collection.
-
-    Raises:
-        UserError: a rule is malformed or matches nothing, or two arrays would have
-            one name.
-    """
-    parsed = [_read_rule(rule) for rule in rules]
-    used, renamed = set(), {}
-    for name, array in arrays.items():
-        collection, inside = split_collection(name)
-        for rule, pattern, new in parsed:
-            if found := re.match(pattern, inside):
-                used.add(rule)
-                inside = found.expand(new) + inside[found.end() :]
-                break
-        if collection + inside in renamed:
-            raise UserError(
-                f"--init_rename={','.join(rules)}: two arrays would be named {inside}"
-            )
-        renamed[collection + inside] = array
-    for rule in rules:
-        if rule not in used:
-            raise UserError(
-                f"--init_rename={rule} matches nothing in the source; it has "
-                f"{', '.join(list(arrays)[:4])}, …"
-            )
-    return renamed
-
-
-def split_collection(name: str) -> tuple[str, str]:
-    """Split `params/head/bias` into `params/` and the rest; other names have none."""
-    for collection in ("params/", "batch_stats/"):
-        if name.startswith(collection):
-            return collection, name.removeprefix(collection)
-    return "", name
-
-
-def _make_source(
-    name: str, is_file: bool, arrays: Mapping[str, np.ndarray], description: Any
-) -> Source:
-    lines = [f"{key} {hash_array(array)}\n" for key, array in sorted(arrays.items())]
-    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
-    return Source(name, is_file, arrays, description, digest)
-
-
-def _read_rule(rule: str) -> tuple[str, re.Pattern, str]:
-    pattern, arrow, new = rule.partition("->")
-    try:
-        if not arrow or not pattern:
-            raise ValueError("write old->new, such as 'conv1->stem'")
-        compiled = re.compile(rf"(?:{pattern})(?=[/_.]|$)")
-        compiled.sub(new, "")  # refuses a group that there is not
-        return rule, compiled, new
-    except (re.error, ValueError) as error:
-        raise UserError(f"--init_rename={rule}: {error}") from None
+def _hash(array: np.ndarray | Leaf) -> str:
+    """Hash an array, or what is known of one that is not read at all."""
+    if isinstance(array.dtype, str):
+        return f"{array.dtype} {array.shape}"
+    return hash_array(leaf.read(array))
 
 
 def open_start(
@@ -195,8 +157,8 @@ def open_start(
         )
     which = config.checkpoint.checkpoint
     if not stored:
-        keeps_optimizer = config.transfer.keep_optimizer
-        return open_source(config.transfer.init_from, which, terminal, keeps_optimizer)
+        keeps, key = config.transfer.keep_optimizer, config.transfer.init_key
+        return open_source(config.transfer.init_from, which, terminal, keeps, key)
     check_same_checkpoint(config, stored)
     return None
 
@@ -255,9 +217,9 @@ def check_same_source(
     if not before:
         return
     taken = stored.get("transfer", {}).get("source_sha256", "")
-    keeps_optimizer = config.transfer.keep_optimizer
+    keeps, key = config.transfer.keep_optimizer, config.transfer.init_key
     which = config.checkpoint.checkpoint
-    found = open_source(now, which, terminal, keeps_optimizer).sha256
+    found = open_source(now, which, terminal, keeps, key).sha256
     if found != taken:
         raise UserError(
             f"{directory} holds another run: it took --init_from={before} (weights "
@@ -290,8 +252,14 @@ def choose_scaling(
     data, channels = config.data, dataset.train.shape[2]
     is_given = data.scaling != "standardize" or bool(data.mean or data.std)
     if not source.description:
-        chosen = exchange.choose_scaling(data, config.model.model, channels)
-        terminal.say(f"scaling   {_show(chosen)}; the file does not say its own")
+        stated = source.stated.options if source.stated else {}
+        if stated.get("mean") and not is_given:
+            said = f"as {source.stated.file} says"
+            chosen = tuple(_fit_channels(stated[x], channels) for x in ("mean", "std"))
+        else:
+            said = "the file does not say its own"
+            chosen = exchange.choose_scaling(data, config.model.model, channels)
+        terminal.say(f"scaling   {_show(chosen)}; {said}")
         return chosen
     theirs = tuple(
         _fit_channels(source.description[name], channels) for name in ("mean", "std")

@@ -1,11 +1,11 @@
-"""Mode convert: PyTorch's weights become an ordinary checkpoint of step 0."""
+"""Mode convert: weights of others become an ordinary checkpoint of step 0."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from cnn import models
 from cnn.checkpoints import checkpoint, manifest, workdir
@@ -19,7 +19,29 @@ from cnn.runtime.terminal import Terminal
 from cnn.training import steps
 from cnn.training.progress import Counters
 from cnn.training.state import make_state, to_items
-from cnn.weights import exchange, names
+from cnn.weights import beside, exchange, leaf, load, lookalikes, names
+from cnn.weights.flax_names import is_flax
+from cnn.weights.renaming import rename
+from cnn.weights.spelling import check_needs
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """Weights of others under our names, with all that a run says of its own.
+
+    Attributes:
+        config: the options, with what they left open.
+        variables: `params` and `batch_stats`, numpy.
+        description: as of a checkpoint.
+        notes: what is to be said of the source.
+        count: of its tensors.
+    """
+
+    config: Config
+    variables: dict[str, Any]
+    description: dict[str, Any]
+    notes: Sequence[str]
+    count: int
 
 
 def convert(config: Config, directory: Path, terminal: Terminal) -> Path:
@@ -38,26 +60,58 @@ def convert(config: Config, directory: Path, terminal: Terminal) -> Path:
         UserError: the file is damaged or does not fit the model, or the directory
             holds a run already. Nothing was written.
     """
-    source, model = config.convert.source, config.model.model
+    source = config.convert.source
     if not source:
         raise UserError("--mode=convert needs --source=FILE")
     if manifest.list_steps(directory / "checkpoints"):
         raise UserError(
             f"--workdir={directory} holds a run already; name another directory"
         )
-    state_dict = exchange.load_file(Path(source))
+    taken = take(config)
+    with workdir.lock(directory):
+        _write(taken.config, directory, taken.variables, taken.description)
+    path = directory / "checkpoints" / "0"
+    for note in taken.notes:
+        terminal.say(f"source    {note}")
+    classes = len(taken.description["class_names"])
+    terminal.say(
+        f"{source}: {taken.count} tensors converted to {config.model.model} with "
+        f"{classes} classes"
+    )
+    terminal.say_written(path)
+    return path
+
+
+def take(config: Config) -> Converted:
+    """Take the weights of a source, as `convert` writes them.
+
+    Raises:
+        UserError: the file is damaged or does not fit the model.
+    """
+    source, model = config.convert.source, config.model.model
+    weights = _open(config)
+    found, notes = weights.leaves, [*weights.notes]
+    config, stated = _take_stated(config, weights.stated, notes)
     size, channels, classes = models.get_published_input(model)
     size, channels = config.data.image_size or size, config.data.channels or channels
     shape = (size, size, channels)
-    if config.data.num_classes:
-        classes = config.data.num_classes
+    classes = config.data.num_classes or classes
+    paths = flatten_paths(_find_shapes(config, shape, classes))
+    if is_flax(found):
+        found, spelling = exchange.name_leaves(model, paths, found)
     else:
-        shapes = flatten_paths(_find_shapes(config, shape, classes))
-        classes = exchange.count_classes(model, shapes, state_dict) or classes
+        spelling, _ = exchange.choose_spelling(model, paths, found)
+    if not config.data.num_classes:
+        classes = _count_classes(model, paths, found) or classes
     named = _read_class_names(config.convert.class_names, classes)
+    if not named and len(stated) == classes:
+        named = list(stated)
     mean, std = exchange.choose_scaling(config.data, model, channels)
     shapes = _find_shapes(config, shape, classes)
-    variables = exchange.import_state_dict(model, shapes, state_dict, source)
+    take = exchange.import_leaves if is_flax(found) else exchange.import_state_dict
+    variables = take(model, shapes, found, source)
+    if spelling is not None:
+        check_needs(spelling.needs, spelling.library, config.model, source)
     config = _fill_data(config, size, channels, (mean, std))
     description = {
         "options": config.to_flat(),
@@ -67,17 +121,56 @@ def convert(config: Config, directory: Path, terminal: Terminal) -> Path:
         "mean": list(mean),
         "std": list(std),
         "records": dataclasses.asdict(Counters()),
-        "num_batches_tracked": _get_counter(state_dict),
+        "num_batches_tracked": 0 if is_flax(found) else _get_counter(found),
     }
-    with workdir.lock(directory):
-        _write(config, directory, variables, description)
-    path = directory / "checkpoints" / "0"
-    terminal.say(
-        f"{source}: {len(state_dict)} tensors converted to {model} with "
-        f"{classes} classes"
+    return Converted(config, variables, description, notes, len(found))
+
+
+def _open(config: Config) -> load.Weights:
+    """Open the source, its leaves renamed as is wanted."""
+    source = config.convert.source
+    which, key = config.checkpoint.checkpoint, config.transfer.init_key
+    found = load.load_weights(source, "--source", which, key)
+    lookalikes.check(config.model, found.says, source)
+    renamed = rename(found.leaves, config.transfer.init_rename)
+    return dataclasses.replace(found, leaves=renamed)
+
+
+def _take_stated(
+    config: Config, stated: beside.Stated | None, notes: list[str]
+) -> tuple[Config, tuple[str, ...]]:
+    """Fill in what is not given of images as files beside the weights say.
+
+    Args:
+        stated: what they say.
+        notes: gets what was taken.
+
+    Returns:
+        The options, and the names of classes.
+    """
+    if stated is None or not (stated.options or stated.class_names):
+        return config, ()
+    data, given = config.data, set()
+    if data.image_size or data.resize_size:
+        given |= {"image_size", "resize_mode", "resize_size", "resize_interpolation"}
+    if data.scaling != "standardize" or data.mean or data.std:
+        given |= {"mean", "std"}
+    if data.channels:
+        given |= {"channels"}
+    taken = {n: x for n, x in stated.options.items() if n not in given}
+    said = dataclasses.replace(stated, options=taken).describe() or "nothing of images"
+    names = f"{len(stated.class_names)} names of classes" if stated.class_names else ""
+    notes.append(f"{stated.file} says: {said}{names and ', '}{names}")
+    data = dataclasses.replace(data, **taken)
+    return dataclasses.replace(config, data=data), tuple(
+        normalise(name) for name in stated.class_names
     )
-    terminal.say_written(path)
-    return path
+
+
+def _count_classes(model: str, shapes: Any, found: Mapping[str, Any]) -> int:
+    if is_flax(found):
+        return exchange.count_outputs(found)
+    return exchange.count_classes(model, shapes, found)
 
 
 def _find_shapes(config: Config, shape: tuple[int, int, int], classes: int) -> Any:
@@ -111,10 +204,11 @@ def _write(config: Config, directory: Path, variables: Any, description: dict) -
     workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
 
 
-def _get_counter(state_dict: dict[str, np.ndarray]) -> int:
+def _get_counter(state_dict: Mapping[str, Any]) -> int:
     """Return how many batches PyTorch's running statistics say they have seen."""
     found = [x for name, x in state_dict.items() if name.endswith(names.COUNTER)]
-    return max((int(x.item()) for x in found if x.size == 1), default=0)
+    found = [leaf.read(x) for x in found if tuple(x.shape) in ((), (1,))]
+    return max((int(x.item()) for x in found if x.dtype.kind in "iu"), default=0)
 
 
 def _read_class_names(file: str, classes: int) -> list[str]:

@@ -1,10 +1,10 @@
 """A state dict turned into a model's variables and back, every tensor accounted for."""
 
+import math
+import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
@@ -12,38 +12,45 @@ from cnn import models, option
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
 from cnn.models.variables import flatten_paths
-from cnn.weights import names, safetensors_file, torch_file
+from cnn.weights import flax_example, leaf, names
+from cnn.weights.spelling import Spelling
 
-_READABLE = (np.float32, np.float16, ml_dtypes.bfloat16)
 _SHOWN = 8
+# The models that Flax's imagenet example has, and how its weights are told.
+_EXAMPLE, _FIRST = r"resnet(18|34|50|101|152)", "params/conv_init/kernel"
 Scaling = tuple[tuple[float, ...], tuple[float, ...]]
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def load_file(path: Path) -> dict[str, np.ndarray]:
-    """Load a state dict from a PyTorch or safetensors file.
-
-    Raises:
-        UserError: the file is absent, damaged, or holds anything but tensors.
-    """
-    if not path.is_file():
-        raise UserError(
-            f"--source={path} is no file; give a .pth, .th, .pt or .safetensors file"
-        )
-    if path.suffix == ".safetensors":
-        return safetensors_file.load_safetensors(path)
-    return torch_file.load_torch_file(path)
-
-
 def choose_spelling(
-    model: str, shapes: Mapping[str, Any], state_dict: Mapping[str, np.ndarray]
-) -> list[names.Entry]:
+    model: str, shapes: Mapping[str, Any], state_dict: Mapping[str, Any]
+) -> tuple[Spelling, list[names.Entry]]:
     """Choose the spelling of which the most names are in a state dict."""
-    spellings = names.list_spellings(model, shapes)
+    spellings, entries = names.get_spellings(model), names.list_spellings(model, shapes)
     return max(
-        spellings, key=lambda entries: sum(e.name in state_dict for e in entries)
+        zip(spellings, entries, strict=True),
+        key=lambda pair: sum(entry.name in state_dict for entry in pair[1]),
     )
+
+
+def name_leaves(
+    model: str, shapes: Mapping[str, Any], leaves: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Spelling | None]:
+    """Bring leaves of Flax's codebases that are known under our names.
+
+    Args:
+        shapes: of our leaves, by path.
+
+    Returns:
+        The leaves, those that are unknown by their own names; and the spelling, if
+        they were in one.
+    """
+    if re.fullmatch(_EXAMPLE, model) and _FIRST in leaves:
+        spelling = flax_example.spell_resnet(shapes)
+        ours = names.list_paths(spelling, shapes)
+        return {ours.get(name, name): x for name, x in leaves.items()}, spelling
+    return leaves, None
 
 
 def count_classes(
@@ -53,10 +60,43 @@ def count_classes(
     head: str = "head",
 ) -> int:
     """Read the number of classes off the bias of the head; 0 where it has none."""
-    for entry in choose_spelling(model, shapes, state_dict):
+    for entry in choose_spelling(model, shapes, state_dict)[1]:
         if entry.path == f"params/{head}/bias" and entry.name in state_dict:
-            return state_dict[entry.name].size
+            return math.prod(state_dict[entry.name].shape)
     return 0
+
+
+def count_outputs(leaves: Mapping[str, Any], head: str = "head") -> int:
+    """Read the number of classes off a head under our names; 0 where it has none."""
+    for name in ("bias", "kernel"):
+        found = leaves.get(f"params/{head}/{name}")
+        if found is not None and found.shape:
+            return found.shape[-1]
+    return 0
+
+
+def import_leaves(
+    model: str, shapes: Any, leaves: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """Turn leaves under our names into variables, read once all of them fit.
+
+    Args:
+        leaves: by our paths, with their collection.
+        source: what they are called in messages.
+
+    Returns:
+        `params` and `batch_stats`, float32 numpy.
+
+    Raises:
+        UserError: leaves are missing, unexpected, of another shape or dtype, each kind
+            listed separately; or they hold NaN or infinity.
+    """
+    wanted = {path: x.shape for path, x in flatten_paths(shapes).items()}
+    problems = _compare(wanted, leaves)
+    if problems:
+        raise _refuse(problems, source, model, "; or rename them with --init_rename")
+    arrays = {path: _read(path, leaves[path], source) for path in wanted}
+    return {"params": {}, "batch_stats": {}} | unflatten_dict(arrays, sep="/")
 
 
 def import_state_dict(
@@ -65,7 +105,7 @@ def import_state_dict(
     """Turn a state dict into variables.
 
     Args:
-        state_dict: tensors by PyTorch's names; half precision is widened.
+        state_dict: tensors by PyTorch's names; other precision becomes float32.
         source: what the file is called in messages.
 
     Returns:
@@ -76,16 +116,14 @@ def import_state_dict(
             floating-point numbers: each kind listed separately.
     """
     flat = flatten_paths(shapes)
-    entries = choose_spelling(model, flat, state_dict)
-    problems = _find_problems(entries, state_dict)
-    if problems:
-        lists = "".join(f"\n  {kind}: {_shorten(x)}" for kind, x in problems.items())
-        raise UserError(
-            f"{source} does not fit --model={model}; nothing was written. Give the "
-            f"model that it was saved from, or --num_classes.{lists}"
-        )
+    _, entries = choose_spelling(model, flat, state_dict)
+    wanted = {entry.name: entry.torch_shape for entry in entries}
+    ignored = set(names.list_counters(entries))
+    given = {name: x for name, x in state_dict.items() if name not in ignored}
+    if problems := _compare(wanted, given):
+        raise _refuse(problems, source, model)
     arrays = {
-        e.path: e.layout.from_torch(state_dict[e.name].astype(np.float32), e.shape)
+        e.path: e.layout.from_torch(_read(e.name, state_dict[e.name], source), e.shape)
         for e in entries
     }
     return {"params": {}, "batch_stats": {}} | unflatten_dict(arrays, sep="/")
@@ -106,24 +144,44 @@ def export_state_dict(
     return found | {name: counter for name in names.list_counters(entries)}
 
 
-def _find_problems(
-    entries: list[names.Entry], state_dict: Mapping[str, np.ndarray]
+def _read(name: str, array: Any, source: str) -> np.ndarray:
+    """Read an array as float32, and refuse what no network computes with."""
+    found = leaf.to_float32(array)
+    if bad := int(np.sum(~np.isfinite(found))):
+        raise UserError(
+            f"{source}: {name} holds {bad} numbers that are NaN or infinite; "
+            "nothing was written. Give an earlier checkpoint"
+        )
+    return found
+
+
+def _refuse(
+    problems: Mapping[str, list[str]], source: str, model: str, more: str = ""
+) -> UserError:
+    lists = "".join(f"\n  {kind}: {_shorten(x)}" for kind, x in problems.items())
+    return UserError(
+        f"{source} does not fit --model={model}; nothing was written. Give the "
+        f"model that it was saved from, or --num_classes{more}.{lists}"
+    )
+
+
+def _compare(
+    wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
 ) -> dict[str, list[str]]:
-    wanted = {entry.name: entry for entry in entries}
-    ignored = set(names.list_counters(entries))
+    """List what differs between wanted shapes and given arrays, by kind."""
     problems = {
-        "missing": sorted(wanted.keys() - state_dict.keys()),
-        "unexpected": sorted(state_dict.keys() - wanted.keys() - ignored),
+        "missing": sorted(wanted.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - wanted.keys()),
         "differently shaped": [],
         "of another dtype": [],
     }
-    for name in sorted(wanted.keys() & state_dict.keys()):
-        array, shape = state_dict[name], wanted[name].torch_shape
-        if array.shape != shape:
+    for name in sorted(wanted.keys() & given.keys()):
+        array, shape = given[name], wanted[name]
+        if tuple(array.shape) != tuple(shape):
             text = f"{name} is {list(array.shape)}, not {list(shape)}"
             problems["differently shaped"].append(text)
-        if array.dtype not in _READABLE:
-            text = f"{name} is {array.dtype}, not float32, float16 or bfloat16"
+        if not leaf.is_readable(array):
+            text = f"{name} is {array.dtype}, no float of 16, 32 or 64 bits"
             problems["of another dtype"].append(text)
     return {kind: found for kind, found in problems.items() if found}
 

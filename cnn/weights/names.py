@@ -10,12 +10,13 @@ I is in the order H, W, C here and C, H, W there. Everything else has the same o
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from cnn.weights import tables
+from cnn.weights.spelling import Rule, Spelling
 
 COUNTER = "num_batches_tracked"
 _LEAVES = {
@@ -39,7 +40,7 @@ class Family:
     """
 
     models: str
-    list_spellings: Callable[[str], list[tables.Spelling]]
+    list_spellings: Callable[[str], list[Spelling]]
     flattened: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
@@ -144,17 +145,42 @@ def list_spellings(model: str, arrays: Mapping[str, Any]) -> list[list[Entry]]:
         For each spelling one entry for each array, in the order of `arrays`. The
         first is the spelling that is written.
     """
-    family = next(f for f in FAMILIES if re.fullmatch(f.models, model))
+    family = _find_family(model)
     return [
-        [_make_entry(path, x.shape, rules, family) for path, x in arrays.items()]
-        for rules in family.list_spellings(model)
+        [_make_entry(path, x.shape, s.rules, family) for path, x in arrays.items()]
+        for s in get_spellings(model)
     ]
+
+
+def list_paths(spelling: Spelling, paths: Iterable[str]) -> dict[str, str]:
+    """List our paths by what a codebase of Flax calls them: their modules alone differ.
+
+    Args:
+        spelling: names the modules that are called otherwise.
+        paths: ours, with their collection.
+    """
+    found = {}
+    for path in paths:
+        collection, _, inside = path.partition("/")
+        module, _, leaf = inside.rpartition("/")
+        matches = ((re.fullmatch(p, module), name) for p, name, *_ in spelling.rules)
+        names = (_fill(name, match) for match, name in matches if match)
+        found[f"{collection}/{next(names, module)}/{leaf}"] = path
+    return found
+
+
+def get_spellings(model: str) -> list[Spelling]:
+    """Return the spellings of a model, in the order of `list_spellings`."""
+    return _find_family(model).list_spellings(model)
 
 
 def has_torch_class(model: str) -> bool:
     """Return whether a PyTorch library has the model, under names of its own."""
-    family = next(f for f in FAMILIES if re.fullmatch(f.models, model))
-    return family.list_spellings is not tables.list_own
+    return _find_family(model).list_spellings is not tables.list_own
+
+
+def _find_family(model: str) -> Family:
+    return next(f for f in FAMILIES if re.fullmatch(f.models, model))
 
 
 def list_counters(entries: list[Entry]) -> list[str]:
@@ -165,7 +191,7 @@ def list_counters(entries: list[Entry]) -> list[str]:
 
 
 def _make_entry(
-    path: str, shape: tuple[int, ...], rules: tables.Spelling, family: Family
+    path: str, shape: tuple[int, ...], rules: list[Rule], family: Family
 ) -> Entry:
     _, _, inside = path.partition("/")
     module, _, leaf = inside.rpartition("/")

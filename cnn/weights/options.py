@@ -14,7 +14,7 @@ class ConvertOptions:
 
     source: str = free_option(
         "",
-        "convert: file of PyTorch's weights, .pth, .th, .pt or .safetensors",
+        "convert: weights of others, whatever --init_from takes but a run",
         is_path=True,
     )
     class_names: str = free_option(
@@ -33,7 +33,16 @@ class ExportOptions:
 
     export_format: str = free_option(
         "torch",
-        "torch: model.safetensors, a PyTorch state dict; stablehlo: model.stablehlo, "
-        "the compiled model for cpu, cuda and tpu",
-        choices=("torch", "stablehlo"),
+        "torch: model.safetensors, a PyTorch state dict; orbax: model.orbax, and "
+        "msgpack: model.msgpack, trees for Flax; stablehlo: model.stablehlo, the "
+        "compiled model for cpu, cuda and tpu; onnx: model.onnx (needs the extra: pip "
+        "install onnx onnxruntime)",
+        choices=("torch", "orbax", "msgpack", "stablehlo", "onnx"),
+    )
+    export_preprocessing: bool = free_option(
+        True,
+        "true: the exported model takes uint8 images [N, H, W, C] and gives "
+        "probabilities; false: float32 images, scaled by mean and std (onnx: [N, C, H, "
+        "W]), and logits",
+        only_for="export_format=stablehlo|onnx",
     )

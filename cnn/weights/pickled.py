@@ -1,8 +1,9 @@
 """A pickle of tensors, read without running anything of it.
 
-This is Python's own unpickler, `pickle._Unpickler`, cut to the instructions that
-`torch.save` writes; a name in the pickle is looked up in a table here, never imported.
-Tensors come out as descriptions; their numbers are read later.
+This is Python's own unpickler, `pickle._Unpickler`. A name in the pickle is looked up
+in a table here, never imported: those that make tensors are known, and whatever else
+is named becomes a `Placeholder`, which does nothing. Tensors come out as descriptions;
+their numbers are read later.
 
 The faster `pickle.Unpickler`, in C, is decided against by the test
 `test_no_file_takes_memory_it_does_not_cover[memo]`: ten bytes make it take 2 GB
@@ -10,58 +11,64 @@ The faster `pickle.Unpickler`, in C, is decided against by the test
 leave out an instruction.
 """
 
+import math
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import ml_dtypes  # noqa: F401, it makes bfloat16 known to numpy
+import ml_dtypes
 import numpy as np
 
 from cnn.errors import UserError
+from cnn.weights.leaf import Damaged
 
-_DTYPES = (
-    "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint64 uint32 uint16 "
-    "uint8 bool"
-).split()
-_STORAGES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-    "UntypedStorage": "uint8",
-    "storage.UntypedStorage": "uint8",
-}
-_CODES = [
-    getattr(pickle, name)[0]
+_DTYPES = {
+    name: np.dtype(name)
     for name in (
-        "PROTO FRAME MARK STOP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG "
-        "LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
-        "BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES EMPTY_DICT EMPTY_LIST "
-        "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINPUT LONG_BINPUT MEMOIZE BINGET "
-        "LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BINPERSID APPEND APPENDS"
+        "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint64 uint32 uint16 "
+        "uint8 bool complex64 complex128"
     ).split()
-]
-
-
-class Damaged(Exception):
-    """The file does not hold what its form promises."""
+}
+_DTYPES |= {
+    name: np.dtype(getattr(ml_dtypes, name))
+    for name in "float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz".split()
+}
+_STORAGES = {
+    "Double": "float64",
+    "Float": "float32",
+    "Half": "float16",
+    "BFloat16": "bfloat16",
+    "Long": "int64",
+    "Int": "int32",
+    "Short": "int16",
+    "Char": "int8",
+    "Byte": "uint8",
+    "Bool": "bool",
+    "ComplexFloat": "complex64",
+    "ComplexDouble": "complex128",
+    "QInt8": "int8",
+    "QInt32": "int32",
+    "QUInt8": "uint8",
+    "Untyped": "uint8",
+}
+_REFUSED = "EXT1 EXT2 EXT4 NEXT_BUFFER READONLY_BUFFER".split()
+_MOST_ARRAYS = 100_000
+_MOST_DIMENSIONS = 16
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers in the file that tensors share: their type, key and count."""
+    """Numbers in the file that tensors share: their type, key and count.
+
+    `offset` is where they begin in what lies under the key, in numbers of `dtype`.
+    """
 
     dtype: np.dtype
     key: str
     count: int
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,131 @@ class Tensor:
     strides: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class NoNumbers:
+    """A tensor that is read nowhere here; its `dtype` says why: `quantised`."""
+
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+
+class Placeholder(Mapping):
+    """What a pickle asks for by name: it is neither imported nor called.
+
+    Attributes:
+        name: of the class or function.
+        arguments: that it would be called with; None for the name alone.
+        state: what would be its attributes.
+
+    As a mapping it holds the items that it would be given, and what is a PyTorch
+    module by its attributes the tensors of its state dict.
+    """
+
+    def __init__(self, name: str, arguments: Any = None) -> None:
+        self.name, self.arguments = name, arguments
+        self.state: Any = None
+        self.given: dict = {}
+
+    def __getitem__(self, key: Any) -> Any:
+        return (_list_state(self) if _is_module(self) else self.given)[key]
+
+    def __iter__(self) -> Iterator:
+        return iter(_list_state(self) if _is_module(self) else self.given)
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def items(self) -> Any:
+        """Return the items that it would have."""
+        return (_list_state(self) if _is_module(self) else self.given).items()
+
+    def append(self, item: Any) -> None:
+        """Take no notice of an element."""
+
+    def extend(self, items: Any) -> None:
+        """Take no notice of elements, but for a set's."""
+        if self.name == "set":
+            self.arguments[0].extend(items)
+
+
+class PickledArray(Placeholder):
+    """A NumPy array, whose numbers lie in the pickle; `shape` once it has any."""
+
+    def fill(self, state: Any) -> None:
+        """Take shape, type and numbers, where they belong together."""
+        if not isinstance(state, tuple) or len(state) != 5:
+            return
+        _, shape, dtype, fortran, content = state
+        found = _read_numpy_dtype(dtype)
+        if found is None or not isinstance(shape, tuple):
+            return
+        shape = _read_sizes(shape)
+        if isinstance(content, Placeholder) and content.name.endswith("codecs.encode"):
+            content = content.arguments[0] if content.arguments else b""
+        if not isinstance(content, bytes | str):
+            return
+        if len(content) != math.prod(shape) * found.itemsize:
+            return
+        self.shape, self.dtype = shape, found.newbyteorder("=")
+        self.content = content, found, "F" if fortran else "C"
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        content, found, order = self.content
+        if isinstance(content, str):
+            content = content.encode("latin-1")
+        array = np.frombuffer(content, found).reshape(self.shape, order=order)
+        return array.astype(dtype or self.dtype, copy=False)
+
+
+def _read_numpy_dtype(value: Any) -> np.dtype | None:
+    """Read a type of numbers, None for one that is none, as of records."""
+    if isinstance(value, np.dtype):
+        return value
+    if not isinstance(value, Placeholder) or value.name != "numpy.dtype":
+        return None
+    code = value.arguments[0] if value.arguments else ""
+    if code not in "f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1".split():
+        return None
+    is_big = isinstance(value.state, tuple) and value.state[1:2] == (">",)
+    return np.dtype((">" if is_big else "<") + code)
+
+
+def _is_module(value: Any) -> bool:
+    state = value.state if isinstance(value, Placeholder) else None
+    return type(state) is dict and {"_parameters", "_modules"} <= state.keys()
+
+
+def list_modules(value: Placeholder) -> Iterator[tuple[str, Placeholder]]:
+    """List a pickled module and those inside of it, by the beginning of their names."""
+    waiting, count = [("", value)], 0
+    while waiting:
+        prefix, module = waiting.pop()
+        count += 1
+        if count > _MOST_ARRAYS or len(prefix) > 2000:
+            raise Damaged("a module with more modules inside than any model")
+        yield prefix, module
+        inside = module.state["_modules"]
+        if isinstance(inside, dict):
+            found = [(f"{prefix}{k}.", x) for k, x in inside.items() if _is_module(x)]
+            waiting += reversed(found)
+
+
+def _list_state(value: Placeholder) -> dict[str, Any]:
+    """List the tensors of a pickled module as its state dict would."""
+    found = {}
+    for prefix, module in list_modules(value):
+        state = module.state
+        left_out = state.get("_non_persistent_buffers_set", ())
+        left_out = left_out.arguments if isinstance(left_out, Placeholder) else ()
+        left_out = left_out[0] if left_out else ()
+        for kind in ("_parameters", "_buffers"):
+            inside = state.get(kind)
+            for name, x in inside.items() if isinstance(inside, dict) else ():
+                if kind == "_parameters" or name not in left_out:
+                    found[f"{prefix}{name}"] = x
+    return found
+
+
 def _whole(value: Any) -> int:
     # Without the value in the message: a few bytes can nest gigabytes of text.
     if type(value) is not int or not 0 <= value < 2**62:
@@ -82,50 +214,130 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _rebuild(*arguments: Any) -> Tensor:
-    storage, offset, shape, strides = arguments[:4]
-    dtype = arguments[6] if len(arguments) > 6 else storage.dtype
+def _read_sizes(value: Any) -> tuple[int, ...]:
+    if isinstance(value, Placeholder) and value.name == "torch.Size":
+        value = value.arguments[0]
+    if not isinstance(value, tuple) or len(value) > _MOST_DIMENSIONS:
+        raise Damaged(f"a tensor of more than {_MOST_DIMENSIONS} dimensions")
+    return tuple(map(_whole, value))
+
+
+def _rebuild(storage: Any, *rest: Any) -> Tensor | NoNumbers:
+    if not isinstance(storage, Storage):
+        raise Damaged("a tensor without a storage")
+    return _make_tensor(storage, *rest[:3], storage.dtype, *rest[5:])
+
+
+def _rebuild_with_dtype(storage: Any, *rest: Any) -> Tensor | NoNumbers:
+    return _make_tensor(storage, *rest[:3], *rest[5:])
+
+
+def _make_tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, dtype: Any, metadata: Any = ()
+) -> Tensor | NoNumbers:
+    sizes = [_read_sizes(numbers) for numbers in (shape, strides)]
+    if len(sizes[0]) != len(sizes[1]):
+        raise Damaged("a tensor without strides")
+    if isinstance(dtype, Placeholder):
+        return NoNumbers(dtype.name.removeprefix("torch."), sizes[0])
     if not isinstance(storage, Storage) or not isinstance(dtype, np.dtype):
         raise Damaged("a tensor without a storage or a type")
-    if len(shape) > 16 or len(shape) != len(strides):
-        raise Damaged("a tensor of more than 16 dimensions, or without strides")
-    sizes = [tuple(map(_whole, numbers)) for numbers in (shape, strides)]
-    return Tensor(storage, dtype, _whole(offset), *sizes)
+    if metadata:
+        return NoNumbers("negated or conjugated", sizes[0])
+    return Tensor(storage, dtype, storage.offset + _whole(offset), *sizes)
 
 
-def _rebuild_parameter(tensor: Any, *rest: Any) -> Tensor:
-    if not isinstance(tensor, Tensor):
+def _rebuild_around(first: Any, *rest: Any) -> Any:
+    """Return the tensor that a parameter, or a variable of old, is made around."""
+    if not hasattr(first, "shape"):
         raise Damaged("a parameter that is no tensor")
-    return tensor
+    return first
 
 
-def _make_dict(items: Any = ()) -> dict:
+def _rebuild_from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
+    return _call(function, arguments)
+
+
+def _make_array(*arguments: Any) -> PickledArray:
+    return PickledArray("array", arguments)
+
+
+def _make_filled_array(content: Any, dtype: Any, shape: Any, order: Any) -> Any:
+    array = PickledArray("array", ())
+    array.fill((1, shape, dtype, order == "F", content))
+    return array
+
+
+def _describe(kind: str, place: int) -> Callable[..., NoNumbers]:
+    """Return what makes a tensor that is not read; its shape is at this argument."""
+
+    def make(*arguments: Any) -> NoNumbers:
+        given = arguments[place : place + 1]
+        is_shape = given and isinstance(given[0], tuple)
+        return NoNumbers(kind, _read_sizes(given[0]) if is_shape else ())
+
+    return make
+
+
+def _make_dict(items: Any = (), *rest: Any) -> dict:
     """Make what Python 2 wrote as an OrderedDict of a list of pairs."""
     found: dict = {}
-    for key, value in items:
-        _set_item(found, key, value)
-    if items:
+    if isinstance(items, list):
+        for key, value in items:
+            _set_item(found, key, value)
         # Moved, not copied: a list given a thousand times would fill a thousand.
         items.clear()
+    elif type(items) is dict and not rest:
+        return items
     return found
 
 
 def _set_item(target: Any, key: Any, value: Any) -> None:
+    target = target.given if isinstance(target, Placeholder) else target
+    if type(target) is not dict:
+        raise Damaged("items for what is no dictionary")
     # A few bytes make a tuple whose hash takes days, or more of the stack than exists.
-    if type(target) is not dict or isinstance(key, tuple):
-        raise Damaged("items for what is no dictionary, or under a tuple")
-    target[key] = value
+    if type(key) is str or (type(key) is int and abs(key) < 2**63):
+        target[key] = value
 
 
-_NAMES: dict[str, Callable[..., Any] | np.dtype] = {
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _make_dict,
+    "collections.defaultdict": lambda *factory: {},
     "torch._utils._rebuild_tensor": _rebuild,
     "torch._utils._rebuild_tensor_v2": _rebuild,
-    "torch._utils._rebuild_tensor_v3": _rebuild,
-    "torch._utils._rebuild_parameter": _rebuild_parameter,
-    **{f"torch.{name}": np.dtype(name) for name in _DTYPES},
-    **{f"torch.{name}": np.dtype(dtype) for name, dtype in _STORAGES.items()},
+    "torch._utils._rebuild_tensor_v3": _rebuild_with_dtype,
+    "torch._utils._rebuild_parameter": _rebuild_around,
+    "torch._utils._rebuild_parameter_with_state": _rebuild_around,
+    "torch._utils._rebuild_device_tensor_from_numpy": _rebuild_around,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _rebuild_around,
+    "torch._utils._rebuild_xla_tensor": _rebuild_around,
+    "torch.nn.parameter.Parameter": _rebuild_around,
+    "torch.autograd.variable.Variable": _rebuild_around,
+    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
+    "torch._utils._rebuild_qtensor": _describe("quantised", 2),
+    "torch._utils._rebuild_sparse_tensor": _describe("sparse", 9),
+    "torch._utils._rebuild_nested_tensor": _describe("nested", 9),
+    "torch._utils._rebuild_meta_tensor_no_storage": _describe("meta, no numbers", 1),
+    "torch._utils._rebuild_wrapper_subclass": _describe("of a class of its own", 2),
 }
+for _core in ("numpy.core", "numpy._core"):
+    _FUNCTIONS[f"{_core}.multiarray._reconstruct"] = _make_array
+    _FUNCTIONS[f"{_core}.numeric._frombuffer"] = _make_filled_array
+_NUMBERS = {f"torch.{name}": dtype for name, dtype in _DTYPES.items()}
+_NUMBERS |= {
+    f"torch.{inside}{kind}Storage": _DTYPES[dtype]
+    for kind, dtype in _STORAGES.items()
+    for inside in ("", "storage.", "cuda.")
+}
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    """Make what a known function makes of its arguments, else a placeholder."""
+    name = function.name if isinstance(function, Placeholder) else "what is no function"
+    if name in _FUNCTIONS and function.arguments is None and type(arguments) is tuple:
+        return _FUNCTIONS[name](*arguments)
+    return Placeholder(name, arguments if type(arguments) is tuple else ())
 
 
 class _Methods(dict):
@@ -135,27 +347,37 @@ class _Methods(dict):
         if byte not in pickle._Unpickler.dispatch:
             raise Damaged("it is no pickle")
         raise UserError(
-            f"It uses the pickle instruction {chr(byte)!r}, which tensors do not need"
+            f"It uses the pickle instruction {chr(byte)!r}, which no file of weights "
+            "needs; save model.state_dict()"
         )
 
 
 class _Unpickler(pickle._Unpickler):
-    """Makes tensors and plain containers, and nothing else."""
+    """Makes tensors, plain containers and placeholders, and nothing else."""
 
-    dispatch = _Methods({code: pickle._Unpickler.dispatch[code] for code in _CODES})
+    dispatch = _Methods(pickle._Unpickler.dispatch)
+    for _name in _REFUSED:
+        del dispatch[getattr(pickle, _name)[0]]
+
+    objects: Mapping[int, Any] | None = None
 
     def find_class(self, module: str, name: str) -> Any:
-        found = _NAMES.get(f"{module}.{name}")
-        if found is None:
-            raise UserError(f"It asks for {module}.{name}, which is no tensor")
-        return found
+        whole = f"{module}.{name}"
+        return _NUMBERS[whole] if whole in _NUMBERS else Placeholder(whole)
 
-    def persistent_load(self, pid: Any) -> Storage:
+    def persistent_load(self, pid: Any) -> Any:
+        if self.objects is not None:
+            # A container was written with what it is made of behind it.
+            return self.objects[int(pid)] if type(pid) in (int, str) else pid[0]
+        if pid[0] == "module":  # with its source code, which whole models of old have
+            return pid[1]
         kind, dtype, key, _, count, *view = pid
-        is_known = kind == "storage" and isinstance(dtype, np.dtype)
-        if not is_known or type(key) is not str or any(view):
+        if isinstance(key, int) and 0 <= key < 2**63:
+            key = str(key)
+        if kind != "storage" or not isinstance(dtype, np.dtype) or type(key) is not str:
             raise Damaged("a storage of unknown form")
-        return Storage(dtype, key, _whole(count))
+        offset = _whole(view[0][1]) if view and view[0] is not None else 0
+        return Storage(dtype, key, _whole(count), offset)
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -166,39 +388,90 @@ class _Unpickler(pickle._Unpickler):
         for key, value in zip(items[::2], items[1::2], strict=True):
             _set_item(self.stack[-1], key, value)
 
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            _set_item(self.stack[-1], key, value)
+
     def load_build(self) -> None:
-        # Attributes, such as a state dict's _metadata, are not wanted, and Python's
-        # own method would set them on a dtype or a function of ours as well.
+        # Python's own method would set attributes on a type or a function of ours.
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, PickledArray):
+            target.fill(state)
+        elif isinstance(target, Placeholder) and target.arguments is not None:
+            target.state = state
+
+    def load_reduce(self) -> None:
+        arguments = self.stack.pop()
+        self.stack[-1] = _call(self.stack[-1], arguments)
+
+    def load_newobj_ex(self) -> None:
         self.stack.pop()
+        self.load_reduce()
+
+    def load_inst(self) -> None:
+        module, name = (self.readline()[:-1].decode("ascii") for _ in range(2))
+        self.append(_call(self.find_class(module, name), tuple(self.pop_mark())))
+
+    def load_obj(self) -> None:
+        arguments = self.pop_mark()
+        self.append(_call(arguments.pop(0), tuple(arguments)))
+
+    def load_empty_set(self) -> None:
+        self.append(Placeholder("set", ([],)))
+
+    def load_additems(self) -> None:
+        items = self.pop_mark()
+        self.stack[-1].extend(items)
+
+    def load_frozenset(self) -> None:
+        items = self.pop_mark()
+        self.append(Placeholder("set", (items,)))
+
+    def load_bytearray8(self) -> None:
+        # Python's own method takes the memory before it looks for the bytes.
+        self.append(self.read(struct.unpack("<Q", self.read(8))[0]))
 
     dispatch |= {
-        pickle.SETITEM[0]: load_setitem,
-        pickle.SETITEMS[0]: load_setitems,
-        pickle.BUILD[0]: load_build,
+        getattr(pickle, name)[0]: method
+        for name, method in {
+            "SETITEM": load_setitem,
+            "SETITEMS": load_setitems,
+            "DICT": load_dict,
+            "BUILD": load_build,
+            "REDUCE": load_reduce,
+            "NEWOBJ": load_reduce,
+            "NEWOBJ_EX": load_newobj_ex,
+            "INST": load_inst,
+            "OBJ": load_obj,
+            "EMPTY_SET": load_empty_set,
+            "ADDITEMS": load_additems,
+            "FROZENSET": load_frozenset,
+            "BYTEARRAY8": load_bytearray8,
+        }.items()
     }
 
 
-def read_pickle(file: BinaryIO, where: str) -> Any:
+def read_pickle(file: BinaryIO, objects: Mapping[int, Any] | None = None) -> Any:
     """Read one pickle of tensors, containers, numbers and text.
 
     Args:
         file: at the pickle's first byte; left behind its last. Its `read` takes no
             memory for what the file does not hold, as that of BytesIO and mmap.
-        where: what the file is called in messages.
+        objects: what lies outside of the pickle, by number, in PyTorch's oldest form;
+            else storages do.
 
     Raises:
-        UserError: it asks for anything else, which is not run.
+        UserError: it uses what no file of weights needs.
         Damaged: it is cut off or malformed.
     """
     malformed = (ValueError, TypeError, LookupError, AttributeError, EOFError)
     try:
         # Latin-1 has a letter for every byte that Python 2 wrote as text.
-        return _Unpickler(file, encoding="latin-1").load()
-    except UserError as error:
-        raise UserError(
-            f"{where}: {error}; nothing of it was run. Save the model's state_dict() "
-            "alone, or give a .safetensors file"
-        ) from None
-    except (*malformed, struct.error, pickle.UnpicklingError) as error:
+        unpickler = _Unpickler(file, encoding="latin-1")
+        unpickler.objects = objects
+        return unpickler.load()
+    except (*malformed, struct.error, pickle.UnpicklingError, RecursionError) as error:
         name = type(error).__name__
         raise Damaged(f"its pickle is cut off or malformed ({name})") from None

@@ -6,6 +6,7 @@ offsets) and the numbers, without gaps or overlaps.
 
 import json
 import math
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,15 @@ _DTYPES = {
     "U16": np.uint16,
     "U8": np.uint8,
     "BOOL": np.bool_,
+    "C64": np.complex64,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    "F8_E8M0": ml_dtypes.float8_e8m0fnu,
 }
 
 
 def load_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Load every tensor of a file.
+    """Load every tensor of a file, as views of it.
 
     Returns:
         Arrays by name, bfloat16 as `ml_dtypes.bfloat16`.
@@ -46,20 +51,37 @@ def load_safetensors(path: Path) -> dict[str, np.ndarray]:
     problem = find_problem(path)
     if problem:
         raise UserError(f"{path} is truncated or no safetensors file: {problem}")
-    import safetensors
-
-    arrays = {}
-    for name, found in safetensors.deserialize(path.read_bytes()):
-        dtype = np.dtype(_DTYPES[found["dtype"]])
-        arrays[name] = np.frombuffer(found["data"], dtype).reshape(found["shape"])
+    with open(path, "rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header.pop(_METADATA, None)
+    numbers, arrays = memoryview(content)[start:], {}
+    for name, entry in header.items():
+        first, last = entry["data_offsets"]
+        array = np.frombuffer(numbers[first:last], _DTYPES[entry["dtype"]])
+        arrays[name] = array.reshape(entry["shape"])
     return arrays
 
 
-def save_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Save arrays by name; the file appears whole or not at all."""
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the texts that a file without problems says of itself."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    found = header.get(_METADATA)
+    texts = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in texts if isinstance(value, str)}
+
+
+def save_safetensors(path: Path, arrays: dict[str, np.ndarray], mode: int = 0) -> None:
+    """Save arrays by name; the file appears whole or not at all.
+
+    Args:
+        mode: as of `workdir.write_bytes`.
+    """
     from safetensors.numpy import save
 
-    workdir.write_bytes(path, save(arrays, {"format": "pt"}))
+    workdir.write_bytes(path, save(arrays, {"format": "pt"}), mode)
 
 
 def find_problem(path: Path) -> str:

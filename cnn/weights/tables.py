@@ -1,10 +1,5 @@
 """What each family's modules are called in PyTorch: one table a family.
 
-A rule is (pattern of our module's path, its name there, and maybe a shape there). In a
-name, `{1}` is the pattern's first group and `{1-1}` that number less one. A pattern
-that names a leaf (`…/scale`) gives the tensor's whole name. The shape, where given, is
-what the tensor is reshaped to there; -1 is whatever is left.
-
 A family lists the spellings that are read, of a model by its name, which only VGG's
 needs; the first is the one that is written: torchvision's where it has the model.
 """
@@ -12,12 +7,25 @@ needs; the first is the one that is written: torchvision's where it has the mode
 import re
 
 from cnn.models import inverted_residual, vgg
+from cnn.weights import transformers_tables
+from cnn.weights.spelling import Rule, Spelling
 
-Rule = tuple[str, str] | tuple[str, str, tuple[int, ...]]
-Spelling = list[Rule]
+_TORCHVISION = "torchvision"
 
 # Ours, with points for slashes: for models that no PyTorch library has.
-OWN: Spelling = [(r"(.+)", "{1}")]
+OWN = Spelling("this project", [(r"(.+)", "{1}")])
+
+
+_BLOCK = r"stage(\d+)_block(\d+)/"
+_RESNET: list[Rule] = [
+    ("stem", "conv1"),
+    ("stem_norm", "bn1"),
+    (_BLOCK + r"conv(\d)", "layer{1}.{2-1}.conv{3}"),
+    (_BLOCK + r"norm(\d)", "layer{1}.{2-1}.bn{3}"),
+    (_BLOCK + "shortcut_conv", "layer{1}.{2-1}.downsample.0"),
+    (_BLOCK + "shortcut_norm", "layer{1}.{2-1}.downsample.1"),
+    ("head", "fc"),
+]
 
 
 def list_own(model: str) -> list[Spelling]:
@@ -27,45 +35,34 @@ def list_own(model: str) -> list[Spelling]:
 
 def list_resnet(model: str) -> list[Spelling]:
     """List the spelling of ResNet, ResNeXt and wide ResNet; timm's is the same."""
-    block = r"stage(\d+)_block(\d+)/"
-    return [
-        [
-            ("stem", "conv1"),
-            ("stem_norm", "bn1"),
-            (block + r"conv(\d)", "layer{1}.{2-1}.conv{3}"),
-            (block + r"norm(\d)", "layer{1}.{2-1}.bn{3}"),
-            (block + "shortcut_conv", "layer{1}.{2-1}.downsample.0"),
-            (block + "shortcut_norm", "layer{1}.{2-1}.downsample.1"),
-            ("head", "fc"),
-        ]
-    ]
+    spellings = [Spelling(_TORCHVISION, _RESNET)]
+    if re.fullmatch(r"resnet\d+", model):
+        spellings.append(transformers_tables.spell_resnet())
+    return spellings
 
 
 def list_cifar_resnet(model: str) -> list[Spelling]:
     """List the spelling of github.com/akamaster/pytorch_resnet_cifar10."""
-    (rules,) = list_resnet(model)
-    block = r"stage(\d+)_block(\d+)/"
-    own = [
-        (block + "shortcut_conv", "layer{1}.{2-1}.shortcut.0"),
-        (block + "shortcut_norm", "layer{1}.{2-1}.shortcut.1"),
+    own: list[Rule] = [
+        (_BLOCK + "shortcut_conv", "layer{1}.{2-1}.shortcut.0"),
+        (_BLOCK + "shortcut_norm", "layer{1}.{2-1}.shortcut.1"),
         ("head", "linear"),
     ]
-    return [own + rules]
+    return [Spelling("akamaster/pytorch_resnet_cifar10", own + _RESNET)]
 
 
 def list_wide_resnet(model: str) -> list[Spelling]:
     """List the spelling of github.com/xternalz/WideResNet-pytorch."""
-    block, there = r"stage(\d+)_block(\d+)/", "block{1}.layer.{2-1}."
-    return [
-        [
-            ("stem", "conv1"),
-            (block + r"conv(\d)", there + "conv{3}"),
-            (block + r"norm(\d)", there + "bn{3}"),
-            (block + "shortcut_conv", there + "convShortcut"),
-            ("norm", "bn1"),
-            ("head", "fc"),
-        ]
+    there = "block{1}.layer.{2-1}."
+    rules: list[Rule] = [
+        ("stem", "conv1"),
+        (_BLOCK + r"conv(\d)", there + "conv{3}"),
+        (_BLOCK + r"norm(\d)", there + "bn{3}"),
+        (_BLOCK + "shortcut_conv", there + "convShortcut"),
+        ("norm", "bn1"),
+        ("head", "fc"),
     ]
+    return [Spelling("xternalz/WideResNet-pytorch", rules)]
 
 
 def list_alexnet(model: str) -> list[Spelling]:
@@ -73,12 +70,13 @@ def list_alexnet(model: str) -> list[Spelling]:
     places = {"stage1": 0, "stage2": 3, "stage3": 6, "stage4": 8, "stage5": 10}
     convs = [(f"{name}_conv", f"features.{i}") for name, i in places.items()]
     dense = [("dense1", "1"), ("dense2", "4"), ("head", "6")]
-    return [convs + [(ours, f"classifier.{there}") for ours, there in dense]]
+    rules = convs + [(ours, f"classifier.{there}") for ours, there in dense]
+    return [Spelling(_TORCHVISION, rules)]
 
 
 def list_vgg(model: str) -> list[Spelling]:
     """List torchvision's spelling of VGG, and timm's (convolutions for dense)."""
-    features: Spelling = []
+    features: list[Rule] = []
     place, normalised = 0, model.endswith("_bn")
     for stage, depth in enumerate(vgg.DEPTHS[int(re.sub(r"\D", "", model))], start=1):
         for number in range(1, depth + 1):
@@ -89,15 +87,16 @@ def list_vgg(model: str) -> list[Spelling]:
             place += 3 if normalised else 2
         place += 1
     torchvision = [("dense1", "0"), ("dense2", "3"), ("head", "6")]
-    timm: Spelling = [
+    timm: list[Rule] = [
         ("dense1/kernel", "pre_logits.fc1.weight", (4096, -1, 7, 7)),
         ("dense2/kernel", "pre_logits.fc2.weight", (4096, -1, 1, 1)),
         (r"dense(\d)", "pre_logits.fc{1}"),
         ("head", "head.fc"),
     ]
+    dense = [(ours, f"classifier.{there}") for ours, there in torchvision]
     return [
-        features + [(ours, f"classifier.{there}") for ours, there in torchvision],
-        features + timm,
+        Spelling(_TORCHVISION, features + dense),
+        Spelling("timm", features + timm),
     ]
 
 
@@ -106,7 +105,7 @@ def list_densenet(model: str) -> list[Spelling]:
 
     The published files write `denselayer1.norm.1` for `denselayer1.norm1`.
     """
-    rest: Spelling = [
+    rest: list[Rule] = [
         ("stem", "features.conv0"),
         ("stem_norm", "features.norm0"),
         (r"transition(\d)_(conv|norm)", "features.transition{1}.{2}"),
@@ -115,17 +114,20 @@ def list_densenet(model: str) -> list[Spelling]:
     ]
     ours = r"stage(\d+)_layer(\d+)/(norm|conv)(\d)"
     there = "features.denseblock{1}.denselayer{2}.{3}"
-    return [[(ours, there + "{4}"), *rest], [(ours, there + ".{4}"), *rest]]
+    return [
+        Spelling(_TORCHVISION, [(ours, there + "{4}"), *rest]),
+        Spelling(_TORCHVISION, [(ours, there + ".{4}"), *rest]),
+    ]
 
 
 def list_squeezenet(model: str) -> list[Spelling]:
     """List torchvision's spelling of SqueezeNet 1.1."""
     places = ((3, 4), (6, 7), (9, 10, 11, 12))
-    rules: Spelling = [("stem", "features.0"), ("head", "classifier.1")]
+    rules: list[Rule] = [("stem", "features.0"), ("head", "classifier.1")]
     for stage, stage_places in enumerate(places, start=1):
         for fire, place in enumerate(stage_places, start=1):
             rules.append((f"stage{stage}_fire{fire}/(.+)", f"features.{place}.{{1}}"))
-    return [rules]
+    return [Spelling(_TORCHVISION, rules)]
 
 
 def list_mobilenet(model: str) -> list[Spelling]:
@@ -141,7 +143,11 @@ def list_mobilenet(model: str) -> list[Spelling]:
             last = len(names)
             rules.append((f"{ours}project_conv", f"features.{place}.conv.{last}"))
             rules.append((f"{ours}project_norm", f"features.{place}.conv.{last + 1}"))
-    return [rules, _list_timm_inverted_residual()]
+    return [
+        Spelling(_TORCHVISION, rules),
+        Spelling("timm", _list_timm_inverted_residual()),
+        transformers_tables.spell_mobilenet_v2(),
+    ]
 
 
 def list_efficientnet(model: str) -> list[Spelling]:
@@ -160,10 +166,14 @@ def list_efficientnet(model: str) -> list[Spelling]:
             else:
                 rules.append((f"{ours}{name}_conv", there + ".0"))
                 rules.append((f"{ours}{name}_norm", there + ".1"))
-    return [rules, _list_timm_inverted_residual()]
+    return [
+        Spelling(_TORCHVISION, rules),
+        Spelling("timm", _list_timm_inverted_residual()),
+        transformers_tables.spell_efficientnet(),
+    ]
 
 
-def _list_torchvision_ends(last: int) -> Spelling:
+def _list_torchvision_ends(last: int) -> list[Rule]:
     """List what comes before and after the blocks, at the places 1 to `last` - 1."""
     return [
         ("stem", "features.0.0"),
@@ -174,7 +184,7 @@ def _list_torchvision_ends(last: int) -> Spelling:
     ]
 
 
-def _list_timm_inverted_residual() -> Spelling:
+def _list_timm_inverted_residual() -> list[Rule]:
     ours, there = r"stage(\d)_block(\d+)/", "blocks.{1-1}.{2-1}."
     first, first_there = r"stage1_block(\d+)/", "blocks.0.{1-1}."
     return [
@@ -199,13 +209,13 @@ def _list_timm_inverted_residual() -> Spelling:
 
 def list_convnext(model: str) -> list[Spelling]:
     """List the spellings of ConvNeXt, torchvision's and timm's."""
-    torchvision: Spelling = [
+    torchvision: list[Rule] = [
         ("stem", "features.0.0"),
         ("stem_norm", "features.0.1"),
         ("norm", "classifier.0"),
         ("head", "classifier.2"),
     ]
-    timm: Spelling = [
+    timm: list[Rule] = [
         ("stem", "stem.0"),
         ("stem_norm", "stem.1"),
         (r"downsample(\d)_norm", "stages.{1}.downsample.0"),
@@ -233,4 +243,8 @@ def list_convnext(model: str) -> list[Spelling]:
             torchvision.append(
                 (f"downsample{stage}_{part}", f"features.{2 * stage}.{i}")
             )
-    return [torchvision, timm]
+    return [
+        Spelling(_TORCHVISION, torchvision),
+        Spelling("timm", timm),
+        transformers_tables.spell_convnext(),
+    ]

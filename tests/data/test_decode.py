@@ -185,3 +185,11 @@ def test_bad_content(name):
     content, message = BAD[name]
     with pytest.raises(decode.BadImage, match=message):
         decode.decode(content, decode.Layout(size=224))
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic", "nearest"])
+def test_interpolation_is_pillows(name):
+    layout = decode.Layout(size=6, mode="squash", interpolation=name)
+    expected = Image.fromarray(COLOUR).resize((6, 6), Image.Resampling[name.upper()])
+    found = decode.decode(encode(COLOUR), layout)
+    np.testing.assert_array_equal(found, np.asarray(expected))

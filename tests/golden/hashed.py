@@ -59,7 +59,7 @@ def _make(
         return np.float32(0.2) + np.float32(0.4) * u
     if len(shape) == 2 or shape[0] == NUM_CLASSES:
         gain = 0.05 if normalised else 0.1
-    elif ".fc" in name:
+    elif any(part in name for part in (".fc", ".se.", "squeeze_excite")):
         gain = 6  # squeeze and excitation: not normalised
     else:
         gain = 600 if normalised else 6

@@ -9,7 +9,7 @@ import pytest
 import scipy.signal
 from jax import lax
 
-from cnn.ops import convolution
+from cnn.ops import convolution, geometry
 from cnn.ops.cpu import grouped_rules
 
 INPUT = [
@@ -289,3 +289,16 @@ def test_refuses_whole_numbers():
 )
 def test_groups_are_merged_into_few_broad_blocks(channels, groups, blocks):
     assert grouped_rules.count_blocks(channels, groups) == blocks
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+def test_padding_to_ceil_is_xlas_same(size, stride):
+    x = jnp.arange(8 * 9, dtype=jnp.float32).reshape(1, 8, 9, 1)
+    kernel = jnp.arange(1, size**2 + 1, dtype=jnp.float32).reshape(size, size, 1, 1)
+    wanted = jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    padding = geometry.pad_to_ceil((8, 9), size, stride)
+    found = convolution.conv2d(x, kernel, stride=stride, padding=padding)
+    np.testing.assert_allclose(found, wanted, 1e-6)

@@ -13,8 +13,7 @@ from cnn.checkpoints import manifest
 from cnn.errors import UserError
 from cnn.training import setup as run_module
 from cnn.training.trained import load_trained
-from cnn.transfer import source as source_module
-from cnn.weights import safetensors_file
+from cnn.weights import renaming, safetensors_file
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +183,9 @@ FILE_MISTAKES = {
         lambda t: t.update(conv2=t.pop("stage2_conv.weight")),
         [KERNEL, "it is stage2_conv.weight there", "'conv2->stage2_conv.weight'"],
     ),
-    "half precision": (
-        lambda t: t.update({"head.bias": t["head.bias"].astype(np.float16)}),
-        ["params/head/bias is float16", "--mode=convert"],
+    "whole numbers": (
+        lambda t: t.update({"head.bias": t["head.bias"].astype(np.int32)}),
+        ["params/head/bias is int32", "--init_reset=head/bias"],
     ),
     "width": (
         lambda t: t.update({"stage2_conv.weight": t["stage2_conv.weight"][:2]}),
@@ -297,7 +296,7 @@ def test_flags_explain(source, tmp_path):
 
 def test_names_may_be_exchanged():
     arrays = {f"params/{name}/kernel": np.float32(i) for i, name in enumerate("ab")}
-    found = source_module.rename(arrays, ("a->b", "b->a"))
+    found = renaming.rename(arrays, ("a->b", "b->a"))
     assert found == {"params/b/kernel": 0, "params/a/kernel": 1}
 
 

@@ -123,8 +123,8 @@ def test_other_spellings_are_read(model, size, name, shape):
     jax.tree.map(np.testing.assert_array_equal, variables, back)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, "bfloat16"])
-def test_half_precision_is_widened(dtype):
+@pytest.mark.parametrize("dtype", [np.float16, "bfloat16", np.float64])
+def test_other_precision_becomes_float32(dtype):
     shapes = make_shapes("resnet20", 8)
     dtype = jax.numpy.bfloat16 if dtype == "bfloat16" else dtype
     state_dict = exchange.export_state_dict("resnet20", fill(shapes), 0)
@@ -141,14 +141,14 @@ def test_each_kind_of_difference_is_listed():
     del state_dict["bn1.weight"], state_dict["bn1.num_batches_tracked"]
     state_dict["extra"] = np.zeros(2, np.float32)
     state_dict["linear.bias"] = np.zeros(4, np.float32)
-    state_dict["conv1.weight"] = state_dict["conv1.weight"].astype(np.float64)
+    state_dict["conv1.weight"] = state_dict["conv1.weight"].astype(np.complex64)
     with pytest.raises(UserError) as error:
         exchange.import_state_dict("resnet20", shapes, state_dict, "weights.pth")
     assert str(error.value).split("\n")[1:] == [
         "  missing: bn1.weight",
         "  unexpected: extra",
         "  differently shaped: linear.bias is [4], not [3]",
-        "  of another dtype: conv1.weight is float64, not float32, float16 or bfloat16",
+        "  of another dtype: conv1.weight is complex64, no float of 16, 32 or 64 bits",
     ]
     assert "weights.pth does not fit --model=resnet20" in str(error.value)
 

@@ -1,0 +1,214 @@
+"""Trained models from Python, wherever their weights come from.
+
+import cnn
+model = cnn.load("runs/digits")
+probabilities = model.classify(images)  # uint8 [N, H, W, C] -> float32 [N, K]
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from cnn.config import make_config
+from cnn.data.options import DataOptions
+from cnn.errors import UserError
+from cnn.ops import scaling
+from cnn.option import read_group
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.terminal import Terminal
+from cnn.training.classify_files import choose_intake, classify_files
+from cnn.training.image_arrays import make_checked_classifier
+from cnn.training.trained import Trained, load_trained, make_trained
+from cnn.weights import convert, hub, recognise
+
+_FILES = 64  # that are decoded and classified at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says of an image file.
+
+    Attributes:
+        path: as it was given.
+        class_name: of the most probable class.
+        probability: its own.
+        probabilities: of all classes, float32 [K].
+    """
+
+    path: str
+    class_name: str
+    probability: float
+    probabilities: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A trained model: its variables, and what computes with them.
+
+    Attributes:
+        trained: everything that is known of it.
+    """
+
+    trained: Trained
+
+    @property
+    def model(self) -> nn.Module:
+        """The module of Flax: scaled images float32 [N, H, W, C] to logits [N, K]."""
+        return self.trained.structure.model
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Its parameters, nested by layer."""
+        return self.trained.variables["params"]
+
+    @property
+    def batch_stats(self) -> dict[str, Any]:
+        """Running statistics of its normalisations; maybe empty."""
+        return self.trained.variables["batch_stats"]
+
+    @property
+    def apply(self) -> Callable[..., Any]:
+        """Apply the model to variables and scaled images, as Flax's modules do."""
+        return self.model.apply
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the outputs."""
+        return self.trained.class_names
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How images become what the model takes.
+
+        `image_shape` (H, W, C), `mean` and `std` of each channel of images in [0, 1],
+        and how files are brought to that size: `resize_mode`, `resize_size`,
+        `resize_interpolation`.
+        """
+        structure, data = self.trained.structure, self._data
+        return {
+            "image_shape": self.trained.image_shape,
+            "mean": structure.mean,
+            "std": structure.std,
+            "resize_mode": data.resize_mode,
+            "resize_size": data.resize_size,
+            "resize_interpolation": data.resize_interpolation,
+        }
+
+    def scale(self, images: Any) -> jax.Array:
+        """Scale uint8 images [N, H, W, C] to the float32 that `apply` takes."""
+        structure = self.trained.structure
+        return scaling.scale_images(jnp.asarray(images), structure.mean, structure.std)
+
+    def classify(self, images: Any) -> np.ndarray:
+        """Compute probabilities, float32 [N, K], of uint8 images [N, H, W, C]."""
+        return self._classify(images)
+
+    def features(self, images: Any) -> dict[str, np.ndarray]:
+        """Compute what each stage makes of uint8 images [N, H, W, C].
+
+        Returns:
+            [N, h, w, channels], or [N, units] of dense layers, by stage, in order; and
+            `logits` [N, K].
+        """
+        found = self._features(self.trained.variables, self.scale(images))
+        return {name: np.asarray(x) for name, x in found.items()}
+
+    def predict_files(self, paths: Iterable[str | Path]) -> list[Prediction]:
+        """Classify image files, which become images as in `--mode=predict`.
+
+        Raises:
+            UserError: a file cannot be read, or the model takes one size alone, which
+                is not square and which the file does not have.
+        """
+        paths = [str(path) for path in paths]
+        size = self._data.image_size
+        structure = dataclasses.replace(self.trained.structure, image_size=size)
+        trained = dataclasses.replace(self.trained, structure=structure)
+        intake, quiet = choose_intake(trained, self._data), Terminal()
+        quiet.console.quiet = True
+        rows = np.zeros((len(paths), len(self.class_names)), np.float32)
+        for some in classify_files(
+            trained, intake, paths, _FILES, math.inf, quiet, Stop()
+        ):
+            for position, problem in some.problems.items():
+                raise UserError(
+                    f"{paths[position]}: {problem}; mend it, or leave it out"
+                )
+            rows[some.positions] = some.probabilities
+        best = rows.argmax(1).tolist()
+        return [
+            Prediction(path, self.class_names[k], float(row[k]), row)
+            for path, k, row in zip(paths, best, rows, strict=True)
+        ]
+
+    @functools.cached_property
+    def _data(self) -> DataOptions:
+        return read_group(DataOptions, self.trained.options)
+
+    @functools.cached_property
+    def _classify(self) -> Callable[[Any], np.ndarray]:
+        return make_checked_classifier(self.trained)
+
+    @functools.cached_property
+    def _features(self) -> Callable[[Any, jax.Array], dict[str, jax.Array]]:
+        @jax.jit
+        def compute(variables: Any, images: jax.Array) -> list[jax.Array]:
+            logits, updated = self.apply(variables, images, mutable=["features"])
+            found = traverse_util.flatten_dict(dict(updated.get("features", {})))
+            names[:] = ["/".join(path).removesuffix("_out") for path in found]
+            return [x[-1] for x in found.values()] + [logits]
+
+        # A compiled function returns dicts sorted by name, not in their order.
+        names: list[str] = []
+        return lambda variables, images: _name(compute(variables, images), names)
+
+
+def _name(values: list[jax.Array], names: list[str]) -> dict[str, jax.Array]:
+    return dict(zip([*names, "logits"], values, strict=True))
+
+
+def load(source: str | Path, which: str = "latest", **options: Any) -> Loaded:
+    """Load a trained model.
+
+    Args:
+        source: a run's directory, one of its checkpoints, or whatever `--init_from`
+            takes: PyTorch's files, orbax, msgpack, npz, safetensors, `hf:OWNER/NAME`.
+        which: `latest`, `best` or a step, where the source holds several.
+        **options: for sources that are no run, what `--mode=convert` takes, by flag
+            name: `model="resnet50"`, `num_classes`, `class_names`, `mean`, `init_key`.
+
+    Raises:
+        UserError: there are no such weights, or they do not fit; or options are given
+            for a run, which has its own.
+    """
+    path, kind = Path(source).expanduser(), ""
+    if not hub.is_name(str(source)):
+        kind = recognise.recognise(path, "source")
+    if kind not in (recognise.RUN, recognise.CHECKPOINT):
+        given = options | {"source": str(source), "checkpoint": which}
+        config = make_config(given)
+        config.check_read(options, "convert")
+        taken = convert.take(config)
+        return Loaded(
+            make_trained(taken.description, jax.tree.map(jnp.asarray, taken.variables))
+        )
+    if options:
+        raise UserError(
+            f"{path} is a run, which has its own options: leave out "
+            f"{', '.join(options)}"
+        )
+    if kind == recognise.RUN:
+        return Loaded(load_trained(path, which))
+    path = path.resolve()
+    if path.parent.name != "checkpoints":
+        raise UserError(f"{path} is a checkpoint of no run; give DIR/checkpoints/STEP")
+    return Loaded(load_trained(path.parent.parent, path.name))

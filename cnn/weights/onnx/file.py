@@ -1,0 +1,182 @@
+"""The ONNX file of a trained run, and onnxruntime's logits beside ours.
+
+Input `images`; outputs `logits` [N, K] and, before them where the preprocessing is
+inside, `probabilities` [N, K]; any N, height and width of the run. Opset 17 is the
+first with layer normalisation; onnxruntime reads it since 1.12. The properties of the
+file hold `model`, `class_names`, `mean` and `std`, all but the first as JSON.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn.errors import UserError
+from cnn.ops import scaling
+from cnn.training import steps
+from cnn.training.trained import Trained
+from cnn.weights.onnx.fuse import drop_unused, fuse_biases
+from cnn.weights.onnx.graph import Graph, Node, Tensor
+from cnn.weights.onnx.trace import INPUT, make_graph, make_structure
+
+OPSET, IR_VERSION = 17, 8
+_TOLERANCE = 1e-4
+_LIMIT = 2**31 - 2**20  # bytes of a protobuf file, less what is not an array
+
+
+def make_file(trained: Trained, preprocessing: bool) -> bytes:
+    """Make the ONNX file of a loaded run, computing in float32.
+
+    Args:
+        preprocessing: whether `images` are uint8 [N, H, W, C], scaled inside; else
+            they are float32 [N, C, H, W], scaled by the run's mean and deviation.
+
+    Raises:
+        UserError: the package onnx is missing, the model computes what has no
+            counterpart, or it is larger than such a file can be.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise UserError(
+            "--export_format=onnx needs onnx: pip install onnx onnxruntime"
+        ) from None
+    graph, logits = make_graph(trained, preprocessing)
+    fuse_biases(graph, logits)
+    drop_unused(graph, logits)
+    names = _name_outputs(graph, logits, preprocessing)
+    constants = _name_constants(graph)
+    if sum(array.nbytes for array in constants.values()) > _LIMIT:
+        raise UserError(
+            "The weights are larger than the 2 GB that an ONNX file holds; export "
+            "another --export_format"
+        )
+    height, width, channels = trained.image_shape
+    shape = (height, width, channels) if preprocessing else (channels, height, width)
+    kinds, make_value = onnx.TensorProto, onnx.helper.make_tensor_value_info
+    kind = kinds.UINT8 if preprocessing else kinds.FLOAT
+    classes = len(trained.class_names)
+    proto = onnx.helper.make_graph(
+        [_make_node(node) for node in graph.nodes],
+        trained.options["model"],
+        [make_value(INPUT, kind, ["N", *shape])],
+        [make_value(name, kinds.FLOAT, ["N", classes]) for name in names],
+        [onnx.numpy_helper.from_array(x, name) for name, x in constants.items()],
+    )
+    opset = onnx.helper.make_opsetid("", OPSET)
+    model = onnx.helper.make_model(
+        proto, opset_imports=[opset], ir_version=IR_VERSION, producer_name="cnn"
+    )
+    onnx.helper.set_model_props(model, _describe(trained))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"onnx refuses what was made ({reason}); nothing was written. Please "
+            "report model and versions"
+        ) from None
+    return model.SerializeToString()
+
+
+def check_file(trained: Trained, content: bytes, preprocessing: bool) -> float | None:
+    """Compare onnxruntime's logits with ours, for one image and for three.
+
+    Returns:
+        The largest difference over the largest logit; None without onnxruntime.
+
+    Raises:
+        UserError: it is more than rounding explains.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    structure = make_structure(trained)
+    predict = jax.jit(steps.predict_step, static_argnums=0)
+    worst = 0.0
+    for count in (1, 3):
+        shape = (count, *trained.image_shape)
+        pixels = np.random.default_rng(count).integers(0, 256, shape, np.uint8)
+        wanted = np.asarray(predict(structure, trained.variables, pixels))
+        images = pixels if preprocessing else prepare(trained, pixels)
+        (found,) = session.run(["logits"], {INPUT: images})
+        difference = np.abs(found - wanted).max() / (np.abs(wanted).max() or 1)
+        worst = max(worst, float(difference)) if difference == difference else np.nan
+    if not worst <= _TOLERANCE:
+        raise UserError(
+            f"onnxruntime gives other logits (by {worst:.1e} of the largest); nothing "
+            "was written. Please report model and versions"
+        )
+    return worst
+
+
+def prepare(trained: Trained, images: np.ndarray) -> np.ndarray:
+    """Scale uint8 [N, H, W, C] as a file without preprocessing takes them."""
+    structure = trained.structure
+    scaled = scaling.scale_images(images, structure.mean, structure.std)
+    return np.asarray(scaled).transpose(0, 3, 1, 2)
+
+
+def _name_outputs(graph: Graph, logits: Tensor, preprocessing: bool) -> list[str]:
+    """Name the logits, and add probabilities; return the outputs' names in order."""
+    graph.makers[logits.name].output = "logits"
+    logits = dataclasses.replace(logits, name="logits")
+    if not preprocessing:
+        return ["logits"]
+    softmax = Node("Softmax", "Softmax", [logits], "probabilities", {"axis": -1})
+    graph.nodes.append(softmax)
+    return ["probabilities", "logits"]
+
+
+def _name_constants(graph: Graph) -> dict[str, np.ndarray]:
+    """Give each constant a name of its own, equal ones of one name the same."""
+    named: dict[str, np.ndarray] = {}
+    for node in graph.nodes:
+        for place, tensor in enumerate(node.inputs):
+            if tensor.array is None:
+                continue
+            name, number = tensor.name, 1
+            while not _is_same(named.setdefault(name, tensor.array), tensor.array):
+                number += 1
+                name = f"{tensor.name}_{number}"
+            node.inputs[place] = dataclasses.replace(tensor, name=name)
+    return named
+
+
+def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return whether two constants are the same bits."""
+    if a is b:
+        return True
+    alike = (a.dtype, a.shape) == (b.dtype, b.shape)
+    return alike and a.tobytes() == b.tobytes()
+
+
+def _make_node(node: Node) -> Any:
+    import onnx
+
+    attributes = {
+        name: onnx.helper.np_dtype_to_tensor_dtype(value)
+        if isinstance(value, np.dtype)
+        else value
+        for name, value in node.attributes.items()
+    }
+    inputs = [tensor.name for tensor in node.inputs]
+    return onnx.helper.make_node(
+        node.op, inputs, [node.output], name=node.name, **attributes
+    )
+
+
+def _describe(trained: Trained) -> dict[str, str]:
+    """Make the properties of the file."""
+    structure = trained.structure
+    values = {
+        "class_names": trained.class_names,
+        "mean": structure.mean,
+        "std": structure.std,
+    }
+    texts = {name: json.dumps(value) for name, value in values.items()}
+    return {"model": trained.options["model"]} | texts

@@ -1,0 +1,175 @@
+"""From a model to the graph of its evaluation, by way of its jaxpr.
+
+The model computes in float32 and in the plain formulation of convolution; the number
+of images is the symbol N. Parameters and running statistics are constants that bear
+their paths.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+from jax.tree_util import keystr
+
+from cnn import models
+from cnn.models import layers
+from cnn.models.options import ModelOptions
+from cnn.option import read_group
+from cnn.training import steps
+from cnn.training.steps import Structure
+from cnn.training.trained import Trained
+from cnn.weights.onnx.graph import Graph, Tensor, make_constant
+from cnn.weights.onnx.primitives import PRIMITIVES, Call
+
+INPUT = "images"
+# Calls of a function once, whose operations are written in its place.
+_CALLS = ("jit", "pjit", "closed_call", "checkpoint")
+_CALLS += ("custom_jvp_call", "custom_vjp_call")
+_NHWC, _NCHW = (0, 1, 2, 3), (0, 3, 1, 2)
+
+# Normalisations as one operation each: ONNX has them, and runtimes join them to the
+# convolution before. They are only ever written down, so that shapes are all they know.
+batch_normalization = core.Primitive("batch_normalization")
+layer_normalization = core.Primitive("layer_normalization")
+for _primitive in (batch_normalization, layer_normalization):
+    _primitive.def_abstract_eval(lambda x, *vectors, epsilon: x)
+
+
+def make_structure(trained: Trained) -> Structure:
+    """Return a run's structure in float32 and with plain convolutions."""
+    options = read_group(ModelOptions, trained.options)
+    options = dataclasses.replace(options, convolution="plain")
+    model = models.create_model(options, len(trained.class_names))
+    return dataclasses.replace(trained.structure, model=model)
+
+
+def make_graph(trained: Trained, preprocessing: bool) -> tuple[Graph, Tensor]:
+    """Write down the graph from `images` to logits.
+
+    Args:
+        preprocessing: whether images are uint8 [N, H, W, C], scaled in the graph; else
+            they are float32 [N, C, H, W], standardised already.
+
+    Returns:
+        The graph and its logits [N, K].
+
+    Raises:
+        UserError: something that the model computes has no counterpart.
+    """
+    structure = make_structure(trained)
+
+    def compute(variables: Any, images: jax.Array) -> jax.Array:
+        with nn.intercept_methods(_write_norms):
+            if preprocessing:
+                return steps.predict_step(structure, variables, images)
+            return structure.model.apply(variables, images, train=False)
+
+    (count,) = jax.export.symbolic_shape("N")
+    shape = (count, *trained.image_shape)
+    dtype = jnp.uint8 if preprocessing else jnp.float32
+    images = jax.ShapeDtypeStruct(shape, dtype)
+    closed = jax.make_jaxpr(compute)(trained.variables, images)
+    leaves = jax.tree_util.tree_flatten_with_path(trained.variables)[0]
+    constants = [
+        make_constant(array, keystr(path, simple=True, separator="/"))
+        for path, array in leaves
+    ]
+    order = _NHWC if preprocessing else _NCHW
+    tensor = Tensor(INPUT, order, tuple(shape[axis] for axis in order))
+    graph = Graph()
+    (logits,) = _translate(graph, closed, [*constants, tensor], "")
+    return graph, graph.complete(logits, (0, 1), closed.out_avals[0].shape)
+
+
+def _write_norms(
+    next_call: Callable, args: tuple, kwargs: dict, context: Any
+) -> jax.Array:
+    """Apply a normalisation as one operation, and any other module as it is."""
+    module = context.module
+    if context.method_name != "__call__" or module.is_initializing():
+        return next_call(*args, **kwargs)
+    params = module.variables.get("params", {})
+    if type(module) is layers.BatchNorm:
+        stats = module.variables["batch_stats"]
+        ones = jnp.ones_like(stats["mean"])
+        vectors = params.get("scale", ones), params["bias"], stats["mean"], stats["var"]
+        return batch_normalization.bind(args[0], *vectors, epsilon=module.epsilon)
+    if type(module) is nn.LayerNorm and params.keys() == {"scale", "bias"}:
+        vectors = params["scale"], params["bias"]
+        return layer_normalization.bind(args[0], *vectors, epsilon=module.epsilon)
+    return next_call(*args, **kwargs)
+
+
+def _translate(
+    graph: Graph, closed: core.ClosedJaxpr, operands: list[Tensor], scope: str
+) -> list[Tensor]:
+    """Write the nodes of a jaxpr, those of the functions that it calls in their place.
+
+    Args:
+        operands: what it is called with.
+        scope: the layer that calls it.
+    """
+    jaxpr = closed.jaxpr
+    known = dict(zip(jaxpr.constvars, map(make_constant, closed.consts), strict=True))
+    known |= dict(zip(jaxpr.invars, operands, strict=True))
+
+    def read(atom: Any) -> Tensor:
+        if isinstance(atom, core.Literal):
+            return make_constant(np.asarray(atom.val, atom.aval.dtype))
+        return known[atom]
+
+    for equation in jaxpr.eqns:
+        inputs = [read(atom) for atom in equation.invars]
+        stack = str(equation.source_info.name_stack)
+        graph.scope = "/".join(name for name in (scope, stack) if name)
+        inner = _find_function(equation)
+        if inner is not None:
+            outputs = _translate(graph, inner, inputs, graph.scope)
+        elif equation.primitive.name == "optimization_barrier":
+            outputs = inputs
+        else:
+            outputs = _write(graph, equation, inputs)
+        known |= dict(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _find_function(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
+    """Return the function that an equation calls once, whatever kind the call is."""
+    if equation.primitive.name not in _CALLS:
+        return None
+    params = equation.params
+    inner = params["call_jaxpr" if "call_jaxpr" in params else "jaxpr"]
+    return core.ClosedJaxpr(inner, ()) if isinstance(inner, core.Jaxpr) else inner
+
+
+def _write(
+    graph: Graph, equation: core.JaxprEqn, operands: list[Tensor]
+) -> list[Tensor]:
+    """Write an equation's nodes; compute it instead where all operands are known."""
+    name = equation.primitive.name
+    shapes = [atom.aval.shape for atom in equation.invars]
+    result = equation.outvars[0].aval
+    known = all(operand.array is not None for operand in operands)
+    if known and name != "broadcast_in_dim" and not _depends_on_images(equation):
+        pairs = zip(operands, shapes, strict=True)
+        full = [graph.complete(x, tuple(range(len(n))), n) for x, n in pairs]
+        values = equation.primitive.bind(*[x.array for x in full], **equation.params)
+        values = values if equation.primitive.multiple_results else [values]
+        named = next((x.name for x in full if x.name != "constant"), None)
+        name = f"{named}/{name}" if named else "constant"
+        return [make_constant(value, name) for value in values]
+    if name not in PRIMITIVES:
+        raise graph.refuse(f"the operation {name}")
+    call = Call(graph, name, equation.params, shapes, result.shape, result.dtype)
+    return [PRIMITIVES[name](call, *operands)]
+
+
+def _depends_on_images(equation: core.JaxprEqn) -> bool:
+    """Return whether the shape of a result depends on the number of images."""
+    sizes = [size for var in equation.outvars for size in var.aval.shape]
+    return not all(isinstance(size, int) for size in sizes)

@@ -1,0 +1,116 @@
+"""Trained models from Python: `cnn.load`, and docs/python.md line by line."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from fixtures_flax import make_variables, rename_modules, save_msgpack
+from fixtures_runs import TINY
+from PIL import Image
+
+import cnn
+from cnn.errors import UserError
+from cnn.training.trained import load_trained, make_classifier
+
+ROOT = Path(cnn.__file__).parent.parent
+PAGE = (ROOT / "docs" / "python.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+
+
+def make_images(count, seed=0):
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Return the paths of images and what is in them."""
+    pixels = make_images(3)
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, image in zip(paths, pixels, strict=True):
+        Image.fromarray(image[..., 0]).save(path)
+    return paths, pixels
+
+
+def test_a_run_is_what_it_was_trained_to_be(trained, files):
+    run, stored = cnn.load(trained), load_trained(trained)
+    assert run.class_names == stored.class_names
+    assert run.preprocessing["image_shape"] == (8, 8, 1)
+    jax.tree.map(np.testing.assert_array_equal, run.params, stored.variables["params"])
+    paths, pixels = files
+    wanted = make_classifier(stored)(pixels)
+    np.testing.assert_array_equal(run.classify(pixels), wanted)
+    variables = {"params": run.params, "batch_stats": run.batch_stats}
+    logits = run.apply(variables, run.scale(pixels))
+    np.testing.assert_allclose(jax.nn.softmax(logits), wanted, atol=1e-6)
+    found = run.predict_files(paths)
+    assert [x.path for x in found] == [str(path) for path in paths]
+    assert run.predict_files([]) == []
+    for row, prediction in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(prediction.probabilities, row, atol=1e-6)
+        assert prediction.class_name == stored.class_names[row.argmax()]
+
+
+def test_features_are_those_of_each_stage(trained):
+    run, pixels = cnn.load(trained), make_images(2)
+    found = run.features(pixels)
+    assert list(found) == ["stage1", "logits"]
+    assert found["stage1"].shape == (2, *found["stage1"].shape[1:3], TINY["widths"][0])
+    np.testing.assert_allclose(
+        jax.nn.softmax(found["logits"]), run.classify(pixels), atol=1e-6
+    )
+
+
+def test_a_checkpoint_is_loaded_by_its_step_or_its_directory(trained):
+    first = min(trained.glob("checkpoints/*"), key=lambda path: int(path.name))
+    by_step, by_place = cnn.load(trained, first.name), cnn.load(first)
+    assert by_step.trained.step == by_place.trained.step == int(first.name)
+
+
+def test_mistakes_are_explained(trained, tmp_path):
+    with pytest.raises(UserError, match="leave out model"):
+        cnn.load(trained, model="mlp")
+    with pytest.raises(UserError, match="does not exist"):
+        cnn.load(tmp_path / "absent")
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"bad\.png: "):
+        cnn.load(trained).predict_files([bad])
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import cnn, sys; print({'jax', 'flax', 'numpy'} & set(sys.modules))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = cnn.lode
+
+
+def test_the_page_runs_as_it_stands(trained, files, tmp_path, monkeypatch):
+    """Its examples, in one session, on a tiny run instead of runs/digits."""
+
+    theirs = make_variables(model="mlp", mlp_widths=(16,))
+    theirs = rename_modules(theirs, {"dense1": "Dense_0", "head": "Dense_1"})
+    (tmp_path / "their").mkdir()
+    save_msgpack(tmp_path / "their" / "checkpoint", theirs)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits").symlink_to(trained)
+    monkeypatch.chdir(tmp_path)
+    names = {"images": make_images(6), "labels": np.arange(6) % 3, "files": files[0]}
+    for block in BLOCKS:
+        exec(block, names)
+    assert names["found"].path == str(files[0][-1])
+    head = names["theirs"].params["head"]["kernel"]
+    np.testing.assert_array_equal(head, theirs["params"]["Dense_1"]["kernel"])
+    assert names["params"]["head"]["kernel"].shape == (4, 3)
+    assert names["loss"] < np.log(3), "the loop has learnt nothing"
+
+
+def test_a_loop_of_ones_own_is_short():
+    code = [x for x in BLOCKS[-1].splitlines() if x.strip()]
+    assert "optimizer.update" in BLOCKS[-1] and len(code) < 30

@@ -1,0 +1,120 @@
+"""What files beside weights say of images."""
+
+import json
+
+import pytest
+
+from cnn.errors import UserError
+from cnn.weights import beside
+
+TIMM = {"input_size": [3, 224, 224], "mean": [0.5], "std": [0.25]}
+SCALED = {"mean": (0.5,), "std": (0.25,)}
+
+
+def read(folder, config, processor=None, name="model.safetensors", is_theirs=False):
+    (folder / "config.json").write_text(json.dumps(config))
+    if processor:
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return beside.read(folder / name, is_theirs)
+
+
+def sizes(image_size, mode, resize_size, interpolation):
+    names = ("image_size", "resize_mode", "resize_size", "resize_interpolation")
+    return dict(zip(names, (image_size, mode, resize_size, interpolation), strict=True))
+
+
+@pytest.mark.parametrize(
+    "more, expected",
+    [
+        ({}, sizes(224, "crop", 256, "bilinear")),
+        (
+            {"crop_pct": 0.95, "interpolation": "bicubic"},
+            sizes(224, "crop", 235, "bicubic"),
+        ),
+        ({"crop_pct": 1.0, "crop_mode": "squash"}, sizes(224, "squash", 0, "bilinear")),
+        ({"crop_mode": "border"}, {}),
+        ({"input_size": [3, 224, 240]}, {}),
+        ({"interpolation": "lanczos"}, {}),
+    ],
+)
+def test_timm(tmp_path, more, expected):
+    config = {"architecture": "resnet18", "pretrained_cfg": TIMM | more}
+    found = read(tmp_path, config)
+    assert found.options == expected | SCALED | ({"channels": 3} if expected else {})
+    assert found.architecture == "resnet18" and found.class_names == ()
+
+
+@pytest.mark.parametrize(
+    "processor, expected",
+    [
+        (
+            {
+                "image_processor_type": "ConvNextImageProcessor",
+                "size": {"shortest_edge": 224},
+                "resample": 3,
+            },
+            sizes(224, "crop", 256, "bicubic"),
+        ),
+        (
+            {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 384},
+            sizes(384, "squash", 0, "bilinear"),
+        ),
+        (
+            {
+                "do_center_crop": True,
+                "crop_size": {"height": 224, "width": 224},
+                "size": {"shortest_edge": 256},
+                "resample": 2,
+            },
+            sizes(224, "crop", 256, "bilinear"),
+        ),
+        (
+            {"size": {"height": 224, "width": 224}, "resample": 0},
+            sizes(224, "squash", 0, "nearest"),
+        ),
+        ({"size": {"shortest_edge": 256}}, {}),
+        ({"size": 224, "resample": 1}, {}),
+    ],
+)
+def test_transformers(tmp_path, processor, expected):
+    labels = {"1": "dog", "0": "cat", "10": "fox"}
+    config = {"architectures": ["ResNetForImageClassification"], "id2label": labels}
+    scaled = {"image_mean": [0.5], "image_std": [0.25]}
+    found = read(tmp_path, config, scaled | processor)
+    assert found.options == expected | SCALED
+    assert found.class_names == ("cat", "dog", "fox")
+
+
+def test_efficientnet_of_transformers_divides_twice(tmp_path):
+    processor = {"image_processor_type": "EfficientNetImageProcessor", "size": 224}
+    processor |= {"image_mean": [0.5], "image_std": [0.5], "include_top": True}
+    found = read(tmp_path, {"architectures": ["EfficientNet"]}, processor)
+    assert found.options["mean"] == (0.5,) and found.options["std"] == (0.25,)
+
+
+def test_numbers_as_labels_are_no_names(tmp_path):
+    labels = {"0": "LABEL_0", "1": "LABEL_1"}
+    found = read(tmp_path, {"architectures": ["x"], "id2label": labels})
+    assert found.class_names == () and found.options == {}
+
+
+def test_a_config_of_something_else_says_nothing(tmp_path):
+    config = {"architecture": "resnet18", "pretrained_cfg": TIMM}
+    assert read(tmp_path, {"model": "mlp"}) is None
+    assert read(tmp_path, ["no mapping"]) is None
+    unsure = read(tmp_path, config, name="mine.pth")
+    assert unsure.architecture == "resnet18" and not unsure.options
+    assert read(tmp_path, config, name="mine.pth", is_theirs=True) is not None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architecture": "x", "pretrained_cfg": {"input_size": [3]}},
+        {"architecture": "x", "pretrained_cfg": {"mean": 3, "std": 2}},
+        {"architectures": ["x"], "id2label": {"a": "b"}},
+    ],
+)
+def test_a_config_that_makes_no_sense_is_named(tmp_path, config):
+    with pytest.raises(UserError, match="config.json, beside the weights"):
+        read(tmp_path, config)

@@ -375,6 +375,8 @@ def see_export(choices, directory):
         patched.setattr(export, "check_artifact", lambda *args: 0.0)
         patched.setattr(export.onnx_file, "make_file", make)
         patched.setattr(export.onnx_file, "check_file", lambda *args: None)
+        patched.setattr(export.torch_file, "make_source", lambda *args: "")
+        patched.setattr(export.torch_file, "check_source", lambda *args: None)
         path = export.export(config, directory, Terminal())
         content = path.read_bytes() if path.is_file() else b""
         return seen | {"file": path.name, "content": content}

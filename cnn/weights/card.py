@@ -124,18 +124,20 @@ def check_free(directory: Path, description: Mapping[str, Any], name: str) -> No
 
 
 def write(
-    directory: Path, description: Mapping[str, Any], file: str, use: str, out: Terminal
+    directory: Path,
+    description: Mapping[str, Any],
+    written: Mapping[str, str],
+    out: Terminal,
 ) -> None:
-    """Write `model.json` and the card, beside a file that has been written.
+    """Write `model.json` and the card, beside files that have been written.
 
     A card that the user has written or changed is kept.
 
     Args:
-        file: the file's name.
-        use: how it is used, Markdown.
+        written: by the files' names, how they are used, Markdown; maybe empty.
     """
     there, path = _read_export(directory), directory / CARD
-    files = there.get("files", {}) | {file: use}
+    files = there.get("files", {}) | written
     text = make_card(description | {"files": files})
     is_ours = not path.exists() or _hash_file(path) == there.get("card_sha256")
     if is_ours:
@@ -166,7 +168,7 @@ def make_card(description: Mapping[str, Any]) -> str:
         "",
     ]
     for use in description["files"].values():
-        lines += [use.rstrip(), ""]
+        lines += [use.rstrip(), ""] if use else []
     lines += [
         "## Images",
         "",

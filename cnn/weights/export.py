@@ -3,7 +3,8 @@
 `torch` writes `model.safetensors`, a state dict that torchvision's class loads with
 `strict=True`; models that no PyTorch library has keep our names, with points for
 slashes and PyTorch's layouts (a dense kernel behind a flattening keeps the order H, W,
-C). `orbax` writes the directory `model.orbax` and `msgpack` the file `model.msgpack`:
+C); and `model.py`, the model for evaluation in PyTorch alone (see `torch_model`).
+`orbax` writes the directory `model.orbax` and `msgpack` the file `model.msgpack`:
 plain trees of `params` and `batch_stats`. `stablehlo` writes `model.stablehlo`, a
 `jax.export` artifact from uint8 images [N, H, W, C] to float32 probabilities [N, K],
 any N, for cpu, cuda and tpu, scaling and weights inside. `onnx` writes `model.onnx`
@@ -12,7 +13,7 @@ and give logits. `card` describes all of them.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ from cnn.training.trained import Trained, load_trained, make_classifier
 from cnn.weights import card, exchange, names, safetensors_file
 from cnn.weights.onnx import file as onnx_file
 from cnn.weights.options import ExportOptions
+from cnn.weights.torch_model import file as torch_file
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _TOLERANCE = 1e-5
+_SOURCE = "model.py"
 
 
 def export(config: Config, directory: Path, terminal: Terminal) -> Path:
@@ -51,12 +54,15 @@ def export(config: Config, directory: Path, terminal: Terminal) -> Path:
     trained = load_trained(directory, config.checkpoint.checkpoint)
     chosen = FORMATS[config.export.export_format]
     description = card.describe(config, directory, trained)
-    card.check_free(directory, description, chosen.file)
+    names = (chosen.file, *chosen.beside)
+    for name in names:
+        card.check_free(directory, description, name)
     path = directory / chosen.file
     if path.exists():
         terminal.say(f"note: {path} of the same weights is written again")
     chosen.write(path, config.export, trained, terminal)
-    card.write(directory, description, chosen.file, chosen.use, terminal)
+    written = dict.fromkeys((x for x in names if (directory / x).exists()), "")
+    card.write(directory, description, written | {chosen.file: chosen.use}, terminal)
     terminal.say(f"described in {card.FILE} and {card.CARD} beside it")
     terminal.say_written(path)
     return path
@@ -70,6 +76,26 @@ def _write_torch(
     known = names.has_torch_class(model)
     whose = "PyTorch's names" if known else "our names (no PyTorch library has it)"
     terminal.say(f"{model}: {len(arrays)} tensors under {whose}")
+    _write_source(path, arrays, trained, terminal)
+
+
+def _write_source(
+    path: Path, arrays: Mapping[str, np.ndarray], trained: Trained, terminal: Terminal
+) -> None:
+    """Write the model as a file of PyTorch, beside its state dict."""
+    target = path.with_name(_SOURCE)
+    try:
+        source = torch_file.make_source(trained, arrays)
+        difference = torch_file.check_source(source, trained, path)
+    except UserError as error:
+        target.unlink(missing_ok=True)  # of the same weights
+        terminal.say(f"note: {_SOURCE} is not written: {error}")
+        return
+    workdir.write_bytes(target, source.encode(errors="backslashreplace"), card.MODE)
+    checked = "not checked, for that pip install torch"
+    if difference is not None:
+        checked = f"PyTorch's logits differ by {difference:.1e} of the largest"
+    terminal.say(f"{_SOURCE}: the same model for PyTorch alone; {checked}")
 
 
 def _write_orbax(
@@ -132,11 +158,13 @@ class Format:
         file: what is written into the run's directory.
         write: writes it: its path, the options, the run, where to print.
         use: how it is used, Markdown for the model card.
+        beside: what else is written there.
     """
 
     file: str
     write: Callable[[Path, ExportOptions, Trained, Terminal], None]
     use: str
+    beside: tuple[str, ...] = ()
 
 
 FORMATS = {
@@ -150,7 +178,16 @@ from safetensors.torch import load_file
 
 model.load_state_dict(load_file("model.safetensors"))
 ```
+
+or with `model.py`, which is the model for evaluation and needs nothing else:
+
+```python
+import model
+
+logits = model.load("model.safetensors")(model.scale(pixels))  # uint8, NHWC
+```
 """,
+        (_SOURCE,),
     ),
     "orbax": Format(
         "model.orbax",

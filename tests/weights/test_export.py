@@ -83,7 +83,8 @@ def test_model_json_says_what_the_weights_need(exported):
     assert (found["input"]["mean"], found["input"]["std"]) == ([0.5], [0.5])
     assert found["weights"]["step"] == trained.step
     assert found["num_parameters"] == 64 * 6 + 6 + 6 * 10 + 10
-    assert set(found["files"]) == {export.FORMATS[x].file for x in FORMS}
+    files = {export.FORMATS[x].file for x in FORMS}
+    assert set(found["files"]) == files | {"model.py"}
 
 
 def test_everyone_may_read_what_is_exported(exported):

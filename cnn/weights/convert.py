@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from rich.table import Table
 
 from cnn import models
 from cnn.checkpoints import checkpoint, manifest, workdir
@@ -16,6 +17,7 @@ from cnn.models.variables import create_variables, flatten_paths
 from cnn.optim.optimizer import Rule
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
+from cnn.text import show_line
 from cnn.training import steps
 from cnn.training.progress import Counters
 from cnn.training.state import make_state, to_items
@@ -35,6 +37,7 @@ class Converted:
         description: as of a checkpoint.
         notes: what is to be said of the source.
         count: of its tensors.
+        renamed: names of the source, each with our path.
     """
 
     config: Config
@@ -42,6 +45,7 @@ class Converted:
     description: dict[str, Any]
     notes: Sequence[str]
     count: int
+    renamed: Sequence[tuple[str, str]]
 
 
 def convert(config: Config, directory: Path, terminal: Terminal) -> Path:
@@ -73,6 +77,8 @@ def convert(config: Config, directory: Path, terminal: Terminal) -> Path:
     path = directory / "checkpoints" / "0"
     for note in taken.notes:
         terminal.say(f"source    {note}")
+    if taken.renamed:
+        terminal.show(_make_table(taken.renamed))
     classes = len(taken.description["class_names"])
     terminal.say(
         f"{source}: {taken.count} tensors converted to {config.model.model} with "
@@ -98,9 +104,12 @@ def take(config: Config) -> Converted:
     classes = config.data.num_classes or classes
     paths = flatten_paths(_find_shapes(config, shape, classes))
     if is_flax(found):
+        theirs = list(found)
         found, spelling = exchange.name_leaves(model, paths, found)
+        renamed = [x for x in zip(theirs, found, strict=True) if x[0] != x[1]]
     else:
-        spelling, _ = exchange.choose_spelling(model, paths, found)
+        spelling, entries = exchange.choose_spelling(model, paths, found)
+        renamed = [(entry.name, entry.path) for entry in entries]
     if not config.data.num_classes:
         classes = _count_classes(model, paths, found) or classes
     named = _read_class_names(config.convert.class_names, classes)
@@ -123,7 +132,17 @@ def take(config: Config) -> Converted:
         "records": dataclasses.asdict(Counters()),
         "num_batches_tracked": 0 if is_flax(found) else _get_counter(found),
     }
-    return Converted(config, variables, description, notes, len(found))
+    return Converted(config, variables, description, notes, len(found), renamed)
+
+
+def _make_table(renamed: Sequence[tuple[str, str]]) -> Table:
+    """Make the table of names there and here."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("there", "here"):
+        table.add_column(column, overflow="fold")
+    for theirs, ours in renamed:
+        table.add_row(show_line(theirs), ours)
+    return table
 
 
 def _open(config: Config) -> load.Weights:

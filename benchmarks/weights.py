@@ -31,6 +31,8 @@ from cnn import config as config_module
 from cnn.checkpoints import workdir
 from cnn.errors import UserError
 from cnn.ops import scaling
+from cnn.runtime import xla
+from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal
 from cnn.weights import convert, export
 from cnn.weights.spelling import TENSORFLOW
@@ -95,7 +97,7 @@ class Row:
         command = [self.python, str(script), *arguments, str(self.place)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            last = "".join(done.stderr.strip().splitlines()[-1:])
+            last = done.stderr.strip().splitlines()[-1][:200]
             raise UserError(f"{' '.join(arguments)}: {last}")
 
     def _fill(self, column: str, compute: Callable[[], np.ndarray]) -> None:
@@ -126,8 +128,8 @@ class Row:
         if isinstance(self.cells[IN[1]], str):
             return
         for column, (form, compute) in {
-            "strict": ("torch", lambda: self._load_torch("strict")),
-            "model.py": ("", lambda: self._load_torch("source")),
+            "strict": ("torch", self._load_strictly),
+            "model.py": ("", lambda: np.load(self.place / "model.py.npy")),
             "orbax": ("orbax", lambda: self._load(run / "model.orbax", **options)),
             "msgpack": (
                 "msgpack",
@@ -146,10 +148,10 @@ class Row:
             config = config_module.make_config(workdir.read_config(run), more)
             export.export(config, run, QUIET)
 
-    def _load_torch(self, what: str) -> np.ndarray:
+    def _load_strictly(self) -> np.ndarray:
         library = "transformers" if self.needs else "torchvision"
-        self._call_torch(what, library, self.model)
-        return np.load(self.place / f"{what}.npy")
+        self._call_torch("check", library, self.model)
+        return np.load(self.place / "strict.npy")
 
     def _run_onnx(self, run: Path) -> np.ndarray:
         import onnxruntime
@@ -189,6 +191,7 @@ def main() -> None:
     print(f"| {' | '.join(['weights of', *COLUMNS])} |")
     print("|---" * (1 + len(COLUMNS)) + "|")
     good = True
+    xla.configure(DeviceOptions())
     for name in (name for family in families for name in FAMILIES[family]):
         with tempfile.TemporaryDirectory() as place:
             row = Row(name, options.torch_python, Path(place))

@@ -130,15 +130,20 @@ def import_state_dict(
 
 
 def export_state_dict(
-    model: str, variables: Any, num_batches: int
+    model: str,
+    variables: Any,
+    num_batches: int,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Turn variables into a state dict, in torchvision's names where it has the model.
+    """Turn variables into a state dict, in the names of a library that has the model.
 
     Args:
         num_batches: what each normalisation's `num_batches_tracked` says.
+        options: of the model, by name, which choose among libraries.
     """
     flat = flatten_paths(variables)
-    entries = names.list_spellings(model, flat)[0]
+    spelling = names.choose_written(model, options or {})
+    entries = names.list_entries(model, flat, spelling)
     found = {e.name: e.layout.to_torch(np.asarray(flat[e.path])) for e in entries}
     counter = np.asarray(num_batches, np.int64)
     return found | {name: counter for name in names.list_counters(entries)}

@@ -24,13 +24,16 @@ import numpy as np
 from cnn.checkpoints import checkpoint, manifest, workdir
 from cnn.config import Config
 from cnn.errors import UserError
+from cnn.models.options import ModelOptions
 from cnn.ops import scaling
+from cnn.option import format_value
 from cnn.runtime.terminal import Terminal
 from cnn.training import steps
 from cnn.training.trained import Trained, load_trained, make_classifier
 from cnn.weights import card, exchange, names, safetensors_file
 from cnn.weights.onnx import file as onnx_file
 from cnn.weights.options import ExportOptions
+from cnn.weights.spelling import TENSORFLOW
 from cnn.weights.torch_model import file as torch_file
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -73,10 +76,23 @@ def _write_torch(
 ) -> None:
     model, arrays = trained.options["model"], make_state_dict(path.parent, trained)
     safetensors_file.save_safetensors(path, arrays, card.MODE)
-    known = names.has_torch_class(model)
-    whose = "PyTorch's names" if known else "our names (no PyTorch library has it)"
+    whose = "our names (no PyTorch library has it)"
+    if names.has_torch_class(model):
+        spelling = names.choose_written(model, trained.options)
+        whose = f"the names of {spelling.library}"
+        if others := _list_others(trained.options, spelling.needs):
+            whose += f", whose class computes otherwise than {others}: use {_SOURCE}"
     terminal.say(f"{model}: {len(arrays)} tensors under {whose}")
     _write_source(path, arrays, trained, terminal)
+
+
+def _list_others(options: Mapping[str, Any], needs: Mapping[str, Any]) -> str:
+    """List the options that change a model's numbers, and that a library lacks."""
+    return " ".join(
+        f"--{name}={format_value(options[name])}"
+        for name in TENSORFLOW
+        if options[name] not in (needs.get(name), getattr(ModelOptions, name))
+    )
 
 
 def _write_source(
@@ -257,7 +273,10 @@ def make_state_dict(directory: Path, trained: Trained) -> dict[str, np.ndarray]:
     path = directory / "checkpoints" / str(trained.step)
     before = manifest.read_description(path).get("num_batches_tracked", 0)
     return exchange.export_state_dict(
-        trained.options["model"], trained.variables, before + trained.step
+        trained.options["model"],
+        trained.variables,
+        before + trained.step,
+        trained.options,
     )
 
 

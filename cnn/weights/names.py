@@ -34,7 +34,7 @@ class Family:
 
     Attributes:
         models: pattern of the models' names.
-        list_spellings: a model's tables, of `tables`; the first is written.
+        list_spellings: a model's tables, of `tables`; see `choose_written`.
         flattened: for dense layers that follow a flattening, by path, the side in
             pixels of what is flattened: PyTorch orders it C, H, W and we H, W, C.
     """
@@ -142,14 +142,33 @@ def list_spellings(model: str, arrays: Mapping[str, Any]) -> list[list[Entry]]:
     """List the names of a model's arrays in PyTorch, in each spelling known.
 
     Returns:
-        For each spelling one entry for each array, in the order of `arrays`. The
-        first is the spelling that is written.
+        For each spelling one entry for each array, in the order of `arrays`.
     """
-    family = _find_family(model)
-    return [
-        [_make_entry(path, x.shape, s.rules, family) for path, x in arrays.items()]
-        for s in get_spellings(model)
-    ]
+    return [list_entries(model, arrays, x) for x in get_spellings(model)]
+
+
+def list_entries(
+    model: str, arrays: Mapping[str, Any], spelling: Spelling
+) -> list[Entry]:
+    """List the names of a model's arrays in one spelling, in the order of `arrays`."""
+    family, rules = _find_family(model), spelling.rules
+    return [_make_entry(path, x.shape, rules, family) for path, x in arrays.items()]
+
+
+def choose_written(model: str, options: Mapping[str, Any]) -> Spelling:
+    """Choose the spelling that a model's weights are written in.
+
+    Args:
+        options: of the model, by name. The library whose numbers need them has its
+            names, so that no other loads the weights and computes something else.
+    """
+    spellings = get_spellings(model)
+    fitting = (
+        x
+        for x in spellings
+        if x.needs and all(options.get(n) == value for n, value in x.needs.items())
+    )
+    return next(fitting, spellings[0])
 
 
 def list_paths(spelling: Spelling, paths: Iterable[str]) -> dict[str, str]:

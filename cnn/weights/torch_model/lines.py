@@ -65,7 +65,9 @@ class Writer:
     def __init__(self, trained: Trained, state_dict: Mapping[str, np.ndarray]) -> None:
         """Remember which of our arrays each tensor of the state dict is."""
         flat = flatten_paths(trained.variables)
-        entries = names.list_spellings(trained.options["model"], flat)[0]
+        model = trained.options["model"]
+        spelling = names.choose_written(model, trained.options)
+        entries = names.list_entries(model, flat, spelling)
         self._entries = {entry.path: entry for entry in entries}
         self._tensors = state_dict
         self._variables = {INPUT: "images"}

@@ -152,6 +152,17 @@ def test_what_nobody_describes_is_not_written_over(tmp_path):
         run_export(directory)
 
 
+def test_it_is_said_where_no_library_computes_the_same(tmp_path):
+    options = {"model": "wrn_10_1", "image_size": 8, "scaling": "unit"}
+    options |= {"strided_padding": "same", "channels": 1}
+    source = save_msgpack(tmp_path / "w", make_variables(0, **options))
+    config = config_module.make_config(options | {"source": str(source)})
+    convert.convert(config, tmp_path / "run", Terminal())
+    listener = Listener()
+    run_export(tmp_path / "run", "torch", listener)
+    assert "class computes otherwise than --strided_padding=same:" in listener.text
+
+
 def test_a_card_of_the_user_is_kept(tmp_path):
     directory, terminal = make_run(tmp_path), Listener()
     card = directory / "README.md"

@@ -7,6 +7,7 @@ from cnn.errors import UserError
 from cnn.models.options import ModelOptions
 from cnn.models.variables import create_variables, flatten_paths
 from cnn.weights import exchange, names
+from cnn.weights.spelling import TENSORFLOW
 
 # One of every family, on images as small as it takes.
 FAMILIES = {
@@ -56,6 +57,22 @@ def assert_round_trip(model, shapes):
 @pytest.mark.parametrize("model", FAMILIES)
 def test_import_undoes_export(model):
     assert_round_trip(model, make_shapes(model, FAMILIES[model]))
+
+
+@pytest.mark.parametrize("model", ["mobilenet_v2", "efficientnet_b0"])
+def test_weights_are_written_for_the_library_that_computes_the_same(model):
+    shapes, half = make_shapes(model, 32), {"strided_padding": "same"}
+    for options, library in (
+        (TENSORFLOW, "transformers"),
+        (half, "torchvision"),
+        ({}, "torchvision"),
+    ):
+        variables = fill(shapes)
+        state_dict = exchange.export_state_dict(model, variables, 5, options)
+        flat = flatten_paths(shapes)
+        assert exchange.choose_spelling(model, flat, state_dict)[0].library == library
+        back = exchange.import_state_dict(model, shapes, state_dict, "f")
+        jax.tree.map(np.testing.assert_array_equal, variables, back)
 
 
 LARGER = [name for name in models.MODELS if name not in {*FAMILIES, "wrn_D_K"}]

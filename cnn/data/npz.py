@@ -7,6 +7,7 @@ many classes there are. Nothing is ever unpickled.
 """
 
 import pathlib
+import tokenize
 import zipfile
 import zlib
 from typing import BinaryIO
@@ -21,7 +22,20 @@ from cnn.errors import UserError
 
 _CHUNK = 1024
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
-_DAMAGE = (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (
+    ValueError,
+    OSError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    SyntaxError,
+    tokenize.TokenError,  # of headers, which numpy reads as Python 2 wrote them
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def load(rest: str, options: DataOptions) -> images.Dataset:

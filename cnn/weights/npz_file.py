@@ -6,6 +6,7 @@ and what an array claims to be is compared with its bytes before memory is taken
 
 import math
 import re
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -31,6 +32,7 @@ _MALFORMED = (
     MemoryError,
     OverflowError,
     SyntaxError,
+    tokenize.TokenError,  # of headers, which numpy reads as Python 2 wrote them
     zipfile.BadZipFile,
     zlib.error,
 )

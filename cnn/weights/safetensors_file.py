@@ -121,7 +121,7 @@ def _find_entry_problem(entry: Any) -> str:
     if not isinstance(entry, dict) or {"dtype", "shape", "data_offsets"} - set(entry):
         return "dtype, shape or data_offsets is missing"
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if entry["dtype"] not in _DTYPES:
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
         return f"its dtype {entry['dtype']} is unknown"
     for numbers in (shape, offsets):
         is_list = isinstance(numbers, list) and len(numbers) <= 16

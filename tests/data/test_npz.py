@@ -151,6 +151,16 @@ def test_array_that_claims_to_be_huge(tmp_path):
         data.load_dataset(data.DataOptions(dataset=f"npz:{path}"))
 
 
+@pytest.mark.parametrize("header", [b"{'descr': '", b"{\0}", b"(" * 9, b""])
+def test_header_that_is_no_description(tmp_path, header):
+    path, length = tmp_path / "bad.npz", len(header).to_bytes(2, "little")
+    np.savez(path, **make_arrays(x_train=None))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x_train.npy", b"\x93NUMPY\x01\0" + length + header)
+    with pytest.raises(UserError, match="x_train is damaged"):
+        data.load_dataset(data.DataOptions(dataset=f"npz:{path}"))
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         data.load_dataset(data.DataOptions(dataset=f"npz:{tmp_path}/no.npz"))

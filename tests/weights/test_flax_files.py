@@ -272,6 +272,15 @@ def test_a_forged_shape_takes_no_memory(tmp_path, monkeypatch):
         run(tmp_path / "run", source)
 
 
+@pytest.mark.parametrize("header", [b"{'descr': '", b"{\0}", b"(" * 9, b"1 \\ 2", b""])
+def test_a_header_that_is_no_description_is_refused(header, tmp_path):
+    with zipfile.ZipFile(tmp_path / "w", "w") as archive:
+        length = len(header).to_bytes(2, "little")
+        archive.writestr("a.npy", b"\x93NUMPY\x01\0" + length + header)
+    with pytest.raises(UserError, match="truncated or no npz"):
+        open_set(tmp_path / "w")
+
+
 def test_arrays_of_objects_are_never_read(tmp_path):
     path = tmp_path / "w.npz"
     np.savez(path, **{"params/head/kernel": np.array([{"a": 1}], object)})

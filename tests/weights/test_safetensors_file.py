@@ -51,6 +51,7 @@ def test_bfloat16_is_read(tmp_path):
         {"x": X | {"data_offsets": [8, 0]}},
         {"x": X | {"data_offsets": [0]}},
         {"x": X | {"dtype": "F33"}},
+        {"x": X | {"dtype": ["F32"]}},
         {"x": X, "y": X},
         {"x": {"dtype": "F32"}},
         {"x": 3},

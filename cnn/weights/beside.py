@@ -13,12 +13,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnn import option
 from cnn.checkpoints import workdir
+from cnn.data.names import check_class_names
+from cnn.data.options import DataOptions
 from cnn.errors import UserError
-from cnn.option import format_value
 
 # What the Hub calls the weights of a repository, the best first.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
+_MALFORMED = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+)
 _RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
@@ -42,7 +51,9 @@ class Stated:
 
     def describe(self) -> str:
         """Write what is said of images, in flags."""
-        return " ".join(f"--{n}={format_value(x)}" for n, x in self.options.items())
+        return " ".join(
+            f"--{n}={option.format_value(x)}" for n, x in self.options.items()
+        )
 
 
 def read(weights: Path, is_theirs: bool) -> Stated | None:
@@ -58,7 +69,7 @@ def read(weights: Path, is_theirs: bool) -> Stated | None:
         UserError: a file there is no JSON, or its numbers make no sense.
     """
     own, theirs = weights.with_name("model.json"), weights.with_name("config.json")
-    if own.is_file() and weights.name in _read_mapping(own).get("files", ()):
+    if own.is_file() and _lists(own, weights.name):
         path, reader = own, _read_own
     elif theirs.is_file():
         path, reader = theirs, _read_config
@@ -66,14 +77,36 @@ def read(weights: Path, is_theirs: bool) -> Stated | None:
         return None
     try:
         found = reader(path, _read_mapping(path))
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        if found:
+            _check(found)
+    except (*_MALFORMED, UserError) as error:
+        problem = error if isinstance(error, UserError) else repr(error)
         raise UserError(
-            f"{path}, beside the weights, is not what it seems ({error!r}); mend it or "
+            f"{path}, beside the weights, is not what it seems ({problem}); mend it or "
             "move it away"
         ) from None
     if found is None or path is own or is_theirs or weights.name in WEIGHTS:
         return found
     return Stated(found.file, found.architecture)
+
+
+def _lists(path: Path, name: str) -> bool:
+    """Return whether a `model.json` is that of a file."""
+    files = _read_mapping(path).get("files")
+    return isinstance(files, dict) and name in files
+
+
+def _check(found: Stated) -> None:
+    """Check what is said as if flags had said it.
+
+    Raises:
+        UserError: a number is out of range.
+        TypeError: what should be text is none.
+    """
+    option.check(option.read_group(DataOptions, found.options))
+    if not all(isinstance(x, str) for x in (found.architecture, *found.class_names)):
+        raise TypeError("a name that is no text")
+    check_class_names(found.file, found.class_names)
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

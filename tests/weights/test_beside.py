@@ -113,8 +113,35 @@ def test_a_config_of_something_else_says_nothing(tmp_path):
         {"architecture": "x", "pretrained_cfg": {"input_size": [3]}},
         {"architecture": "x", "pretrained_cfg": {"mean": 3, "std": 2}},
         {"architectures": ["x"], "id2label": {"a": "b"}},
+        {"architectures": ["x"], "id2label": {"0": "=1+1"}},
+        {"architecture": ["x"], "pretrained_cfg": TIMM},
+        {"architecture": "x", "pretrained_cfg": TIMM | {"crop_pct": 1e-300}},
+        {"architecture": "x", "pretrained_cfg": TIMM | {"input_size": [3, -4, -4]}},
+        {"architecture": "x", "pretrained_cfg": TIMM | {"input_size": [9, 8, 8]}},
+        {"architecture": "x", "pretrained_cfg": TIMM | {"std": [float("nan")]}},
+        {"architecture": "x", "pretrained_cfg": TIMM | {"mean": [123.7]}},
     ],
 )
 def test_a_config_that_makes_no_sense_is_named(tmp_path, config):
     with pytest.raises(UserError, match="config.json, beside the weights"):
         read(tmp_path, config)
+
+
+def test_classes_of_an_export_are_text(tmp_path):
+    seen = {"image_size": [8, 9], "mean": [0.5], "std": [0.5]}
+    found = {"files": {"w": "torch"}, "input": seen, "classes_are_named": True}
+    (tmp_path / "model.json").write_text(json.dumps(found | {"classes": ["a", 3]}))
+    with pytest.raises(UserError, match="model.json, beside the weights.*no text"):
+        beside.read(tmp_path / "w", is_theirs=False)
+
+
+def test_a_config_nested_too_deep_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="config.json is damaged"):
+        beside.read(tmp_path / "w", is_theirs=False)
+
+
+def test_a_model_json_of_other_files_says_nothing(tmp_path):
+    for files in ({"other": "torch"}, 3, None, "w", ["w"]):
+        (tmp_path / "model.json").write_text(json.dumps({"files": files}))
+        assert beside.read(tmp_path / "w", is_theirs=False) is None

@@ -11,6 +11,7 @@ The faster `pickle.Unpickler`, in C, is decided against by the test
 leave out an instruction.
 """
 
+import io
 import math
 import pickle
 import struct
@@ -62,13 +63,15 @@ _MOST_DIMENSIONS = 16
 class Storage:
     """Numbers in the file that tensors share: their type, key and count.
 
-    `offset` is where they begin in what lies under the key, in numbers of `dtype`.
+    `offset` is where they begin in what lies under the key, in numbers of `dtype`;
+    `content` holds them where they lie in the pickle itself.
     """
 
     dtype: np.dtype
     key: str
     count: int
     offset: int = 0
+    content: memoryview | None = None
 
 
 @dataclass(frozen=True)
@@ -258,6 +261,27 @@ def _rebuild_from_type(function: Any, kind: Any, arguments: Any, state: Any) -> 
     return _call(function, arguments)
 
 
+def _read_dumped_storage(content: Any) -> Storage:
+    """Read a storage as `pickle.dump` writes it: a file of PyTorch's in the pickle."""
+    if not isinstance(content, bytes):
+        # Not decoded: a text given a thousand times would fill a thousand.
+        raise UserError(
+            "It was written by pickle with an old protocol; save it with torch.save"
+        )
+    file = io.BytesIO(content)
+    unpickler = _StorageUnpickler(file, encoding="latin-1")
+    unpickler.storages = {}
+    _, _, system, found, _ = (unpickler.load() for _ in range(5))
+    count = int.from_bytes(file.read(8), "little")
+    numbers = memoryview(content)[file.tell() :]
+    if not isinstance(found, Storage) or not isinstance(system, dict):
+        raise Damaged("a storage of unknown form")
+    length = count * found.dtype.itemsize
+    if not system.get("little_endian", True) or length > len(numbers):
+        raise Damaged("a storage of unknown form")
+    return Storage(found.dtype, f"at {id(content)}", count, 0, numbers[:length])
+
+
 def _make_array(*arguments: Any) -> PickledArray:
     return PickledArray("array", arguments)
 
@@ -313,6 +337,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _rebuild_around,
     "torch._utils._rebuild_xla_tensor": _rebuild_around,
     "torch.nn.parameter.Parameter": _rebuild_around,
+    "torch.storage._load_from_bytes": _read_dumped_storage,
     "torch.autograd.variable.Variable": _rebuild_around,
     "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
     "torch._utils._rebuild_qtensor": _describe("quantised", 2),
@@ -360,6 +385,7 @@ class _Unpickler(pickle._Unpickler):
         del dispatch[getattr(pickle, _name)[0]]
 
     objects: Mapping[int, Any] | None = None
+    storages: dict[str, Storage]
 
     def find_class(self, module: str, name: str) -> Any:
         whole = f"{module}.{name}"
@@ -377,7 +403,9 @@ class _Unpickler(pickle._Unpickler):
         if kind != "storage" or not isinstance(dtype, np.dtype) or type(key) is not str:
             raise Damaged("a storage of unknown form")
         offset = _whole(view[0][1]) if view and view[0] is not None else 0
-        return Storage(dtype, key, _whole(count), offset)
+        found = Storage(dtype, key, _whole(count), offset)
+        self.storages[key] = found
+        return found
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -453,7 +481,18 @@ class _Unpickler(pickle._Unpickler):
     }
 
 
-def read_pickle(file: BinaryIO, objects: Mapping[int, Any] | None = None) -> Any:
+class _StorageUnpickler(_Unpickler):
+    """Calls nothing: no storage is read in a storage in a storage."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _NUMBERS.get(f"{module}.{name}", Placeholder("unknown"))
+
+
+def read_pickle(
+    file: BinaryIO,
+    objects: Mapping[int, Any] | None = None,
+    storages: dict[str, Storage] | None = None,
+) -> Any:
     """Read one pickle of tensors, containers, numbers and text.
 
     Args:
@@ -461,6 +500,8 @@ def read_pickle(file: BinaryIO, objects: Mapping[int, Any] | None = None) -> Any
             memory for what the file does not hold, as that of BytesIO and mmap.
         objects: what lies outside of the pickle, by number, in PyTorch's oldest form;
             else storages do.
+        storages: gets every storage that is named, by key, also those of tensors that
+            are not read.
 
     Raises:
         UserError: it uses what no file of weights needs.
@@ -471,6 +512,7 @@ def read_pickle(file: BinaryIO, objects: Mapping[int, Any] | None = None) -> Any
         # Latin-1 has a letter for every byte that Python 2 wrote as text.
         unpickler = _Unpickler(file, encoding="latin-1")
         unpickler.objects = objects
+        unpickler.storages = {} if storages is None else storages
         return unpickler.load()
     except (*malformed, struct.error, pickle.UnpicklingError, RecursionError) as error:
         name = type(error).__name__

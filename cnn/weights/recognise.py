@@ -79,7 +79,9 @@ def recognise(path: Path, flag: str) -> str:
     if head.startswith(b"PK\x03\x04"):
         return _recognise_zip(path, head, flag)
     # Protocols 0 and 1 have no number: a mapping is their first instruction.
-    if re.match(rb"\x80[\x01-\x05]|\((dp|lp)\d|\}q\0|c(copy_reg|collections)\n", head):
+    if re.match(
+        rb"\x80[\x01-\x05]|\((dp|lp)\d|\}q\0|c(copy_reg|collections)\n|L\d+L\n", head
+    ):
         return TORCH_PICKLE
     if head[257:262] == b"ustar":
         return TORCH_TAR

@@ -92,7 +92,8 @@ class TorchFile:
             )
         key = leaf.storage.key
         if key not in contents:
-            contents[key] = self.read_storage(leaf.storage)
+            held = leaf.storage.content
+            contents[key] = self.read_storage(leaf.storage) if held is None else held
         return _view(name[:80], leaf, contents[key], self.is_big)
 
 
@@ -228,13 +229,12 @@ def _open_pickles(file: TorchFile) -> tuple[Any, ReadStorage]:
         return first, _read_nothing
     if read_pickle(content) != _LEGACY_VERSION:
         raise Damaged("its version is unknown")
-    system, found, keys = (read_pickle(content) for _ in range(3))
+    storages: dict[str, Storage] = {}
+    system, found, keys = (read_pickle(content, None, storages) for _ in range(3))
     if not isinstance(system, dict) or not isinstance(keys, list):
         raise Damaged("it does not say whose numbers it holds")
     file.is_big = not system.get("little_endian", True)
-    storages = [x.storage for x in _list_all(found, Tensor)]
-    storages += _list_all(found, Storage)
-    itemsizes = {s.key: s.dtype.itemsize for s in storages}
+    itemsizes = {key: x.dtype.itemsize for key, x in storages.items()}
     contents: dict[str, memoryview] = {}
     for key in keys:
         if type(key) is not str:

@@ -1,5 +1,6 @@
 """What a path holds is told by its content, and what is no weights by what it is."""
 
+import pickle
 import zipfile
 
 import numpy as np
@@ -63,6 +64,13 @@ def test_directories_are_told_by_what_is_inside(files, words, tmp_path):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match=words):
         recognise.recognise(tmp_path, "--source")
+
+
+def test_an_older_file_of_any_protocol_is_pytorchs(tmp_path):
+    for protocol in range(6):
+        number = pickle.dumps(0x1950A86A20F9469CFC6C, protocol)
+        (tmp_path / "w").write_bytes(number + bytes(9))
+        assert recognise.recognise(tmp_path / "w", "--source") == recognise.TORCH_PICKLE
 
 
 def test_the_ending_means_nothing(tmp_path):

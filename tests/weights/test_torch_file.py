@@ -238,6 +238,65 @@ def write_older(path, *parts):
     return path
 
 
+def dump(thing, protocol=2):
+    stream = io.BytesIO()
+    Writer(stream, protocol).dump(thing)
+    return stream.getvalue()
+
+
+def test_storages_of_what_is_not_read_have_their_size(tmp_path):
+    """In older files numbers follow one another: each has to be stepped over."""
+    sparse = Called(
+        Global("torch._utils", "_rebuild_sparse_tensor"),
+        Global("torch", "sparse_coo"),
+        (tensor(Stored("Long", "a", 2), 0, (1, 2), (2, 1)), 3, 4),
+    )
+    whole = tensor(Stored("Float", "b", 12), 0, (12,), (1,))
+    found = {"optimizer": {"s": sparse}, "model": {"x": whole}}
+    path = write_older(tmp_path / "f", {"little_endian": True})
+    with open(path, "ab") as file:
+        file.write(dump(found) + dump(["a", "b"]))
+        for array in (np.arange(2), NUMBERS):
+            file.write(array.size.to_bytes(8, "little") + array.tobytes())
+    np.testing.assert_array_equal(load_torch_file(path)["x"], NUMBERS)
+
+
+def dump_storage(tmp_path, count=12, numbers=NUMBERS):
+    """Return a storage as pickle.dump writes it, without torch.save around it."""
+    inner = write_older(tmp_path / "inner", {"little_endian": True}).read_bytes()
+    inner += dump(Stored("Float", "1", count)) + dump(["1"])
+    inner += count.to_bytes(8, "little") + numbers.tobytes()
+    return Called(Global("torch.storage", "_load_from_bytes"), inner)
+
+
+def test_tensors_that_pickle_wrote_are_read(tmp_path):
+    other = dump_storage(tmp_path, numbers=-NUMBERS)
+    found = {
+        "x": tensor(dump_storage(tmp_path), 1, (4, 2), (1, 4)),
+        "y": tensor(other, 0, (12,), (1,)),
+    }
+    (tmp_path / "f").write_bytes(dump(found, 3))
+    read = load_torch_file(tmp_path / "f")
+    np.testing.assert_array_equal(read["x"], NUMBERS[1:9].reshape(2, 4).T)
+    np.testing.assert_array_equal(read["y"], -NUMBERS)
+    (tmp_path / "f").write_bytes(dump(found, 2))
+    with pytest.raises(UserError, match="old protocol; save it with torch.save"):
+        load_torch_file(tmp_path / "f")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", pickle.dumps([]) * 5, dump(Called(REBUILD, 1)) * 5],
+)
+def test_damaged_storages_that_pickle_wrote_are_refused(content, tmp_path):
+    called = Called(Global("torch.storage", "_load_from_bytes"), content)
+    for storage in (called, dump_storage(tmp_path, 10**12)):
+        thing = {"x": tensor(storage, 0, (12,), (1,))}
+        (tmp_path / "f").write_bytes(dump(thing, 3))
+        with pytest.raises(UserError, match="truncated or no PyTorch file"):
+            load_torch_file(tmp_path / "f")
+
+
 @pytest.mark.parametrize("parts", [("", {}, []), ({}, {}, 3), ({}, {}, [3]), ({}, {})])
 def test_a_damaged_older_file_is_refused(parts, tmp_path):
     with pytest.raises(UserError, match="truncated or no PyTorch file"):

@@ -19,21 +19,14 @@ import safetensors.torch
 import torch
 
 CLASSES, SEEN = 10, 8
+_BASIC = {"layer_type": "basic", "depths": [2, 2, 2, 2]}
+_B0 = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280}
 _TRANSFORMERS = {
-    "resnet18": (
-        "ResNet",
-        {
-            "layer_type": "basic",
-            "depths": [2, 2, 2, 2],
-            "hidden_sizes": [64, 128, 256, 512],
-        },
-    ),
+    "resnet18": ("ResNet", _BASIC | {"hidden_sizes": [64, 128, 256, 512]}),
+    "resnet50": ("ResNet", {}),
     "convnext_tiny": ("ConvNext", {}),
     "mobilenet_v2": ("MobileNetV2", {}),
-    "efficientnet_b0": (
-        "EfficientNet",
-        {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280},
-    ),
+    "efficientnet_b0": ("EfficientNet", _B0),
 }
 
 

@@ -38,59 +38,43 @@ from cnn.weights import convert, export
 from cnn.weights.spelling import TENSORFLOW
 
 FAMILIES = {
-    "alexnet": ["torchvision/alexnet"],
-    "vgg": ["torchvision/vgg11_bn", "timm/vgg11_bn"],
-    "resnet": ["torchvision/resnet18", "timm/resnet18", "transformers/resnet18"],
-    "bottleneck": ["torchvision/resnet50", "timm/resnet50", "transformers/resnet50"],
-    "resnext": ["torchvision/resnext50_32x4d", "timm/resnext50_32x4d"],
-    "wide_resnet": ["torchvision/wide_resnet50_2", "timm/wide_resnet50_2"],
-    "densenet": ["torchvision/densenet121", "timm/densenet121"],
-    "squeezenet": ["torchvision/squeezenet1_1"],
-    "mobilenet": [
-        "torchvision/mobilenet_v2",
-        "timm/mobilenetv2_100",
-        "transformers/mobilenet_v2",
-    ],
-    "efficientnet": [
-        "torchvision/efficientnet_b0",
-        "timm/efficientnet_b0",
-        "timm/tf_efficientnet_b0",
-        "transformers/efficientnet_b0",
-    ],
-    "convnext": [
-        "torchvision/convnext_tiny",
-        "timm/convnext_tiny",
-        "transformers/convnext_tiny",
-    ],
+    "alexnet": "torchvision/alexnet",
+    "vgg": "torchvision/vgg11_bn timm/vgg11_bn",
+    "resnet": "torchvision/resnet18 timm/resnet18 transformers/resnet18",
+    "bottleneck": "torchvision/resnet50 timm/resnet50 transformers/resnet50",
+    "resnext": "torchvision/resnext50_32x4d timm/resnext50_32x4d",
+    "wide_resnet": "torchvision/wide_resnet50_2 timm/wide_resnet50_2",
+    "densenet": "torchvision/densenet121 timm/densenet121",
+    "squeezenet": "torchvision/squeezenet1_1",
+    "mobilenet": "torchvision/mobilenet_v2 timm/mobilenetv2_100 "
+    "transformers/mobilenet_v2",
+    "efficientnet": "torchvision/efficientnet_b0 timm/efficientnet_b0 "
+    "timm/tf_efficientnet_b0 transformers/efficientnet_b0",
+    "convnext": "torchvision/convnext_tiny timm/convnext_tiny "
+    "transformers/convnext_tiny",
 }
 OURS = {"mobilenetv2_100": "mobilenet_v2", "tf_efficientnet_b0": "efficientnet_b0"}
-AS_TENSORFLOW = ["timm/tf_efficientnet_b0", "transformers/mobilenet_v2"]
-AS_TENSORFLOW += ["transformers/efficientnet_b0"]
+AS_TENSORFLOW = "timm/tf_efficientnet_b0 transformers/mobilenet_v2 "
+AS_TENSORFLOW += "transformers/efficientnet_b0"
 SIZE, MEAN, STD = 64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LIMITS = {"onnx": 1e-4}
-IN = (".pth in", "safetensors in")
-COLUMNS = (*IN, "strict", "model.py", "orbax", "msgpack", "onnx", "stablehlo")
-
-
 QUIET = Terminal()
 QUIET.console.quiet = True
 
 
 class Row:
-    """What is compared of one model of one library: `cells`, by column."""
+    """One model of one library, whose logits everything is compared with."""
 
     def __init__(self, name: str, python: str, place: Path) -> None:
         """Let the library draw weights, and save them in a directory."""
-        self.python, self.place = python, place
+        self.python, self.place, self.run = python, place, place / "run"
         library, theirs = name.split("/")
-        self.cells: dict[str, float | str] = {}
-        self.model = OURS.get(theirs, theirs)
-        self.needs = TENSORFLOW if name in AS_TENSORFLOW else {}
+        self.needs = TENSORFLOW if name in AS_TENSORFLOW.split() else {}
+        self.options = {"model": OURS.get(theirs, theirs), "image_size": SIZE}
+        self.options |= {"mean": MEAN, "std": STD, **self.needs}
         shape = (2, SIZE, SIZE, 3)
         self.pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         np.savez(place / "images.npz", pixels=self.pixels, mean=MEAN, std=STD)
         self._call_torch("draw", library, theirs)
-        self.wanted = np.load(place / "drawn.npy")
 
     def _call_torch(self, *arguments: str) -> None:
         script = Path(__file__).with_name("torch_weights.py")
@@ -100,81 +84,77 @@ class Row:
             last = done.stderr.strip().splitlines()[-1][:200]
             raise UserError(f"{' '.join(arguments)}: {last}")
 
-    def _fill(self, column: str, compute: Callable[[], np.ndarray]) -> None:
-        try:
-            difference = np.abs(compute() - self.wanted).max()
-            self.cells[column] = float(difference / np.abs(self.wanted).max())
-        except (UserError, OSError) as error:
-            self.cells[column] = f"refused: {str(error).splitlines()[0]}"
-
     def _load(self, source: Path, **options: Any) -> np.ndarray:
-        found = cnn.load(source, **options).features(self.pixels)
-        return np.asarray(found["logits"])
+        return cnn.load(source, **options).features(self.pixels)["logits"]
 
-    def compare(self) -> None:
-        """Fill in the cells."""
-        options = {"model": self.model, "image_size": SIZE, "mean": MEAN, "std": STD}
-        options |= self.needs
-        pth, saved = self.place / "weights.pth", self.place / "saved/model.safetensors"
-        self._fill(IN[0], lambda: self._load(pth, **options))
-        run = self.place / "run"
+    def load_pth(self) -> np.ndarray:
+        """Compute with the weights of a state dict."""
+        return self._load(self.place / "weights.pth", **self.options)
 
-        def make_run() -> np.ndarray:
-            given = options | {"source": str(saved)}
-            convert.convert(config_module.make_config(given), run, QUIET)
-            return self._load(run)
+    def load_safetensors(self) -> np.ndarray:
+        """Compute with the weights as the library saves them, once they are a run."""
+        source = str(self.place / "saved/model.safetensors")
+        config = config_module.make_config(self.options | {"source": source})
+        convert.convert(config, self.run, QUIET)
+        return self._load(self.run)
 
-        self._fill(IN[1], make_run)
-        if isinstance(self.cells[IN[1]], str):
-            return
-        for column, (form, compute) in {
-            "strict": ("torch", self._load_strictly),
-            "model.py": ("", lambda: np.load(self.place / "model.py.npy")),
-            "orbax": ("orbax", lambda: self._load(run / "model.orbax", **options)),
-            "msgpack": (
-                "msgpack",
-                lambda: self._load(run / "model.msgpack", **options),
-            ),
-            "onnx": ("onnx", lambda: self._run_onnx(run)),
-            "stablehlo": ("stablehlo", lambda: self._run_stablehlo(run)),
-        }.items():
-            self._fill(column, lambda f=form, c=compute: self._export(run, f) or c())
+    def _export(self, form: str, **options: Any) -> Path:
+        options |= {"export_format": form}
+        config = config_module.make_config(workdir.read_config(self.run), options)
+        return export.export(config, self.run, QUIET)
 
-    def _export(self, run: Path, form: str) -> None:
-        if form:
-            more = {"export_format": form}
-            if form == "stablehlo":
-                more["export_preprocessing"] = False
-            config = config_module.make_config(workdir.read_config(run), more)
-            export.export(config, run, QUIET)
-
-    def _load_strictly(self) -> np.ndarray:
+    def load_strictly(self) -> np.ndarray:
+        """Compute with the class that has the names, and with `model.py` too."""
+        self._export("torch")
         library = "transformers" if self.needs else "torchvision"
-        self._call_torch("check", library, self.model)
+        self._call_torch("check", library, self.options["model"])
         return np.load(self.place / "strict.npy")
 
-    def _run_onnx(self, run: Path) -> np.ndarray:
+    def load_source(self) -> np.ndarray:
+        """Return what `model.py` has computed."""
+        return np.load(self.place / "model.py.npy")
+
+    def load_orbax(self) -> np.ndarray:
+        """Compute with the tree, read again."""
+        return self._load(self._export("orbax"), **self.options)
+
+    def load_msgpack(self) -> np.ndarray:
+        """Compute with the tree, read again."""
+        return self._load(self._export("msgpack"), **self.options)
+
+    def run_onnx(self) -> np.ndarray:
+        """Compute with onnxruntime."""
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(run / "model.onnx")
+        session = onnxruntime.InferenceSession(self._export("onnx"))
         return session.run(["logits"], {"images": self.pixels})[0]
 
-    def _run_stablehlo(self, run: Path) -> np.ndarray:
-        content = (run / "model.stablehlo").read_bytes()
-        scaled = scaling.scale_images(self.pixels, MEAN, STD)
-        return np.asarray(jax.export.deserialize(bytearray(content)).call(scaled))
+    def run_stablehlo(self) -> np.ndarray:
+        """Compute with JAX alone."""
+        path = self._export("stablehlo", export_preprocessing=False)
+        program = jax.export.deserialize(bytearray(path.read_bytes()))
+        return program.call(scaling.scale_images(self.pixels, MEAN, STD))
 
-    def format(self) -> str:
-        """Write the cells as Markdown."""
-        cells = [self.cells.get(column, "") for column in COLUMNS]
-        return " | ".join(x if isinstance(x, str) else f"{x:.0e}" for x in cells)
+    def compare(self, compute: Callable[["Row"], np.ndarray]) -> float | str:
+        """Return the difference of logits, or why there are none."""
+        wanted = np.load(self.place / "drawn.npy")
+        try:
+            found = compute(self)
+        except (UserError, OSError) as error:
+            return f"refused: {str(error).splitlines()[0]}"
+        return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
-    def is_good(self) -> bool:
-        """Whether rounding explains every difference."""
-        return all(
-            not isinstance(cell, str) and cell <= LIMITS.get(column, 1e-5)
-            for column, cell in self.cells.items()
-        )
+
+COLUMNS = {
+    ".pth in": (Row.load_pth, 1e-5),
+    "safetensors in": (Row.load_safetensors, 1e-5),
+    "class, strict": (Row.load_strictly, 1e-5),
+    "`model.py`": (Row.load_source, 1e-5),
+    "orbax": (Row.load_orbax, 1e-5),
+    "msgpack": (Row.load_msgpack, 1e-5),
+    "onnx": (Row.run_onnx, 1e-4),
+    "stablehlo": (Row.run_stablehlo, 1e-5),
+}
 
 
 def main() -> None:
@@ -192,12 +172,14 @@ def main() -> None:
     print("|---" * (1 + len(COLUMNS)) + "|")
     good = True
     xla.configure(DeviceOptions())
-    for name in (name for family in families for name in FAMILIES[family]):
+    for name in (name for family in families for name in FAMILIES[family].split()):
         with tempfile.TemporaryDirectory() as place:
             row = Row(name, options.torch_python, Path(place))
-            row.compare()
-        good &= row.is_good()
-        print(f"| {name} | {row.format()} |", flush=True)
+            found = [row.compare(compute) for compute, _ in COLUMNS.values()]
+        for (_, limit), x in zip(COLUMNS.values(), found, strict=True):
+            good &= not isinstance(x, str) and x <= limit
+        cells = [x if isinstance(x, str) else f"{x:.0e}" for x in found]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
     raise SystemExit(not good)
 
 

@@ -103,7 +103,7 @@ class Layout:
         return np.ascontiguousarray(array).reshape(there)
 
     def from_torch(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Turn PyTorch's array into ours, of the given shape."""
+        """Turn PyTorch's array into ours, of a given shape: a view if it can be."""
         array = array.reshape(self._canonical_shape(shape))
         if self.kind == "kernel" and array.ndim == 4:
             array = array.transpose(2, 3, 1, 0)
@@ -113,7 +113,7 @@ class Layout:
                 outputs = array.shape[1]
                 array = array.reshape(-1, self.side, self.side, outputs)
                 array = array.transpose(1, 2, 0, 3)
-        return np.ascontiguousarray(array).reshape(shape)
+        return array.reshape(shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -140,6 +140,15 @@ def test_other_spellings_are_read(model, size, name, shape):
     jax.tree.map(np.testing.assert_array_equal, variables, back)
 
 
+def test_no_second_copy_is_made_of_a_tensor():
+    array = np.ones((5, 4), np.float32)
+    dense = names.Layout("kernel").from_torch(array, (4, 5))
+    assert dense.shape == (4, 5) and np.shares_memory(dense, array)
+    array = np.ones((6, 5, 3, 2), np.float32)
+    kernel = names.Layout("kernel").from_torch(array, (3, 2, 5, 6))
+    assert kernel.shape == (3, 2, 5, 6) and np.shares_memory(kernel, array)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, "bfloat16", np.float64])
 def test_other_precision_becomes_float32(dtype):
     shapes = make_shapes("resnet20", 8)

@@ -38,6 +38,21 @@ _MOST_REPEATS = 8
 _ARCHITECTURE = ("arch", "architecture", "model", "model_name", "backbone")
 _ARGUMENTS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt")
 
+_MALFORMED = (
+    Damaged,
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
+
 ReadStorage = Callable[[Storage], memoryview | bytes]
 
 
@@ -134,11 +149,9 @@ class _naming:
         pass
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        malformed = (OSError, RuntimeError, ValueError, OverflowError, EOFError)
-        archives = (zipfile.BadZipFile, tarfile.TarError, struct.error, LookupError)
         if isinstance(error, UserError):
             raise UserError(f"{self.path}: {error}") from None
-        if isinstance(error, (Damaged, *malformed, *archives, NotImplementedError)):
+        if isinstance(error, _MALFORMED):
             raise UserError(
                 f"{self.path} is truncated or no PyTorch file: {error}; copy it again"
             ) from None

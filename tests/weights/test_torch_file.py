@@ -4,6 +4,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -212,6 +213,20 @@ def test_a_record_that_claims_more_bytes_is_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match="compressed"):
         load_torch_file(path)
+
+
+@pytest.mark.parametrize("views", [3, [3], [[1, [2], 0, 0]], {}, [(0, 0, -1, 0)]])
+def test_a_damaged_file_of_the_oldest_form_is_refused(views, tmp_path):
+    stored = dump(1) + dump((0, "cpu", Global("torch", "FloatStorage")))
+    stored += (12).to_bytes(8, "little") + NUMBERS.tobytes() + dump(views)
+    parts = {"storages": stored, "tensors": dump(0), "pickle": dump({})}
+    with tarfile.open(tmp_path / "f", "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in parts.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    with pytest.raises(UserError, match="no weights" if views == {} else "truncated"):
+        load_torch_file(tmp_path / "f")
 
 
 def test_pairs_of_python_2_are_read(tmp_path):

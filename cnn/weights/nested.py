@@ -41,7 +41,10 @@ _NO_WEIGHTS = re.compile(
     r"(_\w+)?|lr_\w+|(\w+_)?scaler(_\w+)?|amp|callbacks|loops|rng\w*|\w+_rng\w*|"
     r"hyper_parameters|hparams|args|config|metrics?|momentum\w*"
 )
-_BESIDE = re.compile(r"criterion|loss|(loss|\w+_loss|metrics?|\w+_metrics?)(_\w+)?")
+_BESIDE = re.compile(
+    r"criterion(_\w+)?|(\w+_)?loss(_\w+)?|(\w+_)?metrics?(_\w+)?|"
+    r"(\w+_)?(acc|accuracy|auroc|auc|f1|iou|precision|recall)"
+)
 # Where flax.optim and big_vision keep the weights.
 _OLD = ("optimizer/target", "opt/target")
 _STATISTICS = ("batch_stats",)
@@ -230,9 +233,12 @@ def _are_sets(trees: Mapping[str, dict]) -> bool:
 
 def _leads_to_names(tree: dict) -> bool:
     """Return whether PyTorch's names lie in a mapping, or in the only one in it."""
-    while len(tree) == 1 and isinstance(inner := next(iter(tree.values())), dict):
-        tree = inner
-    return any("." in name for name in tree)
+    while not any("." in name for name in tree):
+        inner = [x for key, x in tree.items() if not _NO_WEIGHTS.fullmatch(key.lower())]
+        if len(inner) != 1 or not isinstance(inner[0], dict):
+            return False
+        tree = inner[0]
+    return True
 
 
 def _hold_params(tree: Mapping[str, Any]) -> bool:
@@ -333,7 +339,11 @@ def _flatten(node: Mapping[str, Any]) -> Leaves:
 
 def _find_main(sets: Sets, where: str) -> str:
     """Return the path of the set that is taken where none is named."""
-    plain = [path for path in sets if not is_average(path)]
+    plain = [
+        path
+        for path in sets
+        if not is_average(path) and not any(map(_BESIDE.fullmatch, path.split("/")))
+    ]
     for candidates in (
         list(sets),
         [path for path in plain if all(map(_is_holder, path.split("/")))],

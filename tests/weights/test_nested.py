@@ -46,6 +46,17 @@ WRAPPED = {
     "averaged model": {"n_averaged": array(), **under("module.")},
     "backbone": under("backbone."),
     "ema alone": {"ema": {"module": NAMES, "updates": 3}},
+    "with metrics": {
+        "state_dict": under("model.") | {"train_acc.tp": array(2), "val_f1.tp": array()}
+    },
+    "a state with generators": {
+        "state": {"model": under("module."), "rng": [{"torch": array(5)}]},
+        "rng": [{"torch": array(5)}],
+    },
+    "a loss beside": {
+        "model_state_dict": NAMES,
+        "criterion_state_dict": {"weight": array(2)},
+    },
 }
 
 

@@ -75,8 +75,9 @@ def read(weights: Path, is_theirs: bool) -> Stated | None:
         path, reader = theirs, _read_config
     else:
         return None
+    content = _read_mapping(path)
     try:
-        found = reader(path, _read_mapping(path))
+        found = reader(path, content)
         if found:
             _check(found)
     except (*_MALFORMED, UserError) as error:

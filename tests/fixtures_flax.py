@@ -1,4 +1,4 @@
-"""Trees of weights as other codebases save them, for the tests of reading them."""
+"""Trees of weights as other codebases save them, and who hears what reading says."""
 
 import jax
 import numpy as np
@@ -8,9 +8,21 @@ from flax.traverse_util import flatten_dict
 from cnn import config as config_module
 from cnn import models
 from cnn.models.variables import create_variables
+from cnn.runtime.terminal import Terminal
 
 SMALL = {"model": "simple_cnn", "widths": (3, 4), "image_size": 8, "channels": 1}
 DIGITS = SMALL | {"scaling": "symmetric", "num_classes": 10}
+
+
+class Listener(Terminal):
+    """Keeps what is printed."""
+
+    def __init__(self):
+        super().__init__()
+        self.text = ""
+
+    def say(self, text):
+        self.text += f"{text}\n"
 
 
 def make_variables(seed=0, **options):

@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from fixtures_flax import Listener
 from fixtures_transfer import SMALL, read_arrays, train_source, tune
 from flax.traverse_util import unflatten_dict
 
 from cnn.errors import UserError
-from cnn.runtime.terminal import Terminal
 from cnn.training import setup as run_module
 
 HEAD = "params/head/kernel"
@@ -20,17 +20,6 @@ def arrays(tmp_path_factory):
     directory = tmp_path_factory.mktemp("source") / "run"
     train_source(directory)
     return read_arrays(directory)
-
-
-class Listener(Terminal):
-    """Keeps what is printed."""
-
-    def __init__(self):
-        super().__init__()
-        self.text = ""
-
-    def say(self, text):
-        self.text += f"{text}\n"
 
 
 def save(path, arrays, rename=("", "")):

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from fixtures_flax import make_variables, save_msgpack
+from fixtures_flax import Listener, make_variables, save_msgpack
 from flax.traverse_util import flatten_dict
 
 from cnn import config as config_module
@@ -26,17 +26,6 @@ MODEL |= {"scaling": "symmetric", "num_classes": 10}
 FLAX = ("orbax", "msgpack")
 FORMS = [x for x in export.FORMATS if x != "onnx" or find_spec("onnx")]
 USED = [x for x in FORMS if x != "torch" and (x != "onnx" or find_spec("onnxruntime"))]
-
-
-class Listener(Terminal):
-    """Keeps what is printed."""
-
-    def __init__(self):
-        super().__init__()
-        self.text = ""
-
-    def say(self, text):
-        self.text += f"{text}\n"
 
 
 def make_run(directory, seed=0):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fixtures_flax import (
     DIGITS,
+    Listener,
     make_variables,
     rename_modules,
     save_msgpack,
@@ -24,24 +25,12 @@ from flax.traverse_util import flatten_dict
 from cnn import config as config_module
 from cnn.errors import UserError
 from cnn.models.variables import flatten_paths
-from cnn.runtime.terminal import Terminal
 from cnn.training.trained import load_trained
 from cnn.weights import convert, leaf, load, safetensors_file
 
 THEIRS = {"stage1_conv": "Conv_0", "stage1_norm": "BatchNorm_0"}
 THEIRS |= {"stage2_conv": "Conv_1", "stage2_norm": "BatchNorm_1", "head": "Dense_0"}
 RULES = tuple(f"{theirs}->{ours}" for ours, theirs in THEIRS.items())
-
-
-class Listener(Terminal):
-    """Keeps what is printed."""
-
-    def __init__(self):
-        super().__init__()
-        self.text = ""
-
-    def say(self, text):
-        self.text += f"{text}\n"
 
 
 def open_set(path, which="latest", key=""):

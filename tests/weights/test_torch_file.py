@@ -10,18 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planted import load_torch_file
 
 from cnn.errors import UserError
-from cnn.weights import leaf, pickled, torch_file
+from cnn.weights import pickled
 
 ROOT = Path(__file__).parent.parent.parent
 LEGACY = ROOT / "tests" / "golden" / "legacy.pth"
-
-
-def load_torch_file(path):
-    """Return every tensor of the set that is taken, read."""
-    leaves = torch_file.take_set(Path(path), "", str(path))[0]
-    return {name: leaf.read(x) for name, x in leaves.items()}
 
 
 class Global:

@@ -5,7 +5,7 @@ So that shapes and bytes are compared with a model before memory is taken for th
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -137,12 +137,3 @@ def explain(path: Any, kind: str, problem: object) -> UserError:
     """Return the error for a file that is damaged."""
     text = " ".join(str(problem).split())[:300] or type(problem).__name__
     return UserError(f"{path} is truncated or no {kind}: {text}; copy it again")
-
-
-def list_leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterable[tuple[Any, Any]]:
-    """List the arrays of nested mappings with their paths, without other values."""
-    if isinstance(tree, Mapping):
-        for name, node in tree.items():
-            yield from list_leaves(node, (*path, str(name)))
-    elif hasattr(tree, "shape") and hasattr(tree, "dtype"):
-        yield path, tree

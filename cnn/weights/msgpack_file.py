@@ -15,7 +15,7 @@ import numpy as np
 
 from cnn.weights.leaf import Damaged, Leaf, check_shape, explain, get_dtype, nest
 
-_ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
+_ARRAY, _SCALAR = 1, 3
 _CHUNKED = "__msgpack_chunked_array__"
 # A list takes memory when it begins, before its items are seen to be there.
 _MAX_LIST = 10_000
@@ -40,6 +40,7 @@ def read_msgpack(path: Path) -> dict[str, Any]:
     """
     import msgpack
 
+    malformed = (ValueError, TypeError, OverflowError, RecursionError)  # msgpack's too
     try:
         with open(path, "rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -54,9 +55,7 @@ def read_msgpack(path: Path) -> dict[str, Any]:
         if not isinstance(tree, dict):
             raise Damaged("it holds no map of arrays")
         return _join_chunks(tree)
-    except (Damaged, OSError, RecursionError, msgpack.UnpackException) as error:
-        raise explain(path, "msgpack file of Flax", error) from None
-    except (ValueError, TypeError, OverflowError) as error:  # of the library's
+    except (Damaged, OSError, *malformed, msgpack.UnpackException) as error:
         raise explain(path, "msgpack file of Flax", error) from None
 
 

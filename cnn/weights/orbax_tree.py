@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cnn.errors import UserError
-from cnn.weights.leaf import Damaged, Leaf, check_shape, explain, list_leaves, nest
+from cnn.weights.leaf import Damaged, Leaf, check_shape, explain, nest
 from cnn.weights.msgpack_file import is_msgpack, read_msgpack
 
 _METADATA, _OLD, _MANIFEST = "_METADATA", "checkpoint", "manifest.ocdbt"
@@ -41,15 +41,9 @@ def find_trees(path: Path, which: str) -> dict[str, Path]:
     if _is_tree(path):
         return {"": path}
     items = {each.name: each for each in _list_directories(path) if _is_tree(each)}
-    steps = list_steps(path)
+    steps = _list_steps(path)
     if steps and steps.keys() >= {_find_step(name) for name in items}:
-        if which != "latest" and not (which.isdigit() and int(which) in steps):
-            raise UserError(
-                f"--checkpoint={which} is not there; {path} has latest and steps "
-                f"{', '.join(map(str, sorted(steps)))}"
-            )
-        step = max(steps) if which == "latest" else int(which)
-        return find_trees(steps[step], "latest")
+        return find_trees(choose_step(steps, which, path), "latest")
     if which != "latest" and items:
         raise UserError(
             f"--checkpoint={which} chooses among steps, and {path} is one; leave it out"
@@ -57,7 +51,28 @@ def find_trees(path: Path, which: str) -> dict[str, Path]:
     return {"": next(iter(items.values()))} if len(items) == 1 else items
 
 
-def list_steps(path: Path) -> dict[int, Path]:
+def choose_step(steps: Mapping[int, Path], which: str, path: Path) -> Path:
+    """Return where the step lies that `--checkpoint` names.
+
+    Args:
+        steps: by number, where each lies.
+        which: `latest` or a number.
+        path: what holds them, for the message.
+
+    Raises:
+        UserError: there is no such step.
+    """
+    if which == "latest":
+        return steps[max(steps)]
+    if not which.isdecimal() or int(which) not in steps:
+        raise UserError(
+            f"--checkpoint={which} is not there; {path} has latest and steps "
+            f"{', '.join(map(str, sorted(steps)))}"
+        )
+    return steps[int(which)]
+
+
+def _list_steps(path: Path) -> dict[int, Path]:
     """List the steps of a directory of checkpoints, `5` or `checkpoint_5`."""
     found = {}
     for each in _list_directories(path):
@@ -146,16 +161,18 @@ def _read_description(path: Path) -> tuple[dict[tuple[str, ...], str], bool]:
 
 def _read_old(path: Path) -> dict[tuple[str, ...], Any]:
     """Read the tree of versions before `_METADATA`: arrays in it, or where they are."""
-    names: dict[tuple[str, ...], Any] = dict(list_leaves(tree := read_msgpack(path)))
+    names: dict[tuple[str, ...], Any] = {}
 
     def add(node: Any, keys: tuple[str, ...]) -> None:
         if isinstance(node, Mapping):
             for name, inner in node.items():
                 add(inner, (*keys, name))
+        elif isinstance(node, Leaf):
+            names[keys] = node
         elif isinstance(node, str) and node.startswith(_PLACEHOLDER):
             names[keys] = node.removeprefix(_PLACEHOLDER)
 
-    add(tree, ())
+    add(read_msgpack(path), ())
     return names
 
 

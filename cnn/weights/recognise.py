@@ -95,6 +95,12 @@ def recognise(path: Path, flag: str) -> str:
     )
 
 
+def list_flax_files(path: Path) -> dict[int, Path]:
+    """List by step the msgpack files `checkpoint_N` that Flax wrote before orbax."""
+    found = [(re.fullmatch(r"checkpoint_(\d+)", x.name), x) for x in path.iterdir()]
+    return {int(match[1]): x for match, x in found if match and x.is_file()}
+
+
 def _refuse(path: Path, head: bytes, end: bytes, size: int, flag: str) -> None:
     """Refuse what is known to be something else, by what it is."""
     found = next(
@@ -162,7 +168,7 @@ def _recognise_directory(path: Path, flag: str) -> str:
         raise UserError(f"{flag}={path} is a TensorFlow checkpoint; {_TENSORFLOW}")
     if any(map(_is_orbax, (path, *path.glob("*/"), *path.glob("*/*/")))):
         return ORBAX
-    if any(map(_is_flax_file, path.iterdir())):
+    if list_flax_files(path):
         return FLAX_FILES
     files = _list_files(path)
     if checkpoints.is_dir() or ((path / workdir.CONFIG_FILE).exists() and not files):
@@ -181,10 +187,6 @@ def _recognise_directory(path: Path, flag: str) -> str:
 
 def _is_orbax(path: Path) -> bool:
     return any((path / name).exists() for name in _ORBAX_FILES)
-
-
-def _is_flax_file(path: Path) -> bool:
-    return bool(re.fullmatch(r"checkpoint_\d+", path.name)) and path.is_file()
 
 
 def _list_files(path: Path) -> list[Path]:

@@ -93,12 +93,13 @@ def choose_set(sets: Sets, init_key: str, where: str) -> tuple[str, Leaves, list
         raise UserError(
             f"{where} holds no weights: no tensors under names; save model.state_dict()"
         )
-    path = _find_key(sets, init_key, where) if init_key else _find_main(sets, where)
-    leaves, notes, others = sets.get(path), [], []
-    if leaves is None:
-        leaves = _take_beginning(sets, path)
+    if init_key:
+        path, leaves = _find_key(sets, init_key, where)
     else:
-        others = [other for other in sets if other != path]
+        path, leaves = _find_main(sets, where)
+    notes = []
+    # Of the beginning of names the rest of its set is no other one.
+    others = [other for other in sets if other != path] if path in sets else []
     if path:
         kind = ", an average" if is_average(path) else ""
         notes.append(f"takes {path} ({len(leaves)} tensors{kind})")
@@ -337,8 +338,8 @@ def _flatten(node: Mapping[str, Any]) -> Leaves:
     return {("." if is_torch else "/").join(path): x for path, x in flat}
 
 
-def _find_main(sets: Sets, where: str) -> str:
-    """Return the path of the set that is taken where none is named."""
+def _find_main(sets: Sets, where: str) -> tuple[str, Leaves]:
+    """Return the set that is taken where none is named, with its path."""
     plain = [
         path
         for path in sets
@@ -351,47 +352,49 @@ def _find_main(sets: Sets, where: str) -> str:
         [] if plain else list(sets),
     ):
         if len(candidates) == 1:
-            return candidates[0]
+            return candidates[0], sets[candidates[0]]
     raise UserError(
         f"{where} holds several sets of weights: {_show_sets(sets)}; name one with "
         f"--init_key={next(path for path in sets if path)}"
     )
 
 
-def _find_key(sets: Sets, init_key: str, where: str) -> str:
-    """Return the path of a set, or of the beginning of its names, that a key means."""
+def _find_key(sets: Sets, init_key: str, where: str) -> tuple[str, Leaves]:
+    """Return the set, or what of one begins with a name, that a key means."""
     wanted = _spell(init_key)
-    matches = [path for path in sets if _spell(path) == wanted]
-    matches = matches or [x for x in sets if _spell(x).endswith("." + wanted)]
-    matches = matches or [x for x in sets if _spell(x).startswith(wanted + ".")]
-    matches = matches or sorted(
-        {
-            spelled[: place + len(wanted)]
-            for path, leaves in sets.items()
-            for spelled in (_spell(f"{path}.{name}") for name in leaves)
-            if (place := f".{spelled}".find(f".{wanted}.")) >= 0
-        }
-    )
+    spelled = {path: _spell(path) for path in sets}
+    for paths in (
+        [path for path in sets if spelled[path] == wanted],
+        [path for path in sets if spelled[path].endswith(f".{wanted}")],
+        [path for path in sets if spelled[path].startswith(f"{wanted}.")],
+        [path for path in sets if f".{wanted}." in spelled[path]],
+    ):
+        if paths:
+            matches = {path: sets[path] for path in paths}
+            break
+    else:
+        matches = _find_beginnings(sets, wanted)
     if len(matches) == 1:
-        return matches[0]
+        return next(iter(matches.items()))
     raise UserError(
         f"--init_key={init_key} names {'several sets' if matches else 'nothing'} in "
         f"{where}; it holds {_show_sets(sets)}"
     )
 
 
-def _take_beginning(sets: Sets, path: str) -> Leaves:
-    beginning = _spell(path) + "."
-    for holder, leaves in sets.items():
-        names = {name: _spell(f"{holder}.{name}") for name in leaves}
-        found = {
-            name[len(name) - len(long) + len(beginning) :]: leaves[name]
-            for name, long in names.items()
-            if long.startswith(beginning)
-        }
-        if found:
-            return found
-    raise AssertionError(path)
+def _find_beginnings(sets: Sets, wanted: str) -> Sets:
+    """Find leaves by what their long names begin with up to a key; the rest names."""
+    found: Sets = {}
+    for path, leaves in sets.items():
+        inside: Sets = {}
+        for name, x in leaves.items():
+            long = _spell(f"{path}.{name}")
+            place = f".{long}".find(f".{wanted}.")
+            if place >= 0:
+                end = place + len(wanted)
+                inside.setdefault(long[:end], {})[name[end + 1 - len(long) :]] = x
+        found = inside | found
+    return found
 
 
 def _spell(path: str) -> str:

@@ -130,6 +130,18 @@ def test_a_key_may_be_the_beginning_of_names():
         assert choose_set(sets, key, "f")[1].keys() == NAMES.keys()
 
 
+@pytest.mark.parametrize("inner", [NAMES, {"params": FLAX}])
+def test_a_key_may_be_in_the_middle_of_a_path(inner):
+    """The leaves keep their whole names then."""
+    tree = {"model": {"ours": {"x": inner}}, "model_ema": {"other": {"x": inner}}}
+    sets = find_sets(tree)
+    path, leaves, notes = choose_set(sets, "ours", "f")
+    assert path.startswith("model/ours/x") and "model_ema/other" in notes[1]
+    assert leaves.keys() == sets[path].keys()
+    with pytest.raises(UserError, match="names several sets"):
+        choose_set(sets, "x", "f")
+
+
 def test_parts_of_one_model_are_one_set():
     parts = {
         "features": {"0.weight": array(3)},

@@ -19,22 +19,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import ml_dtypes
 import numpy as np
 
 from cnn.errors import UserError
-from cnn.weights.leaf import Damaged
+from cnn.weights.leaf import Damaged, get_dtype
 
 _DTYPES = {
-    name: np.dtype(name)
+    name: get_dtype(name)
     for name in (
         "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint64 uint32 uint16 "
-        "uint8 bool complex64 complex128"
+        "uint8 bool complex64 complex128 float8_e4m3fn float8_e4m3fnuz float8_e5m2 "
+        "float8_e5m2fnuz"
     ).split()
-}
-_DTYPES |= {
-    name: np.dtype(getattr(ml_dtypes, name))
-    for name in "float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz".split()
 }
 _STORAGES = {
     "Double": "float64",
@@ -110,18 +106,22 @@ class Placeholder(Mapping):
         self.state: Any = None
         self.given: dict = {}
 
+    def _hold(self) -> dict:
+        return _list_state(self) if _is_module(self) else self.given
+
     def __getitem__(self, key: Any) -> Any:
-        return (_list_state(self) if _is_module(self) else self.given)[key]
+        return self._hold()[key]
 
     def __iter__(self) -> Iterator:
-        return iter(_list_state(self) if _is_module(self) else self.given)
+        return iter(self._hold())
 
     def __len__(self) -> int:
+        # Without a module's tensors, which would be listed at each `if` on one.
         return len(self.given)
 
     def items(self) -> Any:
-        """Return the items that it would have."""
-        return (_list_state(self) if _is_module(self) else self.given).items()
+        """Return the items that it would have, listed once for all of them."""
+        return self._hold().items()
 
     def append(self, item: Any) -> None:
         """Take no notice of an element."""

@@ -88,7 +88,8 @@ class TorchFile:
     def read(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
         """Return tensors as arrays, views of the file where they can be.
 
-        Tensors that cannot be read (quantised, sparse) stay what they are.
+        Tensors that cannot be read (quantised, sparse) become leaves that say so where
+        they are needed.
 
         Raises:
             UserError: one is damaged, or all are larger than the file accounts for.
@@ -102,9 +103,8 @@ class TorchFile:
 
     def _view(self, name: str, leaf: Any, contents: dict[str, Any]) -> Any:
         if not isinstance(leaf, Tensor):
-            return (
-                _refuse(name, leaf) if isinstance(leaf, NoNumbers) else np.asarray(leaf)
-            )
+            is_refused = isinstance(leaf, NoNumbers)
+            return _refuse(name, leaf) if is_refused else np.asarray(leaf)
         key = leaf.storage.key
         if key not in contents:
             held = leaf.storage.content
@@ -121,8 +121,8 @@ def take_set(
         where: what the file is called in messages.
 
     Returns:
-        Arrays by name, bfloat16 as `ml_dtypes.bfloat16`; what is to be said of them;
-        and what the file says of its architecture.
+        As of `TorchFile.read` by name, bfloat16 as `ml_dtypes.bfloat16`; what is to be
+        said of them; and what the file says of its architecture.
 
     Raises:
         UserError: it is truncated or damaged, or holds none or several.

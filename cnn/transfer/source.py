@@ -80,7 +80,7 @@ def open_source(
     """Read the weights that `--init_from` names, and print which they are.
 
     Args:
-        init_from: a run, a checkpoint, a file, or a directory of orbax.
+        init_from: a run, a checkpoint, a file, a directory of orbax, or `hf:…`.
         which: of `--checkpoint`, for what holds several.
         keeps_optimizer: take the weights that the optimizer stepped, not their average.
         init_key: which of several sets of weights.
@@ -92,14 +92,7 @@ def open_source(
     if not hub.is_name(init_from):
         kind = recognise.recognise(path, "--init_from")
     if kind not in (recognise.RUN, recognise.CHECKPOINT):
-        found = load.load_weights(init_from, "--init_from", which, init_key)
-        for note in found.notes:
-            terminal.say(f"source    {note}")
-        if found.stated and found.stated.options:
-            text = found.stated.describe()
-            terminal.say(f"source    {found.stated.file} says: {text}")
-        says = {"says": found.says, "stated": found.stated}
-        return Source(init_from, not is_flax(found.leaves), found.leaves, {}, **says)
+        return _open_theirs(init_from, which, terminal, init_key)
     if init_key:
         raise UserError(
             f"--init_key={init_key} chooses among sets of weights, but --init_from="
@@ -113,6 +106,31 @@ def open_source(
             f"--checkpoint={which} chooses among the checkpoints of a run, but "
             f"--init_from={init_from} is one; leave it out, or give a run's directory"
         )
+    return _open_checkpoint(init_from, path, keeps_optimizer)
+
+
+def _open_theirs(
+    init_from: str, which: str, terminal: Terminal, init_key: str
+) -> Source:
+    """Open what another program has saved, and print what is found in it."""
+    found = load.load_weights(init_from, "--init_from", which, init_key)
+    for note in found.notes:
+        terminal.say(f"source    {note}")
+    if found.stated and found.stated.options:
+        text = found.stated.describe()
+        terminal.say(f"source    {found.stated.file} says: {text}")
+    return Source(
+        init_from,
+        not is_flax(found.leaves),
+        found.leaves,
+        {},
+        says=found.says,
+        stated=found.stated,
+    )
+
+
+def _open_checkpoint(init_from: str, path: Path, keeps_optimizer: bool) -> Source:
+    """Read a checkpoint of ours, its average where there is one and it is wanted."""
     try:
         description = manifest.read_description(path)
         averaged = weight_averaging.is_on(description["options"])
@@ -257,7 +275,7 @@ def choose_scaling(
             said = f"as {source.stated.file} says"
             chosen = tuple(_fit_channels(stated[x], channels) for x in ("mean", "std"))
         else:
-            said = "the file does not say its own"
+            said = "as given" if is_given else "the file does not say its own"
             chosen = exchange.choose_scaling(data, config.model.model, channels)
         terminal.say(f"scaling   {_show(chosen)}; {said}")
         return chosen

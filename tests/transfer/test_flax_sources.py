@@ -46,6 +46,7 @@ def test_weights_are_those_of_the_source(arrays, tmp_path):
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
     assert "source    takes params" in terminal.text
+    assert "mean 0.5, std 0.5; as given" in terminal.text
 
 
 def test_other_names_are_explained_by_rules(arrays, tmp_path, monkeypatch):

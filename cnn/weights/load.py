@@ -16,6 +16,7 @@ from cnn.weights import (
     torch_file,
 )
 from cnn.weights.beside import Stated
+from cnn.weights.chosen_set import choose_set
 from cnn.weights.flax_names import is_flax, name_by_collections
 from cnn.weights.leaf import Leaf
 
@@ -91,7 +92,8 @@ def _load(path: Path, flag: str, which: str, init_key: str) -> Weights:
             says = safetensors_file.read_metadata(path)
         else:
             tree = flax_file.read_tree(path, kind, which)
-        _, leaves, notes = nested.choose_set(nested.find_sets(tree), init_key, where)
+        sets = nested.find_sets(tree, where)
+        _, leaves, notes = choose_set(sets, init_key, where)
     if is_flax(leaves):
         leaves = name_by_collections(leaves)
     leaves, widened = leaf.widen(leaves)

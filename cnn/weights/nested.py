@@ -1,4 +1,4 @@
-"""Sets of weights in what a file holds: which there are, and which one is taken.
+"""Sets of weights, found in whatever tree a file holds.
 
 A tree is mappings, lists and tuples down to leaves, which have `.shape` and `.dtype`;
 everything else in it is left alone. A set is the weights of one model by flat names:
@@ -11,39 +11,24 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cnn.errors import UserError
-from cnn.weights.flax_names import split_collection
+from cnn.weights.wrapped_names import (
+    Leaves,
+    is_average,
+    is_beside,
+    is_holder,
+    strip_names,
+)
 
-Leaves = dict[str, Any]
 Sets = dict[str, Leaves]
 
 _MOST_LEAVES = 1_000_000
 _DEEPEST = 60
-_SHOWN = 12
-
-# What holds or precedes the weights of one model, and is no layer of it.
-_HOLDERS = (
-    "state_dict model_state_dict model_state model_dict model_weights model net "
-    "network module weights params parameters variables target student backbone "
-    "encoder online_network _orig_mod _forward_module _module"
-).split()
-# Those that are layers where others stand beside them.
+# Holders that are layers where others stand beside them.
 _PARTS = {"backbone", "encoder", "module"}
-_HEADS = {"head", "heads", "fc", "classifier", "linear", "last_linear"}
-# What wrappers insert anywhere in a name.
-_INSERTED = re.compile(
-    r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
-)
-_AVERAGE = re.compile(
-    r"(?<![a-z])(ema|swa|avg|averaged?|teacher|shadow|polyak)(?![a-z])|EMA|Ema"
-)
 _NO_WEIGHTS = re.compile(
     r"opt|optim|(optim|opt)_\w+|(\w+_)?optimi[sz]ers?(_\w+)?|(\w+_)?(lr_)?schedulers?"
     r"(_\w+)?|lr_\w+|(\w+_)?scaler(_\w+)?|amp|callbacks|loops|rng\w*|\w+_rng\w*|"
     r"hyper_parameters|hparams|args|config|metrics?|momentum\w*"
-)
-_BESIDE = re.compile(
-    r"criterion(_\w+)?|(\w+_)?loss(_\w+)?|(\w+_)?metrics?(_\w+)?|"
-    r"(\w+_)?(acc|accuracy|auroc|auc|f1|iou|precision|recall)"
 )
 # Where flax.optim and big_vision keep the weights.
 _OLD = ("optimizer/target", "opt/target")
@@ -51,8 +36,11 @@ _STATISTICS = ("batch_stats",)
 _AVERAGED_STATISTICS = ("ema_batch_stats", "batch_stats_ema", "ema_stats")
 
 
-def find_sets(tree: Any) -> Sets:
+def find_sets(tree: Any, where: str) -> Sets:
     """Find every set of weights in a tree; the optimizer's state is none.
+
+    Args:
+        where: what the file is called in messages.
 
     Returns:
         By path, the leaves by flat name. PyTorch's names are joined by points, all
@@ -63,80 +51,14 @@ def find_sets(tree: Any) -> Sets:
     """
     pruned, count = _prune(tree, {}, 0)
     if count > _MOST_LEAVES:
-        raise UserError(f"It holds {count:,} tensors; {_MOST_LEAVES:,} are allowed")
+        raise UserError(
+            f"{where} holds {count:,} tensors; {_MOST_LEAVES:,} are allowed"
+        )
     sets: Sets = {}
     if isinstance(pruned, dict):
         for path, leaves in _visit(pruned, ()):
             sets["/".join(path)] = leaves
     return sets
-
-
-def choose_set(sets: Sets, init_key: str, where: str) -> tuple[str, Leaves, list[str]]:
-    """Choose the set that is taken.
-
-    Of several it is the one that `init_key` names; else the weights themselves before
-    an average of them, and what is called a model before what lies beside it.
-
-    Args:
-        sets: as of `find_sets`.
-        init_key: a path of a set, its end, or the beginning of names in one.
-        where: what the file is called in messages.
-
-    Returns:
-        The set's path, its leaves by name, without what wraps all names, and what is
-        to be said of both.
-
-    Raises:
-        UserError: there is none, or it does not follow which one is meant.
-    """
-    if not any(sets.values()):
-        raise UserError(
-            f"{where} holds no weights: no tensors under names; save model.state_dict()"
-        )
-    if init_key:
-        path, leaves = _find_key(sets, init_key, where)
-    else:
-        path, leaves = _find_main(sets, where)
-    notes = []
-    # Of the beginning of names the rest of its set is no other one.
-    others = [other for other in sets if other != path] if path in sets else []
-    if path:
-        kind = ", an average" if is_average(path) else ""
-        notes.append(f"takes {path} ({len(leaves)} tensors{kind})")
-    if others:
-        notes.append(
-            f"leaves {_show_sets({x: sets[x] for x in others})} alone; "
-            f"--init_key={next(filter(None, others), path)} takes "
-            f"{'one of them' if others[1:] else 'that'}"
-        )
-    leaves, left_out = strip_names(leaves)
-    if left_out:
-        notes.append(f"leaves out {', '.join(left_out)} in the names")
-    return path, leaves, notes
-
-
-def strip_names(leaves: Leaves) -> tuple[Leaves, list[str]]:
-    """Leave out of all names what wrappers put before them: `module.`, `_orig_mod.`.
-
-    Returns:
-        The leaves by shorter name, and what was left out.
-    """
-    leaves = {name: x for name, x in leaves.items() if name != "n_averaged"}
-    left_out: list[str] = []
-    short = {name: _INSERTED.sub("", name) for name in leaves}
-    if len(set(short.values())) == len(leaves):
-        found = {m[0] for name in leaves for m in _INSERTED.finditer(name)}
-        left_out += sorted(found)
-        leaves = {short[name]: x for name, x in leaves.items()}
-    while prefix := _find_prefix(leaves):
-        left_out.append(prefix)
-        leaves = {_strip(name, prefix): x for name, x in leaves.items()}
-    return leaves, left_out
-
-
-def is_average(path: str) -> bool:
-    """Return whether a path speaks of averaged weights."""
-    return bool(_AVERAGE.search(path))
 
 
 def _prune(value: Any, memo: dict[int, Any], depth: int) -> tuple[Any, int]:
@@ -221,7 +143,7 @@ def _visit(node: dict, path: tuple[str, ...]) -> Iterator[tuple[tuple, Leaves]]:
 def _are_sets(trees: Mapping[str, dict]) -> bool:
     """Return whether mappings beside one another are sets, and not a model's parts."""
     flat = [key for key, tree in trees.items() if _leads_to_names(tree)]
-    known = [key for key in trees if _is_holder(key) or is_average(key)]
+    known = [key for key in trees if is_holder(key) or is_average(key)]
     if any(map(_hold_params, trees.values())):
         return True
     if len(trees) == 1:
@@ -288,20 +210,20 @@ def _split_average(arrays: Leaves, path: tuple) -> Iterator[tuple[tuple, Leaves]
     for name, x in arrays.items():
         first, point, rest = name.partition(".")
         groups.setdefault(first if point else "", {})[rest if point else name] = x
-    if len(groups) == 1 and _is_holder(*groups):
+    if len(groups) == 1 and is_holder(*groups):
         (first,) = groups
         inner = list(_split_average(groups[first], (*path, first)))
         if len(inner) > 1:
             yield from inner
             return
     plain = {n: x for n, x in arrays.items() if not is_average(n.partition(".")[0])}
-    holders = [x for first, x in groups.items() if _is_holder(first)]
+    holders = [x for first, x in groups.items() if is_holder(first)]
     shapes = [_list_shapes(strip_names(x)[0]) for x in (plain, *holders)]
     others = {}
     for first, leaves in groups.items():
         theirs = _list_shapes(strip_names(leaves)[0])
         is_copy = is_average(first) and any(_are_alike(x, theirs) for x in shapes)
-        if is_copy or (holders and _BESIDE.fullmatch(first)):
+        if is_copy or (holders and is_beside(first)):
             others[first] = leaves
     kept = {n: x for n, x in arrays.items() if n.partition(".")[0] not in others}
     if not kept:
@@ -319,10 +241,6 @@ def _are_alike(one: set, other: set) -> bool:
     return 2 * len(one & other) > min(len(one), len(other)) > 0
 
 
-def _is_holder(key: str) -> bool:
-    return key.lower() in _HOLDERS or "state_dict" in key.lower()
-
-
 def _flatten(node: Mapping[str, Any]) -> Leaves:
     """Return the leaves below a node, by names that are joined as the leaves' own."""
     flat: list[tuple[tuple[str, ...], Any]] = []
@@ -336,93 +254,3 @@ def _flatten(node: Mapping[str, Any]) -> Leaves:
     endings = {path[-1].rpartition(".")[2] for path, _ in flat}
     is_torch = endings & {"weight", "running_mean"} and not endings & {"kernel"}
     return {("." if is_torch else "/").join(path): x for path, x in flat}
-
-
-def _find_main(sets: Sets, where: str) -> tuple[str, Leaves]:
-    """Return the set that is taken where none is named, with its path."""
-    plain = [
-        path
-        for path in sets
-        if not is_average(path) and not any(map(_BESIDE.fullmatch, path.split("/")))
-    ]
-    for candidates in (
-        list(sets),
-        [path for path in plain if all(map(_is_holder, path.split("/")))],
-        plain,
-        [] if plain else list(sets),
-    ):
-        if len(candidates) == 1:
-            return candidates[0], sets[candidates[0]]
-    raise UserError(
-        f"{where} holds several sets of weights: {_show_sets(sets)}; name one with "
-        f"--init_key={next(path for path in sets if path)}"
-    )
-
-
-def _find_key(sets: Sets, init_key: str, where: str) -> tuple[str, Leaves]:
-    """Return the set, or what of one begins with a name, that a key means."""
-    wanted = _spell(init_key)
-    spelled = {path: _spell(path) for path in sets}
-    for paths in (
-        [path for path in sets if spelled[path] == wanted],
-        [path for path in sets if spelled[path].endswith(f".{wanted}")],
-        [path for path in sets if spelled[path].startswith(f"{wanted}.")],
-        [path for path in sets if f".{wanted}." in spelled[path]],
-    ):
-        if paths:
-            matches = {path: sets[path] for path in paths}
-            break
-    else:
-        matches = _find_beginnings(sets, wanted)
-    if len(matches) == 1:
-        return next(iter(matches.items()))
-    raise UserError(
-        f"--init_key={init_key} names {'several sets' if matches else 'nothing'} in "
-        f"{where}; it holds {_show_sets(sets)}"
-    )
-
-
-def _find_beginnings(sets: Sets, wanted: str) -> Sets:
-    """Find leaves by what their long names begin with up to a key; the rest names."""
-    found: Sets = {}
-    for path, leaves in sets.items():
-        inside: Sets = {}
-        for name, x in leaves.items():
-            long = _spell(f"{path}.{name}")
-            place = f".{long}".find(f".{wanted}.")
-            if place >= 0:
-                end = place + len(wanted)
-                inside.setdefault(long[:end], {})[name[end + 1 - len(long) :]] = x
-        found = inside | found
-    return found
-
-
-def _spell(path: str) -> str:
-    return path.replace("/", ".").strip(".")
-
-
-def _show_sets(sets: Sets) -> str:
-    shown = [
-        f"{path or 'weights at the top'} ({len(leaves)} tensors)"
-        for path, leaves in list(sets.items())[:_SHOWN]
-    ]
-    return ", ".join(shown) + (", …" if len(sets) > _SHOWN else "")
-
-
-def _find_prefix(leaves: Leaves) -> str:
-    """Return what precedes all names, or all but the head's, and is no layer."""
-    names = [split_collection(name)[1] for name in leaves]
-    firsts = [re.match(r"(\w+)([./])", name) for name in names]
-    holders = {m[1] for m in firsts if m and (_is_holder(m[1]) or is_average(m[1]))}
-    if len(holders) != 1 or None in firsts:
-        return ""
-    (holder,) = holders
-    prefix = next(m[0] for m in firsts if m[1] == holder)
-    if {m[1] for m in firsts} - holders - _HEADS:
-        return ""
-    return prefix if len({_strip(x, prefix) for x in leaves}) == len(leaves) else ""
-
-
-def _strip(name: str, prefix: str) -> str:
-    collection, inside = split_collection(name)
-    return collection + inside.removeprefix(prefix)

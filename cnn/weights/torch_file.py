@@ -19,6 +19,7 @@ import numpy as np
 
 from cnn.errors import UserError
 from cnn.weights import nested
+from cnn.weights.chosen_set import choose_set
 from cnn.weights.leaf import Damaged, Leaf
 from cnn.weights.pickled import (
     NoNumbers,
@@ -128,14 +129,14 @@ def take_set(
         UserError: it is truncated or damaged, or holds none or several.
     """
     file = TorchFile(path)
-    sets = nested.find_sets(file.tree)
+    sets = nested.find_sets(file.tree, where)
     if not sets and file.others:
         named = ", ".join(name[:80] for name in file.others[:4])
         raise UserError(
             f"{where} holds no weights, only what asks for {named}; nothing of it was "
             "run. Save model.state_dict()"
         )
-    _, leaves, notes = nested.choose_set(sets, init_key, where)
+    _, leaves, notes = choose_set(sets, init_key, where)
     return file.read(leaves), notes, file.says
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cnn.errors import UserError
-from cnn.weights.nested import choose_set, find_sets
+from cnn.weights.chosen_set import choose_set
+from cnn.weights.nested import find_sets
 
 
 def array(*shape):
@@ -62,7 +63,7 @@ WRAPPED = {
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_the_weights_are_found_in_what_wraps_them(name):
-    path, leaves, notes = choose_set(find_sets(WRAPPED[name]), "", "f")
+    path, leaves, notes = choose_set(find_sets(WRAPPED[name], "f"), "", "f")
     assert leaves.keys() == NAMES.keys()
     assert all(leaves[key] is x for key, x in NAMES.items())
     assert bool(notes) == (WRAPPED[name] is not NAMES)
@@ -81,7 +82,7 @@ AVERAGES = {
 
 @pytest.mark.parametrize("name", AVERAGES)
 def test_weights_come_before_their_average_which_is_named(name):
-    sets = find_sets(AVERAGES[name])
+    sets = find_sets(AVERAGES[name], "f")
     _, plain, notes = choose_set(sets, "", "f")
     (typed,) = [note for note in notes if "--init_key=" in note]
     key = typed.partition("--init_key=")[2].split()[0]
@@ -98,7 +99,7 @@ def test_what_is_beside_the_weights_of_flax_belongs_to_them():
     }
     state |= {"opt_state": [{"mu": FLAX, "nu": FLAX}], "ema_params": dict(FLAX)}
     for key, tree in (("", state), ("model/params", {"model": state})):
-        path, leaves, _ = choose_set(find_sets(tree), key, "f")
+        path, leaves, _ = choose_set(find_sets(tree, "f"), key, "f")
         assert path == (key or "params")
         assert sorted(leaves) == [
             "batch_stats/stem_norm/mean",
@@ -120,12 +121,12 @@ def test_what_is_beside_the_weights_of_flax_belongs_to_them():
 )
 def test_what_does_not_follow_is_refused_with_what_there_is(tree, key, words):
     with pytest.raises(UserError, match=words):
-        choose_set(find_sets(tree), key, "f")
+        choose_set(find_sets(tree, "f"), key, "f")
 
 
 def test_a_key_may_be_the_beginning_of_names():
     names = under("module.encoder_q.") | under("module.encoder_k.")
-    sets = find_sets({"state_dict": names | {"module.queue": array(5)}})
+    sets = find_sets({"state_dict": names | {"module.queue": array(5)}}, "f")
     for key in ("encoder_q", "module.encoder_q", "state_dict/module/encoder_q"):
         assert choose_set(sets, key, "f")[1].keys() == NAMES.keys()
 
@@ -134,7 +135,7 @@ def test_a_key_may_be_the_beginning_of_names():
 def test_a_key_may_be_in_the_middle_of_a_path(inner):
     """The leaves keep their whole names then."""
     tree = {"model": {"ours": {"x": inner}}, "model_ema": {"other": {"x": inner}}}
-    sets = find_sets(tree)
+    sets = find_sets(tree, "f")
     path, leaves, notes = choose_set(sets, "ours", "f")
     assert path.startswith("model/ours/x") and "model_ema/other" in notes[1]
     assert leaves.keys() == sets[path].keys()
@@ -147,17 +148,17 @@ def test_parts_of_one_model_are_one_set():
         "features": {"0.weight": array(3)},
         "classifier": {"0.weight": array(4, 4)},
     }
-    _, leaves, _ = choose_set(find_sets(parts), "", "f")
+    _, leaves, _ = choose_set(find_sets(parts, "f"), "", "f")
     assert sorted(leaves) == ["classifier.0.weight", "features.0.weight"]
     parts = {"backbone": under(""), "head": {"weight": array(2)}}
-    _, leaves, _ = choose_set(find_sets(parts), "", "f")
+    _, leaves, _ = choose_set(find_sets(parts, "f"), "", "f")
     assert sorted(leaves) == sorted([*NAMES, "head.weight"])
 
 
 def test_a_tensor_that_no_wrapper_explains_is_kept():
     """So that the model that has no place for it refuses it."""
     for extra in ({"avg.weight": array(7)}, {"conv1.filt": array(3)}):
-        _, leaves, _ = choose_set(find_sets(NAMES | extra), "", "f")
+        _, leaves, _ = choose_set(find_sets(NAMES | extra, "f"), "", "f")
         assert leaves.keys() == NAMES.keys() | extra.keys()
 
 
@@ -165,5 +166,5 @@ def test_trees_that_are_endless_are_refused_at_once():
     tree = {"x": array(1)}
     for _ in range(50):
         tree = {"a": tree, "b": tree}
-    with pytest.raises(UserError, match="tensors; 1,000,000 are allowed"):
-        find_sets(tree)
+    with pytest.raises(UserError, match="f holds .* tensors; 1,000,000 are allowed"):
+        find_sets(tree, "f")

@@ -20,15 +20,16 @@ import numpy as np
 from cnn.errors import UserError
 from cnn.weights import nested
 from cnn.weights.chosen_set import choose_set
-from cnn.weights.leaf import Damaged, Leaf
-from cnn.weights.pickled import (
+from cnn.weights.described import (
+    MOST_DIMENSIONS,
     NoNumbers,
     Placeholder,
     Storage,
     Tensor,
     list_modules,
-    read_pickle,
 )
+from cnn.weights.leaf import Damaged, Leaf
+from cnn.weights.pickled import read_pickle
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
@@ -305,8 +306,8 @@ def _open_tar(file: TorchFile) -> tuple[Any, ReadStorage]:
     for _ in range(_read_count(content)):
         key, storage, _ = read_pickle(content)
         (dimensions,) = struct.unpack("<i4x", content.read(8))
-        if not 0 <= dimensions <= 16:
-            raise Damaged("a tensor of more than 16 dimensions")
+        if not 0 <= dimensions <= MOST_DIMENSIONS:
+            raise Damaged(f"a tensor of more than {MOST_DIMENSIONS} dimensions")
         numbers = content.read(16 * dimensions + 8)
         numbers = struct.unpack(f"<{2 * dimensions + 1}q", numbers)
         if min(numbers) < 0:

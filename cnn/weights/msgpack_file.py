@@ -7,6 +7,7 @@ taken that its own length does not cover.
 
 import math
 import mmap
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,16 @@ _MAX_LIST = 10_000
 
 
 def is_msgpack(path: Path) -> bool:
-    """Return whether a file begins as a map of msgpack does."""
+    """Return whether a path is a file that begins as a map of msgpack does."""
+    if not path.is_file():
+        return False
     with open(path, "rb") as file:
-        first = file.read(1)
-    return bool(first) and (first[0] & 0xF0 == 0x80 or first in (b"\xde", b"\xdf"))
+        return begins_map(file.read(1))
+
+
+def begins_map(head: bytes) -> bool:
+    """Return whether bytes begin as a map of msgpack with anything in it does."""
+    return bool(re.match(rb"[\x81-\x8f\xde\xdf]", head))
 
 
 def read_msgpack(path: Path) -> dict[str, Any]:

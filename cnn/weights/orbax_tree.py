@@ -108,8 +108,7 @@ def _find_step(name: str) -> int | None:
 
 
 def _is_tree(path: Path) -> bool:
-    old = path / _OLD
-    return (path / _METADATA).is_file() or (old.is_file() and is_msgpack(old))
+    return (path / _METADATA).is_file() or is_msgpack(path / _OLD)
 
 
 def _list_directories(path: Path) -> list[Path]:

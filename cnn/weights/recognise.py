@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cnn.checkpoints import workdir
 from cnn.errors import UserError
+from cnn.weights.msgpack_file import begins_map, is_msgpack
 
 RUN, CHECKPOINT, ORBAX = "run", "checkpoint", "orbax"
 FLAX_FILES = "files of Flax"
@@ -19,7 +20,6 @@ _ORBAX_FILES = (
     "_METADATA",
     "_sharding",
     "manifest.ocdbt",
-    "checkpoint",
     ".zarray",
     "orbax.checkpoint",
 )
@@ -88,7 +88,7 @@ def recognise(path: Path, flag: str) -> str:
     if size >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40:
         return SAFETENSORS
     _refuse(path, head, end, size, flag)
-    if head[:1] in b"\xde\xdf" or 0x81 <= head[0] <= 0x8F:
+    if begins_map(head):
         return MSGPACK
     raise UserError(
         f"{flag}={path} is truncated or no file of weights that is known; {_GIVE}"
@@ -186,7 +186,8 @@ def _recognise_directory(path: Path, flag: str) -> str:
 
 
 def _is_orbax(path: Path) -> bool:
-    return any((path / name).exists() for name in _ORBAX_FILES)
+    has_file = any((path / name).is_file() for name in _ORBAX_FILES)
+    return has_file or is_msgpack(path / "checkpoint")  # of versions before _METADATA
 
 
 def _list_files(path: Path) -> list[Path]:

@@ -57,10 +57,13 @@ def test_archives_are_told_by_what_is_inside(inside, words, tmp_path):
         ([".metadata", "__0_0.distcp"], "dcp_to_torch"),
         (["weights.pth"], "give the file: --source=.*weights.pth"),
         (["notes.txt"], "holds no weights"),
+        (["checkpoint", "run/checkpoint"], "is a directory that holds no weights"),
+        (["weights.pth", "checkpoint/notes.txt"], "give the file: .*weights.pth"),
     ],
 )
 def test_directories_are_told_by_what_is_inside(files, words, tmp_path):
     for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match=words):
         recognise.recognise(tmp_path, "--source")

@@ -20,7 +20,7 @@ from fixtures_flax import (
     save_v1,
 )
 from flax import serialization
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cnn import config as config_module
 from cnn.errors import UserError
@@ -84,6 +84,22 @@ WRITERS = {
 def test_variables_come_back_without_a_rule(writer, tmp_path):
     variables = make_variables()
     assert_equal(read_set(WRITERS[writer](tmp_path, variables)), variables)
+
+
+def test_what_orbax_wrote_before_its_metadata_is_read(tmp_path):
+    """A tree of msgpack that names its arrays, and holds the small ones itself."""
+    variables = make_variables()
+    path = save_orbax(tmp_path / "d", variables, use_ocdbt=False)
+    for file in path.glob("_*"):
+        file.unlink()
+    tree = {k: "PLACEHOLDER://" + ".".join(k) for k in flatten_dict(variables)}
+    tree["params", "head", "bias"] = variables["params"]["head"]["bias"]
+    shutil.rmtree(path / "params.head.bias")
+    save_msgpack(path / "checkpoint", unflatten_dict(tree))
+    assert_equal(read_set(path), variables)
+    (tmp_path / "small").mkdir()
+    save_msgpack(tmp_path / "small" / "checkpoint", variables)
+    assert_equal(read_set(tmp_path / "small"), variables)
 
 
 def test_weights_are_found_at_any_depth(tmp_path):

@@ -68,7 +68,6 @@ def _find_main(sets: Sets, where: str) -> tuple[str, Leaves]:
         list(sets),
         [path for path in plain if all(map(is_holder, path.split("/")))],
         plain,
-        [] if plain else list(sets),
     ):
         if len(candidates) == 1:
             return candidates[0], sets[candidates[0]]

@@ -47,6 +47,8 @@ WRAPPED = {
     "averaged model": {"n_averaged": array(), **under("module.")},
     "backbone": under("backbone."),
     "ema alone": {"ema": {"module": NAMES, "updates": 3}},
+    "an average in all names": under("ema_state_dict."),
+    "another network beside": {"model": NAMES, "netD": {"a.weight": array(2)}},
     "with metrics": {
         "state_dict": under("model.") | {"train_acc.tp": array(2), "val_f1.tp": array()}
     },
@@ -91,6 +93,26 @@ def test_weights_come_before_their_average_which_is_named(name):
     assert "an average" in notes[0] and path in notes[0]
 
 
+def test_an_optimizer_of_any_name_is_no_set():
+    tree = {"model": NAMES, "sgd": OPTIMIZER}
+    assert find_sets(tree, "f").keys() == {"model"}
+
+
+def test_an_average_of_flax_has_the_averaged_statistics():
+    averaged = {"stem_norm": {"mean": array(3)}}
+    tree = {"params": FLAX, "ema_params": dict(FLAX), "batch_stats": STATISTICS}
+    sets = find_sets(tree | {"ema_batch_stats": averaged}, "f")
+    assert sets.keys() == {"params", "ema_params"}
+    for path, statistics in (("params", STATISTICS), ("ema_params", averaged)):
+        mean = sets[path]["batch_stats/stem_norm/mean"]
+        assert mean is statistics["stem_norm"]["mean"]
+
+
+def test_a_layer_of_flax_may_have_a_weight():
+    (leaves,) = find_sets(FLAX | {"scaled": {"weight": array(3)}}, "f").values()
+    assert sorted(leaves) == ["head/kernel", "scaled/weight", "stem/kernel"]
+
+
 def test_what_is_beside_the_weights_of_flax_belongs_to_them():
     state = {
         "step": array(),
@@ -131,6 +153,22 @@ def test_a_key_may_be_the_beginning_of_names():
         assert choose_set(sets, key, "f")[1].keys() == NAMES.keys()
 
 
+@pytest.mark.parametrize(
+    "tree",
+    [{"a": array(1), "a/b": array(2)}, {"a/b": array(1), "a": array(2)}],
+)
+def test_no_tensor_replaces_another_where_names_are_paths(tree):
+    sets = find_sets(tree, "f")
+    assert sorted(x.size for leaves in sets.values() for x in leaves.values()) == [1, 2]
+
+
+def test_a_key_is_looked_for_at_the_end_of_paths_first():
+    sets = {"a/ema/b": NAMES, "ema/b": NAMES, "a/ema": NAMES, "ema": NAMES}
+    for path in reversed(list(sets)):
+        assert choose_set(sets, "ema", "f")[0] == path
+        del sets[path]
+
+
 @pytest.mark.parametrize("inner", [NAMES, {"params": FLAX}])
 def test_a_key_may_be_in_the_middle_of_a_path(inner):
     """The leaves keep their whole names then."""
@@ -160,6 +198,13 @@ def test_a_tensor_that_no_wrapper_explains_is_kept():
     for extra in ({"avg.weight": array(7)}, {"conv1.filt": array(3)}):
         _, leaves, _ = choose_set(find_sets(NAMES | extra, "f"), "", "f")
         assert leaves.keys() == NAMES.keys() | extra.keys()
+
+
+def test_what_lies_deeper_than_any_weights_is_left_alone():
+    tree = NAMES
+    for _ in range(10_000):
+        tree = {"a": tree}
+    assert find_sets(tree, "f") == {}
 
 
 def test_trees_that_are_endless_are_refused_at_once():

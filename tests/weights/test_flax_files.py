@@ -26,7 +26,7 @@ from cnn import config as config_module
 from cnn.errors import UserError
 from cnn.models.variables import flatten_paths
 from cnn.training.trained import load_trained
-from cnn.weights import convert, leaf, load, safetensors_file
+from cnn.weights import convert, flax_names, leaf, load, safetensors_file
 
 THEIRS = {"stage1_conv": "Conv_0", "stage1_norm": "BatchNorm_0"}
 THEIRS |= {"stage2_conv": "Conv_1", "stage2_norm": "BatchNorm_1", "head": "Dense_0"}
@@ -148,6 +148,17 @@ def test_the_states_of_nnx_come_back(tmp_path):
     assert_equal(read_set(save_orbax(tmp_path / "state", wrapped)), variables)
     parts = jax.tree.map(lambda x: {"value": x}, list(variables.values()))
     assert_equal(read_set(save_orbax(tmp_path / "split", parts)), variables)
+
+
+def test_names_of_flax_are_told_from_pytorchs():
+    assert flax_names.is_flax(["a/kernel", "a/bias"])
+    assert flax_names.is_flax(["a.scale", "a.bias"])
+    assert not flax_names.is_flax(["a.scale", "a.weight"])
+
+
+def test_a_layer_with_a_value_is_no_variable_of_nnx():
+    tree = {"attention": {"value": np.ones(2), "query": np.ones(3)}}
+    assert flax_names.unwrap_variables(tree) == tree
 
 
 @pytest.mark.parametrize("separator", ["/", "."])

@@ -200,6 +200,12 @@ def test_a_tensor_that_no_wrapper_explains_is_kept():
         assert leaves.keys() == NAMES.keys() | extra.keys()
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_no_tensor_replaces_another_where_names_are_shortened(prefix):
+    names = {f"{prefix}fc.weight": array(1), "fc.weight": array(2)}
+    assert choose_set(find_sets(names, "f"), "", "f")[1] == names
+
+
 def test_what_lies_deeper_than_any_weights_is_left_alone():
     tree = NAMES
     for _ in range(10_000):

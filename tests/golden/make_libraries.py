@@ -29,7 +29,11 @@ TIMM = {
 def create_transformers():
     """Create transformers' models, by our names."""
     t = transformers
-    basic = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512]}
+    basic = {
+        "layer_type": "basic",
+        "hidden_sizes": [64, 128, 256, 512],
+        "depths": [2, 2, 2, 2],
+    }
     b0 = {
         "width_coefficient": 1.0,
         "depth_coefficient": 1.0,
@@ -51,7 +55,6 @@ def create_transformers():
             b0,
         ),
     }
-    found["resnet18"][2]["depths"] = [2, 2, 2, 2]
     return {
         name: model(config(num_labels=NUM_CLASSES, **options))
         for name, (model, config, options) in found.items()

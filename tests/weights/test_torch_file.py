@@ -11,66 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from planted import load_torch_file
+from torch_writer import (
+    REBUILD,
+    Called,
+    Global,
+    Stored,
+    dump,
+    tensor,
+    write,
+    write_older,
+)
 
 from cnn.errors import UserError
 from cnn.weights import pickled
 
 ROOT = Path(__file__).parent.parent.parent
 LEGACY = ROOT / "tests" / "golden" / "legacy.pth"
-
-
-class Global:
-    """Pickled as the name of something, as PyTorch's files do with its functions."""
-
-    def __init__(self, module, name):
-        self.module, self.name = module, name
-
-
-class Called:
-    def __init__(self, function, *arguments):
-        self.function, self.arguments = function, arguments
-
-
-class Stored:
-    def __init__(self, kind, key, count):
-        self.id = ("storage", Global("torch", f"{kind}Storage"), key, "cpu", count)
-
-
-class Writer(pickle._Pickler):
-    """Writes what torch.save writes, without PyTorch."""
-
-    def save(self, thing, save_persistent_id=True):
-        if isinstance(thing, Global):
-            self.write(f"c{thing.module}\n{thing.name}\n".encode())
-        elif isinstance(thing, Called):
-            self.save(thing.function)
-            self.save(thing.arguments)
-            self.write(b"R")
-        elif isinstance(thing, Stored):
-            self.save(thing.id)
-            self.write(b"Q")
-        else:
-            super().save(thing, save_persistent_id)
-
-
-REBUILD = Global("torch._utils", "_rebuild_tensor_v2")
-
-
-def tensor(stored, offset, shape, strides):
-    nothing = Called(Global("collections", "OrderedDict"))
-    return Called(REBUILD, stored, offset, shape, strides, False, nothing)
-
-
-def write(path, thing, storages=None, raw=None):
-    if raw is None:
-        stream = io.BytesIO()
-        Writer(stream, 2).dump(thing)
-        raw = stream.getvalue()
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a/data.pkl", raw)
-        for key, array in (storages or {}).items():
-            archive.writestr(f"a/data/{key}", array.tobytes())
-    return path
 
 
 NUMBERS = np.arange(12, dtype=np.float32)
@@ -240,18 +196,6 @@ def test_no_attribute_is_set(name, tmp_path):
         load_torch_file(write(tmp_path / "f", None, raw=raw))
     assert pickled._rebuild.__defaults__ is None and pickled._rebuild.__dict__ == {}
     assert np.dtype("float32") == np.float32
-
-
-def write_older(path, *parts):
-    head = (0x1950A86A20F9469CFC6C, 1001)
-    path.write_bytes(b"".join(pickle.dumps(part, 2) for part in (*head, *parts)))
-    return path
-
-
-def dump(thing, protocol=2):
-    stream = io.BytesIO()
-    Writer(stream, protocol).dump(thing)
-    return stream.getvalue()
 
 
 def test_storages_of_what_is_not_read_have_their_size(tmp_path):

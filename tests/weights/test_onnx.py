@@ -17,7 +17,7 @@ from cnn.models.options import ModelOptions
 from cnn.models.variables import create_variables
 from cnn.ops import pooling
 from cnn.training.trained import make_classifier, make_trained
-from cnn.weights.onnx import file
+from cnn.weights.onnx import compare, file
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -138,6 +138,17 @@ def test_other_logits_are_refused():
     other.variables["params"]["head"]["bias"][:] += 1
     with pytest.raises(UserError, match="onnxruntime gives other logits"):
         file.check_file(trained, file.make_file(other, True), True)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_logits_that_are_no_numbers_are_refused(count):
+    """Whichever number of images gives them, and whoever computes them."""
+
+    def compute(pixels):
+        return np.full((len(pixels), CLASSES), np.nan if len(pixels) == count else 0.0)
+
+    with pytest.raises(UserError, match="nobody gives other logits .by nan"):
+        compare.check_logits(make_model("logistic_regression"), compute, 9.0, "nobody")
 
 
 def test_without_onnx_the_error_names_what_to_install(monkeypatch):

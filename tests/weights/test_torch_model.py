@@ -1,6 +1,9 @@
 """`model.py`: its logits in PyTorch, by ../golden/model_files.npz, are ours."""
 
+import contextlib
 import hashlib
+import sys
+import types
 from pathlib import Path
 
 import jax
@@ -44,3 +47,32 @@ def test_numbers_that_the_state_dict_lacks_are_refused():
         state_dict[name] = state_dict[name] + 1
     with pytest.raises(UserError, match="no tensor like params/"):
         file.make_source(trained, state_dict)
+
+
+OTHER = """
+import numpy
+
+class Found(numpy.ndarray):
+    def numpy(self):
+        return numpy.asarray(self)
+
+def scale(pixels):
+    return pixels
+
+def load(path):
+    return lambda pixels: numpy.ones((len(pixels), {classes})).view(Found)
+"""
+
+
+def test_a_file_of_other_logits_is_refused(monkeypatch, tmp_path):
+    """PyTorch's part is played by NumPy."""
+    torch = types.SimpleNamespace(
+        inference_mode=contextlib.nullcontext, from_numpy=np.asarray
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    trained, _ = model_files.make_trained("logistic_regression")
+    source = OTHER.format(classes=len(trained.class_names))
+    with pytest.raises(UserError, match="model.py gives other logits"):
+        file.check_source(source, trained, tmp_path / "model.safetensors")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert file.check_source(source, trained, tmp_path) is None

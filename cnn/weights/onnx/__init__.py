@@ -2,5 +2,5 @@
 
 `trace` writes the jaxpr down and walks through it, `primitives` says which nodes of
 ONNX each operation of it becomes, `graph` holds them and knows which axis is which,
-`fuse` joins biases to their layers, `file` makes the file and checks it.
+`fuse` joins biases to their layers, `file` makes the file, `compare` checks logits.
 """

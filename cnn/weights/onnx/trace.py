@@ -23,6 +23,7 @@ from cnn.option import read_group
 from cnn.training import steps
 from cnn.training.steps import Structure
 from cnn.training.trained import Trained
+from cnn.weights.onnx.fuse import drop_unused, fuse_biases
 from cnn.weights.onnx.graph import Graph, Tensor, make_constant
 from cnn.weights.onnx.primitives import PRIMITIVES, Call
 
@@ -83,7 +84,10 @@ def make_graph(trained: Trained, preprocessing: bool) -> tuple[Graph, Tensor]:
     tensor = Tensor(INPUT, order, tuple(shape[axis] for axis in order))
     graph = Graph()
     (logits,) = _translate(graph, closed, [*constants, tensor], "")
-    return graph, graph.complete(logits, (0, 1), closed.out_avals[0].shape)
+    logits = graph.complete(logits, (0, 1), closed.out_avals[0].shape)
+    fuse_biases(graph, logits)
+    drop_unused(graph, logits)
+    return graph, logits
 
 
 def _write_norms(

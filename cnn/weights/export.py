@@ -24,7 +24,7 @@ import numpy as np
 from cnn.checkpoints import checkpoint, manifest, workdir
 from cnn.config import Config
 from cnn.errors import UserError
-from cnn.models.options import ModelOptions
+from cnn.models.layers import BatchNorm
 from cnn.ops import scaling
 from cnn.option import format_value
 from cnn.runtime.terminal import Terminal
@@ -33,12 +33,13 @@ from cnn.training.trained import Trained, load_trained, make_classifier
 from cnn.weights import card, exchange, names, safetensors_file
 from cnn.weights.onnx import file as onnx_file
 from cnn.weights.options import ExportOptions
-from cnn.weights.spelling import TENSORFLOW
 from cnn.weights.torch_model import file as torch_file
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _TOLERANCE = 1e-5
 _SOURCE = "model.py"
+# What classes of PyTorch do whose weights need nothing else; 0 is their own epsilon.
+_USUAL = {"strided_padding": ("symmetric",), "bn_epsilon": (0.0, BatchNorm.epsilon)}
 
 
 def export(config: Config, directory: Path, terminal: Terminal) -> Path:
@@ -90,8 +91,8 @@ def _list_others(options: Mapping[str, Any], needs: Mapping[str, Any]) -> str:
     """List the options that change a model's numbers, and that a library lacks."""
     return " ".join(
         f"--{name}={format_value(options[name])}"
-        for name in TENSORFLOW
-        if options[name] not in (needs.get(name), getattr(ModelOptions, name))
+        for name, usual in _USUAL.items()
+        if options[name] not in (needs.get(name), *usual)
     )
 
 

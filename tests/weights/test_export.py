@@ -141,15 +141,27 @@ def test_what_nobody_describes_is_not_written_over(tmp_path):
         run_export(directory)
 
 
-def test_it_is_said_where_no_library_computes_the_same(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "others"),
+    [
+        ({"strided_padding": "same"}, "--strided_padding=same"),
+        ({"bn_epsilon": 1e-3}, "--bn_epsilon=0.001"),
+        ({"bn_epsilon": 1e-5}, ""),  # as libraries have it
+        ({}, ""),
+    ],
+)
+def test_it_is_said_where_no_library_computes_the_same(changes, others, tmp_path):
     options = {"model": "wrn_10_1", "image_size": 8, "scaling": "unit"}
-    options |= {"strided_padding": "same", "channels": 1}
+    options |= {"channels": 1} | changes
     source = save_msgpack(tmp_path / "w", make_variables(0, **options))
     config = config_module.make_config(options | {"source": str(source)})
     convert.convert(config, tmp_path / "run", Terminal())
     listener = Listener()
     run_export(tmp_path / "run", "torch", listener)
-    assert "class computes otherwise than --strided_padding=same:" in listener.text
+    if others:
+        assert f"class computes otherwise than {others}:" in listener.text
+    else:
+        assert "names of" in listener.text and "otherwise" not in listener.text
 
 
 def test_a_card_of_the_user_is_kept(tmp_path):

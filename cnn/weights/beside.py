@@ -79,13 +79,9 @@ def read(weights: Path, is_theirs: bool) -> Stated | None:
     try:
         found = reader(path, content)
         if found:
-            _check(found)
-    except (*_MALFORMED, UserError) as error:
-        problem = error if isinstance(error, UserError) else repr(error)
-        raise UserError(
-            f"{path}, beside the weights, is not what it seems ({problem}); mend it or "
-            "move it away"
-        ) from None
+            _check(path, found)
+    except _MALFORMED as error:
+        raise _refuse(path, repr(error)) from None
     if found is None or path is own or is_theirs or weights.name in WEIGHTS:
         return found
     return Stated(found.file, found.architecture)
@@ -97,21 +93,36 @@ def _lists(path: Path, name: str) -> bool:
     return isinstance(files, dict) and name in files
 
 
-def _check(found: Stated) -> None:
+def _refuse(path: Path, problem: str) -> UserError:
+    return UserError(
+        f"{path}, beside the weights, is not what it seems ({problem}); mend it or "
+        "move it away"
+    )
+
+
+def _check(path: Path, found: Stated) -> None:
     """Check what is said as if flags had said it.
 
     Raises:
-        UserError: a number is out of range.
-        TypeError: what should be text is none.
+        UserError: a number is out of range, or a name is no text.
     """
-    option.check(option.read_group(DataOptions, found.options))
-    if not all(isinstance(x, str) for x in (found.architecture, *found.class_names)):
-        raise TypeError("a name that is no text")
-    check_class_names(found.file, found.class_names)
+    names = (found.architecture, *found.class_names)
+    if not all(isinstance(name, str) for name in names):
+        raise _refuse(path, "a name that is no text")
+    try:
+        option.check(option.read_group(DataOptions, found.options))
+        check_class_names(found.file, found.class_names)
+    except UserError as error:
+        raise _refuse(path, str(error)) from None
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
-    found = workdir.read_json(path)
+    try:
+        found = workdir.read_json(path)
+    except UserError as error:
+        raise UserError(
+            f"{error}; it stands beside the weights: mend it or move it away"
+        ) from None
     return found if isinstance(found, dict) else {}
 
 
@@ -149,7 +160,7 @@ def _read_config(path: Path, found: Mapping[str, Any]) -> Stated | None:
     architecture = " ".join(found["architectures"] or ())
     if not beside.is_file():
         return Stated(path.name, architecture, {}, names)
-    options = _read_processor(workdir.read_json(beside))
+    options = _read_processor(_read_mapping(beside))
     return Stated(f"{path.name} and {beside.name}", architecture, options, names)
 
 

@@ -135,10 +135,18 @@ def test_classes_of_an_export_are_text(tmp_path):
         beside.read(tmp_path / "w", is_theirs=False)
 
 
-def test_a_config_nested_too_deep_is_named(tmp_path):
-    (tmp_path / "config.json").write_text("[" * 100_000)
-    with pytest.raises(UserError, match="config.json is damaged"):
+@pytest.mark.parametrize("name", ["config", "preprocessor_config", "model"])
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a": '])
+def test_a_damaged_file_is_named_once_with_what_to_do(name, content, tmp_path):
+    known = {"architectures": ["x"]}
+    (tmp_path / "config.json").write_text(json.dumps(known))
+    path = tmp_path / f"{name}.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match="is damaged.*mend it or move it away") as error:
         beside.read(tmp_path / "w", is_theirs=False)
+    assert (
+        str(error.value).startswith(str(path)) and str(error.value).count(".json") == 1
+    )
 
 
 def test_a_model_json_of_other_files_says_nothing(tmp_path):

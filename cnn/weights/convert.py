@@ -13,8 +13,10 @@ from cnn.checkpoints import checkpoint, manifest, workdir
 from cnn.config import Config
 from cnn.data.names import check_class_names, normalise
 from cnn.errors import UserError
+from cnn.models.options import ModelOptions
 from cnn.models.variables import create_variables, flatten_paths
 from cnn.optim.optimizer import Rule
+from cnn.option import format_value
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
 from cnn.text import show_line
@@ -79,10 +81,10 @@ def convert(config: Config, directory: Path, terminal: Terminal) -> Path:
         terminal.say(f"source    {note}")
     if taken.renamed:
         terminal.show(_make_table(taken.renamed))
+    called = f"{config.model.model} {_list_choices(config)}".rstrip()
     classes = len(taken.description["class_names"])
     terminal.say(
-        f"{source}: {taken.count} tensors converted to {config.model.model} with "
-        f"{classes} classes"
+        f"{source}: {taken.count} tensors converted to {called} with {classes} classes"
     )
     terminal.say_written(path)
     return path
@@ -118,7 +120,7 @@ def take(config: Config) -> Converted:
     mean, std = exchange.choose_scaling(config.data, model, channels)
     shapes = _find_shapes(config, shape, classes)
     take = exchange.import_leaves if is_flax(found) else exchange.import_state_dict
-    variables = take(model, shapes, found, source)
+    variables = take(model, shapes, found, source, _list_choices(config))
     if spelling is not None:
         check_needs(spelling.needs, spelling.library, config.model, source)
     config = _fill_data(config, size, channels, (mean, std))
@@ -133,6 +135,17 @@ def take(config: Config) -> Converted:
         "num_batches_tracked": 0 if is_flax(found) else _get_counter(found),
     }
     return Converted(config, variables, description, notes, len(found), renamed)
+
+
+def _list_choices(config: Config) -> str:
+    """List the model's options that are not their defaults, whoever set them."""
+    flat, plain = dataclasses.asdict(config.model), dataclasses.asdict(ModelOptions())
+    unread = config.find_unread(flat, "convert")
+    return " ".join(
+        f"--{name}={format_value(value)}"
+        for name, value in flat.items()
+        if name not in ("model", *unread) and value != plain[name]
+    )
 
 
 def _make_table(renamed: Sequence[tuple[str, str]]) -> Table:

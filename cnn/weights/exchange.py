@@ -76,13 +76,14 @@ def count_outputs(leaves: Mapping[str, Any], head: str = "head") -> int:
 
 
 def import_leaves(
-    model: str, shapes: Any, leaves: Mapping[str, Any], source: str
+    model: str, shapes: Any, leaves: Mapping[str, Any], source: str, choices: str = ""
 ) -> dict[str, Any]:
     """Turn leaves under our names into variables, read once all of them fit.
 
     Args:
         leaves: by our paths, with their collection.
         source: what they are called in messages.
+        choices: the model's options as flags, for messages.
 
     Returns:
         `params` and `batch_stats`, float32 numpy.
@@ -94,19 +95,25 @@ def import_leaves(
     wanted = {path: x.shape for path, x in flatten_paths(shapes).items()}
     problems = _compare(wanted, leaves)
     if problems:
-        raise _refuse(problems, source, model, "; or rename them with --init_rename")
+        more = "; or rename them with --init_rename"
+        raise _refuse(problems, source, model, choices, more)
     arrays = {path: _read(path, leaves[path], source) for path in wanted}
     return {"params": {}, "batch_stats": {}} | unflatten_dict(arrays, sep="/")
 
 
 def import_state_dict(
-    model: str, shapes: Any, state_dict: Mapping[str, np.ndarray], source: str
+    model: str,
+    shapes: Any,
+    state_dict: Mapping[str, np.ndarray],
+    source: str,
+    choices: str = "",
 ) -> dict[str, Any]:
     """Turn a state dict into variables.
 
     Args:
         state_dict: tensors by PyTorch's names; other precision becomes float32.
         source: what the file is called in messages.
+        choices: the model's options as flags, for messages.
 
     Returns:
         `params` and `batch_stats`, float32 numpy.
@@ -121,7 +128,7 @@ def import_state_dict(
     ignored = set(names.list_counters(entries))
     given = {name: x for name, x in state_dict.items() if name not in ignored}
     if problems := _compare(wanted, given):
-        raise _refuse(problems, source, model)
+        raise _refuse(problems, source, model, choices)
     arrays = {
         e.path: e.layout.from_torch(_read(e.name, state_dict[e.name], source), e.shape)
         for e in entries
@@ -163,12 +170,18 @@ def _read(name: str, array: Any, source: str) -> np.ndarray:
 
 
 def _refuse(
-    problems: Mapping[str, list[str]], source: str, model: str, more: str = ""
+    problems: Mapping[str, list[str]],
+    source: str,
+    model: str,
+    choices: str,
+    more: str = "",
 ) -> UserError:
+    if choices:  # of which nobody may have typed some
+        model = f"{model} with {choices} (by flags or by the preset)"
     lists = "".join(f"\n  {kind}: {_shorten(x)}" for kind, x in problems.items())
     return UserError(
-        f"{source} does not fit --model={model}; nothing was written. Give the "
-        f"model that it was saved from, or --num_classes{more}.{lists}"
+        f"{source} does not fit --model={model}; nothing was written. Give the model "
+        f"that it was saved from, with its options, or --num_classes{more}.{lists}"
     )
 
 

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from fixtures_runs import run_main
 
 from cnn import config as config_module
 from cnn import evaluate, predict
@@ -136,6 +137,21 @@ def test_what_does_not_fit_writes_nothing(changes, message, tmp_path):
     with pytest.raises(UserError, match=message):
         run(convert.convert, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_is_named_with_the_options_that_nobody_typed(tmp_path, capsys):
+    """Those of the preset digits, which main.py takes without --config."""
+    source, run = tmp_path / "w.safetensors", tmp_path / "run"
+    make_weights(source)
+    flags = ["--mode=convert", f"--source={source}", f"--workdir={run}"]
+    flags += ["--model=simple_cnn", "--widths=3,4", "--image_size=8", "--channels=1"]
+    flags += ["--scaling=symmetric"]
+    choices = "--widths=3,4 --downsampling=avg_pool"
+    assert run_main(*flags) == 2
+    message = capsys.readouterr().err
+    assert f"does not fit --model=simple_cnn with {choices} --head=flatten" in message
+    assert run_main(*flags, "--head=global_average") == 0
+    assert f"converted to simple_cnn {choices} with 10" in capsys.readouterr().out
 
 
 def test_a_run_is_not_overwritten(converted, tmp_path):

@@ -59,8 +59,8 @@ MODES = {
     "sweep": "run the trials of --sweep as few programs; resumes likewise",
     "evaluate": "write evaluation.json of a run, or of each of --workdir='runs/*'",
     "predict": "write predictions.csv for --predict_images",
-    "convert": "turn PyTorch's weights (--source, --model) into a run",
-    "export": "write a run for PyTorch or as StableHLO (--export_format)",
+    "convert": "turn weights of others (--source, --model) into a run",
+    "export": "write a run for PyTorch, Flax, ONNX or as StableHLO (--export_format)",
     "visualize": "draw --pictures and report.html of a run, or of --workdir=A,B",
     "inspect": "look at --dataset before training: duplicates, leaks, bad files",
     "describe": "check and describe the run that the same command would train: "

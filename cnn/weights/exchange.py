@@ -1,4 +1,7 @@
-"""A state dict turned into a model's variables and back, every tensor accounted for."""
+"""A state dict, or leaves of Flax, turned into variables; and back to a state dict.
+
+Every tensor is accounted for.
+"""
 
 import math
 import re

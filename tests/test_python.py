@@ -1,6 +1,7 @@
 """Trained models from Python: `cnn.load`, and docs/python.md line by line."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,13 @@ def test_mistakes_are_explained(trained, tmp_path):
         cnn.load(trained, model="mlp")
     with pytest.raises(UserError, match="does not exist"):
         cnn.load(tmp_path / "absent")
+    theirs = save_msgpack(tmp_path / "theirs", make_variables(model="mlp"))
+    with pytest.raises(UserError, match="--momentum=0.5 would have no effect"):
+        cnn.load(theirs, model="mlp", momentum=0.5)
+    stray = tmp_path / "stray"
+    shutil.copytree(next(trained.glob("checkpoints/*")), stray)
+    with pytest.raises(UserError, match="checkpoint of no run"):
+        cnn.load(stray)
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"bad\.png: "):

@@ -134,10 +134,12 @@ def write(
     A card that the user has written or changed is kept.
 
     Args:
-        written: by the files' names, how they are used, Markdown; maybe empty.
+        written: by the files' names, how they are used, Markdown; maybe empty. Those
+            that are not there, of this export or an earlier one, are left out.
     """
     there, path = _read_export(directory), directory / CARD
     files = there.get("files", {}) | written
+    files = {name: use for name, use in files.items() if (directory / name).exists()}
     text = make_card(description | {"files": files})
     is_ours = not path.exists() or _hash_file(path) == there.get("card_sha256")
     if is_ours:

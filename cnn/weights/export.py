@@ -65,8 +65,8 @@ def export(config: Config, directory: Path, terminal: Terminal) -> Path:
     if path.exists():
         terminal.say(f"note: {path} of the same weights is written again")
     chosen.write(path, config.export, trained, terminal)
-    written = dict.fromkeys((x for x in names if (directory / x).exists()), "")
-    card.write(directory, description, written | {chosen.file: chosen.use}, terminal)
+    written = dict.fromkeys(names, "") | {chosen.file: chosen.use}
+    card.write(directory, description, written, terminal)
     terminal.say(f"described in {card.FILE} and {card.CARD} beside it")
     terminal.say_written(path)
     return path

@@ -85,11 +85,22 @@ def test_transformers(tmp_path, processor, expected):
     assert found.class_names == ("cat", "dog", "fox")
 
 
-def test_efficientnet_of_transformers_divides_twice(tmp_path):
+@pytest.mark.parametrize(
+    ("more", "scaled", "is_sized"),
+    [
+        ({}, {"mean": (0.5,), "std": (0.25,)}, True),  # divided by std twice
+        ({"include_top": False}, {"mean": (0.5,), "std": (0.5,)}, True),
+        ({"rescale_offset": True}, {}, True),
+        ({"do_normalize": False}, {}, True),
+        ({"do_resize": False}, {"mean": (0.5,), "std": (0.25,)}, False),
+    ],
+)
+def test_efficientnet_of_transformers(tmp_path, more, scaled, is_sized):
     processor = {"image_processor_type": "EfficientNetImageProcessor", "size": 224}
-    processor |= {"image_mean": [0.5], "image_std": [0.5], "include_top": True}
+    processor |= {"image_mean": [0.5], "image_std": [0.5]} | more
     found = read(tmp_path, {"architectures": ["EfficientNet"]}, processor)
-    assert found.options["mean"] == (0.5,) and found.options["std"] == (0.25,)
+    expected = sizes(224, "squash", 0, "bilinear") if is_sized else {}
+    assert found.options == expected | scaled
 
 
 def test_numbers_as_labels_are_no_names(tmp_path):

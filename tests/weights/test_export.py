@@ -71,6 +71,7 @@ def test_model_json_says_what_the_weights_need(exported):
     assert found["input"]["shape"] == ["N", 8, 8, 1]
     assert (found["input"]["mean"], found["input"]["std"]) == ([0.5], [0.5])
     assert found["weights"]["step"] == trained.step
+    assert found["dataset"] == "", "nobody noted what converted weights have seen"
     assert found["num_parameters"] == 64 * 6 + 6 + 6 * 10 + 10
     files = {export.FORMATS[x].file for x in FORMS}
     assert set(found["files"]) == files | {"model.py"}
@@ -89,9 +90,10 @@ def test_everyone_may_read_what_is_exported(exported):
 def test_metrics_are_those_of_the_weights(tmp_path):
     directory = make_run(tmp_path)
     measured = {"step": 0, "averaged": False, "accuracy": 0.75, "split": "validation"}
-    for step, name in ((0, "evaluation.json"), (7, "evaluation,split=all.json")):
-        text = json.dumps(measured | {"step": step, "tta": "flip"})
-        (directory / name).write_text(text)
+    others = {"split=all": {"step": 7}, "split=train": {"averaged": True}}
+    for name, other in ({"": {}} | others).items():
+        text = json.dumps(measured | {"tta": "flip"} | other)
+        (directory / f"evaluation,{name}.json").write_text(text)
     result = {"steps": 7, "best_step": 0, "best_test_loss": 1.5, "test_loss": 2.0}
     result |= {"command": "python main.py --model=mlp", "best_test_top5": None}
     (directory / "result.json").write_text(json.dumps(result))
@@ -171,8 +173,28 @@ def test_a_card_of_the_user_is_kept(tmp_path):
     run_export(directory, "torch")
     assert "model.safetensors" in card.read_text()
     card.write_text("mine")
-    run_export(directory, terminal=terminal)
-    assert card.read_text() == "mine" and "is kept" in terminal.text
+    for form in FLAX:
+        run_export(directory, form, terminal)
+        assert card.read_text() == "mine"
+    assert terminal.text.count("is kept") == 2
+
+
+def test_a_model_without_a_line_of_pytorch_is_exported_without_source(
+    tmp_path, monkeypatch
+):
+    """An older model.py goes, which would be taken for that of this export."""
+    directory, terminal = make_run(tmp_path), Listener()
+    run_export(directory, "torch")
+    assert (directory / "model.py").exists()
+
+    def refuse(*args):
+        raise UserError("no line is known")
+
+    monkeypatch.setattr(export.torch_file, "make_source", refuse)
+    run_export(directory, "torch", terminal)
+    assert "model.py is not written: no line is known" in terminal.text
+    assert not (directory / "model.py").exists()
+    assert set(read_model(directory)["files"]) == {"model.safetensors"}
 
 
 @pytest.mark.parametrize("form", FLAX)

@@ -96,6 +96,19 @@ def test_what_the_hub_answers_is_told(monkeypatch, error, message):
         hub.fetch("hf:a/b@v1", "--source")
 
 
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
+    asked = []
+
+    def fail(*args, local_files_only, **kwargs):
+        asked.append(local_files_only)
+        raise errors.LocalEntryNotFoundError("no answer")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(UserError, match="does not answer .no answer"):
+        hub.fetch("hf:a/b", "--source")
+    assert asked == [False, True, True]
+
+
 CONFIG = {
     "architecture": "small",
     "label_names": ["ant", "bee", "cow"],
@@ -156,6 +169,8 @@ def test_what_is_given_goes_before_what_the_config_says(published, tmp_path):
     found = loaded.preprocessing
     assert found["image_shape"] == (12, 12, 3) and found["mean"] == (0.5,) * 3
     assert found["resize_size"] == 0 and found["resize_interpolation"] == "bilinear"
+    with pytest.raises(UserError, match="differently shaped: stage1_conv.weight"):
+        cnn.load("hf:a/b", **MODEL, channels=1, mean=(0.5,), std=(0.5,))
 
 
 def test_fine_tuning_scales_as_the_config_says(published, tmp_path, capsys):

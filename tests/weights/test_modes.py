@@ -150,6 +150,10 @@ def test_a_model_is_named_with_the_options_that_nobody_typed(tmp_path, capsys):
     assert run_main(*flags) == 2
     message = capsys.readouterr().err
     assert f"does not fit --model=simple_cnn with {choices} --head=flatten" in message
+    flags.remove("--widths=3,4")  # the preset's are none of mlp's
+    assert run_main(*flags, "--model=mlp") == 2
+    assert "does not fit --model=mlp;" in capsys.readouterr().err
+    flags.append("--widths=3,4")
     assert run_main(*flags, "--head=global_average") == 0
     assert f"converted to simple_cnn {choices} with 10" in capsys.readouterr().out
 

@@ -193,7 +193,10 @@ def _read_processor(found: Mapping[str, Any]) -> dict[str, Any]:
             std = [x * x for x in std]  # it divides by them twice
         if not found.get("rescale_offset"):
             options = _take_scaling(mean, std)
-    size, interpolation = found.get("size"), _RESAMPLING.get(found.get("resample", 2))
+    size, interpolation = (
+        found.get("size") or {},
+        _RESAMPLING.get(found.get("resample", 2)),
+    )
     sizes = _read_sizes(kind, size, found)
     if not sizes or not interpolation or not found.get("do_resize", True):
         return options

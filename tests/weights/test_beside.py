@@ -74,6 +74,7 @@ def test_timm(tmp_path, more, expected):
         ),
         ({"size": {"shortest_edge": 256}}, {}),
         ({"size": 224, "resample": 1}, {}),
+        ({}, {}),
     ],
 )
 def test_transformers(tmp_path, processor, expected):

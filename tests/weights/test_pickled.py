@@ -33,6 +33,15 @@ def test_a_whole_model_is_read_as_its_state_dict(tmp_path):
     assert says == {"pretrained_cfg": "resnet18", "layers": "mine.Conv mine.Net"}
 
 
+def test_a_model_that_comes_with_its_source_code_is_read(tmp_path):
+    kind = Stored("Float", "0", 12)
+    kind.id = ("module", Global("mine", "Net"), "net.py", "class Net: …")
+    net = module("Net", {"w": WHOLE})
+    net.function = kind
+    found = load_torch_file(write(tmp_path / "f", net, {"0": NUMBERS}))
+    assert sorted(found) == ["b", "c", "w"]
+
+
 def test_a_model_of_endless_modules_is_refused(tmp_path):
     net = module("Net")
     for _ in range(40):

@@ -244,6 +244,7 @@ def test_evaluation_and_prediction_see_the_same_images(tmp_path, flags):
         ([], "--mode=predict needs --predict_images="),
         (["--predict_images=/nowhere/*.png"], "matches no file"),
         (["--predict_images=*.md", "--checkpoint=3333"], "--checkpoint=3333"),
+        (["--predict_images=*.md", "--checkpoint=²"], "--checkpoint=²"),
     ],
 )
 def test_mistakes_are_told(run, capsys, flags, message):

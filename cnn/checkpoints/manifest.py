@@ -24,7 +24,7 @@ class DamagedCheckpoint(UserError):
 def list_steps(directory: Path) -> list[int]:
     """List the finished checkpoints of a directory, oldest first."""
     names = [path.parent.name for path in directory.glob(f"*/{MANIFEST}")]
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def find_damage(path: Path, only: str = "") -> str:
@@ -122,7 +122,7 @@ def find_step(run: Path, which: str) -> int:
                 "with --validation_fraction=0.1, or use --checkpoint=latest"
             )
         return best
-    if which.isdigit() and int(which) in steps:
+    if which.isdecimal() and int(which) in steps:
         return int(which)
     raise UserError(
         f"--checkpoint={which} is not there; {run} has latest, best and steps "

@@ -265,7 +265,7 @@ def _find_description(directory: Path) -> Path | None:
     finished = [
         path
         for path in found
-        if path.parent.name.isdigit() and (path.parent / MANIFEST).exists()
+        if path.parent.name.isdecimal() and (path.parent / MANIFEST).exists()
     ]
     return max(finished, key=lambda path: int(path.parent.name), default=None)
 

@@ -177,7 +177,7 @@ def read_unfreeze(text: str, epochs: int) -> tuple[str, int]:
         UserError: it is not of the form pattern:epoch, or lies outside the run.
     """
     pattern, _, epoch = text.rpartition(":")
-    if not pattern or not epoch.isdigit():
+    if not pattern or not epoch.isdecimal():
         raise UserError(
             f"--unfreeze={text}: write pattern:epoch, such as stage4:2, with a whole "
             "number of epochs"

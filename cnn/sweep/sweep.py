@@ -179,7 +179,7 @@ def read_trial(text: str) -> dict[str, Any]:
     """
     directory, _, number = text.rpartition(":")
     home = Path(directory) / "sweep"
-    if not directory or not number.isdigit():
+    if not directory or not number.isdecimal():
         raise UserError(
             f"--from_trial={text}: expected the directory of a sweep and the number of "
             "a trial, as runs/digits:17"

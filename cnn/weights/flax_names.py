@@ -67,7 +67,7 @@ def _join_parts(leaves: Mapping[str, Any]) -> dict[str, Any]:
         first, _, rest = name.partition("/")
         parts.setdefault(first, set()).add(_find_collection(rest))
     plain = {name.partition("/")[2]: leaf for name, leaf in leaves.items()}
-    is_split = all(first.isdigit() for first in parts) and any(
+    is_split = all(first.isdecimal() for first in parts) and any(
         found == {COLLECTIONS[1]} for found in parts.values()
     )
     return plain if is_split and len(plain) == len(leaves) else dict(leaves)

@@ -147,7 +147,7 @@ def _are_sets(trees: Mapping[str, dict]) -> bool:
     if any(map(_hold_params, trees.values())):
         return True
     if len(trees) == 1:
-        return bool(known or flat or all(key.isdigit() for key in trees))
+        return bool(known or flat or all(key.isdecimal() for key in trees))
     if any(key not in _PARTS for key in known):
         return True
     kinds = [_list_shapes(_flatten(tree)) for tree in trees.values()]

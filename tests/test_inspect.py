@@ -1,6 +1,7 @@
 """Mode inspect: what was planted is found, and nothing else is called exact."""
 
 import json
+import os
 import re
 import shutil
 
@@ -318,8 +319,9 @@ def test_a_folder_of_bad_files_alone_is_described(tmp_path):
         folder = tmp_path / "data" / place
         folder.mkdir(parents=True)
         (folder / "x.png").write_text("no image")
+    os.mkfifo(folder / "pipe.png")  # is not waited for
     described, _ = look(f"folder:{tmp_path / 'data'}", tmp_path / "out")
-    assert len(described["unreadable"]) == 4 and described["sizes"] == []
+    assert len(described["unreadable"]) == 5 and described["sizes"] == []
     assert (tmp_path / "out" / "inspect.html").exists()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import os
 import shutil
 from pathlib import Path
 
@@ -146,6 +147,17 @@ def test_bad_files_are_left_out_on_request(run, photos, capsys):
     assert "5 of 6 files classified" in out and "left out 1 image" in out
     assert str(photos / "2.png") in (run / "bad_images.txt").read_text()
     assert [Path(row["path"]).name[0] for row in read_csv(run)] == list("01345")
+
+
+@pytest.mark.parametrize("size", [[], ["--image_size=8"]])
+def test_what_is_no_file_is_never_waited_for(run, photos, size):
+    os.mkfifo(photos / "pipe.png")
+    os.symlink("/dev/zero", photos / "zeros.png")
+    flags = [f"--workdir={run}", f"--predict_images={photos}", *size]
+    assert run_main("--mode=predict", *flags) == 2
+    errors = {Path(row["path"]).name: row["error"] for row in read_csv(run)}
+    assert "a pipe" in errors["pipe.png"] and "a pipe" in errors["zeros.png"]
+    assert not errors["0.png"] and len(errors) == 9
 
 
 @pytest.mark.parametrize("flags, files", [([], 2), (["--bad_images=skip"], 0)])

@@ -7,13 +7,12 @@ is found when it is read.
 
 import dataclasses
 import pathlib
-import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from cnn.data import choose, decode, formats, images, metadata
+from cnn.data import choose, contents, decode, formats, images, metadata
 from cnn.data.names import check_class_names, count
 from cnn.data.options import DataOptions
 from cnn.data.stamps import stamp_bytes, stamp_file
@@ -255,7 +254,7 @@ def _decode_all(
 
     def make(i: int) -> np.ndarray:
         try:
-            image = decode.decode(paths[i].read_bytes(), layout)
+            image = decode.decode(contents.read_file(paths[i]), layout)
             if image.shape != shape:
                 raise decode.BadImage(
                     f"the image is {image.shape[1]}×{image.shape[0]} pixels instead "
@@ -287,7 +286,7 @@ def _stream(
         def make(i: int) -> np.ndarray:
             path = paths[positions[i]]
             try:
-                content = path.read_bytes()
+                content = contents.read_file(path)
                 if stamp_bytes(content) != stamps[positions[i]]:
                     raise UserError(
                         f"{path} has changed since the start of this run; put it back "
@@ -301,7 +300,7 @@ def _stream(
                 ) from None
             except (decode.BadImage, OSError) as error:
                 raise UserError(
-                    f"{path}: {_get_reason(error)}; {_CHECKED}"
+                    f"{path}: {contents.describe_error(error)}; {_CHECKED}"
                     f"{_SKIPPED if options.bad_images == 'skip' else ''}; {_MEND}"
                 ) from error
 
@@ -318,10 +317,10 @@ def _list_contents(listing: Listing) -> images.Images:
     def read(positions: np.ndarray) -> np.ndarray:
         raise NotImplementedError("files of unknown size have contents alone")
 
-    def read_contents(position: int) -> bytes | OSError:
+    def read_contents(position: int) -> bytes | Exception:
         try:
-            return listing.paths[position].read_bytes()
-        except OSError as error:
+            return contents.read_file(listing.paths[position])
+        except (decode.BadImage, OSError) as error:
             return error
 
     return images.Images(
@@ -424,8 +423,7 @@ def read_headers(
 
     def read(path: pathlib.Path) -> Header | None:
         try:
-            _check_is_file(path)
-            with path.open("rb") as file:
+            with contents.open_file(path) as file:
                 return _read_header(file, upright=options.stored_size == 0)
         except (decode.BadImage, OSError) as error:
             problems[path] = refuse(path, error, options)
@@ -434,30 +432,12 @@ def read_headers(
     return decode.call_all(read, paths), problems
 
 
-def _check_is_file(path: pathlib.Path) -> None:
-    """Refuse what would be read for ever.
-
-    Raises:
-        BadImage: it is a pipe, a device or the like.
-        OSError: it cannot be looked at.
-    """
-    kind = path.stat().st_mode
-    if stat.S_ISDIR(kind):
-        raise decode.BadImage("it is no file but a folder")
-    if not stat.S_ISREG(kind):
-        raise decode.BadImage("it is no file but a device, a pipe or a socket")
-
-
 def refuse(path: pathlib.Path, error: Exception, options: DataOptions) -> str:
     """Return what is wrong with a skipped file; with `--bad_images=error` raise it."""
-    reason = _get_reason(error)
+    reason = contents.describe_error(error)
     if options.bad_images == "error":
         raise UserError(f"{path}: {reason}; {_REMEDY}") from error
     return reason
-
-
-def _get_reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def find_shape(

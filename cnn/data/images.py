@@ -31,7 +31,8 @@ class Images:
             root, or a number; None where nobody asks for them.
         stamps: of their contents [N], as of `stamps.stamp_bytes`; None likewise.
         contents: positions to the bytes of their image files, encoded, in turn; for a
-            file that cannot be read, the error. None where images are arrays.
+            file that cannot be read, the `BadImage` or `OSError`. None where images are
+            arrays.
         paths: of their files [N], object array; None where they are not files.
     """
 
@@ -42,7 +43,7 @@ class Images:
     itemsize: int = 1
     names: np.ndarray | None = None
     stamps: np.ndarray | None = None
-    contents: Callable[[np.ndarray], Iterable[bytes | OSError]] | None = None
+    contents: Callable[[np.ndarray], Iterable[bytes | Exception]] | None = None
     paths: np.ndarray | None = None
 
     def __len__(self) -> int:

@@ -6,13 +6,12 @@ are.
 
 import collections
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from cnn.data import decode
+from cnn.data import contents, decode
 
 # Batches: the positions of files, and the shape (B, H, W, C) of their images.
 Plan = list[tuple[np.ndarray, tuple[int, int, int, int]]]
@@ -48,7 +47,7 @@ def read_ahead(
         read: from a position and a shape (H, W, C) to uint8 of that shape; raises
             `BadImage` or `OSError` of a file that cannot be read.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
+    with ThreadPoolExecutor(decode.count_cores()) as executor:
         started: collections.deque[tuple[Batch, list[Future]]] = collections.deque()
         try:
             for positions, shape in plan:
@@ -74,7 +73,7 @@ def _start(
             try:
                 batch.images[i] = read(int(position), shape[1:])
             except (decode.BadImage, OSError) as error:
-                batch.problems[int(position)] = _describe(error)
+                batch.problems[int(position)] = contents.describe_error(error)
 
     starts = range(0, len(positions), _SHARE)
     return batch, [executor.submit(fill, start) for start in starts]
@@ -89,11 +88,7 @@ def _finish(batch: Batch, futures: list[Future]) -> Batch:
 def measure_file(path: str) -> tuple[int, int] | str:
     """Return the (height, width) that an image file decodes to, or what is wrong."""
     try:
-        with open(path, "rb") as file:
+        with contents.open_file(path) as file:
             return decode.upright_size(decode.open_image(file))
     except (decode.BadImage, OSError) as error:
-        return _describe(error)
-
-
-def _describe(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+        return contents.describe_error(error)

@@ -9,13 +9,11 @@ of BLAKE2b: equal ones mean equal contents.
 import dataclasses
 import hashlib
 import io
-import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnn.data import decode, images, metadata
+from cnn.data import contents, decode, images, metadata
 from cnn.data.stamps import stamp_bytes
 from cnn.inspection import likeness
 
@@ -66,15 +64,18 @@ def read_part(
         What was seen of each, and how often each value of a pixel occurs in images in
         that layout: [C, 256], by their number of channels C.
     """
-    cores = os.cpu_count() or 1
-    share = max(1, min(_CHUNK, len(part) // (4 * cores)))
+    share = max(1, min(_CHUNK, len(part) // (4 * decode.count_cores())))
     starts = range(0, len(part), share)
 
     def read_some(start: int) -> tuple[list[Look], dict[int, np.ndarray]]:
         positions = np.arange(start, min(start + share, len(part)))
         counts = {1: np.zeros((1, 256), np.int64), 3: np.zeros((3, 256), np.int64)}
-        look = _look_at_arrays if part.contents is None else _look_at_files
-        return list(look(part, positions, layout, counts)), counts
+        if part.contents is None:
+            looks = [_look_at_array(pixels, counts) for pixels in part.read(positions)]
+        else:
+            files = part.contents(positions)
+            looks = [_look_at_file(content, layout, counts) for content in files]
+        return looks, counts
 
     found = decode.call_all(read_some, starts, 1)
     looks = [look for chunk, _ in found for look in chunk]
@@ -90,42 +91,30 @@ def read_image(part: images.Images, position: int) -> np.ndarray:
     return decode.decode(content, decode.Layout())
 
 
-def _look_at_arrays(
-    part: images.Images,
-    positions: np.ndarray,
-    layout: decode.Layout,
-    counts: dict[int, np.ndarray],
-) -> Iterator[Look]:
-    """Look at images that are in the layout already."""
-    for pixels in part.read(positions):
-        _count_values(pixels, counts)
-        yield _look_at_pixels(pixels)
+def _look_at_array(pixels: np.ndarray, counts: dict[int, np.ndarray]) -> Look:
+    """Look at an image that is in the layout already."""
+    _count_values(pixels, counts)
+    return _look_at_pixels(pixels)
 
 
-def _look_at_files(
-    part: images.Images,
-    positions: np.ndarray,
-    layout: decode.Layout,
-    counts: dict[int, np.ndarray],
-) -> Iterator[Look]:
-    for content in part.contents(positions):
-        if isinstance(content, OSError):
-            yield Look(problem=content.strerror or str(content))
-            continue
-        try:
-            pixels = decode.decode(content, decode.Layout())
-            is_same = not layout.size and layout.channels in (0, pixels.shape[2])
-            trained = pixels if is_same else decode.decode(content, layout)
-        except decode.BadImage as error:
-            yield Look(problem=str(error))
-            continue
-        _count_values(trained, counts)
-        seen = _look_at_pixels(pixels)
-        yield dataclasses.replace(
-            _look_at_header(seen, content),
-            stamp=stamp_bytes(content),
-            content=_digest(content),
-        )
+def _look_at_file(
+    content: bytes | Exception, layout: decode.Layout, counts: dict[int, np.ndarray]
+) -> Look:
+    """Look at what is in a file, or at why it cannot be read."""
+    try:
+        if isinstance(content, Exception):
+            raise content
+        pixels = decode.decode(content, decode.Layout())
+        is_same = not layout.size and layout.channels in (0, pixels.shape[2])
+        trained = pixels if is_same else decode.decode(content, layout)
+    except (decode.BadImage, OSError) as error:
+        return Look(problem=contents.describe_error(error))
+    _count_values(trained, counts)
+    return dataclasses.replace(
+        _look_at_header(_look_at_pixels(pixels), content),
+        stamp=stamp_bytes(content),
+        content=_digest(content),
+    )
 
 
 def _look_at_header(seen: Look, content: bytes) -> Look:

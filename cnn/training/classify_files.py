@@ -7,11 +7,10 @@ taken as they are, files of one size make a batch, so that nothing is cut or str
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from cnn.data import check_options, decode
+from cnn.data import check_options, contents, decode
 from cnn.data.options import DataOptions
 from cnn.data.read_ahead import Plan, measure_file, read_ahead
 from cnn.errors import UserError
@@ -191,7 +190,7 @@ def _say_sizes(
 
 def _read(path: str, layout: decode.Layout, shape: tuple[int, ...]) -> np.ndarray:
     """Read a file as an image of a shape (H, W, C)."""
-    image = decode.decode(Path(path).read_bytes(), layout)
+    image = decode.decode(contents.read_file(path), layout)
     if image.shape != shape:
         raise decode.BadImage(
             f"the image is {image.shape[1]}×{image.shape[0]} pixels, and the run "

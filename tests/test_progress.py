@@ -1,11 +1,13 @@
 import json
 import sys
+import types
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from cnn.errors import UserError
+from cnn.runtime import terminal
 from cnn.runtime.metrics_log import MetricsLog, write_images
 from cnn.runtime.terminal import Terminal
 from cnn.training.epoch import Pace
@@ -162,6 +164,19 @@ def test_no_bar_where_there_is_no_terminal(capsys):
     terminal.update_bar(5, 1, 0.5, 0.9, 100)
     terminal.stop_bar()
     assert capsys.readouterr().out == ""
+
+
+def test_counts_are_said_each_half_minute_with_the_time_that_is_left(
+    capsys, monkeypatch
+):
+    clock = iter([0, 10, 40, 50])
+    fake = types.SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(terminal, "time", fake)
+    with Terminal().count(100_000, "files") as note:
+        for done in (10, 20, 25):
+            note(done)
+    printed = capsys.readouterr().out
+    assert printed == "20 of 100,000 files, 0.5 files/s, 2 days, 7:32:40 left\n"
 
 
 def test_bar_of_a_terminal(tmp_path):

@@ -1,6 +1,7 @@
 """What the user sees while the program runs."""
 
 import contextlib
+import datetime
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,10 +99,9 @@ class Terminal:
         def note(done: int) -> None:
             nonlocal said
             now = time.monotonic()
-            speed = done / max(now - started, 1e-9)
-            left = time.strftime(
-                "%H:%M:%S", time.gmtime((total - done) / max(speed, 1e-9))
-            )
+            seconds = max(now - started, 1e-9)
+            speed, left = done / seconds, (total - done) * seconds / max(done, 1)
+            left = datetime.timedelta(seconds=round(left))
             text = f"{done:,} of {total:,} {unit}, {speed:,.1f} {unit}/s, {left} left"
             bar.update(task, completed=done, description=text)
             if bar.disable and now - said >= _SECONDS and done < total:

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import flags
 import jax
@@ -167,10 +168,26 @@ def make_torch(
         mode: `eager` or `compiled`.
         precision: as `--precision`.
     """
-    script = str(Path(__file__).with_name("torch_step.py"))
     arguments = (what, layout, mode, precision, *dataclasses.astuple(case))
+    return start_worker(python, "torch_step.py", *arguments)[0]
+
+
+def start_worker(
+    python: str, script: str, *arguments: Any
+) -> tuple[Round, subprocess.Popen]:
+    """Start a script of this directory that runs a round for each line it reads.
+
+    Args:
+        python: an interpreter that has what the script needs.
+        script: its name.
+        arguments: of the script.
+
+    Returns:
+        What runs a round, and the process.
+    """
+    given = [script, *map(str, arguments)]
     worker = subprocess.Popen(
-        [python, script, *map(str, arguments)],
+        [python, str(Path(__file__).with_name(script)), *given[1:]],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -184,10 +201,10 @@ def make_torch(
             pass  # no line will come
         line = worker.stdout.readline()
         if not line:
-            raise UserError(f"PyTorch's process for {case} ended; its error is above")
+            raise UserError(f"{' '.join(given)} ended; its error is above")
         return float(line)
 
-    return run_round
+    return run_round, worker
 
 
 def make_data(case: Case) -> tuple[np.ndarray, np.ndarray]:

@@ -21,11 +21,9 @@ and a ratio is ours by theirs of neighbouring rounds, with its range.
 """
 
 import argparse
-import io
 import math
 import os
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -37,7 +35,7 @@ import jax
 import limits
 import numpy as np
 import photos
-from contenders import compare_with, take_turns
+from contenders import compare_with, start_worker, take_turns
 
 from cnn.data import load_dataset
 from cnn.data.chunks import Loader
@@ -50,32 +48,9 @@ from cnn.runtime.options import DeviceOptions
 BATCH, DECODE, PHOTO_SIZE = 32, "decode", 224
 
 
-def make_jpeg(size: int, seed: int) -> bytes:
-    """Make a JPEG file of quality 90, about as dense as a photograph's.
-
-    Args:
-        size: height and width in pixels.
-        seed: of its waves and its noise.
-    """
-    from PIL import Image
-
-    random = np.random.default_rng(seed)
-    place = np.linspace(0, 2 * np.pi, size)[:, None]
-    waves = np.zeros((size, size, 3))
-    for frequency in (1, 3, 7, 15):
-        phase = random.uniform(0, 2 * np.pi, (2, 3))
-        across = np.sin(frequency * place + phase[0])[:, None]
-        waves += across * np.sin(frequency * place + phase[1])[None] / frequency
-    noise = random.normal(0, 6, (size, size, 3))
-    pixels = np.clip(128 + 50 * waves + noise, 0, 255).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=90)
-    return file.getvalue()
-
-
 def make_folder(directory: Path, size: int, count: int) -> None:
     """Write JPEG files in two class folders, of 16 different contents."""
-    contents = [make_jpeg(size, seed) for seed in range(16)]
+    contents = [photos.make_waves(size, size, seed) for seed in range(16)]
     for number in range(count):
         path = directory / "train" / str(number % 2) / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,27 +161,6 @@ def report_cores(rows: list[dict[str, Any]], step_rate: float) -> None:
             )
 
 
-def start_peer(python: str, *arguments: Any) -> tuple[Callable[[], float], Any]:
-    """Start another's process; return a function from nothing to a round's seconds."""
-    script = str(Path(__file__).with_name("input_torch.py"))
-    worker = subprocess.Popen(
-        [python, script, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-    def run_round() -> float:
-        worker.stdin.write("round\n")
-        worker.stdin.flush()
-        line = worker.stdout.readline()
-        if not line:
-            raise UserError(f"the process of {arguments[0]} ended; its error is above")
-        return float(line)
-
-    return run_round, worker
-
-
 def compare_decoding(
     folder: Path, mode: str, cores: list[int], options: Any
 ) -> dict[str, list[float]]:
@@ -230,8 +184,8 @@ def compare_decoding(
 
     contenders, workers = {"ours": read}, []
     for peer in options.peers.split(","):
-        arguments = (peer, folder, PHOTO_SIZE, mode, len(cores))
-        contenders[peer], worker = start_peer(options.torch_python, *arguments)
+        arguments = ("input_torch.py", peer, folder, PHOTO_SIZE, mode, len(cores))
+        contenders[peer], worker = start_worker(options.torch_python, *arguments)
         workers.append(worker)
     try:
         return take_turns(contenders, options.images, options.rounds)

@@ -1,4 +1,4 @@
-"""JPEG files of photographs, made of the two that scikit-learn comes with."""
+"""JPEG files to measure with: of waves and noise, and of two real photographs."""
 
 import io
 from pathlib import Path
@@ -6,14 +6,28 @@ from pathlib import Path
 import numpy as np
 
 
+def make_waves(width: int, height: int, seed: int) -> bytes:
+    """Make a JPEG file of waves and noise, which the seed draws.
+
+    Of 500x375 pixels it has 44 kB, `make_photo` of as many 82 kB.
+    """
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] * (2 * np.pi / width)
+    waves = np.zeros((height, width, 3))
+    for frequency in (1, 3, 7, 15):
+        a, b = random.uniform(0, 2 * np.pi, (2, 3))
+        down = np.sin(frequency * y[..., None] + a)
+        waves += down * np.sin(frequency * x[..., None] + b) / frequency
+    return _encode(128 + 50 * waves + random.normal(0, 6, waves.shape))
+
+
 def make_photo(width: int, height: int, seed: int) -> bytes:
-    """Cut a part out of a photograph, enlarge it if need be, and add a sensor's noise.
+    """Make a JPEG file of a part of one of scikit-learn's two photographs.
+
+    It is enlarged if need be, and gets a sensor's noise.
 
     Args:
         seed: which photograph, which part of it, and the noise.
-
-    Returns:
-        A JPEG file of quality 90.
     """
     from PIL import Image
     from sklearn.datasets import load_sample_images
@@ -26,11 +40,7 @@ def make_photo(width: int, height: int, seed: int) -> bytes:
     top = random.integers(0, size[1] - height + 1)
     left = random.integers(0, size[0] - width + 1)
     pixels = pixels[top : top + height, left : left + width]
-    pixels = pixels + random.normal(0, 4, pixels.shape)
-    file = io.BytesIO()
-    pixels = np.clip(pixels, 0, 255).astype(np.uint8)
-    Image.fromarray(pixels).save(file, "JPEG", quality=90)
-    return file.getvalue()
+    return _encode(pixels + random.normal(0, 4, pixels.shape))
 
 
 def make_photos(directory: Path, width: int, height: int, count: int) -> None:
@@ -40,3 +50,13 @@ def make_photos(directory: Path, width: int, height: int, count: int) -> None:
         path = directory / str(number % 2) / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(contents[number % 16])
+
+
+def _encode(pixels: np.ndarray) -> bytes:
+    """Write a JPEG file of quality 90."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    pixels = np.clip(pixels, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()

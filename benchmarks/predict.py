@@ -15,7 +15,6 @@ of it. Of how many images both find the same class is printed too.
 import argparse
 import csv
 import dataclasses
-import io
 import os
 import statistics
 import sys
@@ -25,35 +24,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import flags
-import numpy as np
+import photos
 
 from cnn.errors import UserError
 
 WIDTH, HEIGHT, CONTENTS = 500, 375, 64
 
 
-def make_jpeg(seed: int) -> bytes:
-    """Make a JPEG file of quality 90, about as dense as a photograph's (80 kB)."""
-    from PIL import Image
-
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[:HEIGHT, :WIDTH] * (2 * np.pi / WIDTH)
-    waves = np.zeros((HEIGHT, WIDTH, 3))
-    for frequency in (1, 3, 7, 15):
-        a, b = random.uniform(0, 2 * np.pi, (2, 3))
-        down = np.sin(frequency * y[..., None] + a)
-        waves += down * np.sin(frequency * x[..., None] + b) / frequency
-    noise = random.normal(0, 6, waves.shape)
-    pixels = np.clip(128 + 50 * waves + noise, 0, 255).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=90)
-    return file.getvalue()
-
-
 def make_folder(folder: Path, count: int) -> None:
     """Write JPEG files of 64 different contents."""
     folder.mkdir()
-    contents = [make_jpeg(seed) for seed in range(CONTENTS)]
+    contents = [photos.make_waves(WIDTH, HEIGHT, seed) for seed in range(CONTENTS)]
     for number in range(count):
         (folder / f"{number:06}.jpg").write_bytes(contents[number % CONTENTS])
 

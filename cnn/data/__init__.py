@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from cnn.data import choose, digits, files, folder, npz, published, table, tfds
-from cnn.data.files import decode_files
 from cnn.data.images import Dataset, Evaluated, Images, get_part
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 from cnn.option import expand_path
 from cnn.text import show_line
 
-__all__ = ["DataOptions", "Dataset", "Evaluated", "Images", "decode_files"]
+__all__ = ["DataOptions", "Dataset", "Evaluated", "Images"]
 __all__ += ["find_own_classes", "forget_dataset", "is_same_source", "load_dataset"]
 __all__ += ["check_options", "list_dataset", "load_evaluated"]
 

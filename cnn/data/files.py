@@ -199,12 +199,12 @@ def decode_files(
     options: DataOptions,
     problems: dict[pathlib.Path, str],
 ) -> tuple[list[str], np.ndarray]:
-    """Decode image files to the shape that a model takes.
+    """Decode image files to images like those of a dataset.
 
     Args:
         paths: of the files [N].
-        shape: (H, W, C) of the model's images; files are resized to it when it is
-            square and must have its size otherwise.
+        shape: (H, W, C), as the dataset was loaded by these options; files are resized
+            to it when it is square and must have its size otherwise.
         problems: gets what is wrong with files that are left out.
 
     Returns:
@@ -214,16 +214,13 @@ def decode_files(
         UserError: a file cannot be read, or has another size.
     """
     height, width, channels = shape
-    layout = dataclasses.replace(
-        decode.make_layout(options),
-        size=height if height == width else 0,
-        resize_size=options.resize_size or options.stored_size,
-        channels=channels,
-    )
-    if options.resize_mode != "crop":
-        layout = dataclasses.replace(layout, resize_size=0)
+    size = height if height == width else 0
+    layout = decode.make_layout(options)
+    layout = dataclasses.replace(layout, size=size, channels=channels)
     files = [pathlib.Path(path) for path in paths]
     pixels, good = _decode_all(files, layout, shape, True, options, problems)
+    if options.shuffle_pixels:
+        pixels = choose.permute_pixels(pixels, options.split_seed)
     return [str(path) for path, keep in zip(paths, good, strict=True) if keep], pixels
 
 

@@ -264,7 +264,10 @@ class Subject:
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """Read the centre of images of the split: uint8 [n, H, W, C]."""
-        images = self.split.read(np.asarray(positions))
+        return self._cut(self.split.read(np.asarray(positions)))
+
+    def _cut(self, images: np.ndarray) -> np.ndarray:
+        """Cut what the models see out of images as they are stored."""
         height, width, _ = self.image_shape
         top = find_centre(images.shape[1], height)
         left = find_centre(images.shape[2], width)
@@ -306,14 +309,15 @@ class Subject:
         files = files[:_MOST_CHOSEN]
         problems: dict[Path, str] = {}
         files, images = decode_files(
-            files, self.image_shape, self.config.data, problems
+            files, self.split.shape, self.config.data, problems
         )
         bad = [BadFile(str(x), str(x), "", why) for x, why in problems.items()]
         self._take_bad("--picture_files", bad)
         if not files:
             raise UserError(f"--picture_files={pattern}: none can be read")
         return Chosen(
-            images, tuple(lettering.make_label(Path(file).name) for file in files)
+            self._cut(images),
+            tuple(lettering.make_label(Path(file).name) for file in files),
         )
 
     def _choose_positions(self, given: Sequence[int]) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cnn import data
-from cnn.data import identity
+from cnn.data import files, identity
 from cnn.errors import UserError
 
 RANDOM = np.random.RandomState(0)
@@ -379,9 +379,9 @@ def test_decode_files(tmp_path):
     (tmp_path / "c.png").write_bytes(b"")
     paths = [str(tmp_path / name) for name in ("a.png", "c.png", "b.jpg")]
     with pytest.raises(UserError, match="c.png: the file is empty"):
-        data.decode_files(paths, (8, 8, 1), data.DataOptions(), {})
+        files.decode_files(paths, (8, 8, 1), data.DataOptions(), {})
     options = data.DataOptions(bad_images="skip")
-    good, pixels = data.decode_files(paths, (8, 8, 1), options, {})
+    good, pixels = files.decode_files(paths, (8, 8, 1), options, {})
     assert good == [paths[0], paths[2]] and pixels.shape == (2, 8, 8, 1)
     with pytest.raises(UserError, match="b.jpg: the image is 9×9 pixels"):
-        data.decode_files(paths[2:], (8, 9, 1), data.DataOptions(), {})
+        files.decode_files(paths[2:], (8, 9, 1), data.DataOptions(), {})

@@ -251,6 +251,28 @@ def test_files_are_looked_into(trained, tmp_path):
     assert list_pictures(tmp_path / "new") == ["features_stage1.png"]
 
 
+@pytest.mark.parametrize(
+    "size",
+    [
+        {"image_size": 4, "storage_size": 7},
+        {"image_size": 4, "storage_size": 7, "resize_size": 9},
+        {"image_size": 6, "resize_mode": "pad"},
+        {"shuffle_pixels": True},
+    ],
+)
+def test_files_are_seen_as_those_of_the_dataset(trained, tmp_path, size):
+    draws = np.random.default_rng(0)
+    shape = (7, 10) if "image_size" in size else (8, 8)
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / place).mkdir(parents=True)
+        image = Image.fromarray(draws.integers(0, 256, shape, np.uint8))
+        image.save(tmp_path / place / "0.png")
+    files = {"picture_files": f"{tmp_path}/test/a", "dataset": f"folder:{tmp_path}"}
+    stored = workdir.read_config(trained) | {"train_examples": 0}
+    subject = Subject(make_config(stored | files | size), [trained])
+    np.testing.assert_array_equal(subject.chosen.images, subject.read([0]))
+
+
 def test_files_that_cannot_be_read_are_left_out_of_pictures(trained, tmp_path, capsys):
     Image.new("L", (8, 8)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").touch()

@@ -9,6 +9,10 @@ import stat
 from typing import BinaryIO
 
 from cnn.data.decode import BadImage
+from cnn.data.options import DataOptions
+from cnn.errors import UserError
+
+_REMEDY = "mend or delete it, or leave such files out with --bad_images=skip"
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
@@ -40,3 +44,11 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 def describe_error(error: Exception) -> str:
     """Say what is wrong with a file that cannot be read, without its name."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def refuse(path: pathlib.Path, error: Exception, options: DataOptions) -> str:
+    """Return what is wrong with a skipped file; with `--bad_images=error` raise it."""
+    reason = describe_error(error)
+    if options.bad_images == "error":
+        raise UserError(f"{path}: {reason}; {_REMEDY}") from error
+    return reason

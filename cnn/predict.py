@@ -98,21 +98,30 @@ def predict(config: Config, directory: Path, terminal: Terminal) -> Path:
         if (partial := rows.name_partial(target)).exists():
             terminal.say(f"what was computed is in {show_line(str(partial))}")
         raise
-    good = len(paths) - len(problems)
-    terminal.say(f"{good} of {len(paths)} files classified")
+    terminal.say(f"{len(paths) - len(problems)} of {len(paths)} files classified")
     terminal.say_written(target)
     if problems and not is_skipping:
         raise UserError(
             f"{_describe(paths, problems)}; their rows in {target} say why. Mend or "
             "delete them, or leave them out with --bad_images=skip"
         )
+    _list_bad(directory, paths, problems, terminal)
+    return target
+
+
+def _list_bad(
+    directory: Path,
+    paths: Sequence[str],
+    problems: Mapping[int, str],
+    terminal: Terminal,
+) -> None:
+    """Print and write which files were left out."""
     bad = [BadFile(paths[i], paths[i], "", problems[i]) for i in sorted(problems)]
     same_data.write_bad(directory, "--predict_images", bad)
     for note in describe_bad(bad):
         terminal.say(
             f"{note}; all are in {show_line(str(directory / same_data.BAD_FILE))}"
         )
-    return target
 
 
 def _set_views(config: Config, trained: Trained, intake: Intake) -> Trained:

@@ -223,6 +223,23 @@ def test_what_was_computed_stays_when_it_is_interrupted(run, photos, monkeypatch
         assert len(list(csv.DictReader(file))) == 4
 
 
+@pytest.mark.parametrize("given, most", [(0, 2), (5, 5)])
+def test_batches_of_large_images_are_small_unless_a_size_is_given(
+    run, photos, monkeypatch, given, most
+):
+    seen = []
+
+    def classify(images):
+        seen.append(len(images))
+        return np.full((len(images), 10), 0.1, np.float32)
+
+    monkeypatch.setattr(predict, "_MOST_PIXELS", 2 * 8 * 8)
+    monkeypatch.setattr(classify_files, "make_classifier", lambda trained: classify)
+    flags = [f"--predict_images={photos}", f"--predict_batch_size={given}"]
+    assert run_main("--mode=predict", f"--workdir={run}", *flags) == 0
+    assert max(seen) <= most and len(seen) == -(-7 // most)
+
+
 @pytest.mark.parametrize(
     "flags", [["--shuffle_pixels=true"], ["--resize_mode=pad", "--image_size=6"], []]
 )

@@ -86,16 +86,17 @@ def predict(config: Config, directory: Path, terminal: Terminal) -> Path:
     trained = _set_views(config, trained, intake)
     target, problems = directory / "predictions.csv", {}
     shown = min(config.predict.predict_top, trained.structure.num_classes)
-    is_skipping = config.data.bad_images == "skip"
+    is_skipping, kept = config.data.bad_images == "skip", False
     try:
         with rows.open_rows(target, _name_columns(shown)) as write:
             for some in _classify(config, trained, intake, paths, terminal):
                 problems |= some.problems
                 write(_format(some, paths, trained.class_names, shown, is_skipping))
+                kept = True
             if is_skipping and len(problems) == len(paths):
                 raise UserError(_describe(paths, problems))
     except BaseException:
-        if (partial := rows.name_partial(target)).exists():
+        if kept and (partial := rows.name_partial(target)).exists():
             terminal.say(f"what was computed is in {show_line(str(partial))}")
         raise
     terminal.say(f"{len(paths) - len(problems)} of {len(paths)} files classified")

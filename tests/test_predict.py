@@ -13,7 +13,7 @@ from PIL import Image
 
 from cnn import config as config_module
 from cnn import predict
-from cnn.checkpoints import workdir
+from cnn.checkpoints import rows, workdir
 from cnn.data import load_dataset
 from cnn.errors import UserError
 from cnn.runtime.terminal import Terminal
@@ -238,6 +238,16 @@ def test_batches_of_large_images_are_small_unless_a_size_is_given(
     flags = [f"--predict_images={photos}", f"--predict_batch_size={given}"]
     assert run_main("--mode=predict", f"--workdir={run}", *flags) == 0
     assert max(seen) <= most and len(seen) == -(-7 // most)
+
+
+def test_a_second_process_does_not_claim_the_rows_of_the_first(run, photos, capsys):
+    with rows.open_rows(run / "predictions.csv", ["path"]) as write:
+        write([(0, ["a"])])
+        flags = [f"--workdir={run}", f"--predict_images={photos}"]
+        assert run_main("--mode=predict", *flags) == 2
+        captured = capsys.readouterr()
+        assert "is being written by another process" in captured.err
+        assert "what was computed" not in captured.out
 
 
 @pytest.mark.parametrize(

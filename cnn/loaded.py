@@ -5,6 +5,7 @@ model = cnn.load("runs/digits")
 probabilities = model.classify(images)  # uint8 [N, H, W, C] -> float32 [N, K]
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -136,14 +137,16 @@ class Loaded:
         intake, quiet = choose_intake(trained, self._data), Terminal()
         quiet.console.quiet = True
         rows = np.zeros((len(paths), len(self.class_names)), np.float32)
-        for some in classify_files(
+        classified = classify_files(
             trained, intake, paths, _FILES, math.inf, quiet, Stop()
-        ):
-            for position, problem in some.problems.items():
-                raise UserError(
-                    f"{paths[position]}: {problem}; mend it, or leave it out"
-                )
-            rows[some.positions] = some.probabilities
+        )
+        with contextlib.closing(classified):
+            for some in classified:
+                for position, problem in some.problems.items():
+                    raise UserError(
+                        f"{paths[position]}: {problem}; mend it, or leave it out"
+                    )
+                rows[some.positions] = some.probabilities
         best = rows.argmax(1).tolist()
         return [
             Prediction(path, self.class_names[k], float(row[k]), row)

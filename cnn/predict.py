@@ -5,6 +5,7 @@ classify = predict.load_classifier("runs/digits")
 probabilities = classify(images)  # uint8 [N, H, W, C] -> float32 [N, K]
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,8 +89,12 @@ def predict(config: Config, directory: Path, terminal: Terminal) -> Path:
     shown = min(config.predict.predict_top, trained.structure.num_classes)
     is_skipping, kept = config.data.bad_images == "skip", False
     try:
-        with rows.open_rows(target, _name_columns(shown)) as write:
-            for some in _classify(config, trained, intake, paths, terminal):
+        classified = _classify(config, trained, intake, paths, terminal)
+        with (
+            rows.open_rows(target, _name_columns(shown)) as write,
+            contextlib.closing(classified),
+        ):
+            for some in classified:
                 problems |= some.problems
                 write(_format(some, paths, trained.class_names, shown, is_skipping))
                 kept = True

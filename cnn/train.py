@@ -116,14 +116,16 @@ def _loop(setup: Setup, progress: Progress, outputs: Outputs, stop: Stop) -> Non
                 _save(setup, progress, outputs)
         if progress.has_ended(setup):
             return
-        for ids, step_metrics in training_progress.take_epoch(
+        taken = training_progress.take_epoch(
             setup, progress, stop, pace, outputs.profiler, interval
-        ):
-            report.check_and_log(
-                setup, progress, outputs.terminal, outputs.log, step_metrics, ids
-            )
-            if progress.step % interval == 0 and progress.step % length:
-                _save(setup, progress, outputs)
+        )
+        with contextlib.closing(taken):
+            for ids, step_metrics in taken:
+                report.check_and_log(
+                    setup, progress, outputs.terminal, outputs.log, step_metrics, ids
+                )
+                if progress.step % interval == 0 and progress.step % length:
+                    _save(setup, progress, outputs)
 
 
 def _test_best(

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import threading
 
 import jax
 import pytest
@@ -58,6 +59,17 @@ def test_stopped_after_any_step_goes_on_to_the_same_bits(
     saved = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert str(step) in saved and not (tmp_path / "result.json").exists()
     assert_same_run(tmp_path, train_run(tmp_path), reference)
+
+
+def test_no_thread_that_reads_outlives_a_run_that_was_stopped(tmp_path, no_pauses):
+    """Its error holds the frames that started one; the next collection may be anywhere.
+
+    Waiting for it there, inside of `threading` itself, hung for ever.
+    """
+    with pytest.raises(Interrupted) as stopped:
+        train_run(tmp_path, Stopper(1), resident="never")
+    names = [thread.name for thread in threading.enumerate()]
+    assert stopped.tb and not [name for name in names if name.startswith("chunks")]
 
 
 @pytest.mark.slow

@@ -136,6 +136,10 @@ def iterate_chunks(
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Yield the chunks of an epoch, the next being filled while one is used.
 
+    A thread fills them: whoever stops before the end closes the iterator
+    (`contextlib.closing`). Left to the garbage collector, the thread would be waited
+    for in any thread at any place, also where that can't end.
+
     Args:
         steps: S, the batches of a chunk; the last chunk is filled up with repeats of
             position 0 that must not be run.

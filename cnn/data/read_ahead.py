@@ -42,6 +42,8 @@ def read_ahead(
 ) -> Iterator[Batch]:
     """Read batches in threads, in the order of the plan.
 
+    As of `chunks.iterate_chunks`, whoever stops before the end closes the iterator.
+
     Args:
         plan: the batches; at most B positions of each.
         read: from a position and a shape (H, W, C) to uint8 of that shape; raises

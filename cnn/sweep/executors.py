@@ -141,13 +141,15 @@ class Loop:
         one.start_epoch()
         losses, bad_step = [], None
         interval = most or self.steps_per_epoch
-        for ids, step_metrics in progress.take_epoch(
+        taken = progress.take_epoch(
             setup, one, self._stop, self._pace, self._profiler, interval
-        ):
-            losses.append(step_metrics["loss"])
-            bad_step = find_bad_step(step_metrics, one.step - len(ids))
-            if bad_step or one.step - before == most:
-                break
+        )
+        with contextlib.closing(taken):
+            for ids, step_metrics in taken:
+                losses.append(step_metrics["loss"])
+                bad_step = find_bad_step(step_metrics, one.step - len(ids))
+                if bad_step or one.step - before == most:
+                    break
         seconds = one.counters.epoch_seconds
         return _summarise(np.concatenate(losses), one.sums, bad_step, seconds)
 

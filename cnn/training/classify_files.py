@@ -4,6 +4,7 @@ However many files there are, a few batches of them are in memory. Where images 
 taken as they are, files of one size make a batch, so that nothing is cut or stretched.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
@@ -123,8 +124,11 @@ def classify_files(
         return _read(paths[position], intake.layout, shape)
 
     done = len(paths) - sum(len(positions) for positions, _ in plan)
-    with terminal.count(len(paths), "files") as note:
-        for batch in read_ahead(plan, read):
+    with (
+        terminal.count(len(paths), "files") as note,
+        contextlib.closing(read_ahead(plan, read)) as batches,
+    ):
+        for batch in batches:
             stop.check()
             probabilities = classify(batch.images)[: len(batch.positions)]
             yield Classified(batch.positions, probabilities, batch.problems)

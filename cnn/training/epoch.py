@@ -297,17 +297,18 @@ def compute_metrics(
     make = make_eval_chunk if examples is None else make_example_chunk
     program = make(structure, loader.mesh)
     chunks = iterate_chunks(loader, size, {"positions": positions, "mask": mask})
-    for first, last, results, _ in run_chunks(
-        program, chunks, make_arguments, stop, Pace()
-    ):
-        if examples is None:
-            sums = results
-            continue
-        sums, found = results
-        rows = slice(first % size, first % size + last - first)
-        for name, array in found.items():
-            kept = np.asarray(array[rows])[mask[first:last]]
-            examples.setdefault(name, []).append(kept)
+    with contextlib.closing(chunks):
+        for first, last, results, _ in run_chunks(
+            program, chunks, make_arguments, stop, Pace()
+        ):
+            if examples is None:
+                sums = results
+                continue
+            sums, found = results
+            rows = slice(first % size, first % size + last - first)
+            for name, array in found.items():
+                kept = np.asarray(array[rows])[mask[first:last]]
+                examples.setdefault(name, []).append(kept)
     return metrics.summarise(sums)
 
 

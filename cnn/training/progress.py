@@ -267,16 +267,17 @@ def take_epoch(
 
     arrays = {"positions": positions, "ids": ids}
     chunks = iterate_chunks(progress.loaders["train"], phase.chunk_steps, arrays, done)
-    calls = epoch.run_chunks(
-        program, chunks, make_arguments, stop, pace, limit, around, check
-    )
-    for first, last, results, seconds in calls:
-        progress.state, progress.sums, filled = results
-        progress.counters.train_seconds += seconds
-        progress.counters.epoch_seconds += seconds
-        here = slice(first % phase.chunk_steps, (last - 1) % phase.chunk_steps + 1)
-        step_metrics = {name: x[here] for name, x in jax.device_get(filled).items()}
-        yield ids[first:last], step_metrics
+    with contextlib.closing(chunks):
+        calls = epoch.run_chunks(
+            program, chunks, make_arguments, stop, pace, limit, around, check
+        )
+        for first, last, results, seconds in calls:
+            progress.state, progress.sums, filled = results
+            progress.counters.train_seconds += seconds
+            progress.counters.epoch_seconds += seconds
+            here = slice(first % phase.chunk_steps, (last - 1) % phase.chunk_steps + 1)
+            step_metrics = {name: x[here] for name, x in jax.device_get(filled).items()}
+            yield ids[first:last], step_metrics
 
 
 def evaluate(setup: Setup, progress: Progress, split: str, stop: Stop) -> dict:

@@ -5,6 +5,7 @@ the training images is varied as the epoch v would vary them, so that with as ma
 as epochs every epoch sees what it would see without the cache.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -137,13 +138,13 @@ class FeatureLoaders(Mapping[str, Loader]):
             self._structure, self._setup.mesh, is_varied=split == "train"
         )
         order = {"positions": positions, "ids": positions}
-        chunks = iterate_chunks(loader, size, order)
-        found = [
-            np.asarray(features[first % size : (last - 1) % size + 1])
-            for first, last, features, _ in epoch.run_chunks(
-                program, chunks, make_arguments, self._stop, Pace()
-            )
-        ]
+        with contextlib.closing(iterate_chunks(loader, size, order)) as chunks:
+            found = [
+                np.asarray(features[first % size : (last - 1) % size + 1])
+                for first, last, features, _ in epoch.run_chunks(
+                    program, chunks, make_arguments, self._stop, Pace()
+                )
+            ]
         whole = np.concatenate(found)
         return whole.reshape(-1, *whole.shape[2:])[: int(mask.sum())]
 

@@ -42,7 +42,7 @@ from cnn.data import forget_dataset
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 from cnn.inspection import inspect
-from cnn.models import MODELS
+from cnn.models import FAMILIES
 from cnn.option import expand_path, format_value, parse, read_group
 from cnn.runtime import devices, processes, xla
 from cnn.runtime.terminal import Terminal
@@ -69,6 +69,7 @@ MODES = {
 HELP = ("help", "h", "helpfull", "helpshort", "helpxml", "?")
 TRIALS_FAILED = 1
 USAGE_ERROR = 2
+_SHOWN_MODELS = 4
 
 # What other programs call our flags.
 SYNONYMS = {
@@ -343,15 +344,22 @@ def format_manual() -> str:
     lines = [__doc__.strip(), "", "Modes (--mode)"]
     lines += [f"  {mode:12}{text}" for mode, text in MODES.items()]
     lines += ["", "Models (--model)"]
-    lines += textwrap.wrap(
-        ", ".join(MODELS), 88, initial_indent="  ", subsequent_indent="  "
-    )
+    for family in FAMILIES:
+        text = f"{family.title}: {_shorten(family.names)}"
+        lines += textwrap.wrap(text, 88, initial_indent="  ", subsequent_indent="    ")
     lines += ["", "The run"]
     for name in ("config", "mode", "workdir"):
         lines += _format_flag(name, FLAGS[name].default or "", FLAGS[name].help)
     for group in dataclasses.fields(Config):
         lines += ["", *_format_group(group.name, group.type)]
     return "\n".join(lines)
+
+
+def _shorten(names: list[str]) -> str:
+    """List names; of many the first and the last."""
+    if len(names) <= _SHOWN_MODELS:
+        return ", ".join(names)
+    return f"{names[0]} … {names[-1]} ({len(names)} models)"
 
 
 def _format_group(name: str, group: type) -> list[str]:

@@ -152,7 +152,7 @@ def parse() -> argparse.Namespace:
         parser.error(f"--only={options.only} is part of none of: {'; '.join(names)}")
     options.models = options.models.split(",")
     if options.models == ["all"]:
-        names = [name for name in models.MODELS if name != "wrn_D_K"]
+        names = models.list_names()
         options.models = [*names, "wrn_16_4"]
     return options
 

@@ -22,6 +22,7 @@ from cnn.config import Config
 from cnn.data.chunks import Loader
 from cnn.data.images import Images
 from cnn.errors import UserError
+from cnn.models.family import DIGITS
 from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.profiling import Profiler
@@ -144,7 +145,7 @@ def _name_input(found: Mapping[str, Any]) -> list[str]:
     """Name the flags for what the model was published for, where the run differs."""
     published = models.get_published_input(found["model"])
     height, *here = *found["input_shape"], found["num_classes"]
-    if published == models.DIGITS or (height, published) == (here[0], tuple(here)):
+    if published == DIGITS or (height, published) == (here[0], tuple(here)):
         return []
     size, channels, num_classes = published
     return [

@@ -1,6 +1,6 @@
 """All models as tests take them: by name, on small images, the slow ones marked.
 
-A model that is new in `MODELS` is in `NAMES` and in no other list here.
+A model that is new in `FAMILIES` is in `NAMES` and in no other list here.
 """
 
 import dataclasses
@@ -16,17 +16,14 @@ from cnn.models.layers import ImageTooSmall
 from cnn.models.options import ModelOptions
 
 NUM_CLASSES = 4
-NAMES = [name.replace("wrn_D_K", "wrn_10_1") for name in models.MODELS]
+NAMES = models.list_names()
 # Larger members of families whose smallest member is tested.
-LARGER = {"alexnet_2012", "vgg11", "vgg13", "vgg16", "vgg19", "vgg13_bn", "vgg16_bn"}
-LARGER |= {"vgg19_bn", "resnet34", "resnet50", "resnet101", "resnet152", "resnet50v2"}
-LARGER |= {"resnet101v2", "resnet152v2", "resnext50_32x4d", "resnext101_32x8d"}
-LARGER |= {"resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2", "resnet32"}
-LARGER |= {"resnet44", "resnet56", "resnet110", "densenet161", "densenet169"}
-LARGER |= {"densenet201"}
-# What takes more than 5 s to compile.
-SLOW = LARGER | {"alexnet", "vgg11_bn", "densenet121", "mobilenet_v2"}
-SLOW |= {"efficientnet_b0", "convnext_tiny", "airbench94"}
+LARGER = set(NAMES) - {family.examples[0] for family in models.FAMILIES}
+LARGER = LARGER - {"mlp", "vgg11_bn"} | {"vgg11"}
+# What compiles within 5 s.
+FAST = {"logistic_regression", "mlp", "simple_cnn", "sliding_regression"}
+FAST |= {"locally_connected", "resnet18", "resnet20", "wrn_10_1", "squeezenet1_1"}
+SLOW = set(NAMES) - FAST
 
 
 def mark_slow(slow):

@@ -14,7 +14,7 @@ from cnn.config import list_conditions, list_fields
 # Values of the options that have no choices and whose other value does not follow from
 # their type and range; where a condition asks that an option be on, it has this one.
 VALUES = {
-    # model, in place of all of `MODELS`, which test_every_model.py has
+    # model, in place of all models, which test_every_model.py has
     "widths": (3, 5),
     "dense_widths": (3,),
     "mlp_widths": (3,),

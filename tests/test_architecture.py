@@ -46,7 +46,7 @@ BAD = {
         ("cnn/training/steps.py", "def f():\n    from cnn.transfer import plan"),
         ("cnn/train.py", "from cnn import evaluate"),
         ("cnn/new_thing.py", "from cnn import errors"),
-        ("cnn/data/npz.py", "from cnn.models import MODELS"),
+        ("cnn/data/npz.py", "from cnn.models import FAMILIES"),
         ("cnn/option.py", "from cnn.config import Config"),
         ("cnn/data/options.py", "from cnn.config import Config"),
         ("cnn/optim/muon.py", "from ..training import steps"),

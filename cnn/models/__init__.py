@@ -1,8 +1,7 @@
 """Every model by name, and the contract of a model.
 
-A new model is one file that keeps the contract and one line in `MODELS`; one more in
-`PUBLISHED_INPUTS` unless it was published for 224x224x3 pixels and 1000 classes.
-Tests, flags, sweeps and pictures find it there.
+A new model is one file that keeps the contract and ends with its `Family`, and the
+file's name in `FAMILIES`. Tests, flags, sweeps and pictures find it there.
 
 `create(options: ModelOptions, num_classes: int, dtype) -> nn.Module` makes a model:
 
@@ -48,7 +47,6 @@ name without `_out`; of a stage that ends in `nn.relu` also what it holds back. 
 nothing unless `mutable=["features"]` asks for it.
 """
 
-import re
 from typing import Any
 
 import flax.linen as nn
@@ -61,9 +59,10 @@ from cnn.models import (
     cifar_resnet,
     convnext,
     densenet,
-    inverted_residual,
+    efficientnet,
     linear,
     locally_connected,
+    mobilenet_v2,
     resnet,
     simple_cnn,
     sliding_regression,
@@ -71,73 +70,30 @@ from cnn.models import (
     vgg,
     wide_resnet,
 )
-from cnn.models.layers import Creator
+from cnn.models.family import Family
 from cnn.models.options import ModelOptions
 
-MODELS: dict[str, Creator] = {
-    "logistic_regression": linear.logistic_regression,
-    "mlp": linear.mlp,
-    "simple_cnn": simple_cnn.simple_cnn,
-    "sliding_regression": sliding_regression.sliding_regression,
-    "locally_connected": locally_connected.locally_connected,
-    "alexnet": alexnet.alexnet,
-    "alexnet_2012": alexnet.alexnet_2012,
-    "vgg11": vgg.vgg11,
-    "vgg13": vgg.vgg13,
-    "vgg16": vgg.vgg16,
-    "vgg19": vgg.vgg19,
-    "vgg11_bn": vgg.vgg11_bn,
-    "vgg13_bn": vgg.vgg13_bn,
-    "vgg16_bn": vgg.vgg16_bn,
-    "vgg19_bn": vgg.vgg19_bn,
-    "resnet18": resnet.resnet18,
-    "resnet34": resnet.resnet34,
-    "resnet50": resnet.resnet50,
-    "resnet101": resnet.resnet101,
-    "resnet152": resnet.resnet152,
-    "resnext50_32x4d": resnet.resnext50_32x4d,
-    "resnext101_32x8d": resnet.resnext101_32x8d,
-    "resnext101_64x4d": resnet.resnext101_64x4d,
-    "wide_resnet50_2": resnet.wide_resnet50_2,
-    "wide_resnet101_2": resnet.wide_resnet101_2,
-    "resnet50v2": resnet.resnet50v2,
-    "resnet101v2": resnet.resnet101v2,
-    "resnet152v2": resnet.resnet152v2,
-    "resnet20": cifar_resnet.resnet20,
-    "resnet32": cifar_resnet.resnet32,
-    "resnet44": cifar_resnet.resnet44,
-    "resnet56": cifar_resnet.resnet56,
-    "resnet110": cifar_resnet.resnet110,
-    "wrn_D_K": wide_resnet.wide_resnet,
-    "densenet121": densenet.densenet121,
-    "densenet161": densenet.densenet161,
-    "densenet169": densenet.densenet169,
-    "densenet201": densenet.densenet201,
-    "squeezenet1_1": squeezenet.squeezenet1_1,
-    "mobilenet_v2": inverted_residual.mobilenet_v2,
-    "efficientnet_b0": inverted_residual.efficientnet_b0,
-    "convnext_tiny": convnext.convnext_tiny,
-    "airbench94": airbench.airbench94,
-}
-
-# What a model was published for, (image size, channels, classes), where not ImageNet;
-# DIGITS is what the lecture's own models are shown on.
-DIGITS, _CIFAR, _IMAGENET = (8, 1, 10), (32, 3, 10), (224, 3, 1000)
-PUBLISHED_INPUTS = {
-    "logistic_regression": DIGITS,
-    "mlp": DIGITS,
-    "simple_cnn": DIGITS,
-    "sliding_regression": DIGITS,
-    "locally_connected": DIGITS,
-    "alexnet_2012": (227, 3, 1000),
-    "resnet20": _CIFAR,
-    "resnet32": _CIFAR,
-    "resnet44": _CIFAR,
-    "resnet56": _CIFAR,
-    "resnet110": _CIFAR,
-    "wrn_D_K": _CIFAR,
-    "airbench94": _CIFAR,
-}
+# In the order of `--help`: the lecture's, for ImageNet by year, for small images.
+FAMILIES: tuple[Family, ...] = tuple(
+    module.FAMILY
+    for module in (
+        linear,
+        simple_cnn,
+        sliding_regression,
+        locally_connected,
+        alexnet,
+        vgg,
+        resnet,
+        densenet,
+        squeezenet,
+        mobilenet_v2,
+        efficientnet,
+        convnext,
+        cifar_resnet,
+        wide_resnet,
+        airbench,
+    )
+)
 
 
 def create_model(
@@ -152,7 +108,8 @@ def create_model(
     Raises:
         UserError: no model has that name.
     """
-    return MODELS[_find_entry(options.model)](options, num_classes, dtype)
+    create = find_family(options.model).find(options.model)
+    return create(options, num_classes, dtype)
 
 
 def get_published_input(name: str) -> tuple[int, int, int]:
@@ -161,13 +118,22 @@ def get_published_input(name: str) -> tuple[int, int, int]:
     Raises:
         UserError: no model has that name.
     """
-    return PUBLISHED_INPUTS.get(_find_entry(name), _IMAGENET)
+    return find_family(name).get_input(name)
 
 
-def _find_entry(name: str) -> str:
-    """Find the entry of `MODELS` that a name belongs to."""
-    entry = "wrn_D_K" if re.fullmatch(r"wrn_\d+_\d+", name) else name
-    if entry not in MODELS or name == "wrn_D_K":
-        known = [*MODELS, "wrn_16_4", "wrn_28_10", "wrn_40_2"]
-        raise UserError(f"--model={name} is unknown{suggest(name, known)}")
-    return entry
+def find_family(name: str) -> Family:
+    """Find the family that a model belongs to.
+
+    Raises:
+        UserError: no model has that name.
+    """
+    for family in FAMILIES:
+        if family.find(name):
+            return family
+    known = [example for family in FAMILIES for example in family.examples]
+    raise UserError(f"--model={name} is unknown{suggest(name, known)}")
+
+
+def list_names() -> list[str]:
+    """List the names of all models, in place of patterns their examples."""
+    return [name for family in FAMILIES for name in family.examples]

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn.models.family import CIFAR, Family
 from cnn.models.layers import Dropout, Layers, check_size, torch_default
 from cnn.models.options import ModelOptions
 from cnn.ops import pooling
@@ -57,9 +58,7 @@ class AirbenchGroup(nn.Module):
             if number == 1:
                 check_size(x, 2, f"the pooling of {self.name}")
                 x = pooling.max_pool2d(x, 2)
-            norm = self.layers.norm(
-                momentum=0.6, epsilon=1e-12, use_scale=False, name=f"norm{number}"
-            )
+            norm = self.layers.norm(use_scale=False, name=f"norm{number}")
             x = nn.gelu(norm(x, train), approximate=False)
         return x
 
@@ -103,5 +102,14 @@ class Airbench(nn.Module):
 
 def airbench94(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
     """Create the speedrun network of `--airbench_width`."""
-    layers = Layers.from_options(options, dtype)
+    layers = Layers.from_options(options, dtype, epsilon=1e-12, momentum=0.6)
     return Airbench(num_classes, options.airbench_width, layers)
+
+
+FAMILY = Family(
+    "airbench, a speedrun on CIFAR-10",
+    {
+        "airbench94": airbench94,
+    },
+    input=CIFAR,
+)

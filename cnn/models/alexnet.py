@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn.models.family import Family
 from cnn.models.layers import (
     Dropout,
     Layers,
@@ -152,3 +153,13 @@ def alexnet_2012(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Modu
         kernel_init=small_normal,
         layers=Layers.from_options(options, dtype),
     )
+
+
+FAMILY = Family(
+    "AlexNet",
+    {
+        "alexnet": alexnet,
+        "alexnet_2012": alexnet_2012,
+    },
+    inputs={"alexnet_2012": (227, 3, 1000)},
+)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn.models.family import CIFAR, Family
 from cnn.models.layers import Creator, Dropout, Layers
 from cnn.models.options import ModelOptions
 from cnn.ops import activation, pooling
@@ -117,8 +118,14 @@ def make_cifar_resnet(depth: int) -> Creator:
     return create
 
 
-resnet20 = make_cifar_resnet(20)
-resnet32 = make_cifar_resnet(32)
-resnet44 = make_cifar_resnet(44)
-resnet56 = make_cifar_resnet(56)
-resnet110 = make_cifar_resnet(110)
+FAMILY = Family(
+    "ResNet for CIFAR",
+    {
+        "resnet20": make_cifar_resnet(20),
+        "resnet32": make_cifar_resnet(32),
+        "resnet44": make_cifar_resnet(44),
+        "resnet56": make_cifar_resnet(56),
+        "resnet110": make_cifar_resnet(110),
+    },
+    input=CIFAR,
+)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn.models.family import Family
 from cnn.models.layers import Dropout, Layers, StochasticDepth, check_size
 from cnn.models.options import ModelOptions
 from cnn.ops import pooling
@@ -111,3 +112,11 @@ def convnext_tiny(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Mod
     """Create ConvNeXt tiny: 28,589,128 parameters with 1000 classes."""
     layers = Layers.from_options(options, dtype)
     return ConvNeXt(num_classes, (96, 192, 384, 768), (3, 3, 9, 3), layers)
+
+
+FAMILY = Family(
+    "ConvNeXt",
+    {
+        "convnext_tiny": convnext_tiny,
+    },
+)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn.models.family import Family
 from cnn.models.layers import (
     Conv,
     Creator,
@@ -114,7 +115,12 @@ def make_densenet(depths: tuple[int, ...], growth: int, stem_features: int) -> C
     return create
 
 
-densenet121 = make_densenet((6, 12, 24, 16), 32, 64)
-densenet169 = make_densenet((6, 12, 32, 32), 32, 64)
-densenet201 = make_densenet((6, 12, 48, 32), 32, 64)
-densenet161 = make_densenet((6, 12, 36, 24), 48, 96)
+FAMILY = Family(
+    "DenseNet",
+    {
+        "densenet121": make_densenet((6, 12, 24, 16), 32, 64),
+        "densenet169": make_densenet((6, 12, 32, 32), 32, 64),
+        "densenet201": make_densenet((6, 12, 48, 32), 32, 64),
+        "densenet161": make_densenet((6, 12, 36, 24), 48, 96),
+    },
+)

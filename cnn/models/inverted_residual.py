@@ -1,41 +1,16 @@
-"""MobileNet v2 and EfficientNet B0: expand, filter each channel, project.
+"""Inverted residuals, which families share: expand, filter each channel, project.
 
-Source: Sandler et al. 2018, https://arxiv.org/abs/1801.04381; Tan and Le 2019,
-    https://arxiv.org/abs/1905.11946
+Source: Sandler et al. 2018, https://arxiv.org/abs/1801.04381
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn.models.layers import Dropout, Layers, StochasticDepth, small_normal
-from cnn.models.options import ModelOptions
+from cnn.models.layers import Dropout, Layers, StochasticDepth
 from cnn.ops import pooling
-
-# (expansion, kernel size, stride of the first block, channels, blocks) of each stage.
-MOBILENET_V2 = (
-    (1, 3, 1, 16, 1),
-    (6, 3, 2, 24, 2),
-    (6, 3, 2, 32, 3),
-    (6, 3, 2, 64, 4),
-    (6, 3, 1, 96, 3),
-    (6, 3, 2, 160, 3),
-    (6, 3, 1, 320, 1),
-)
-EFFICIENTNET_B0 = (
-    (1, 3, 1, 16, 1),
-    (6, 3, 2, 24, 2),
-    (6, 5, 2, 40, 2),
-    (6, 3, 2, 80, 3),
-    (6, 5, 1, 112, 3),
-    (6, 5, 2, 192, 4),
-    (6, 3, 1, 320, 1),
-)
-
-fan_out_uniform = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
 
 
 class SqueezeExcite(nn.Module):
@@ -114,7 +89,8 @@ class InvertedResidualNet(nn.Module):
     """A 3x3 stem, stages of inverted residuals, a 1x1 convolution, dense.
 
     Attributes:
-        stages: as `MOBILENET_V2`.
+        stages: (expansion, kernel size, stride of the first block, channels, blocks)
+            of each.
         excites: whether blocks rescale channels.
         head_init: draws the last kernel.
     """
@@ -165,27 +141,3 @@ class InvertedResidualNet(nn.Module):
         x = Dropout(name="dropout")(x, dropout_rate, train)
         head = layers.dense(self.num_classes, kernel_init=self.head_init, name="head")
         return head(x)
-
-
-def mobilenet_v2(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
-    """Create MobileNet v2: 3,504,872 parameters with 1000 classes."""
-    return InvertedResidualNet(
-        num_classes,
-        MOBILENET_V2,
-        excites=False,
-        activate=nn.relu6,
-        head_init=small_normal,
-        layers=Layers.from_options(options, dtype),
-    )
-
-
-def efficientnet_b0(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
-    """Create EfficientNet B0: 5,288,548 parameters with 1000 classes."""
-    return InvertedResidualNet(
-        num_classes,
-        EFFICIENTNET_B0,
-        excites=True,
-        activate=nn.silu,
-        head_init=fan_out_uniform,
-        layers=Layers.from_options(options, dtype),
-    )

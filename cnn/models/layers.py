@@ -216,24 +216,38 @@ class Layers:
         unbiased: whether running variances are those of n - 1, as in PyTorch.
         formulation: `auto` or `plain`; see `convolution.conv2d`.
         strided_padding: `symmetric`, or `ceil` for windows that stride.
-        epsilon: of batch normalisation; None is the model's own.
+        epsilon: what batch normalisation adds to the variance.
+        momentum: what its running statistics keep at each training step.
     """
 
     dtype: Any = jnp.float32
     unbiased: bool = False
     formulation: str = "auto"
     strided_padding: str = "symmetric"
-    epsilon: float | None = None
+    epsilon: float = 1e-5
+    momentum: float = 0.9
 
     @classmethod
-    def from_options(cls, options: ModelOptions, dtype: Any) -> "Layers":
-        """Make it from the options that all families share, and a dtype."""
+    def from_options(
+        cls,
+        options: ModelOptions,
+        dtype: Any,
+        epsilon: float = 1e-5,
+        momentum: float = 0.9,
+    ) -> "Layers":
+        """Make it from the options that all families share, and a dtype.
+
+        Args:
+            epsilon: the family's, where `--bn_epsilon` leaves it.
+            momentum: the family's; PyTorch's is one minus this.
+        """
         return cls(
             dtype,
             options.bn_variance == "unbiased",
             options.convolution,
             "ceil" if options.strided_padding == "same" else "symmetric",
-            options.bn_epsilon or None,
+            options.bn_epsilon or epsilon,
+            momentum,
         )
 
     def conv(self, features: int, kernel_size: int, **kwargs: Any) -> Conv:
@@ -252,9 +266,36 @@ class Layers:
 
     def norm(self, **kwargs: Any) -> BatchNorm:
         """Make batch normalisation; `kwargs` are further attributes of `BatchNorm`."""
-        if self.epsilon is not None:
-            kwargs["epsilon"] = self.epsilon
-        return BatchNorm(unbiased=self.unbiased, dtype=self.dtype, **kwargs)
+        return BatchNorm(
+            self.momentum,
+            self.epsilon,
+            unbiased=self.unbiased,
+            dtype=self.dtype,
+            **kwargs,
+        )
+
+    def conv_norm(
+        self,
+        x: jax.Array,
+        train: bool,
+        features: int,
+        kernel_size: int,
+        name: str,
+        activate: Callable[[jax.Array], jax.Array] | None = None,
+        **kwargs: Any,
+    ) -> jax.Array:
+        """Convolve without bias, normalise and activate [N, H, W, C].
+
+        Args:
+            name: the layers become `{name}_conv` and `{name}_norm` of the module that
+                is being called; a `stem` keeps its name.
+            kwargs: further attributes of `Conv`; padding is `kernel_size // 2`.
+        """
+        called = name if name == "stem" else f"{name}_conv"
+        padding = {"padding": kernel_size // 2} | kwargs
+        conv = self.conv(features, kernel_size, use_bias=False, name=called, **padding)
+        x = self.norm(name=f"{name}_norm")(conv(x), train)
+        return activate(x) if activate else x
 
     def max_pool(self, x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
         """Take maxima over windows of images [N, H, W, C], padded as strides are."""
@@ -267,7 +308,7 @@ class Layers:
         return Dense(features, dtype=self.dtype, **kwargs)
 
 
-# How `MODELS` makes a model: (options, number of classes, dtype that it computes in).
+# How a family makes a model: (options, number of classes, dtype that it computes in).
 Creator = Callable[[ModelOptions, int, Any], nn.Module]
 
 

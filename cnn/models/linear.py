@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from cnn.models.family import DIGITS, Family
 from cnn.models.layers import ACTIVATIONS, Dropout, Layers, kaiming_fan_in, lecun_normal
 from cnn.models.options import ModelOptions
 
@@ -75,3 +76,13 @@ def mlp(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
     """Create a multi-layer perceptron of `--mlp_widths`."""
     layers = Layers.from_options(options, dtype)
     return Mlp(num_classes, options.mlp_widths, options.activation, layers)
+
+
+FAMILY = Family(
+    "the lecture's linear models",
+    {
+        "logistic_regression": logistic_regression,
+        "mlp": mlp,
+    },
+    input=DIGITS,
+)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn.models.family import DIGITS, Family
 from cnn.models.layers import ACTIVATIONS, Dropout, Layers, check_size
 from cnn.models.options import ModelOptions
 from cnn.ops import local
@@ -67,3 +68,12 @@ def locally_connected(options: ModelOptions, num_classes: int, dtype: Any) -> nn
         options.activation,
         Layers.from_options(options, dtype),
     )
+
+
+FAMILY = Family(
+    "locally connected layers",
+    {
+        "locally_connected": locally_connected,
+    },
+    input=DIGITS,
+)

@@ -15,6 +15,11 @@ STRIDED = (
     "model=alexnet|resnet*|resnext*|wide_resnet*|wrn_*|densenet*|mobilenet*|"
     "efficientnet*"
 )
+# What has a stem for small images too.
+STEMMED = (
+    "model=resnet18|resnet34|resnet50|resnet101|resnet152|resnet*v2|resnext*|"
+    "wide_resnet*"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,4 +169,11 @@ class ModelOptions:
         "most (weights of families that TensorFlow trained need 1e-3)",
         within="[0, 1]",
         only_for=NORMALISED,
+    )
+    stem: str = option(
+        "imagenet",
+        "what comes before the stages: imagenet, as published for large images, or "
+        "cifar, for small ones: a 3x3 convolution of stride 1, and no pooling",
+        choices=("imagenet", "cifar"),
+        only_for=STEMMED,
     )

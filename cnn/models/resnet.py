@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from cnn.models.family import Family
 from cnn.models.layers import Creator, Dropout, Layers
 from cnn.models.options import ModelOptions
 from cnn.ops import activation, pooling
@@ -92,9 +93,10 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 7x7 stem, four stages of residual blocks, global average, dense.
+    """A stem, four stages of residual blocks, global average, dense.
 
     Attributes:
+        stem: `imagenet` (7x7 by 2, then pooling by 2), or `cifar` (3x3).
         depths: blocks of each stage.
         is_bottleneck: basic blocks, or bottlenecks of four times the channels.
         groups: of each bottleneck's 3x3 convolution.
@@ -104,6 +106,7 @@ class ResNet(nn.Module):
     """
 
     num_classes: int
+    stem: str
     depths: tuple[int, ...]
     is_bottleneck: bool
     groups: int
@@ -122,13 +125,22 @@ class ResNet(nn.Module):
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
         layers = self.layers
+        is_small = self.stem == "cifar"
         # The same on both sides whatever --strided_padding, as in Flax's example.
-        sides = ((3, 3), (3, 3))
-        x = layers.conv(64, 7, stride=2, padding=sides, use_bias=False, name="stem")(x)
+        sides = ((1, 1), (1, 1)) if is_small else ((3, 3), (3, 3))
+        x = layers.conv(
+            64,
+            3 if is_small else 7,
+            stride=1 if is_small else 2,
+            padding=sides,
+            use_bias=False,
+            name="stem",
+        )(x)
         if not self.preactivated:
             x = nn.relu(layers.norm(name="stem_norm")(x, train))
         self.sow("features", "stem_out", x)
-        x = layers.max_pool(x, 3, 2, padding=1)
+        if not is_small:
+            x = layers.max_pool(x, 3, 2, padding=1)
         for stage, depth in enumerate(self.depths, start=1):
             planes = 64 * 2 ** (stage - 1)
             width = planes * self.groups * self.group_width // 64
@@ -164,6 +176,7 @@ def make_resnet(
     def create(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
         return ResNet(
             num_classes,
+            options.stem,
             depths,
             is_bottleneck,
             groups,
@@ -176,16 +189,21 @@ def make_resnet(
     return create
 
 
-resnet18 = make_resnet((2, 2, 2, 2), False)
-resnet34 = make_resnet((3, 4, 6, 3), False)
-resnet50 = make_resnet((3, 4, 6, 3), True)
-resnet101 = make_resnet((3, 4, 23, 3), True)
-resnet152 = make_resnet((3, 8, 36, 3), True)
-resnext50_32x4d = make_resnet((3, 4, 6, 3), True, 32, 4)
-resnext101_32x8d = make_resnet((3, 4, 23, 3), True, 32, 8)
-resnext101_64x4d = make_resnet((3, 4, 23, 3), True, 64, 4)
-wide_resnet50_2 = make_resnet((3, 4, 6, 3), True, 1, 128)
-wide_resnet101_2 = make_resnet((3, 4, 23, 3), True, 1, 128)
-resnet50v2 = make_resnet((3, 4, 6, 3), True, preactivated=True)
-resnet101v2 = make_resnet((3, 4, 23, 3), True, preactivated=True)
-resnet152v2 = make_resnet((3, 8, 36, 3), True, preactivated=True)
+FAMILY = Family(
+    "ResNet, ResNeXt, wide ResNet, ResNet v2",
+    {
+        "resnet18": make_resnet((2, 2, 2, 2), False),
+        "resnet34": make_resnet((3, 4, 6, 3), False),
+        "resnet50": make_resnet((3, 4, 6, 3), True),
+        "resnet101": make_resnet((3, 4, 23, 3), True),
+        "resnet152": make_resnet((3, 8, 36, 3), True),
+        "resnext50_32x4d": make_resnet((3, 4, 6, 3), True, 32, 4),
+        "resnext101_32x8d": make_resnet((3, 4, 23, 3), True, 32, 8),
+        "resnext101_64x4d": make_resnet((3, 4, 23, 3), True, 64, 4),
+        "wide_resnet50_2": make_resnet((3, 4, 6, 3), True, 1, 128),
+        "wide_resnet101_2": make_resnet((3, 4, 23, 3), True, 1, 128),
+        "resnet50v2": make_resnet((3, 4, 6, 3), True, preactivated=True),
+        "resnet101v2": make_resnet((3, 4, 23, 3), True, preactivated=True),
+        "resnet152v2": make_resnet((3, 8, 36, 3), True, preactivated=True),
+    },
+)

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from cnn.models.family import DIGITS, Family
 from cnn.models.layers import (
     ACTIVATIONS,
     Dropout,
@@ -88,3 +89,12 @@ class SimpleCnn(nn.Module):
 def simple_cnn(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
     """Create the lecture's CNN from `ModelOptions`."""
     return SimpleCnn(num_classes, options, Layers.from_options(options, dtype))
+
+
+FAMILY = Family(
+    "the lecture's CNN",
+    {
+        "simple_cnn": simple_cnn,
+    },
+    input=DIGITS,
+)

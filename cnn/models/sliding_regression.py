@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn.models.family import DIGITS, Family
 from cnn.models.layers import Layers
 from cnn.models.options import ModelOptions
 from cnn.ops import convolution
@@ -55,3 +56,12 @@ def sliding_regression(
 ) -> nn.Module:
     """Create the sliding regression."""
     return SlidingRegression(num_classes, Layers.from_options(options, dtype))
+
+
+FAMILY = Family(
+    "the lecture's sliding regression",
+    {
+        "sliding_regression": sliding_regression,
+    },
+    input=DIGITS,
+)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn.models.family import Family
 from cnn.models.layers import Conv, Dropout, Layers, check_size, small_normal
 from cnn.models.options import ModelOptions
 from cnn.ops import pooling
@@ -92,3 +93,11 @@ def _pool(x: jax.Array) -> jax.Array:
 def squeezenet1_1(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
     """Create SqueezeNet 1.1: 1,235,496 parameters with 1000 classes."""
     return SqueezeNet(num_classes, Layers.from_options(options, dtype))
+
+
+FAMILY = Family(
+    "SqueezeNet",
+    {
+        "squeezenet1_1": squeezenet1_1,
+    },
+)

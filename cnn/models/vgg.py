@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from cnn.models.family import Family
 from cnn.models.layers import Creator, Dropout, Layers, check_size, small_normal
 from cnn.models.options import ModelOptions
 from cnn.ops import pooling
@@ -75,11 +76,16 @@ def make_vgg(depth: int, normalised: bool = False) -> Creator:
     return create
 
 
-vgg11 = make_vgg(11)
-vgg13 = make_vgg(13)
-vgg16 = make_vgg(16)
-vgg19 = make_vgg(19)
-vgg11_bn = make_vgg(11, normalised=True)
-vgg13_bn = make_vgg(13, normalised=True)
-vgg16_bn = make_vgg(16, normalised=True)
-vgg19_bn = make_vgg(19, normalised=True)
+FAMILY = Family(
+    "VGG",
+    {
+        "vgg11": make_vgg(11),
+        "vgg13": make_vgg(13),
+        "vgg16": make_vgg(16),
+        "vgg19": make_vgg(19),
+        "vgg11_bn": make_vgg(11, normalised=True),
+        "vgg13_bn": make_vgg(13, normalised=True),
+        "vgg16_bn": make_vgg(16, normalised=True),
+        "vgg19_bn": make_vgg(19, normalised=True),
+    },
+)

@@ -17,9 +17,12 @@ import flax.linen as nn
 import jax
 
 from cnn.errors import UserError
+from cnn.models.family import CIFAR, Family, Pattern
 from cnn.models.layers import Dropout, Layers
 from cnn.models.options import ModelOptions
 from cnn.ops import pooling
+
+_NAME = r"wrn_(\d+)_(\d+)"
 
 
 class WideBlock(nn.Module):
@@ -111,7 +114,7 @@ def wide_resnet(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Modul
     Raises:
         UserError: D is not 6n + 4, K is 0, or the block is none of the paper's.
     """
-    match = re.fullmatch(r"wrn_(\d+)_(\d+)", options.model)
+    match = re.fullmatch(_NAME, options.model)
     depth, width = (int(group) for group in match.groups())
     if depth < 10 or (depth - 4) % 6 or width < 1:
         low = max(10, (depth - 4) // 6 * 6 + 4)
@@ -126,3 +129,11 @@ def wide_resnet(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Modul
         )
     layers = Layers.from_options(options, dtype)
     return WideResNet(num_classes, (depth - 4) // 6, width, options.wrn_block, layers)
+
+
+FAMILY = Family(
+    "Wide ResNet for CIFAR",
+    {},
+    (Pattern("wrn_D_K", _NAME, ("wrn_10_1", "wrn_16_4", "wrn_28_10"), wide_resnet),),
+    input=CIFAR,
+)

@@ -10,13 +10,13 @@ I is in the order H, W, C here and C, H, W there. Everything else has the same o
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from cnn.weights import tables
-from cnn.weights.spelling import Rule, Spelling
+from cnn.weights.spelling import Rule, Spelling, Table
+from cnn.weights.tables import TABLES, own
 
 COUNTER = "num_batches_tracked"
 _LEAVES = {
@@ -26,37 +26,6 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """How a family's arrays are written in PyTorch.
-
-    Attributes:
-        models: pattern of the models' names.
-        list_spellings: a model's tables, of `tables`; see `choose_written`.
-        flattened: for dense layers that follow a flattening, by path, the side in
-            pixels of what is flattened: PyTorch orders it C, H, W and we H, W, C.
-    """
-
-    models: str
-    list_spellings: Callable[[str], list[Spelling]]
-    flattened: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-
-FAMILIES = (
-    Family(r"resnet(20|32|44|56|110)", tables.list_cifar_resnet),
-    Family(r"(wide_)?resne(x)?t\d+(_\w+)?", tables.list_resnet),
-    Family(r"wrn_\d+_\d+", tables.list_wide_resnet),
-    Family("alexnet", tables.list_alexnet, {"dense1": 6}),
-    Family(r"vgg\d+(_bn)?", tables.list_vgg, {"dense1": 7}),
-    Family(r"densenet\d+", tables.list_densenet),
-    Family("squeezenet1_1", tables.list_squeezenet),
-    Family("mobilenet_v2", tables.list_mobilenet),
-    Family("efficientnet_b0", tables.list_efficientnet),
-    Family("convnext_tiny", tables.list_convnext),
-    Family(r".+", tables.list_own),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +120,8 @@ def list_entries(
     model: str, arrays: Mapping[str, Any], spelling: Spelling
 ) -> list[Entry]:
     """List the names of a model's arrays in one spelling, in the order of `arrays`."""
-    family, rules = _find_family(model), spelling.rules
-    return [_make_entry(path, x.shape, rules, family) for path, x in arrays.items()]
+    table, rules = _find_table(model), spelling.rules
+    return [_make_entry(path, x.shape, rules, table) for path, x in arrays.items()]
 
 
 def choose_written(model: str, options: Mapping[str, Any]) -> Spelling:
@@ -190,16 +159,16 @@ def list_paths(spelling: Spelling, paths: Iterable[str]) -> dict[str, str]:
 
 def get_spellings(model: str) -> list[Spelling]:
     """Return the spellings of a model, in the order of `list_spellings`."""
-    return _find_family(model).list_spellings(model)
+    return _find_table(model).list_spellings(model)
 
 
 def has_torch_class(model: str) -> bool:
     """Return whether a PyTorch library has the model, under names of its own."""
-    return _find_family(model).list_spellings is not tables.list_own
+    return _find_table(model).list_spellings is not own.list_own
 
 
-def _find_family(model: str) -> Family:
-    return next(f for f in FAMILIES if re.fullmatch(f.models, model))
+def _find_table(model: str) -> Table:
+    return next(x for x in TABLES if re.fullmatch(x.models, model))
 
 
 def list_counters(entries: list[Entry]) -> list[str]:
@@ -210,7 +179,7 @@ def list_counters(entries: list[Entry]) -> list[str]:
 
 
 def _make_entry(
-    path: str, shape: tuple[int, ...], rules: list[Rule], family: Family
+    path: str, shape: tuple[int, ...], rules: list[Rule], table: Table
 ) -> Entry:
     _, _, inside = path.partition("/")
     module, _, leaf = inside.rpartition("/")
@@ -221,7 +190,7 @@ def _make_entry(
             name = _fill(template, match)
         else:
             continue
-        side = family.flattened.get(module, 0) if leaf == "kernel" else 0
+        side = table.flattened.get(module, 0) if leaf == "kernel" else 0
         there = reshaped[0] if reshaped else None
         kind = "kernel" if leaf == "kernel" else "other"
         return Entry(path, name, shape, Layout(kind, side, there))

@@ -7,7 +7,7 @@ what the tensor is reshaped to there; -1 is whatever is left.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cnn.errors import UserError
@@ -16,6 +16,7 @@ from cnn.option import format_value
 
 # What the weights of MobileNet v2 and EfficientNet need that TensorFlow trained.
 TENSORFLOW = {"strided_padding": "same", "bn_epsilon": 0.001}
+TORCHVISION = "torchvision"
 Rule = tuple[str, str] | tuple[str, str, tuple[int, ...]]
 
 
@@ -32,6 +33,22 @@ class Spelling:
     library: str
     rules: list[Rule]
     needs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """How a family's arrays are written in PyTorch.
+
+    Attributes:
+        models: pattern of the models' names.
+        list_spellings: of a model by its name; see `names.choose_written`.
+        flattened: for dense layers that follow a flattening, by path, the side in
+            pixels of what is flattened: PyTorch orders it C, H, W and we H, W, C.
+    """
+
+    models: str
+    list_spellings: Callable[[str], list[Spelling]]
+    flattened: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def check_needs(

@@ -4,7 +4,7 @@ Its MobileNet v2 and EfficientNet are TensorFlow's: they need paddings and an ep
 that PyTorch's do not.
 """
 
-from cnn.models import inverted_residual
+from cnn.models import efficientnet, mobilenet_v2
 from cnn.weights.spelling import TENSORFLOW, Rule, Spelling
 
 _LIBRARY = "transformers"
@@ -55,7 +55,7 @@ def spell_mobilenet_v2() -> Spelling:
         root = "mobilenet_v2."
         rules.append((stem, f"{root}conv_stem.first_conv.{theirs}"))
         rules.append((f"last_{ours}", f"{root}conv_1x1.{theirs}"))
-        blocks = _number_blocks(inverted_residual.MOBILENET_V2)
+        blocks = _number_blocks(mobilenet_v2.STAGES)
         for number, block in enumerate(blocks, start=-1):
             place = f"layer.{number}" if number >= 0 else "conv_stem"
             for part, name in parts.items():
@@ -84,7 +84,7 @@ def spell_efficientnet() -> Spelling:
         "project_conv": "projection.project_conv",
         "project_norm": "projection.project_bn",
     }
-    blocks = _number_blocks(inverted_residual.EFFICIENTNET_B0)
+    blocks = _number_blocks(efficientnet.EFFICIENTNET_B0)
     for number, block in enumerate(blocks):
         for ours, theirs in parts.items():
             there = f"{root}encoder.blocks.{number}.{theirs}"

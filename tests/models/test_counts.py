@@ -132,6 +132,11 @@ def test_projection_shortcuts_add_their_parameters(name):
     assert found["num_parameters"] == CIFAR[name][0] + 2_752
 
 
+def test_a_resnet_with_the_stem_for_small_images_has_its_count():
+    """As of github.com/kuangliu/pytorch-cifar."""
+    assert describe("resnet18", 10, stem="cifar")["num_parameters"] == 11_173_962
+
+
 @pytest.mark.parametrize(("sizes", "blocks"), BLOCKS)
 def test_block_types_have_their_counts(sizes, blocks):
     found = describe(f"wrn_{6 * blocks + 4}_2", 10, wrn_block=sizes)

@@ -1,4 +1,4 @@
-"""What holds for every model of `MODELS`: the contract of `cnn/models/__init__.py`."""
+"""What holds for every model: the contract of `cnn/models/__init__.py`."""
 
 import functools
 from collections.abc import Mapping

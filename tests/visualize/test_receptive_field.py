@@ -29,8 +29,8 @@ def list_fields(name, size, channels, **changes):
     return {stage.name: stage.field for stage in stages}
 
 
-NAMES = [name.replace("wrn_D_K", "wrn_16_4") for name in models.MODELS]
-LARGE = set(FORMS) - set(FAST)
+NAMES = models.list_names()
+LARGE = set(NAMES) - set(FAST)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""What each family's modules are called in PyTorch: a file, and a `Table`, a family.
+
+A family lists the spellings that are read, of a model by its name; the first is the one
+that is written: torchvision's where it has the model.
+"""
+
+from cnn.weights.tables import (
+    alexnet,
+    cifar_resnet,
+    convnext,
+    densenet,
+    efficientnet,
+    mobilenet_v2,
+    own,
+    resnet,
+    squeezenet,
+    vgg,
+    wide_resnet,
+)
+
+# The first whose pattern a model's name matches is its own; `own` takes what is left.
+TABLES = tuple(
+    module.TABLE
+    for module in (
+        cifar_resnet,
+        resnet,
+        wide_resnet,
+        alexnet,
+        vgg,
+        densenet,
+        squeezenet,
+        mobilenet_v2,
+        efficientnet,
+        convnext,
+        own,
+    )
+)

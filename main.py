@@ -9,6 +9,7 @@
   python main.py --mode=predict --workdir=DIR --predict_images='*.png'
   python main.py --mode=visualize --workdir=DIR    pictures of what a run has learnt
   python main.py --mode=describe --model=mlp       check it, count its operations
+  python main.py --mode=describe --model=list      the table of all models
   python main.py --mode=inspect --dataset=folder:DIR   look at images before training
   python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
 
@@ -42,7 +43,7 @@ from cnn.data import forget_dataset
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 from cnn.inspection import inspect
-from cnn.models import FAMILIES
+from cnn.models import FAMILIES, LIST
 from cnn.option import expand_path, format_value, parse, read_group
 from cnn.runtime import devices, processes, xla
 from cnn.runtime.terminal import Terminal
@@ -208,6 +209,12 @@ def _evaluate_runs(
 
 def _compose(mode: str, directory: Path, given: dict[str, Any]) -> Config:
     """Compose the options of a call; refuse those given that it does not read."""
+    if mode == "describe" and given.get("model") == LIST:
+        _refuse_preset(f"--model={LIST} describes no run")
+        if others := [name for name in given if name != "model"]:
+            raise UserError(
+                f"--{others[0]} would have no effect: --model={LIST} describes no run"
+            )
     base = _read_base(mode, directory, given)
     config = config_module.make_config(base, given)
     if mode != "sweep":  # there each trial has a say

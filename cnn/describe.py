@@ -22,6 +22,7 @@ from cnn.config import Config
 from cnn.data.chunks import Loader
 from cnn.data.images import Images
 from cnn.errors import UserError
+from cnn.models import catalogue
 from cnn.models.family import DIGITS
 from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop
@@ -31,6 +32,7 @@ from cnn.training import epoch, memory, report, same_data, steps
 from cnn.training.setup import Setup
 from cnn.transfer import features
 from cnn.transfer.source import check_same_source
+from cnn.weights import preprocessing
 
 # What stands for a mean or std that training computes from the images: no check and
 # nothing that is described depends on it.
@@ -41,7 +43,8 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
     """Check the run that the config would train, print it and write `describe.json`.
 
     Of a well-known dataset that is not on this machine what was published is described,
-    and that is said. Images are looked at only as far as loading checks them.
+    and that is said. Images are looked at only as far as loading checks them. For
+    --model=list the table of all models is printed, and nothing is written.
 
     Args:
         directory: of the run; made if need be.
@@ -58,6 +61,11 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
     Raises:
         UserError: as training would.
     """
+    if config.model.model == models.LIST:
+        for title, table in catalogue.make_catalogue():
+            terminal.say(title)
+            terminal.show(table)
+        return {}
     setup = _check(config, directory, terminal)
     found = {
         "model": config.model.model,
@@ -89,6 +97,7 @@ def _check(config: Config, directory: Path, terminal: Terminal) -> Setup:
     """Check what training checks before it compiles, and make what it would run."""
     _check_directory(directory)
     _check_directory(directory / "checkpoints")
+    config = preprocessing.resolve(config, directory, terminal)
     defaults = Config().to_flat()
     respelled = workdir.check_same_run(directory, config.select_run_options(), defaults)
     newest, damaged = manifest.find_finished(directory / "checkpoints")

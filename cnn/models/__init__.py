@@ -95,6 +95,9 @@ FAMILIES: tuple[Family, ...] = tuple(
     )
 )
 
+# What --mode=describe takes for a model's name, to print the table of them all.
+LIST = "list"
+
 
 def create_model(
     options: ModelOptions, num_classes: int, dtype: Any = jnp.float32
@@ -130,6 +133,10 @@ def find_family(name: str) -> Family:
     for family in FAMILIES:
         if family.find(name):
             return family
+    if name == LIST:
+        raise UserError(
+            f"--model={LIST} is no model: --mode=describe prints the list of them all"
+        )
     known = [example for family in FAMILIES for example in family.examples]
     raise UserError(f"--model={name} is unknown{suggest(name, known)}")
 

@@ -36,6 +36,7 @@ from cnn.transfer.source import (
     open_start,
     warn_of_trained,
 )
+from cnn.weights import preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
     """
     started, is_first = time.perf_counter(), processes.is_first()
     terminal.console.quiet = terminal.console.quiet or not is_first
+    config = preprocessing.resolve(config, directory, terminal)
     ended = report.read_ended(directory)
     with contextlib.nullcontext() if ended or not is_first else workdir.lock(directory):
         respelled = _check_same_run(config, directory)
@@ -245,6 +247,7 @@ def make_setup(
             are not those that the run has seen.
     """
     course.check(config)
+    preprocessing.check(config.model.model, config.data.preprocessing)
     mesh, pieces = devices.make_mesh(config.device.mesh), config.step.accumulate_steps
     devices.check_batch_size(config.step.batch_size, mesh, pieces)
     if like is not None and like.config.data != config.data:

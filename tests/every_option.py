@@ -38,6 +38,7 @@ VALUES = {
     "train_examples": 40,
     "mean": (0.25,),
     "std": (0.5,),
+    "preprocessing": "published",
     # augmentation
     "augment_repeats": 2,
     "random_resized_crop_min_area": 0.5,

@@ -169,6 +169,14 @@ class DataOptions:
         "resume a run although its data have changed; its result says so",
         modes="train describe",
     )
+    preprocessing: str = option(
+        "auto",
+        "what image_size, resize_mode, resize_size, resize_interpolation, mean and std "
+        "are where they are not given: published (as the model's published weights "
+        "were evaluated), the name of some of these, as IMAGENET1K_V2, given (nothing "
+        "else than what is given), auto (published for published weights, else given)",
+        modes="train sweep describe convert",
+    )
 
     @property
     def stored_size(self) -> int:

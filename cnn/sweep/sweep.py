@@ -25,9 +25,10 @@ from cnn.runtime.terminal import Terminal
 from cnn.sweep import outcome, searches, space, study, table, trials, worker
 from cnn.sweep.options import SweepOptions
 from cnn.sweep.session import Session
+from cnn.weights import preprocessing
 
 # Set once for the process, before the first device call; what all are ranked by.
-_FIXED = ("deterministic", "select_by")
+_FIXED = ("deterministic", "select_by", "preprocessing")
 
 
 def sweep(
@@ -49,6 +50,7 @@ def sweep(
             anything is compiled.
         Interrupted: a signal arrived; the trials that have ended are saved.
     """
+    config = preprocessing.resolve(config, directory / "sweep", terminal)
     points = space.parse_space(config.sweep.sweep, select_sweepable())
     stop, home = Stop(), directory / "sweep"
     if config.sweep.search == "optuna":

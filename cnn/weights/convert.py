@@ -23,7 +23,15 @@ from cnn.text import show_line
 from cnn.training import steps
 from cnn.training.progress import Counters
 from cnn.training.state import make_state, to_items
-from cnn.weights import beside, exchange, leaf, load, lookalikes, names
+from cnn.weights import (
+    beside,
+    exchange,
+    leaf,
+    load,
+    lookalikes,
+    names,
+    preprocessing,
+)
 from cnn.weights.flax_names import is_flax
 from cnn.weights.renaming import rename
 from cnn.weights.spelling import check_needs
@@ -54,7 +62,9 @@ def convert(config: Config, directory: Path, terminal: Terminal) -> Path:
     """Convert weights into a run that evaluate, predict and the rest take.
 
     What --image_size, --channels and --num_classes leave open is what the model was
-    published for, the classes those of the file. --mean and --std travel with it.
+    published for, the classes those of the file. --mean and --std travel with it. Of
+    published weights all that makes images is as they were evaluated, where it is left
+    open (--preprocessing).
 
     Args:
         config: `source` is the file, `model` what it holds.
@@ -99,7 +109,7 @@ def take(config: Config) -> Converted:
     source, model = config.convert.source, config.model.model
     weights = _open(config)
     found, notes = weights.leaves, [*weights.notes]
-    config, stated = _take_stated(config, weights.stated, notes)
+    config, stated = _take_stated(config, weights, notes)
     size, channels, classes = models.get_published_input(model)
     size, channels = config.data.image_size or size, config.data.channels or channels
     shape = (size, size, channels)
@@ -169,34 +179,36 @@ def _open(config: Config) -> load.Weights:
 
 
 def _take_stated(
-    config: Config, stated: beside.Stated | None, notes: list[str]
+    config: Config, weights: load.Weights, notes: list[str]
 ) -> tuple[Config, tuple[str, ...]]:
-    """Fill in what is not given of images as files beside the weights say.
+    """Fill in what is not given of images, as files beside the weights say.
+
+    Where they say nothing, or `--preprocessing` has another say, as was published.
 
     Args:
-        stated: what they say.
+        weights: with what is said of them.
         notes: gets what was taken.
 
     Returns:
         The options, and the names of classes.
     """
-    if stated is None or not (stated.options or stated.class_names):
-        return config, ()
-    data, given = config.data, set()
-    if data.image_size or data.resize_size:
-        given |= {"image_size", "resize_mode", "resize_size", "resize_interpolation"}
-    if data.scaling != "standardize" or data.mean or data.std:
-        given |= {"mean", "std"}
-    if data.channels:
-        given |= {"channels"}
-    taken = {n: x for n, x in stated.options.items() if n not in given}
-    said = dataclasses.replace(stated, options=taken).describe() or "nothing of images"
-    names = f"{len(stated.class_names)} names of classes" if stated.class_names else ""
-    notes.append(f"{stated.file} says: {said}{names and ', '}{names}")
-    data = dataclasses.replace(data, **taken)
-    return dataclasses.replace(config, data=data), tuple(
-        normalise(name) for name in stated.class_names
-    )
+    stated = weights.stated or beside.Stated("")
+    wanted, says = config.data.preprocessing, stated
+    if wanted == preprocessing.AUTO and preprocessing.is_published(config, weights):
+        wanted = preprocessing.PUBLISHED
+    if wanted == preprocessing.GIVEN:
+        says = beside.Stated("")
+    elif wanted != preprocessing.AUTO:
+        path = preprocessing.find_file(config.convert.source)
+        says, wanted = preprocessing.describe(config.model.model, wanted, path)
+    data, said = preprocessing.fill(config.data, says)
+    data = dataclasses.replace(data, preprocessing=wanted)
+    if says.options:
+        notes.append(f"{says.file} says: {said or 'nothing of images'}")
+    if stated.class_names:
+        notes.append(f"{stated.file} has {len(stated.class_names)} names of classes")
+    config = dataclasses.replace(config, data=data)
+    return config, tuple(normalise(name) for name in stated.class_names)
 
 
 def _count_classes(model: str, shapes: Any, found: Mapping[str, Any]) -> int:

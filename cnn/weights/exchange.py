@@ -14,6 +14,7 @@ from flax.traverse_util import unflatten_dict
 from cnn import models, option
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
+from cnn.models import published
 from cnn.models.variables import flatten_paths
 from cnn.weights import flax_example, leaf, names
 from cnn.weights.spelling import Spelling
@@ -22,8 +23,6 @@ _SHOWN = 8
 # The models that Flax's imagenet example has, and how its weights are told.
 _EXAMPLE, _FIRST = r"resnet(18|34|50|101|152)", "params/conv_init/kernel"
 Scaling = tuple[tuple[float, ...], tuple[float, ...]]
-
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def choose_spelling(
@@ -219,7 +218,8 @@ def choose_scaling(data: DataOptions, model: str, channels: int) -> Scaling:
 
     Args:
         data: `scaling`, `mean` and `std` of the user; where those are not given,
-            colour models for ImageNet have ImageNet's.
+            colour models for ImageNet have those of their oldest published weights,
+            or ImageNet's.
 
     Returns:
         mean [C] and std [C], in the units of images in [0, 1].
@@ -234,7 +234,9 @@ def choose_scaling(data: DataOptions, model: str, channels: int) -> Scaling:
     mean, std = data.mean, data.std
     is_imagenet = models.get_published_input(model)[0] >= 224
     if is_imagenet and channels == 3:
-        mean, std = mean or _IMAGENET_MEAN, std or _IMAGENET_STD
+        entry = published.PUBLISHED.get(model)
+        weights = entry.weights[0] if entry and entry.weights else published.Weights("")
+        mean, std = mean or weights.mean, std or weights.std
     for name, given in (("mean", mean), ("std", std)):
         if len(given) not in (1, channels):
             raise UserError(

@@ -172,6 +172,13 @@ def make_torch(
     return start_worker(python, "torch_step.py", *arguments)[0]
 
 
+def has_torch(python: str, model: str) -> bool:
+    """Return whether the PyTorch process has a model of that name."""
+    script = Path(__file__).with_name("torch_step.py")
+    done = subprocess.run([python, str(script), "has", model], stdout=subprocess.PIPE)
+    return done.stdout.strip() == b"True"
+
+
 def start_worker(
     python: str, script: str, *arguments: Any
 ) -> tuple[Round, subprocess.Popen]:

@@ -2,6 +2,7 @@
 
 python torch_step.py train|forward default|channels_last eager|compiled \
     float32|bfloat16 MODEL SIZE CHANNELS BATCH STEPS
+python torch_step.py has MODEL
 
 In bfloat16 by autocast: parameters stay float32, as ours.
 """
@@ -35,14 +36,31 @@ def make_simple_cnn(channels: int) -> nn.Module:
     return nn.Sequential(*blocks, *head)
 
 
+def create(name: str, channels: int) -> nn.Module:
+    """Create a model by our name."""
+    if name == "simple_cnn":
+        return make_simple_cnn(channels)
+    return torch_models.create(name, 10)
+
+
+def has(name: str) -> bool:
+    """Return whether there is a model of our name; takes no memory."""
+    try:
+        with torch.device("meta"):
+            create(name, 3)
+    except (AttributeError, ImportError, KeyError, ValueError):
+        return False
+    return True
+
+
 def main() -> None:
     """Print the seconds of one round for each line of input."""
+    if sys.argv[1] == "has":
+        print(has(sys.argv[2]))
+        return
     what, layout, mode, precision, name = sys.argv[1:6]
     size, channels, batch_size, count = map(int, sys.argv[6:])
-    if name == "simple_cnn":
-        model = make_simple_cnn(channels)
-    else:
-        model = torch_models.create(name, 10)
+    model = create(name, channels)
     memory_format = torch.contiguous_format
     if layout == "channels_last":
         memory_format = torch.channels_last
@@ -62,8 +80,13 @@ def main() -> None:
         x = (images[i].float() / 255 - 0.5) / 0.25
         x = x.contiguous(memory_format=memory_format)
         with torch.autocast(device.type, torch.bfloat16, precision == "bfloat16"):
-            logits = call(x)
-        return nn.functional.cross_entropy(logits.float(), labels[i])
+            outputs = call(x)
+        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        loss = nn.functional.cross_entropy(logits.float(), labels[i])
+        for more in auxiliary:  # classifiers of earlier layers, in training
+            more = nn.functional.cross_entropy(more.float(), labels[i])
+            loss = loss + torch_models.AUXILIARY_WEIGHTS[name] * more
+        return loss
 
     def train(i: int) -> torch.Tensor:
         loss = compute_loss(i)

@@ -43,16 +43,15 @@ SIZES = {
 REQUIRED = ("resnet20", "wrn_16_4", "simple_cnn", "resnet50", "mobilenet_v2")
 TORCH = (("default", "eager"), ("channels_last", "eager"))
 COMPILED = (*TORCH, ("channels_last", "compiled"))
-WITHOUT_TORCH = (
-    "logistic_regression mlp sliding_regression locally_connected alexnet_2012 "
-    "resnet50v2 resnet101v2 resnet152v2 airbench94"
-).split()
 
 
 def make_case(name: str, options: argparse.Namespace) -> Case:
-    """Make the case of a model: 224x224 and batch 16 where it was published so."""
+    """Make the case of a model: its own size, 32x32 at least, and batch 16 of large.
+
+    At --image_size alone the batch is 32.
+    """
     size, _, _ = models.get_published_input(name)
-    usual = (32, 64) if size <= 32 else (224, 16)
+    usual = (32, 64) if size <= 32 else (size, 32 if options.size else 16)
     size, batch_size = SIZES.get(name, usual)
     size, batch_size = options.size or size, options.batch_size or batch_size
     return Case(name, size, 3, batch_size, options.steps)
@@ -77,12 +76,13 @@ def make_contenders(
     if is_chosen("flax", options.only):
         parameters = count_parameters(ours.state.params)
         found["flax"] = plain_flax.make_flax(case, what, options.precision, parameters)
-    if options.torch_python and case.model not in WITHOUT_TORCH:
+    python = options.torch_python
+    if python and contenders.has_torch(python, case.model):
         for layout, mode in COMPILED if options.compiled else TORCH:
             name = f"PyTorch {mode}, {layout}"
             if is_chosen(name, options.only):
                 given = case, what, layout, mode, options.precision
-                found[name] = contenders.make_torch(options.torch_python, *given)
+                found[name] = contenders.make_torch(python, *given)
     return found, ours
 
 
@@ -136,7 +136,8 @@ def parse() -> argparse.Namespace:
     add("--compiled", action="store_true", help="torch.compile too")
     add("--models", default=",".join(REQUIRED), help="names, or all")
     add("--what", default="train", choices=("train", "forward", "both"))
-    add("--size", type=flags.positive, help="pixels a side, instead of each model's")
+    size = "pixels a side, instead of each model's"
+    add("--size", "--image_size", type=flags.positive, help=size)
     add("--batch_size", type=flags.positive, help="instead of each model's")
     add("--precision", default="float32", choices=("float32", "bfloat16"))
     add("--cpu_kernels", default="auto", choices=kernels)

@@ -1,6 +1,6 @@
 """Parameters, batch statistics and multiply-accumulates of the published models.
 
-Sources: torchvision's metadata for ImageNet; arithmetic for CIFAR.
+Sources: those of cnn/models/published.py for ImageNet; arithmetic for CIFAR.
 """
 
 import dataclasses
@@ -8,39 +8,35 @@ import dataclasses
 import pytest
 
 from cnn import models
+from cnn.errors import UserError
 from cnn.models.options import ModelOptions
+from cnn.models.published import PUBLISHED
 from cnn.models.summary import describe_model
 
-# model: (parameters, batch statistics, 1e9 multiply-accumulates), 1000 classes
-IMAGENET = {
-    "alexnet": (61_100_840, 0, 0.714),
-    "alexnet_2012": (60_965_224, 0, None),
-    "vgg11": (132_863_336, 0, 7.609),
-    "vgg11_bn": (132_868_840, 5_504, 7.609),
-    "vgg13": (133_047_848, 0, 11.308),
-    "vgg13_bn": (133_053_736, 5_888, 11.308),
-    "vgg16": (138_357_544, 0, 15.47),
-    "vgg16_bn": (138_365_992, 8_448, 15.47),
-    "vgg19": (143_667_240, 0, 19.632),
-    "vgg19_bn": (143_678_248, 11_008, 19.632),
-    "resnet18": (11_689_512, 9_600, 1.814),
-    "resnet34": (21_797_672, 17_024, 3.664),
-    "resnet50": (25_557_032, 53_120, 4.089),
-    "resnet101": (44_549_160, 105_344, 7.801),
-    "resnet152": (60_192_808, 151_424, 11.514),
-    "resnext50_32x4d": (25_028_904, 68_224, 4.23),
-    "resnext101_32x8d": (88_791_336, 202_880, 16.414),
-    "resnext101_64x4d": (83_455_272, 202_880, 15.46),
-    "wide_resnet50_2": (68_883_240, 68_224, 11.398),
-    "wide_resnet101_2": (126_886_696, 137_856, 22.753),
-    "densenet121": (7_978_856, None, 2.834),
-    "densenet169": (14_149_480, None, 3.36),
-    "densenet201": (20_013_928, None, 4.291),
-    "densenet161": (28_681_000, None, 7.728),
-    "squeezenet1_1": (1_235_496, 0, 0.349),
-    "mobilenet_v2": (3_504_872, None, 0.301),
-    "efficientnet_b0": (5_288_548, None, 0.386),
-    "convnext_tiny": (28_589_128, 0, 4.456),
+# Batch statistics; parameters and multiply-accumulates are in cnn/models/published.py.
+BATCH_STATS = {
+    "alexnet": 0,
+    "alexnet_2012": 0,
+    "vgg11": 0,
+    "vgg11_bn": 5_504,
+    "vgg13": 0,
+    "vgg13_bn": 5_888,
+    "vgg16": 0,
+    "vgg16_bn": 8_448,
+    "vgg19": 0,
+    "vgg19_bn": 11_008,
+    "resnet18": 9_600,
+    "resnet34": 17_024,
+    "resnet50": 53_120,
+    "resnet101": 105_344,
+    "resnet152": 151_424,
+    "resnext50_32x4d": 68_224,
+    "resnext101_32x8d": 202_880,
+    "resnext101_64x4d": 202_880,
+    "wide_resnet50_2": 68_224,
+    "wide_resnet101_2": 137_856,
+    "squeezenet1_1": 0,
+    "convnext_tiny": 0,
 }
 TEN_CLASSES = {"alexnet": 57_044_810, "resnet50": 23_528_522}
 # The same, 10 classes; every further class adds one row of the head.
@@ -85,14 +81,19 @@ SLOW |= {"wide_resnet101_2", "densenet169", "densenet201", "densenet161"}
 SLOW |= {"wrn_40_1", "wrn_40_2", "wrn_40_4", "wrn_40_10"}
 
 
+# The entries of models that there are.
+ENTRIES = [name for name in PUBLISHED if any(x.find(name) for x in models.FAMILIES)]
+
+
 def mark_slow(names):
     slow = pytest.mark.slow
     return [pytest.param(name, marks=slow) if name in SLOW else name for name in names]
 
 
-def describe(name, num_classes, **choices):
+def describe(name, num_classes, size=0, **choices):
     options = dataclasses.replace(ModelOptions(), model=name, **choices)
-    size, channels, _ = models.get_published_input(name)
+    published, channels, _ = models.get_published_input(name)
+    size = size or published
     model = models.create_model(options, num_classes)
     return describe_model(model, (size, size, channels))
 
@@ -106,9 +107,39 @@ def assert_counts(found, parameters, batch_stats, gmacs):
         assert round(found["macs"] / 1e9, digits) == gmacs
 
 
-@pytest.mark.parametrize("name", mark_slow(IMAGENET))
-def test_imagenet_models_have_their_counts(name):
-    assert_counts(describe(name, 1000), *IMAGENET[name])
+@pytest.mark.parametrize("name", mark_slow(ENTRIES))
+def test_models_have_their_published_counts(name):
+    entry, (size, _, classes) = PUBLISHED[name], models.get_published_input(name)
+    found = describe(name, classes)
+    assert_counts(found, entry.parameters, BATCH_STATS.get(name), entry.gmacs)
+    sizes = [x.size for x in entry.weights if x.gmacs is None and x.sha256]
+    assert not sizes or size in sizes
+
+
+@pytest.mark.slow  # 384x384 of the largest
+@pytest.mark.parametrize("name", ENTRIES)
+def test_evaluations_of_another_size_have_their_counts(name):
+    for weights in PUBLISHED[name].weights:
+        if weights.gmacs is not None:
+            found = describe(name, 1000, weights.size)
+            assert_counts(found, PUBLISHED[name].parameters, None, weights.gmacs)
+
+
+# One block of each kind is enough to know the smallest image: the first of a family.
+SMALLEST = [next((n for n in x.models if n in ENTRIES), None) for x in models.FAMILIES]
+SMALLEST = [name for name in SMALLEST if name] + ["alexnet_2012", "resnet50v2"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in SMALLEST else pytest.param(n, marks=pytest.mark.slow) for n in ENTRIES],
+)
+def test_the_smallest_image_is_that_of_the_entry(name):
+    smallest = PUBLISHED[name].smallest
+    assert describe(name, 10, smallest)["output_shape"] == [10]
+    if smallest > 1:
+        with pytest.raises(UserError, match="too small|at least"):
+            describe(name, 10, smallest - 1)
 
 
 @pytest.mark.parametrize("name", TEN_CLASSES)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn.models.family import Family
-from cnn.models.layers import Dropout, Layers, StochasticDepth, check_size
+from cnn.models.layers import Creator, Dropout, Layers, StochasticDepth, check_size
 from cnn.models.options import ModelOptions
 from cnn.ops import pooling
 
@@ -108,15 +108,22 @@ def _make_norm(layers: Layers, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-6, dtype=layers.dtype, name=name)
 
 
-def convnext_tiny(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
-    """Create ConvNeXt tiny: 28,589,128 parameters with 1000 classes."""
-    layers = Layers.from_options(options, dtype)
-    return ConvNeXt(num_classes, (96, 192, 384, 768), (3, 3, 9, 3), layers)
+def make_convnext(widths: tuple[int, ...], depths: tuple[int, ...]) -> Creator:
+    """Make the function that creates one member of the family; see `ConvNeXt`."""
+
+    def create(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
+        layers = Layers.from_options(options, dtype)
+        return ConvNeXt(num_classes, widths, depths, layers)
+
+    return create
 
 
 FAMILY = Family(
     "ConvNeXt",
     {
-        "convnext_tiny": convnext_tiny,
+        "convnext_tiny": make_convnext((96, 192, 384, 768), (3, 3, 9, 3)),
+        "convnext_small": make_convnext((96, 192, 384, 768), (3, 3, 27, 3)),
+        "convnext_base": make_convnext((128, 256, 512, 1024), (3, 3, 27, 3)),
+        "convnext_large": make_convnext((192, 384, 768, 1536), (3, 3, 27, 3)),
     },
 )

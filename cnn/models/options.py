@@ -46,9 +46,9 @@ class ModelOptions:
     )
     stochastic_depth_rate: float = strength(
         "share of images that skip the last residual block in training, earlier "
-        "blocks proportionally less (efficientnet_b0, convnext_tiny, mobilenet_v2)",
+        "blocks proportionally less (efficientnet_b0, convnext_*, mobilenet_v2)",
         "[0, 1)",
-        only_for="model=efficientnet_b0|convnext_tiny|mobilenet_v2",
+        only_for="model=efficientnet_b0|convnext_*|mobilenet_v2",
         modes="train sweep describe",
     )
     convolution: str = option(

@@ -12,6 +12,8 @@ NUM_CLASSES = 10
 # Found in the names of deep nets alone: ResNets from 34 layers, MobileNet.
 _DEEP = ("layer3.5.", "conv.0.1.")
 EVAL_IMAGES, BATCH_SIZE, STEPS = 2, 8, 20
+# What takes long: evaluated on images of 64x64, and not trained.
+LARGE = {"convnext_small", "convnext_base", "convnext_large"}
 
 
 def make_uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -22,7 +22,7 @@ SMALL = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "wrn")
 def get_sizes(name):
     """Return the side of evaluated and of trained images, in pixels."""
     small = name.startswith("wrn_") or name.split("_")[0] in SMALL
-    return (32, 32) if small else (224, 64)
+    return (32, 32) if small else (64 if name in hashed.LARGE else 224, 64)
 
 
 def create(name):

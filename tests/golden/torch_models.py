@@ -13,7 +13,8 @@ TORCHVISION = (
     "alexnet vgg11 vgg13 vgg16 vgg19 vgg11_bn vgg13_bn vgg16_bn vgg19_bn resnet18 "
     "resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d "
     "resnext101_64x4d wide_resnet50_2 wide_resnet101_2 densenet121 densenet169 "
-    "densenet201 densenet161 squeezenet1_1 mobilenet_v2 efficientnet_b0 convnext_tiny"
+    "densenet201 densenet161 squeezenet1_1 mobilenet_v2 efficientnet_b0 convnext_tiny "
+    "convnext_small convnext_base convnext_large"
 ).split()
 OTHERS = ["resnet20", "resnet20_project", "resnet32", "resnet56", "wrn_16_2"]
 OTHERS += ["wrn_16_4", "wrn_28_10"]

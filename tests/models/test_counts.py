@@ -37,6 +37,9 @@ BATCH_STATS = {
     "wide_resnet101_2": 137_856,
     "squeezenet1_1": 0,
     "convnext_tiny": 0,
+    "convnext_small": 0,
+    "convnext_base": 0,
+    "convnext_large": 0,
 }
 TEN_CLASSES = {"alexnet": 57_044_810, "resnet50": 23_528_522}
 # The same, 10 classes; every further class adds one row of the head.
@@ -78,6 +81,7 @@ BLOCKS = {
 }
 SLOW = {"resnet110", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d"}
 SLOW |= {"wide_resnet101_2", "densenet169", "densenet201", "densenet161"}
+SLOW |= {"convnext_small", "convnext_base", "convnext_large"}
 SLOW |= {"wrn_40_1", "wrn_40_2", "wrn_40_4", "wrn_40_10"}
 
 

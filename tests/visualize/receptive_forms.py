@@ -45,6 +45,14 @@ def make_densenet(*counts):
     return stages
 
 
+def make_convnext(*counts):
+    stages, before = {"stem": [(4, 4)]}, []
+    for number, count in enumerate(counts, start=1):
+        stages[f"stage{number}"] = before + [(7, 1)] * count
+        before = [(2, 2)]
+    return stages
+
+
 def make_cifar(blocks):
     return make_resnet([blocks] * 3, 2, [C3])
 
@@ -101,13 +109,7 @@ FORMS = {
     "mobilenet_v2": MOBILENET,
     # From the first squeeze-and-excitation on, every value sees the whole image.
     "efficientnet_b0": {"stem": [(3, 2)]} | {f"stage{i}": WHOLE for i in range(1, 8)},
-    "convnext_tiny": {
-        "stem": [(4, 4)],
-        "stage1": [(7, 1)] * 3,
-        "stage2": [(2, 2)] + [(7, 1)] * 3,
-        "stage3": [(2, 2)] + [(7, 1)] * 9,
-        "stage4": [(2, 2)] + [(7, 1)] * 3,
-    },
+    "convnext_tiny": make_convnext(3, 3, 9, 3),
 }
 FORMS |= {f"{name}_bn": FORMS[name] for name in ("vgg11", "vgg13", "vgg16", "vgg19")}
 FORMS |= dict.fromkeys(
@@ -118,6 +120,8 @@ FORMS |= dict.fromkeys(
     FORMS["resnet101"],
 )
 FORMS["resnet152v2"] = FORMS["resnet152"]
+FORMS |= {f"convnext_{x}": make_convnext(3, 3, 27, 3) for x in ("small", "base")}
+FORMS["convnext_large"] = FORMS["convnext_base"]
 
 
 def sum_form(form):

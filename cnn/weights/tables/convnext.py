@@ -47,4 +47,4 @@ def list_convnext(model: str) -> list[Spelling]:
     ]
 
 
-TABLE = Table("convnext_tiny", list_convnext)
+TABLE = Table(r"convnext_\w+", list_convnext)

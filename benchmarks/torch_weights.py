@@ -21,10 +21,16 @@ import torch
 CLASSES, SEEN = 10, 8
 _BASIC = {"layer_type": "basic", "depths": [2, 2, 2, 2]}
 _B0 = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280}
+_Y_400MF = {"groups_width": 8, "hidden_sizes": [48, 104, 208, 440]}
+_Y_400MF |= {"layer_type": "y", "depths": [1, 3, 6, 6]}
+_X_400MF = {"groups_width": 16, "hidden_sizes": [32, 64, 160, 400]}
+_X_400MF |= {"layer_type": "x", "depths": [1, 2, 7, 12]}
 _TRANSFORMERS = {
     "resnet18": ("ResNet", _BASIC | {"hidden_sizes": [64, 128, 256, 512]}),
     "resnet50": ("ResNet", {}),
     "convnext_tiny": ("ConvNext", {}),
+    "regnet_y_400mf": ("RegNet", _Y_400MF),
+    "regnet_x_400mf": ("RegNet", _X_400MF),
     "mobilenet_v2": ("MobileNetV2", {}),
     "efficientnet_b0": ("EfficientNet", _B0),
 }

@@ -50,10 +50,13 @@ FAMILIES = {
     "transformers/mobilenet_v2",
     "efficientnet": "torchvision/efficientnet_b0 timm/efficientnet_b0 "
     "timm/tf_efficientnet_b0 transformers/efficientnet_b0",
+    "regnet": "torchvision/regnet_y_400mf timm/regnety_004 transformers/regnet_y_400mf "
+    "torchvision/regnet_x_400mf timm/regnetx_004_tv transformers/regnet_x_400mf",
     "convnext": "torchvision/convnext_tiny timm/convnext_tiny "
     "transformers/convnext_tiny",
 }
 OURS = {"mobilenetv2_100": "mobilenet_v2", "tf_efficientnet_b0": "efficientnet_b0"}
+OURS |= {"regnety_004": "regnet_y_400mf", "regnetx_004_tv": "regnet_x_400mf"}
 AS_TENSORFLOW = "timm/tf_efficientnet_b0 transformers/mobilenet_v2 "
 AS_TENSORFLOW += "transformers/efficientnet_b0"
 SIZE, MEAN, STD = 64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -18,19 +18,21 @@ class SqueezeExcite(nn.Module):
 
     Attributes:
         squeezed: channels in between.
+        activate: what is applied to them.
 
     Source: Hu et al. 2018, https://arxiv.org/abs/1709.01507
     """
 
     squeezed: int
     layers: Layers
+    activate: Callable[[jax.Array], jax.Array] = nn.silu
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [N, H, W, C] to the same shape."""
         scale = jnp.mean(x, axis=(1, 2), keepdims=True)
-        scale = nn.silu(self.layers.conv(self.squeezed, 1, name="squeeze")(scale))
-        scale = self.layers.conv(x.shape[-1], 1, name="excite")(scale)
+        scale = self.layers.conv(self.squeezed, 1, name="squeeze")(scale)
+        scale = self.layers.conv(x.shape[-1], 1, name="excite")(self.activate(scale))
         return x * nn.sigmoid(scale)
 
 

@@ -13,12 +13,12 @@ NORMALISED = (
 # Where a window of padded images strides.
 STRIDED = (
     "model=alexnet|resnet*|resnext*|wide_resnet*|wrn_*|densenet*|mobilenet*|"
-    "efficientnet*"
+    "efficientnet*|regnet*"
 )
 # What has a stem for small images too.
 STEMMED = (
     "model=resnet18|resnet34|resnet50|resnet101|resnet152|resnet*v2|resnext*|"
-    "wide_resnet*"
+    "wide_resnet*|regnet*"
 )
 
 

@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 
 from cnn.models.family import Family
+from cnn.models.inverted_residual import SqueezeExcite
 from cnn.models.layers import Creator, Dropout, Layers
 from cnn.models.options import ModelOptions
 from cnn.ops import activation, pooling
@@ -33,6 +34,8 @@ class Block(nn.Module):
         preactivated: whether normalisation and ReLU precede the convolutions.
         zero_init: whether the last normalisation's scale starts at 0, unless
             preactivated.
+        squeezed: of a bottleneck's squeeze and excitation, which follows the 3x3
+            convolution; 0 for none.
     """
 
     width: int
@@ -43,6 +46,7 @@ class Block(nn.Module):
     preactivated: bool
     zero_init: bool
     layers: Layers
+    squeezed: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -66,6 +70,9 @@ class Block(nn.Module):
                 norm = layers.norm(zero_init=zero_init, name=f"norm{number}")
                 x = norm(x, train)
                 x = x if is_last else nn.relu(x)
+            if self.squeezed and number == 2:
+                excite = SqueezeExcite(self.squeezed, layers, nn.relu, name="excite")
+                x = excite(x)
         x = x + residual
         return x if self.preactivated else activation.relu(x)
 

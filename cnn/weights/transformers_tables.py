@@ -10,19 +10,32 @@ from cnn.weights.spelling import TENSORFLOW, Rule, Spelling
 _LIBRARY = "transformers"
 
 
-def spell_resnet() -> Spelling:
-    """Spell ResNet."""
-    block, stages = r"stage(\d+)_block(\d+)/", "resnet.encoder.stages.{1-1}.layers."
+def spell_resnet(root: str = "resnet") -> Spelling:
+    """Spell ResNet, or a family whose modules have its names under another root."""
+    block, stages = r"stage(\d+)_block(\d+)/", root + ".encoder.stages.{1-1}.layers."
     there = stages + "{2-1}."
     rules: list[Rule] = []
     for ours, theirs in (("conv", "convolution"), ("norm", "normalization")):
         stem = "stem" if ours == "conv" else "stem_norm"
         rules += [
-            (stem, f"resnet.embedder.embedder.{theirs}"),
+            (stem, f"{root}.embedder.embedder.{theirs}"),
             (block + ours + r"(\d)", there + "layer.{3-1}." + theirs),
             (block + "shortcut_" + ours, there + "shortcut." + theirs),
         ]
     return Spelling(_LIBRARY, [*rules, ("head", "classifier.1")])
+
+
+def spell_regnet(excites: bool) -> Spelling:
+    """Spell RegNet: as ResNet, but what rescales channels is third in a block."""
+    block, stages = r"stage(\d+)_block(\d+)/", "regnet.encoder.stages.{1-1}.layers."
+    there = stages + "{2-1}.layer."
+    rules: list[Rule] = [
+        (block + "excite/squeeze", there + "2.attention.0"),
+        (block + "excite/excite", there + "2.attention.2"),
+        (block + "conv3", there + "3.convolution"),
+        (block + "norm3", there + "3.normalization"),
+    ]
+    return Spelling(_LIBRARY, (rules if excites else []) + spell_resnet("regnet").rules)
 
 
 def spell_convnext() -> Spelling:

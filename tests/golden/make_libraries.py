@@ -23,6 +23,8 @@ TIMM = {
     "mobilenet_v2": "mobilenetv2_100",
     "efficientnet_b0": "efficientnet_b0",
     "convnext_tiny": "convnext_tiny",
+    "regnet_y_400mf": "regnety_004",
+    "regnet_x_400mf": "regnetx_004_tv",
 }
 
 
@@ -40,10 +42,16 @@ def create_transformers():
         "hidden_dim": 1280,
         "image_size": 224,
     }
+    y_400mf = {
+        "hidden_sizes": [48, 104, 208, 440],
+        "depths": [1, 3, 6, 6],
+        "groups_width": 8,
+    }
     found = {
         "resnet18": (t.ResNetForImageClassification, t.ResNetConfig, basic),
         "resnet50": (t.ResNetForImageClassification, t.ResNetConfig, {}),
         "convnext_tiny": (t.ConvNextForImageClassification, t.ConvNextConfig, {}),
+        "regnet_y_400mf": (t.RegNetForImageClassification, t.RegNetConfig, y_400mf),
         "mobilenet_v2": (
             t.MobileNetV2ForImageClassification,
             t.MobileNetV2Config,

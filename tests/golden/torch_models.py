@@ -14,7 +14,10 @@ TORCHVISION = (
     "resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d "
     "resnext101_64x4d wide_resnet50_2 wide_resnet101_2 densenet121 densenet169 "
     "densenet201 densenet161 squeezenet1_1 mobilenet_v2 efficientnet_b0 convnext_tiny "
-    "convnext_small convnext_base convnext_large"
+    "convnext_small convnext_base convnext_large regnet_x_400mf regnet_x_800mf "
+    "regnet_x_1_6gf regnet_x_3_2gf regnet_x_8gf regnet_x_16gf regnet_x_32gf "
+    "regnet_y_400mf regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf "
+    "regnet_y_16gf regnet_y_32gf regnet_y_128gf"
 ).split()
 OTHERS = ["resnet20", "resnet20_project", "resnet32", "resnet56", "wrn_16_2"]
 OTHERS += ["wrn_16_4", "wrn_28_10"]

@@ -40,6 +40,21 @@ BATCH_STATS = {
     "convnext_small": 0,
     "convnext_base": 0,
     "convnext_large": 0,
+    "regnet_y_400mf": 27_152,
+    "regnet_y_800mf": 30_432,
+    "regnet_y_1_6gf": 52_672,
+    "regnet_y_3_2gf": 66_160,
+    "regnet_y_8gf": 86_528,
+    "regnet_y_16gf": 122_816,
+    "regnet_y_32gf": 158_288,
+    "regnet_y_128gf": 415_072,
+    "regnet_x_400mf": 37_856,
+    "regnet_x_800mf": 37_312,
+    "regnet_x_1_6gf": 43_504,
+    "regnet_x_3_2gf": 62_560,
+    "regnet_x_8gf": 90_464,
+    "regnet_x_16gf": 111_168,
+    "regnet_x_32gf": 162_016,
 }
 TEN_CLASSES = {"alexnet": 57_044_810, "resnet50": 23_528_522}
 # The same, 10 classes; every further class adds one row of the head.
@@ -81,6 +96,7 @@ BLOCKS = {
 }
 SLOW = {"resnet110", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d"}
 SLOW |= {"wide_resnet101_2", "densenet169", "densenet201", "densenet161"}
+SLOW |= {name for name in IMAGENET if name.startswith("regnet")} - {"regnet_y_400mf"}
 SLOW |= {"convnext_small", "convnext_base", "convnext_large"}
 SLOW |= {"wrn_40_1", "wrn_40_2", "wrn_40_4", "wrn_40_10"}
 

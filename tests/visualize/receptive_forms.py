@@ -45,6 +45,13 @@ def make_densenet(*counts):
     return stages
 
 
+def make_regnet(*counts):
+    return {"stem": [(3, 2)]} | {
+        f"stage{i}": [(3, 2)] + [C3] * (count - 1)
+        for i, count in enumerate(counts, start=1)
+    }
+
+
 def make_convnext(*counts):
     stages, before = {"stem": [(4, 4)]}, []
     for number, count in enumerate(counts, start=1):
@@ -110,6 +117,13 @@ FORMS = {
     # From the first squeeze-and-excitation on, every value sees the whole image.
     "efficientnet_b0": {"stem": [(3, 2)]} | {f"stage{i}": WHOLE for i in range(1, 8)},
     "convnext_tiny": make_convnext(3, 3, 9, 3),
+    "regnet_x_400mf": make_regnet(1, 2, 7, 12),
+    "regnet_x_800mf": make_regnet(1, 3, 7, 5),
+    "regnet_x_1_6gf": make_regnet(2, 4, 10, 2),
+    "regnet_x_3_2gf": make_regnet(2, 6, 15, 2),
+    "regnet_x_8gf": make_regnet(2, 5, 15, 1),
+    "regnet_x_16gf": make_regnet(2, 6, 13, 1),
+    "regnet_x_32gf": make_regnet(2, 7, 13, 1),
 }
 FORMS |= {f"{name}_bn": FORMS[name] for name in ("vgg11", "vgg13", "vgg16", "vgg19")}
 FORMS |= dict.fromkeys(
@@ -122,6 +136,11 @@ FORMS |= dict.fromkeys(
 FORMS["resnet152v2"] = FORMS["resnet152"]
 FORMS |= {f"convnext_{x}": make_convnext(3, 3, 27, 3) for x in ("small", "base")}
 FORMS["convnext_large"] = FORMS["convnext_base"]
+SIZES = ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf", "128gf")
+FORMS |= {
+    f"regnet_y_{size}": {"stem": [(3, 2)]} | {f"stage{i}": WHOLE for i in (1, 2, 3, 4)}
+    for size in SIZES
+}
 
 
 def sum_form(form):

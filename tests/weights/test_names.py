@@ -25,6 +25,7 @@ FAMILIES = {
     "squeezenet1_1": 32,
     "mobilenet_v2": 32,
     "efficientnet_b0": 32,
+    "regnet_y_400mf": 8,
     "convnext_tiny": 32,
 }
 
@@ -129,6 +130,7 @@ def respell(model, shapes, spelling):
         ("densenet121", 32, "features.denseblock1.denselayer1.norm.1.weight", (64,)),
         ("mobilenet_v2", 32, "blocks.0.0.conv_pw.weight", (16, 32, 1, 1)),
         ("efficientnet_b0", 32, "blocks.1.0.se.conv_reduce.weight", (4, 96, 1, 1)),
+        ("regnet_y_400mf", 8, "s2.b1.se.fc1.weight", (12, 104, 1, 1)),
         ("convnext_tiny", 32, "stages.0.blocks.0.gamma", (96,)),
     ],
 )

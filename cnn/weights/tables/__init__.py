@@ -12,6 +12,7 @@ from cnn.weights.tables import (
     efficientnet,
     mobilenet_v2,
     own,
+    regnet,
     resnet,
     squeezenet,
     vgg,
@@ -31,6 +32,7 @@ TABLES = tuple(
         squeezenet,
         mobilenet_v2,
         efficientnet,
+        regnet,
         convnext,
         own,
     )

@@ -3,14 +3,51 @@
 Source: Sandler et al. 2018, https://arxiv.org/abs/1801.04381
 """
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn.errors import UserError
 from cnn.models.layers import Dropout, Layers, StochasticDepth
 from cnn.ops import pooling
+
+Activation = Callable[[jax.Array], jax.Array]
+# A line of a paper's table: expansion, kernel size, stride of the first block,
+# channels, blocks of a stage.
+Row = tuple[int, int, int, int, int]
+
+
+class Block(NamedTuple):
+    """What one inverted residual is made of.
+
+    Attributes:
+        size: of the kernel that filters, in pixels.
+        stride: of the convolution with it.
+        width: channels in between; as many as come in where nothing is expanded.
+        features: channels of the result.
+        activate: follows each normalisation but the projection's.
+        squeezed: channels inside the squeeze-and-excitation; 0 where there is none.
+        is_fused: whether the filter is no depthwise convolution but a full one, which
+            expands too; where nothing is expanded, it projects as well.
+        has_shortcut: whether the input is added to a result of its shape.
+    """
+
+    size: int
+    stride: int
+    width: int
+    features: int
+    activate: Activation
+    squeezed: int = 0
+    is_fused: bool = False
+    has_shortcut: bool = True
+
+
+Stages = tuple[tuple[Block, ...], ...]
 
 
 class SqueezeExcite(nn.Module):
@@ -18,43 +55,37 @@ class SqueezeExcite(nn.Module):
 
     Attributes:
         squeezed: channels in between.
-        activate: what is applied to them.
+        activate: follows the first of the two layers.
+        gate: follows the second, and makes the numbers.
 
     Source: Hu et al. 2018, https://arxiv.org/abs/1709.01507
     """
 
     squeezed: int
     layers: Layers
-    activate: Callable[[jax.Array], jax.Array] = nn.silu
+    activate: Activation = nn.silu
+    gate: Activation = nn.sigmoid
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [N, H, W, C] to the same shape."""
         scale = jnp.mean(x, axis=(1, 2), keepdims=True)
-        scale = self.layers.conv(self.squeezed, 1, name="squeeze")(scale)
-        scale = self.layers.conv(x.shape[-1], 1, name="excite")(self.activate(scale))
-        return x * nn.sigmoid(scale)
+        scale = self.activate(self.layers.conv(self.squeezed, 1, name="squeeze")(scale))
+        scale = self.layers.conv(x.shape[-1], 1, name="excite")(scale)
+        return x * self.gate(scale)
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 expansion, a depthwise convolution, a 1x1 projection.
+    """A 1x1 expansion, a depthwise convolution, a 1x1 projection; or a fused one.
 
     Attributes:
-        expansion: what the channels are multiplied by in between.
-        size: of the depthwise kernel.
-        stride: of the depthwise convolution.
-        features: channels of the result.
         share: of the stochastic depth rate.
-        excites: whether channels are rescaled before the projection.
+        gates: `activate` and `gate` of the squeeze-and-excitation.
     """
 
-    expansion: int
-    size: int
-    stride: int
-    features: int
+    block: Block
     share: float
-    excites: bool
-    activate: Callable[[jax.Array], jax.Array]
+    gates: tuple[Activation, Activation]
     layers: Layers
 
     @nn.compact
@@ -62,26 +93,25 @@ class InvertedResidual(nn.Module):
         self, x: jax.Array, train: bool, stochastic_depth_rate: jax.Array | None
     ) -> jax.Array:
         """Map [N, H, W, C] to [N, H / stride, W / stride, features]."""
-        residual, width, layers = x, x.shape[-1] * self.expansion, self.layers
-        if self.expansion > 1:
-            x = layers.conv(width, 1, use_bias=False, name="expand_conv")(x)
-            x = self.activate(layers.norm(name="expand_norm")(x, train))
-        x = layers.conv(
-            width,
-            self.size,
-            stride=self.stride,
-            padding=self.size // 2,
-            groups=width,
-            use_bias=False,
-            name="depthwise_conv",
-        )(x)
-        x = self.activate(layers.norm(name="depthwise_norm")(x, train))
-        if self.excites:
-            squeezed = max(1, residual.shape[-1] // 4)
-            x = SqueezeExcite(squeezed, layers, name="excite")(x)
-        x = layers.conv(self.features, 1, use_bias=False, name="project_conv")(x)
-        x = layers.norm(name="project_norm")(x, train)
-        if self.stride > 1 or residual.shape[-1] != self.features:
+        residual, block, conv_norm = x, self.block, self.layers.conv_norm
+        width, activate, kwargs = block.width, block.activate, {"stride": block.stride}
+        expands = width != x.shape[-1]
+        if block.is_fused:
+            features = width if expands else block.features
+            x = conv_norm(x, train, features, block.size, "fused", activate, **kwargs)
+        else:
+            if expands:
+                x = conv_norm(x, train, width, 1, "expand", activate)
+            kwargs["groups"] = width
+            x = conv_norm(x, train, width, block.size, "depthwise", activate, **kwargs)
+        if block.squeezed:
+            excite = SqueezeExcite(
+                block.squeezed, self.layers, *self.gates, name="excite"
+            )
+            x = excite(x)
+        if expands or not block.is_fused:
+            x = conv_norm(x, train, block.features, 1, "project")
+        if not block.has_shortcut or residual.shape != x.shape:
             return x
         drop = StochasticDepth(self.share, name="stochastic_depth")
         return residual + drop(x, stochastic_depth_rate, train)
@@ -90,19 +120,33 @@ class InvertedResidual(nn.Module):
 class InvertedResidualNet(nn.Module):
     """A 3x3 stem, stages of inverted residuals, a 1x1 convolution, dense.
 
+    The stem strides by 2, or for small images (`cifar`) by 1. What is published for
+    those often lets a stage stride less too (MobileNet v2 of
+    github.com/kuangliu/pytorch-cifar the second, which keeps 4x4 pixels of 32x32 at
+    the end instead of 2x2). Here the stem alone changes, as `--stem` says of all
+    models, so that stages are the same and take the same weights.
+
     Attributes:
-        stages: (expansion, kernel size, stride of the first block, channels, blocks)
-            of each.
-        excites: whether blocks rescale channels.
-        head_init: draws the last kernel.
+        stem: `imagenet`, or `cifar`.
+        stem_width: channels of the stem.
+        stages: the blocks of each.
+        last_width: channels of the 1x1 convolution.
+        dense_width: units of a dense layer before the head; 0 where there is none.
+        activate: follows the layers outside the blocks.
+        gates: of the blocks.
+        head_init: draws the dense kernels.
     """
 
     num_classes: int
-    stages: tuple[tuple[int, ...], ...]
-    excites: bool
-    activate: Callable[[jax.Array], jax.Array]
+    stem: str
+    stem_width: int
+    stages: Stages
+    last_width: int
+    activate: Activation
     head_init: Callable[..., jax.Array]
     layers: Layers
+    gates: tuple[Activation, Activation] = (nn.silu, nn.sigmoid)
+    dense_width: int = 0
 
     @nn.compact
     def __call__(
@@ -113,33 +157,88 @@ class InvertedResidualNet(nn.Module):
         stochastic_depth_rate: jax.Array | None = None,
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
-        layers = self.layers
-        x = layers.conv(32, 3, stride=2, padding=1, use_bias=False, name="stem")(x)
-        x = self.activate(layers.norm(name="stem_norm")(x, train))
+        layers, activate = self.layers, self.activate
+        stride = 1 if self.stem == "cifar" else 2
+        x = layers.conv_norm(
+            x, train, self.stem_width, 3, "stem", activate, stride=stride
+        )
         self.sow("features", "stem_out", x)
-        total = sum(stage[-1] for stage in self.stages)
-        done = 0
-        for stage, (expansion, size, stride, features, depth) in enumerate(
-            self.stages, start=1
-        ):
-            for number in range(1, depth + 1):
-                block = InvertedResidual(
-                    expansion,
-                    size,
-                    stride if number == 1 else 1,
-                    features,
-                    done / total,
-                    self.excites,
-                    self.activate,
-                    layers,
-                    name=f"stage{stage}_block{number}",
+        total, done = sum(map(len, self.stages)), 0
+        for stage, blocks in enumerate(self.stages, start=1):
+            for number, block in enumerate(blocks, start=1):
+                name = f"stage{stage}_block{number}"
+                residual = InvertedResidual(
+                    block, done / total, self.gates, layers, name=name
                 )
-                x = block(x, train, stochastic_depth_rate)
+                x = residual(x, train, stochastic_depth_rate)
                 done += 1
             self.sow("features", f"stage{stage}_out", x)
-        x = layers.conv(1280, 1, use_bias=False, name="last_conv")(x)
-        x = self.activate(layers.norm(name="last_norm")(x, train))
+        x = layers.conv_norm(x, train, self.last_width, 1, "last", activate)
         x = pooling.global_avg_pool(x)
+        if self.dense_width:
+            dense = layers.dense(
+                self.dense_width, kernel_init=self.head_init, name="dense1"
+            )
+            x = activate(dense(x))
         x = Dropout(name="dropout")(x, dropout_rate, train)
         head = layers.dense(self.num_classes, kernel_init=self.head_init, name="head")
         return head(x)
+
+
+def list_stages(
+    channels: int, rows: Iterable[Row], activate: Activation, kind: str = "plain"
+) -> Stages:
+    """List the blocks of stages.
+
+    Args:
+        channels: that the first stage receives.
+        kind: `plain`, `excite` (a quarter of a block's input is what it squeezes to),
+            or `fused`.
+    """
+    stages = []
+    for expansion, size, stride, features, depth in rows:
+        blocks = []
+        for number in range(depth):
+            block = Block(
+                size,
+                stride if number == 0 else 1,
+                channels * expansion,
+                features,
+                activate,
+                squeezed=channels // 4 if kind == "excite" else 0,
+                is_fused=kind == "fused",
+            )
+            blocks.append(block)
+            channels = features
+        stages.append(tuple(blocks))
+    return tuple(stages)
+
+
+def scale_rows(rows: Iterable[Row], width: float, depth: float = 1.0) -> list[Row]:
+    """Multiply the channels, and the blocks (rounded up), of each stage."""
+    return [
+        (expansion, size, stride, round_channels(width * n), math.ceil(depth * blocks))
+        for expansion, size, stride, n, blocks in rows
+    ]
+
+
+def round_channels(channels: float) -> int:
+    """Round to a multiple of 8; up where down would lose more than a tenth."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+def read_width(name: str) -> float:
+    """Read the width that a name ends with: 0.5 of `mobilenet_v2_0_5`, else 1.
+
+    Raises:
+        UserError: it is 0.
+    """
+    match = re.search(r"(\d+)_(\d+)$", name)
+    width = float(f"{match[1]}.{match[2]}") if match else 1.0
+    if not width:
+        raise UserError(
+            f"--model={name}: its width is 0; give what channels are multiplied by, "
+            "0_5 for 0.5"
+        )
+    return width

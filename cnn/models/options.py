@@ -13,12 +13,12 @@ NORMALISED = (
 # Where a window of padded images strides.
 STRIDED = (
     "model=alexnet|resnet*|resnext*|wide_resnet*|wrn_*|densenet*|mobilenet*|"
-    "efficientnet*|regnet*"
+    "efficientnet*|mnasnet*|regnet*"
 )
 # What has a stem for small images too.
 STEMMED = (
     "model=resnet18|resnet34|resnet50|resnet101|resnet152|resnet*v2|resnext*|"
-    "wide_resnet*|regnet*"
+    "wide_resnet*|mobilenet*|efficientnet*|mnasnet*|regnet*"
 )
 
 
@@ -46,9 +46,9 @@ class ModelOptions:
     )
     stochastic_depth_rate: float = strength(
         "share of images that skip the last residual block in training, earlier "
-        "blocks proportionally less (efficientnet_b0, convnext_*, mobilenet_v2)",
+        "blocks proportionally less (of EfficientNet, ConvNeXt, MobileNet, MnasNet)",
         "[0, 1)",
-        only_for="model=efficientnet_b0|convnext_*|mobilenet_v2",
+        only_for="model=efficientnet*|convnext*|mobilenet*|mnasnet*",
         modes="train sweep describe",
     )
     convolution: str = option(

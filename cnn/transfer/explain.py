@@ -13,9 +13,8 @@ from cnn.models.options import ModelOptions
 from cnn.option import format_value, read_group
 from cnn.transfer.merge import PROBLEMS, Comparison
 from cnn.transfer.source import Source
-from cnn.weights import lookalikes
+from cnn.weights import lookalikes, names
 from cnn.weights.flax_names import split_collection
-from cnn.weights.spelling import check_needs
 
 _SHOWN = 12
 
@@ -47,7 +46,7 @@ def check_fit(comparison: Comparison, options: ModelOptions, has_flags: bool) ->
     if len(parts) > 1 or (theirs != model and not has_flags):
         raise UserError("\n  ".join(parts))
     if spelling := comparison.spelling:
-        check_needs(spelling.needs, spelling.library, options, name)
+        names.check_spelling(spelling, options, name)
     for path, array in comparison.taken.items():
         if bad := int(np.sum(~np.isfinite(array))):
             raise UserError(

@@ -34,7 +34,6 @@ from cnn.weights import (
 )
 from cnn.weights.flax_names import is_flax
 from cnn.weights.renaming import rename
-from cnn.weights.spelling import check_needs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +131,7 @@ def take(config: Config) -> Converted:
     take = exchange.import_leaves if is_flax(found) else exchange.import_state_dict
     variables = take(model, shapes, found, source, _list_choices(config))
     if spelling is not None:
-        check_needs(spelling.needs, spelling.library, config.model, source)
+        names.check_spelling(spelling, config.model, source)
     config = _fill_data(config, size, channels, (mean, std))
     description = {
         "options": config.to_flat(),

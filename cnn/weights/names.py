@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from cnn.weights.spelling import Rule, Spelling, Table
+from cnn.models.options import ModelOptions
+from cnn.weights.spelling import Rule, Spelling, Table, check_needs
 from cnn.weights.tables import TABLES, own
 
 COUNTER = "num_batches_tracked"
@@ -138,6 +139,24 @@ def choose_written(model: str, options: Mapping[str, Any]) -> Spelling:
         if x.needs and all(options.get(n) == value for n, value in x.needs.items())
     )
     return next(fitting, spellings[0])
+
+
+def check_spelling(spelling: Spelling, options: ModelOptions, source: str) -> None:
+    """Refuse weights in a spelling whose library computes something else.
+
+    Args:
+        options: of the model. They fit if they do for any library of these names: timm
+            has some nets with two epsilons.
+        source: what the weights are called in the message.
+
+    Raises:
+        UserError: naming the flags to type.
+    """
+    spellings = get_spellings(options.model)
+    same = [x.needs for x in spellings if x.rules == spelling.rules]
+    given = dataclasses.asdict(options).items()
+    if not any(needs.items() <= given for needs in same):
+        check_needs(spelling.needs, spelling.library, options, source)
 
 
 def list_paths(spelling: Spelling, paths: Iterable[str]) -> dict[str, str]:

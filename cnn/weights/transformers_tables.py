@@ -4,7 +4,9 @@ Its MobileNet v2 and EfficientNet are TensorFlow's: they need paddings and an ep
 that PyTorch's do not.
 """
 
-from cnn.models import efficientnet, mobilenet_v2
+from cnn import models
+from cnn.models.inverted_residual import Block
+from cnn.models.options import ModelOptions
 from cnn.weights.spelling import TENSORFLOW, Rule, Spelling
 
 _LIBRARY = "transformers"
@@ -59,7 +61,7 @@ def spell_convnext() -> Spelling:
     return Spelling(_LIBRARY, rules)
 
 
-def spell_mobilenet_v2() -> Spelling:
+def spell_mobilenet_v2(model: str) -> Spelling:
     """Spell MobileNet v2."""
     parts = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}
     rules: list[Rule] = [("head", "classifier")]
@@ -68,8 +70,7 @@ def spell_mobilenet_v2() -> Spelling:
         root = "mobilenet_v2."
         rules.append((stem, f"{root}conv_stem.first_conv.{theirs}"))
         rules.append((f"last_{ours}", f"{root}conv_1x1.{theirs}"))
-        blocks = _number_blocks(mobilenet_v2.STAGES)
-        for number, block in enumerate(blocks, start=-1):
+        for number, block in enumerate(number_blocks(model), start=-1):
             place = f"layer.{number}" if number >= 0 else "conv_stem"
             for part, name in parts.items():
                 there = f"{root}{place}.{name}.{theirs}"
@@ -77,7 +78,7 @@ def spell_mobilenet_v2() -> Spelling:
     return Spelling(_LIBRARY, rules, TENSORFLOW)
 
 
-def spell_efficientnet() -> Spelling:
+def spell_efficientnet(model: str) -> Spelling:
     """Spell EfficientNet."""
     root = "efficientnet."
     rules: list[Rule] = [
@@ -97,18 +98,22 @@ def spell_efficientnet() -> Spelling:
         "project_conv": "projection.project_conv",
         "project_norm": "projection.project_bn",
     }
-    blocks = _number_blocks(efficientnet.EFFICIENTNET_B0)
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(number_blocks(model)):
         for ours, theirs in parts.items():
             there = f"{root}encoder.blocks.{number}.{theirs}"
             rules.append((block + ours, there))
     return Spelling(_LIBRARY, rules, TENSORFLOW)
 
 
-def _number_blocks(stages: tuple[tuple[int, ...], ...]) -> list[str]:
-    """List the blocks of all stages in their order, as `stage2_block1/`."""
-    return [
-        f"stage{stage}_block{number}/"
-        for stage, (*_, depth) in enumerate(stages, start=1)
-        for number in range(1, depth + 1)
-    ]
+def number_blocks(model: str) -> dict[str, Block]:
+    """List the blocks of a net of inverted residuals in order.
+
+    Returns:
+        By the pattern of what is inside each, `stage(2)_block(1)/`.
+    """
+    stages = models.create_model(ModelOptions(model=model), 1).stages
+    return {
+        f"stage({stage})_block({number})/": block
+        for stage, blocks in enumerate(stages, start=1)
+        for number, block in enumerate(blocks, start=1)
+    }

@@ -12,10 +12,13 @@ NUM_CLASSES = 10
 # Found in the names of deep nets alone: ResNets from 34 layers, MobileNet, RegNet.
 _DEEP = ("layer3.5.", "conv.0.1.", "trunk_output.")
 EVAL_IMAGES, BATCH_SIZE, STEPS = 2, 8, 20
-# What takes long: evaluated on images of 64x64, and not trained.
+# What is evaluated on images of 64x64 pixels instead of 224x224, and not trained:
+# published for more than 5e9 multiply-accumulates, which is much for a test.
 LARGE = {"convnext_small", "convnext_base", "convnext_large", "regnet_x_8gf"}
 LARGE |= {"regnet_x_16gf", "regnet_x_32gf", "regnet_y_8gf", "regnet_y_16gf"}
 LARGE |= {"regnet_y_32gf", "regnet_y_128gf"}
+LARGE |= {f"efficientnet_b{n}" for n in (5, 6, 7)}
+LARGE |= {f"efficientnet_v2_{size}" for size in "sml"}
 
 
 def make_uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:

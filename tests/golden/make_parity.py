@@ -1,12 +1,13 @@
 """Make parity.npz with PyTorch and torchvision: python tests/golden/make_parity.py
 
 For every architecture, from hashed weights (`hashed.py`): `logits` of two images in
-evaluation mode at the published size; then on small images, batches of 8, dropout and
-stochastic depth off: `train_logits` of the first batch, after it `running` (for each
-running statistic by sorted name its norm), `gradients` (for each parameter by sorted
-name its gradient's norm), and `losses` of 20 steps of SGD with learning rate 0.01,
-Nesterov momentum 0.9 and weight decay 5e-4. Names given as arguments are made anew,
-the rest kept; `--logits_only` before them leaves training out.
+evaluation mode at 224x224 pixels (32x32 for CIFAR's models, 64x64 for the largest);
+then on small images, batches of 8, dropout and stochastic depth off: `train_logits` of
+the first batch, after it `running` (for each running statistic by sorted name its
+norm), `gradients` (for each parameter by sorted name its gradient's norm), and `losses`
+of 20 steps of SGD with learning rate 0.01, Nesterov momentum 0.9 and weight decay 5e-4.
+Names given as arguments are made anew, the rest kept; `--logits_only` before them
+leaves training out.
 """
 
 import sys
@@ -37,7 +38,9 @@ def measure(name, trains=True):
     model = create(name, NUM_CLASSES)
     shapes = {key: tuple(x.shape) for key, x in model.state_dict().items()}
     tensors = make_state_dict(shapes)
-    model.load_state_dict({key: torch.from_numpy(x) for key, x in tensors.items()})
+    state_dict = model.state_dict()  # with the version that MNASNet asks for
+    state_dict.update((key, torch.from_numpy(x)) for key, x in tensors.items())
+    model.load_state_dict(state_dict)
     images = torch.from_numpy(make_images("eval", EVAL_IMAGES, sizes[0]))
     with torch.no_grad():
         found = {"logits": model.eval()(images).numpy()}

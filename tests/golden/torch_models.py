@@ -17,7 +17,11 @@ TORCHVISION = (
     "convnext_small convnext_base convnext_large regnet_x_400mf regnet_x_800mf "
     "regnet_x_1_6gf regnet_x_3_2gf regnet_x_8gf regnet_x_16gf regnet_x_32gf "
     "regnet_y_400mf regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf "
-    "regnet_y_16gf regnet_y_32gf regnet_y_128gf"
+    "regnet_y_16gf regnet_y_32gf regnet_y_128gf "
+    "mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3 mobilenet_v3_small "
+    "mobilenet_v3_large efficientnet_b1 efficientnet_b2 efficientnet_b3 "
+    "efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 "
+    "efficientnet_v2_s efficientnet_v2_m efficientnet_v2_l"
 ).split()
 OTHERS = ["resnet20", "resnet20_project", "resnet32", "resnet56", "wrn_16_2"]
 OTHERS += ["wrn_16_4", "wrn_28_10"]

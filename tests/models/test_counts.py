@@ -55,6 +55,22 @@ BATCH_STATS = {
     "regnet_x_8gf": 90_464,
     "regnet_x_16gf": 111_168,
     "regnet_x_32gf": 162_016,
+    "mnasnet0_5": 20_624,
+    "mnasnet0_75": 29_808,
+    "mnasnet1_0": 37_920,
+    "mnasnet1_3": 48_816,
+    "mobilenet_v3_small": 12_112,
+    "mobilenet_v3_large": 24_400,
+    "efficientnet_b1": 62_048,
+    "efficientnet_b2": 67_568,
+    "efficientnet_b3": 87_296,
+    "efficientnet_b4": 125_200,
+    "efficientnet_b5": 172_736,
+    "efficientnet_b6": 224_432,
+    "efficientnet_b7": 310_720,
+    "efficientnet_v2_s": 153_872,
+    "efficientnet_v2_m": 292_032,
+    "efficientnet_v2_l": 512_576,
 }
 TEN_CLASSES = {"alexnet": 57_044_810, "resnet50": 23_528_522}
 # The same, 10 classes; every further class adds one row of the head.
@@ -96,7 +112,7 @@ BLOCKS = {
 }
 SLOW = {"resnet110", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d"}
 SLOW |= {"wide_resnet101_2", "densenet169", "densenet201", "densenet161"}
-SLOW |= {name for name in IMAGENET if name.startswith("regnet")} - {"regnet_y_400mf"}
+SLOW |= {name for name in BATCH_STATS if name.startswith("regnet")} - {"regnet_y_400mf"}
 SLOW |= {"convnext_small", "convnext_base", "convnext_large"}
 SLOW |= {"wrn_40_1", "wrn_40_2", "wrn_40_4", "wrn_40_10"}
 

@@ -65,6 +65,16 @@ def make_cifar(blocks):
 
 
 WHOLE = "whole"
+
+
+def make_inverted(*rows):
+    """Stages of inverted residuals from (kernel size, stride, blocks)."""
+    return {"stem": [(3, 2)]} | {
+        f"stage{number}": [(size, stride)] + [(size, 1)] * (count - 1)
+        for number, (size, stride, count) in enumerate(rows, start=1)
+    }
+
+
 ALEXNET = {
     "stage1": [(11, 4)],
     "stage2": [(3, 2), (5, 1)],
@@ -72,12 +82,12 @@ ALEXNET = {
     "stage4": [C3],
     "stage5": [C3],
 }
-MOBILENET = {"stem": [(3, 2)]} | {
-    f"stage{i}": [(3, stride)] + [C3] * (count - 1)
-    for i, (count, stride) in enumerate(
-        [(1, 1), (2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1)], start=1
-    )
-}
+MOBILENET = make_inverted(
+    (3, 1, 1), (3, 2, 2), (3, 2, 3), (3, 2, 4), (3, 1, 3), (3, 2, 3), (3, 1, 1)
+)
+MNASNET = make_inverted(
+    (3, 1, 1), (3, 2, 3), (5, 2, 3), (5, 2, 3), (3, 1, 2), (5, 2, 4), (3, 1, 1)
+)
 FORMS = {
     "logistic_regression": {},
     "mlp": {"dense1": WHOLE, "dense2": WHOLE},
@@ -124,6 +134,17 @@ FORMS = {
     "regnet_x_8gf": make_regnet(2, 5, 15, 1),
     "regnet_x_16gf": make_regnet(2, 6, 13, 1),
     "regnet_x_32gf": make_regnet(2, 7, 13, 1),
+    "efficientnet_v2_s": make_inverted((3, 1, 2), (3, 2, 4), (3, 2, 4))
+    | {f"stage{i}": WHOLE for i in range(4, 7)},
+    "efficientnet_v2_m": make_inverted((3, 1, 3), (3, 2, 5), (3, 2, 5))
+    | {f"stage{i}": WHOLE for i in range(4, 8)},
+    "efficientnet_v2_l": make_inverted((3, 1, 4), (3, 2, 7), (3, 2, 7))
+    | {f"stage{i}": WHOLE for i in range(4, 8)},
+    "mobilenet_v3_small": {"stem": [(3, 2)]}
+    | {f"stage{i}": WHOLE for i in range(1, 6)},
+    "mobilenet_v3_large": make_inverted((3, 1, 1), (3, 2, 2))
+    | {f"stage{i}": WHOLE for i in range(3, 7)},
+    "mobilenet_v2_0_5": MOBILENET,
 }
 FORMS |= {f"{name}_bn": FORMS[name] for name in ("vgg11", "vgg13", "vgg16", "vgg19")}
 FORMS |= dict.fromkeys(
@@ -133,6 +154,10 @@ FORMS |= dict.fromkeys(
     ["resnext101_32x8d", "resnext101_64x4d", "wide_resnet101_2", "resnet101v2"],
     FORMS["resnet101"],
 )
+FORMS |= dict.fromkeys(
+    ["mnasnet0_35", "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3"], MNASNET
+)
+FORMS |= {f"efficientnet_b{n}": FORMS["efficientnet_b0"] for n in range(1, 8)}
 FORMS["resnet152v2"] = FORMS["resnet152"]
 FORMS |= {f"convnext_{x}": make_convnext(3, 3, 27, 3) for x in ("small", "base")}
 FORMS["convnext_large"] = FORMS["convnext_base"]

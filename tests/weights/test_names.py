@@ -26,6 +26,9 @@ FAMILIES = {
     "mobilenet_v2": 32,
     "efficientnet_b0": 32,
     "regnet_y_400mf": 8,
+    "efficientnet_v2_s": 32,
+    "mobilenet_v3_small": 32,
+    "mnasnet0_5": 32,
     "convnext_tiny": 32,
 }
 
@@ -131,6 +134,9 @@ def respell(model, shapes, spelling):
         ("mobilenet_v2", 32, "blocks.0.0.conv_pw.weight", (16, 32, 1, 1)),
         ("efficientnet_b0", 32, "blocks.1.0.se.conv_reduce.weight", (4, 96, 1, 1)),
         ("regnet_y_400mf", 8, "s2.b1.se.fc1.weight", (12, 104, 1, 1)),
+        ("efficientnet_v2_s", 32, "blocks.1.0.conv_exp.weight", (96, 24, 3, 3)),
+        ("mobilenet_v3_small", 32, "conv_head.weight", (1024, 576, 1, 1)),
+        ("mnasnet0_5", 32, "blocks.6.0.conv_pwl.weight", (160, 576, 1, 1)),
         ("convnext_tiny", 32, "stages.0.blocks.0.gamma", (96,)),
     ],
 )

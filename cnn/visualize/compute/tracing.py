@@ -155,3 +155,5 @@ def _make_guided(most: float) -> Callable[[jax.Array], jax.Array]:
 
 
 _GUIDED = {"relu": _make_guided(math.inf), "relu6": _make_guided(6)}
+# What is made of a ReLU6 without being one keeps its gradient.
+_GUIDED |= {"hard_silu": jax.nn.hard_silu, "hard_sigmoid": jax.nn.hard_sigmoid}

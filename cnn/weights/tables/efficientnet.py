@@ -1,31 +1,25 @@
 """EfficientNet."""
 
+import re
+
 from cnn.weights import transformers_tables
 from cnn.weights.spelling import TORCHVISION, Spelling, Table
-from cnn.weights.tables.inverted_residual import list_timm, list_torchvision_ends
+from cnn.weights.tables.inverted_residual import (
+    list_timm,
+    list_torchvision_blocks,
+    list_torchvision_ends,
+    spell_timm_twice,
+)
 
 
 def list_efficientnet(model: str) -> list[Spelling]:
     """List the spellings of EfficientNet, torchvision's and timm's."""
-    rules = list_torchvision_ends(8)
-    for first, names in (
-        ("1", ["depthwise", "excite", "project"]),
-        (r"\d", ["expand", "depthwise", "excite", "project"]),
-    ):
-        for i, name in enumerate(names):
-            ours = rf"stage({first})_block(\d+)/"
-            there = f"features.{{1}}.{{2-1}}.block.{i}"
-            if name == "excite":
-                rules.append((ours + "excite/squeeze", there + ".fc1"))
-                rules.append((ours + "excite/excite", there + ".fc2"))
-            else:
-                rules.append((f"{ours}{name}_conv", there + ".0"))
-                rules.append((f"{ours}{name}_norm", there + ".1"))
-    return [
-        Spelling(TORCHVISION, rules),
-        Spelling("timm", list_timm()),
-        transformers_tables.spell_efficientnet(),
-    ]
+    rules = [*list_torchvision_ends(8), *list_torchvision_blocks(model, False)]
+    timm = [Spelling("timm", list_timm())]
+    if re.fullmatch("efficientnet_b[567]", model):
+        timm = spell_timm_twice(list_timm())
+    theirs = transformers_tables.spell_efficientnet(model)
+    return [Spelling(TORCHVISION, rules), *timm, theirs]
 
 
-TABLE = Table("efficientnet_b0", list_efficientnet)
+TABLE = Table(r"efficientnet_b\d", list_efficientnet)

@@ -1,6 +1,8 @@
 """What the families of inverted residuals share."""
 
-from cnn.weights.spelling import Rule
+from cnn.models.inverted_residual import Block
+from cnn.weights.spelling import TENSORFLOW, Rule, Spelling
+from cnn.weights.transformers_tables import number_blocks
 
 
 def list_torchvision_ends(last: int) -> list[Rule]:
@@ -12,6 +14,35 @@ def list_torchvision_ends(last: int) -> list[Rule]:
         ("last_norm", f"features.{last}.1"),
         ("head", "classifier.1"),
     ]
+
+
+def list_torchvision_blocks(model: str, is_flat: bool) -> list[Rule]:
+    """List the blocks of EfficientNet and MobileNet v3.
+
+    Args:
+        is_flat: whether blocks are numbered through all stages.
+    """
+    rules = []
+    for place, (ours, block) in enumerate(number_blocks(model).items(), start=1):
+        there = f"features.{place}" if is_flat else "features.{1}.{2-1}"
+        for i, part in enumerate(list_parts(ours, block)):
+            here = f"{there}.block.{i}."
+            if part == "excite":
+                rules.append((ours + "excite/squeeze", here + "fc1"))
+                rules.append((ours + "excite/excite", here + "fc2"))
+            else:
+                rules.append((f"{ours}{part}_conv", here + "0"))
+                rules.append((f"{ours}{part}_norm", here + "1"))
+    return rules
+
+
+def list_parts(ours: str, block: Block) -> list[str]:
+    """List the parts of a block in order; those of stage 1 expand nothing."""
+    is_first = ours.startswith("stage(1)")
+    if block.is_fused:
+        return ["fused"] if is_first else ["fused", "project"]
+    excite = ["excite"] if block.squeezed else []
+    return [*([] if is_first else ["expand"]), "depthwise", *excite, "project"]
 
 
 def list_timm() -> list[Rule]:
@@ -35,4 +66,15 @@ def list_timm() -> list[Rule]:
         ("last_conv", "conv_head"),
         ("last_norm", "bn2"),
         ("head", "classifier"),
+    ]
+
+
+def spell_timm_twice(rules: list[Rule]) -> list[Spelling]:
+    """Spell what timm has twice, and neither with our epsilon and padding.
+
+    Its own weights have PyTorch's epsilon; those that it calls `tf_` are TensorFlow's.
+    """
+    return [
+        Spelling("timm", rules, {"bn_epsilon": 1e-5}),
+        Spelling("timm (tf_)", rules, TENSORFLOW),
     ]

@@ -1,6 +1,7 @@
 """Which nodes of ONNX each operation of a jaxpr becomes: the table `PRIMITIVES`.
 
-An entry takes a `Call` and the operation's operands and returns its result; opset 17.
+An entry takes a `Call` and the operation's operands and returns its result, or a list
+of its results; opset 17.
 What ONNX has no counterpart for is refused by `graph.refuse`, never left out. A new
 primitive is one function and one line of the table.
 """
@@ -14,9 +15,11 @@ import numpy as np
 
 from cnn.weights.onnx.graph import (
     Graph,
+    Node,
     Order,
     Size,
     Tensor,
+    align_constant,
     get_uniform,
     is_one,
     make_constant,
@@ -43,7 +46,7 @@ class Call:
     dtype: np.dtype
 
 
-Write = Callable[..., Tensor]
+Write = Callable[..., Tensor | list[Tensor]]
 
 
 def _elementwise(op: str, **attributes: Any) -> Write:
@@ -112,11 +115,32 @@ def _erfc(call: Call, x: Tensor) -> Tensor:
 def _divide(call: Call, x: Tensor, divisor: Tensor) -> Tensor:
     """Write a quotient; an average that was made a sum becomes an average again."""
     number, product = get_uniform(divisor), call.graph.makers.get(x.name)
-    if number is not None and product is not None and product.op == "Mul":
+    if product is not None and product.op == "Mul":
         mean, factor = product.inputs
-        if get_uniform(factor) == number and mean.sizes == x.sizes:
-            return dataclasses.replace(x, name=mean.name)
+        if number is not None and get_uniform(factor) == number:
+            if mean.sizes == x.sizes:
+                return dataclasses.replace(x, name=mean.name)
+        pool = call.graph.makers.get(mean.name)
+        if pool and pool.op == "AveragePool" and _counts_pixels(pool, x, divisor):
+            about = pool.attributes | {"count_include_pad": 0}
+            return call.graph.emit(pool.op, pool.inputs, x.axes, x.sizes, **about)
     return _apply(call.graph, "Div", [x, divisor])
+
+
+def _counts_pixels(pool: Node, x: Tensor, divisor: Tensor) -> bool:
+    """Say whether a divisor is how many real pixels each window of a pooling sees."""
+    if divisor.array is None:
+        return False
+    about, counts = pool.attributes, np.ones((1, 1), np.float32)
+    half = len(about["pads"]) // 2
+    sides = (pool.inputs[0].sizes[2:], x.sizes[2:], about["kernel_shape"])
+    sides += (about["strides"], about["pads"][:half])
+    for length, windows, size, stride, low in zip(*sides, strict=True):
+        starts = np.arange(windows) * stride - low
+        real = np.minimum(starts + size, length) - np.maximum(starts, 0)
+        counts = counts[..., None] * real
+    array = align_constant(divisor, x.axes).array
+    return array.shape == counts.shape and bool((array == counts).all())
 
 
 def _maximum(call: Call, *operands: Tensor) -> Tensor:
@@ -224,9 +248,26 @@ def _is_full(size: Size, length: Size) -> bool:
 
 
 def _reshape(call: Call, x: Tensor) -> Tensor:
-    order = tuple(range(len(call.shapes[0])))
-    x = call.graph.complete(x, order, call.shapes[0])
-    return _reshape_stored(call, x, tuple(range(len(call.shape))), call.shape)
+    shape, last = call.shapes[0], len(call.shapes[0]) - 1
+    if last and call.shape == (*shape[: last - 1], math.prod(shape[last - 1 :])):
+        # The last two axes become one: the others stay where they are.
+        order = _insert(x.axes, [a for a in range(last + 1) if a not in x.axes])
+        order = [axis for axis in order if axis != last]
+        axes = tuple(order)
+        order.insert(order.index(last - 1) + 1, last)
+    else:
+        order, axes = range(last + 1), tuple(range(len(call.shape)))
+    x = call.graph.complete(x, tuple(order), shape)
+    return _reshape_stored(call, x, axes, [call.shape[axis] for axis in axes])
+
+
+def _insert(order: Order, axes: Sequence[int]) -> Order:
+    """Insert axes into an order, each behind the one that it follows in JAX's array."""
+    order = list(order)
+    for axis in axes:
+        before = axis - 1 in order
+        order.insert(order.index(axis - 1) + 1 if before else len(order), axis)
+    return tuple(order)
 
 
 def _reshape_stored(call: Call, x: Tensor, axes: Order, sizes: Sequence) -> Tensor:
@@ -241,6 +282,18 @@ def _slice(call: Call, x: Tensor) -> Tensor:
     starts, limits = call.params["start_indices"], call.params["limit_indices"]
     strides = call.params["strides"] or (1,) * len(starts)
     return _cut(call, x, starts, limits, strides)
+
+
+def _split(call: Call, x: Tensor) -> list[Tensor]:
+    parts, shape, axis, first = [], call.shapes[0], call.params["axis"], 0
+    for size in call.params["sizes"]:
+        starts, limits = [0] * len(shape), list(shape)
+        starts[axis], limits[axis] = first, first + size
+        part = [*shape[:axis], size, *shape[axis + 1 :]]
+        one = dataclasses.replace(call, shape=tuple(part))
+        parts.append(_cut(one, x, starts, limits, (1,) * len(shape)))
+        first += size
+    return parts
 
 
 def _dynamic_slice(call: Call, x: Tensor, *starts: Tensor) -> Tensor:
@@ -325,7 +378,7 @@ def _gather(call: Call, x: Tensor, indices: Tensor) -> Tensor:
 
 def _concatenate(call: Call, *parts: Tensor) -> Tensor:
     order = max(parts, key=lambda x: (x.array is None, len(x.axes))).axes
-    order += tuple(a for a in range(len(call.shape)) if a not in order)
+    order = _insert(order, [a for a in range(len(call.shape)) if a not in order])
     parts = [
         call.graph.complete(part, order, shape)
         for part, shape in zip(parts, call.shapes, strict=True)
@@ -554,6 +607,7 @@ PRIMITIVES: dict[str, Write] = {
     "sign": _elementwise("Sign"),
     "sin": _elementwise("Sin"),
     "slice": _slice,
+    "split": _split,
     "sqrt": _elementwise("Sqrt"),
     "square": _square,
     "squeeze": _squeeze,

@@ -170,7 +170,8 @@ def _write(
     if name not in PRIMITIVES:
         raise graph.refuse(f"the operation {name}")
     call = Call(graph, name, equation.params, shapes, result.shape, result.dtype)
-    return [PRIMITIVES[name](call, *operands)]
+    found = PRIMITIVES[name](call, *operands)
+    return found if isinstance(found, list) else [found]
 
 
 def _depends_on_images(equation: core.JaxprEqn) -> bool:

@@ -159,13 +159,32 @@ class Writer:
     def pool(self, node: Node) -> str:
         """Write a pooling; what is around an image is never its maximum."""
         is_max, about = node.op == "MaxPool", node.attributes
+        if not is_max and any(about["pads"]) and not about["count_include_pad"]:
+            return self._average(node)
         outside = '-float("inf")' if is_max else "0.0"
         text, padding = self._pad(self._read(node.inputs[0]), about["pads"], outside)
-        if not is_max and any(about["pads"]) and not about.get("count_include_pad"):
-            raise UserError(f"no line of PyTorch is known for the mean {node.name}")
         name = "F.max_pool2d" if is_max else "F.avg_pool2d"
         numbers = [about["kernel_shape"], about["strides"], padding]
         return f"{name}({text}, {', '.join(str(tuple(x)) for x in numbers)})"
+
+    def _average(self, node: Node) -> str:
+        """Write averages of real pixels alone, as PyTorch has them of equal padding.
+
+        Raises:
+            UserError: the sides are unequal by more than its `ceil_mode` adds.
+        """
+        about, (x,) = node.attributes, node.inputs
+        sizes, strides, low = about["kernel_shape"], about["strides"], about["pads"][:2]
+        more = [b - a for a, b in zip(low, about["pads"][2:], strict=True)]
+        sides = zip(x.sizes[2:], sizes, strides, low, strict=True)
+        ceil = [(size - length - 2 * a) % step for length, size, step, a in sides]
+        if more not in ([0, 0], ceil):
+            raise UserError(f"no line of PyTorch is known for the mean {node.name}")
+        numbers = ", ".join(str(tuple(x)) for x in (sizes, strides, low))
+        return (
+            f"F.avg_pool2d({self._read(x)}, {numbers}, ceil_mode={any(more)}, "
+            "count_include_pad=False)"
+        )
 
     @staticmethod
     def _pad(x: str, pads: Sequence[int], outside: str) -> tuple[str, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""SqueezeNet 1.1: fire modules, and a convolution for a head.
+"""SqueezeNet 1.0 and 1.1: fire modules, and a convolution for a head.
 
 Source: Iandola et al. 2016, https://arxiv.org/abs/1602.07360
 """
@@ -12,10 +12,16 @@ import jax.numpy as jnp
 from cnn.models.family import Family
 from cnn.models.layers import Conv, Dropout, Layers, check_size, small_normal
 from cnn.models.options import ModelOptions
-from cnn.ops import pooling
+from cnn.ops import geometry, pooling
 
-# (squeeze, expand) channels of each fire module, stage by stage.
-STAGES = (
+# (squeeze, expand) channels of each fire module, stage by stage. Of version 1.1 each
+# module is as in 1.0, but pooling comes earlier.
+FIRES_1_0 = (
+    ((16, 64), (16, 64), (32, 128)),
+    ((32, 128), (48, 192), (48, 192), (64, 256)),
+    ((64, 256),),
+)
+FIRES_1_1 = (
     ((16, 64), (16, 64)),
     ((32, 128), (32, 128)),
     ((48, 192), (48, 192), (64, 256), (64, 256)),
@@ -47,9 +53,18 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """A 3x3 stem, three stages of fire modules, a 1x1 convolution, global average."""
+    """A stem, three stages of fire modules, a 1x1 convolution, global average.
+
+    Attributes:
+        width: channels of the stem.
+        size: of the stem's kernel.
+        fires: (squeeze, expand) channels of each module of each stage.
+    """
 
     num_classes: int
+    width: int
+    size: int
+    fires: tuple[tuple[tuple[int, int], ...], ...]
     layers: Layers
 
     @nn.compact
@@ -61,12 +76,15 @@ class SqueezeNet(nn.Module):
         stochastic_depth_rate: jax.Array | None = None,
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
-        check_size(x, 17, "the image")
-        stem = _make_conv(self.layers, 64, 3, "stem", stride=2, padding=0)
+        check_size(x, self.size + 14, "the image")
+        stem = _make_conv(
+            self.layers, self.width, self.size, "stem", stride=2, padding=0
+        )
         x = nn.relu(stem(x))
         self.sow("features", "stem_out", x)
-        for stage, modules in enumerate(STAGES, start=1):
-            x = _pool(x)
+        for stage, modules in enumerate(self.fires, start=1):
+            padding = geometry.pad_last_window(x.shape[1:3], 3, 2)
+            x = pooling.max_pool2d(x, 3, 2, padding)
             for number, (squeeze, expand) in enumerate(modules, start=1):
                 name = f"stage{stage}_fire{number}"
                 x = Fire(squeeze, expand, self.layers, name=name)(x)
@@ -84,20 +102,22 @@ def _make_conv(
     return layers.conv(features, size, kernel_init=fan_in_uniform, name=name, **kwargs)
 
 
-def _pool(x: jax.Array) -> jax.Array:
-    """Max-pool 3x3 by 2; a window that begins inside may end outside."""
-    excess = [(0, (size - 3) % 2) for size in x.shape[1:3]]
-    return pooling.max_pool2d(x, 3, 2, padding=excess)
+def squeezenet1_0(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
+    """Create SqueezeNet 1.0: 1,248,424 parameters with 1000 classes."""
+    layers = Layers.from_options(options, dtype)
+    return SqueezeNet(num_classes, 96, 7, FIRES_1_0, layers)
 
 
 def squeezenet1_1(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
     """Create SqueezeNet 1.1: 1,235,496 parameters with 1000 classes."""
-    return SqueezeNet(num_classes, Layers.from_options(options, dtype))
+    layers = Layers.from_options(options, dtype)
+    return SqueezeNet(num_classes, 64, 3, FIRES_1_1, layers)
 
 
 FAMILY = Family(
     "SqueezeNet",
     {
         "squeezenet1_1": squeezenet1_1,
+        "squeezenet1_0": squeezenet1_0,
     },
 )

@@ -87,6 +87,15 @@ def pad_to_ceil(lengths: Sequence[int], size: int, stride: int) -> Pairs:
     return tuple((total // 2, total - total // 2) for total in totals)
 
 
+def pad_last_window(lengths: Sequence[int], size: int, stride: int) -> Pairs:
+    """Return the padding with which the last window begins inside and may end outside.
+
+    It is `ceil_mode` of PyTorch's poolings, and what Caffe's always do. Nothing is
+    added before the first pixel.
+    """
+    return tuple((0, (size - length) % stride) for length in lengths)
+
+
 def output_length(
     length: int, size: int, stride: int, padding: tuple[int, int], dilation: int = 1
 ) -> int:

@@ -15,7 +15,7 @@ from cnn import models
 from cnn.errors import UserError
 from cnn.models.options import ModelOptions
 from cnn.models.variables import create_variables
-from cnn.ops import pooling
+from cnn.ops import convolution, pooling, rearrange
 from cnn.training.trained import make_classifier, make_trained
 from cnn.weights.onnx import compare, file
 
@@ -107,6 +107,30 @@ class Adaptive(nn.Module):
         return pooling.adaptive_avg_pool2d(x, 7).mean((1, 2))
 
 
+class Averages(nn.Module):
+    """Averages over windows that end, or begin and end, outside of an image."""
+
+    padding: int | tuple
+
+    @nn.compact
+    def __call__(self, x, train=False, **rates):
+        return pooling.avg_pool2d(x, 3, 2, self.padding).max((1, 2))
+
+
+class Shuffles(nn.Module):
+    """Mixes channels of a convolution."""
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, x, train=False, **rates):
+        kernel, plain = jnp.arange(48.0), {"formulation": "plain"}
+        x = convolution.conv2d(x, kernel.reshape(1, 1, 4, 12), **plain)
+        x = rearrange.channel_shuffle(x, self.groups)
+        x = convolution.conv2d(x, kernel.reshape(1, 1, 12, 4), **plain)
+        return x.mean((1, 2))
+
+
 class Sorted(nn.Module):
     """Computes what has no counterpart, in a layer of its own."""
 
@@ -125,6 +149,24 @@ def give_module(module, monkeypatch):
 def test_a_product_over_several_axes_is_written(monkeypatch):
     trained = give_module(Adaptive(), monkeypatch)
     assert file.check_file(trained, file.make_file(trained, True), True) < 1e-5
+
+
+@pytest.mark.parametrize("padding", [1, ((0, 1), (0, 1)), ((0, 1), (0, 0))], ids=str)
+def test_averages_of_real_pixels_are_one_operation(padding, monkeypatch):
+    trained = give_module(Averages(padding), monkeypatch)
+    content = file.make_file(trained, False)
+    assert file.check_file(trained, content, False) < 1e-5
+    nodes = onnx.load_from_string(content).graph.node
+    assert [x.op_type for x in nodes] == ["AveragePool", "ReduceMax"]
+
+
+@pytest.mark.parametrize("groups", [2, 3, 6])
+def test_shuffles_leave_pixels_where_they_are(groups, monkeypatch):
+    trained = give_module(Shuffles(groups), monkeypatch)
+    content = file.make_file(trained, False)
+    assert file.check_file(trained, content, False) < 1e-5
+    nodes = onnx.load_from_string(content).graph.node
+    assert "Transpose" not in [x.op_type for x in nodes]
 
 
 def test_what_has_no_counterpart_is_refused_by_its_layer(monkeypatch):

@@ -13,7 +13,7 @@ NORMALISED = (
 # Where a window of padded images strides.
 STRIDED = (
     "model=alexnet|resnet*|resnext*|wide_resnet*|wrn_*|densenet*|mobilenet*|"
-    "efficientnet*|mnasnet*|regnet*"
+    "efficientnet*|mnasnet*|regnet*|shufflenet*"
 )
 # What has a stem for small images too.
 STEMMED = (

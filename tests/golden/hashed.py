@@ -9,8 +9,9 @@ import zlib
 import numpy as np
 
 NUM_CLASSES = 10
-# Found in the names of deep nets alone: ResNets from 34 layers, MobileNet, RegNet.
-_DEEP = ("layer3.5.", "conv.0.1.", "trunk_output.")
+# Found in the names of deep nets alone: ResNets from 34 layers, MobileNet, RegNet,
+# ShuffleNet.
+_DEEP = ("layer3.5.", "conv.0.1.", "trunk_output.", "branch2.6.")
 EVAL_IMAGES, BATCH_SIZE, STEPS = 2, 8, 20
 # What is evaluated on images of 64x64 pixels instead of 224x224, and not trained:
 # published for more than 5e9 multiply-accumulates, which is much for a test.

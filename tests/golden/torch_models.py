@@ -21,7 +21,9 @@ TORCHVISION = (
     "mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3 mobilenet_v3_small "
     "mobilenet_v3_large efficientnet_b1 efficientnet_b2 efficientnet_b3 "
     "efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 "
-    "efficientnet_v2_s efficientnet_v2_m efficientnet_v2_l"
+    "efficientnet_v2_s efficientnet_v2_m efficientnet_v2_l "
+    "squeezenet1_0 shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 "
+    "shufflenet_v2_x2_0"
 ).split()
 OTHERS = ["resnet20", "resnet20_project", "resnet32", "resnet56", "wrn_16_2"]
 OTHERS += ["wrn_16_4", "wrn_28_10"]

@@ -71,6 +71,11 @@ BATCH_STATS = {
     "efficientnet_v2_s": 153_872,
     "efficientnet_v2_m": 292_032,
     "efficientnet_v2_l": 512_576,
+    "squeezenet1_0": 0,
+    "shufflenet_v2_x0_5": 7_952,
+    "shufflenet_v2_x1_0": 16_180,
+    "shufflenet_v2_x1_5": 23_440,
+    "shufflenet_v2_x2_0": 33_716,
 }
 TEN_CLASSES = {"alexnet": 57_044_810, "resnet50": 23_528_522}
 # The same, 10 classes; every further class adds one row of the head.

@@ -123,6 +123,12 @@ FORMS = {
         "stage2": [(3, 2)] + [C3] * 2,
         "stage3": [(3, 2)] + [C3] * 4,
     },
+    "squeezenet1_0": {
+        "stem": [(7, 2)],
+        "stage1": [(3, 2)] + [C3] * 3,
+        "stage2": [(3, 2)] + [C3] * 4,
+        "stage3": [(3, 2)] + [C3],
+    },
     "mobilenet_v2": MOBILENET,
     # From the first squeeze-and-excitation on, every value sees the whole image.
     "efficientnet_b0": {"stem": [(3, 2)]} | {f"stage{i}": WHOLE for i in range(1, 8)},
@@ -146,6 +152,13 @@ FORMS = {
     | {f"stage{i}": WHOLE for i in range(3, 7)},
     "mobilenet_v2_0_5": MOBILENET,
 }
+SHUFFLENET = {
+    "stem": [(3, 2)],
+    "stage1": [(3, 2), (3, 2)] + [C3] * 3,
+    "stage2": [(3, 2)] + [C3] * 7,
+    "stage3": [(3, 2)] + [C3] * 3,
+}
+FORMS |= {f"shufflenet_v2_x{x}": SHUFFLENET for x in ("0_5", "1_0", "1_5", "2_0")}
 FORMS |= {f"{name}_bn": FORMS[name] for name in ("vgg11", "vgg13", "vgg16", "vgg19")}
 FORMS |= dict.fromkeys(
     ["resnext50_32x4d", "wide_resnet50_2", "resnet50v2"], FORMS["resnet50"]

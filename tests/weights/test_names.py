@@ -24,6 +24,7 @@ FAMILIES = {
     "densenet121": 32,
     "squeezenet1_1": 32,
     "mobilenet_v2": 32,
+    "shufflenet_v2_x0_5": 8,
     "efficientnet_b0": 32,
     "regnet_y_400mf": 8,
     "efficientnet_v2_s": 32,

@@ -8,12 +8,12 @@ from cnn.option import option, strength
 # Where there is a batch normalisation.
 NORMALISED = (
     "batch_norm or model!=simple_cnn|logistic_regression|mlp|sliding_regression|"
-    "locally_connected|alexnet*|vgg??|squeezenet*|convnext*"
+    "locally_connected|alexnet*|vgg??|squeezenet*|convnext*|lenet5|nin|all_cnn_c"
 )
 # Where a window of padded images strides.
 STRIDED = (
     "model=alexnet|resnet*|resnext*|wide_resnet*|wrn_*|densenet*|mobilenet*|"
-    "efficientnet*|mnasnet*|regnet*|shufflenet*"
+    "efficientnet*|mnasnet*|regnet*|shufflenet*|all_cnn_c"
 )
 # What has a stem for small images too.
 STEMMED = (
@@ -39,9 +39,9 @@ class ModelOptions:
     )
     dropout_rate: float = strength(
         "share of activations dropped in training, where the model's paper has it: "
-        "before dense layers, or between the convolutions of wrn_D_K",
+        "before dense layers, or between convolutions (wrn_D_K, nin, all_cnn_c)",
         "[0, 1)",
-        only_for="model!=logistic_regression|sliding_regression",
+        only_for="model!=logistic_regression|sliding_regression|lenet5",
         modes="train sweep describe",
     )
     stochastic_depth_rate: float = strength(

@@ -17,11 +17,12 @@ from tests.golden import hashed
 from tests.golden.hashed import NUM_CLASSES
 
 SMALL = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "wrn")
+CLASSICS = ("lenet5", "nin", "all_cnn_c")
 
 
 def get_sizes(name):
     """Return the side of evaluated and of trained images, in pixels."""
-    small = name.startswith("wrn_") or name.split("_")[0] in SMALL
+    small = name in CLASSICS or name.split("_")[0] in SMALL
     return (32, 32) if small else (64 if name in hashed.LARGE else 224, 64)
 
 

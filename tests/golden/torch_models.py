@@ -1,9 +1,11 @@
 """PyTorch's models by our names; runs under PyTorch and its torchvision only.
 
 torchvision's where it has them; the CIFAR ResNet with its shortcuts and the wide
-ResNet as their authors coded them.
+ResNet as their authors coded them; three small classics as their papers have them, with
+our names.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision import models
@@ -26,7 +28,7 @@ TORCHVISION = (
     "shufflenet_v2_x2_0"
 ).split()
 OTHERS = ["resnet20", "resnet20_project", "resnet32", "resnet56", "wrn_16_2"]
-OTHERS += ["wrn_16_4", "wrn_28_10"]
+OTHERS += ["wrn_16_4", "wrn_28_10", "lenet5", "nin", "all_cnn_c"]
 
 
 class CifarBlock(nn.Module):
@@ -139,11 +141,80 @@ class WideResNet(nn.Module):
         return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
 
 
+class LeNet5(nn.Module):
+    """LeNet-5 as it is coded today; what is flattened is in the order H, W, C."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.stage1_conv = nn.Conv2d(3, 6, 5)
+        self.stage2_conv = nn.Conv2d(6, 16, 5)
+        self.dense1 = nn.Linear(400, 120)
+        self.dense2 = nn.Linear(120, 84)
+        self.head = nn.Linear(84, num_classes)
+
+    def forward(self, x):
+        x = F.avg_pool2d(torch.tanh(self.stage1_conv(x)), 2)
+        x = F.avg_pool2d(torch.tanh(self.stage2_conv(x)), 2)
+        x = torch.tanh(self.dense1(x.permute(0, 2, 3, 1).flatten(1)))
+        return self.head(torch.tanh(self.dense2(x)))
+
+
+class Nin(nn.Module):
+    """As in gist.github.com/mavenlin/e56253735ef32c3c296d."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.stage1_conv1 = nn.Conv2d(3, 192, 5, padding=2)
+        self.stage1_conv2 = nn.Conv2d(192, 160, 1)
+        self.stage1_conv3 = nn.Conv2d(160, 96, 1)
+        self.stage2_conv1 = nn.Conv2d(96, 192, 5, padding=2)
+        self.stage2_conv2 = nn.Conv2d(192, 192, 1)
+        self.stage2_conv3 = nn.Conv2d(192, 192, 1)
+        self.stage3_conv1 = nn.Conv2d(192, 192, 3, padding=1)
+        self.stage3_conv2 = nn.Conv2d(192, 192, 1)
+        self.head = nn.Conv2d(192, num_classes, 1)
+
+    def forward(self, x):
+        for conv in self.children():
+            if conv is self.stage2_conv1:
+                x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+            elif conv is self.stage3_conv1:
+                x = F.avg_pool2d(x, 3, 2, ceil_mode=True)
+            x = F.relu(conv(x))
+        return x.mean((2, 3))
+
+
+class AllCnnC(nn.Module):
+    """As in table 1 of arxiv.org/abs/1412.6806, with strides for its poolings."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.stage1_conv1 = nn.Conv2d(3, 96, 3, padding=1)
+        self.stage1_conv2 = nn.Conv2d(96, 96, 3, padding=1)
+        self.stage1_conv3 = nn.Conv2d(96, 96, 3, 2, padding=1)
+        self.stage2_conv1 = nn.Conv2d(96, 192, 3, padding=1)
+        self.stage2_conv2 = nn.Conv2d(192, 192, 3, padding=1)
+        self.stage2_conv3 = nn.Conv2d(192, 192, 3, 2, padding=1)
+        self.stage3_conv1 = nn.Conv2d(192, 192, 3)
+        self.stage3_conv2 = nn.Conv2d(192, 192, 1)
+        self.head = nn.Conv2d(192, num_classes, 1)
+
+    def forward(self, x):
+        for conv in self.children():
+            x = F.relu(conv(x))
+        return x.mean((2, 3))
+
+
+CLASSICS = {"lenet5": LeNet5, "nin": Nin, "all_cnn_c": AllCnnC}
+
+
 def create(name, num_classes):
     """Create a model with dropout and stochastic depth off."""
     if name.startswith("wrn_"):
         depth, width = map(int, name.split("_")[1:])
         return WideResNet((depth - 4) // 6, width, num_classes)
+    if name in CLASSICS:
+        return CLASSICS[name](num_classes)
     if name in OTHERS:
         depth = int(name.split("_")[0].removeprefix("resnet"))
         return CifarResNet((depth - 2) // 6, "project" in name, num_classes)

@@ -98,6 +98,14 @@ CIFAR = {
     "wrn_40_1": (563_930, None, None),
     "wrn_40_2": (2_243_546, None, None),
     "wrn_40_10": (55_841_754, None, None),
+    # 156 + 2416 + 48120 + 10164 + 850
+    "lenet5": (61_706, 0, None),
+    # Of the authors' prototxt: 14592 + 30880 + 15456, 460992 + 2 * 37056, 331968 +
+    # 37056 + 1930.
+    "nin": (966_986, 0, 0.222),
+    # The paper rounds to 1.4 million: 2688 + 2 * 83040, 166080 + 2 * 331968, 331968 +
+    # 37056 + 1930.
+    "all_cnn_c": (1_369_738, 0, 0.271),
 }
 HUNDRED_CLASSES = {
     "wrn_16_4": 2_772_020,
@@ -105,6 +113,7 @@ HUNDRED_CLASSES = {
     "wrn_22_8": 17_204_276,
     "wrn_28_10": 36_536_884,
     "wrn_40_4": 8_972_340,
+    "all_cnn_c": 1_387_108,
 }
 # Blocks of wide ResNets of width 2, by (convolutions, n blocks a stage).
 BLOCKS = {

@@ -129,6 +129,13 @@ FORMS = {
         "stage2": [(3, 2)] + [C3] * 4,
         "stage3": [(3, 2)] + [C3],
     },
+    "lenet5": {"stage1": [(5, 1)], "stage2": [(2, 2), (5, 1)]},
+    "nin": {"stage1": [(5, 1)], "stage2": [(3, 2), (5, 1)], "stage3": [(3, 2), C3]},
+    "all_cnn_c": {
+        "stage1": [C3, C3, (3, 2)],
+        "stage2": [C3, C3, (3, 2)],
+        "stage3": [C3],
+    },
     "mobilenet_v2": MOBILENET,
     # From the first squeeze-and-excitation on, every value sees the whole image.
     "efficientnet_b0": {"stem": [(3, 2)]} | {f"stage{i}": WHOLE for i in range(1, 8)},

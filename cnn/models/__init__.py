@@ -34,6 +34,10 @@ and `locally_connected` have them, count as the last layers, wherever they act.)
 - `head` is the last layer, and the only one that depends on `num_classes`: it is
   drawn again for other classes, and `--train_only=head` trains it alone, on cached
   features where the logits are what it returns. `sliding_regression` has none.
+- `LAYER_aux` is an auxiliary classifier on the output of `LAYER`, and one layer with
+  it to `--layer_decay`. It is computed in training and to create variables
+  (`auxiliary.is_computed`), never in evaluation. Its last layer is a `head` too, drawn
+  again together with the model's; nothing else in it depends on `num_classes`.
 - A block is a layer that has layers of its own. It takes `x` first and returns one
   array; `--remat=blocks` computes it again in the backward pass.
 - A weight that is multiplied with the input is called `kernel` or `…_kernel`, and no
@@ -45,6 +49,10 @@ and `locally_connected` have them, count as the last layers, wherever they act.)
 pictures show (features, patches, saliency, receptive fields, maximisation), under the
 name without `_out`; of a stage that ends in `nn.relu` also what it holds back. It costs
 nothing unless `mutable=["features"]` asks for it.
+
+`auxiliary.sow(self, "LAYER_aux", logits)` is what the training step asks for under
+`mutable=["auxiliary"]`. Where `LAYER_aux` trains, the step adds its loss times the
+model's attribute `auxiliary_weight`, or times `--auxiliary_weight`.
 """
 
 from typing import Any
@@ -62,6 +70,8 @@ from cnn.models import (
     densenet,
     efficientnet,
     efficientnet_v2,
+    googlenet,
+    inception_v3,
     lenet5,
     linear,
     locally_connected,
@@ -91,6 +101,8 @@ FAMILIES: tuple[Family, ...] = tuple(
         locally_connected,
         alexnet,
         vgg,
+        googlenet,
+        inception_v3,
         resnet,
         densenet,
         squeezenet,

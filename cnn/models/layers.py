@@ -41,7 +41,7 @@ class Conv(nn.Module):
 
     Attributes:
         features: O.
-        kernel_size: S, the same in both directions.
+        kernel_size: S, the same in both directions, or (rows, columns).
         stride: distance between outputs, in pixels.
         padding: pixels added on each side, or (low, high) of each axis, or `same`
             (S // 2), `valid` (none) or `ceil` (as `geometry.pad_to_ceil`).
@@ -54,7 +54,7 @@ class Conv(nn.Module):
     """
 
     features: int
-    kernel_size: int
+    kernel_size: int | tuple[int, int]
     stride: int = 1
     padding: int | str | geometry.Pairs = "same"
     groups: int = 1
@@ -69,7 +69,8 @@ class Conv(nn.Module):
         size, padding = self.kernel_size, self.padding
         if padding == "ceil":
             padding = geometry.pad_to_ceil(x.shape[1:3], size, self.stride)
-        shape = (size, size, x.shape[-1] // self.groups, self.features)
+        sides = (size, size) if isinstance(size, int) else size
+        shape = (*sides, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         x = convolution.conv2d(
             x.astype(self.dtype),
@@ -80,7 +81,8 @@ class Conv(nn.Module):
             formulation=self.formulation,
         )
         if self.use_bias:
-            init = _make_bias_init(self.kernel_init, kernel)
+            is_uniform = self.kernel_init is torch_default
+            init = _make_bias_init(is_uniform, kernel)
             bias = self.param("bias", init, (self.features,), jnp.float32)
             x = x + jnp.expand_dims(bias.astype(self.dtype), (0, 1, 2))
         return x
@@ -93,12 +95,14 @@ class Dense(nn.Module):
         features: O.
         use_bias: whether a bias is added.
         kernel_init: draws the kernel, and the bias with `torch_default`.
+        uniform_bias: whether the bias is drawn so with any other `kernel_init` too.
         dtype: what is computed in.
     """
 
     features: int
     use_bias: bool = True
     kernel_init: Callable[..., jax.Array] = torch_default
+    uniform_bias: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -109,7 +113,8 @@ class Dense(nn.Module):
         x = x.astype(self.dtype) @ kernel.astype(self.dtype)
         if not self.use_bias:
             return x
-        init = _make_bias_init(self.kernel_init, kernel)
+        is_uniform = self.uniform_bias or self.kernel_init is torch_default
+        init = _make_bias_init(is_uniform, kernel)
         bias = self.param("bias", init, (self.features,), jnp.float32)
         leading = tuple(range(x.ndim - 1))
         return x + jnp.expand_dims(bias.astype(self.dtype), leading)
@@ -250,7 +255,9 @@ class Layers:
             momentum,
         )
 
-    def conv(self, features: int, kernel_size: int, **kwargs: Any) -> Conv:
+    def conv(
+        self, features: int, kernel_size: int | tuple[int, int], **kwargs: Any
+    ) -> Conv:
         """Make a convolution; `kwargs` are further attributes of `Conv`."""
         padding = kwargs.get("padding", "same")
         is_strided = kwargs.get("stride", 1) > 1 and isinstance(padding, int)
@@ -279,7 +286,7 @@ class Layers:
         x: jax.Array,
         train: bool,
         features: int,
-        kernel_size: int,
+        kernel_size: int | tuple[int, int],
         name: str,
         activate: Callable[[jax.Array], jax.Array] | None = None,
         **kwargs: Any,
@@ -292,8 +299,9 @@ class Layers:
             kwargs: further attributes of `Conv`; padding is `kernel_size // 2`.
         """
         called = name if name == "stem" else f"{name}_conv"
-        padding = {"padding": kernel_size // 2} | kwargs
-        conv = self.conv(features, kernel_size, use_bias=False, name=called, **padding)
+        if isinstance(kernel_size, int):
+            kwargs = {"padding": kernel_size // 2} | kwargs
+        conv = self.conv(features, kernel_size, use_bias=False, name=called, **kwargs)
         x = self.norm(name=f"{name}_norm")(conv(x), train)
         return activate(x) if activate else x
 
@@ -316,6 +324,15 @@ class ImageTooSmall(UserError):
     """An image shrinks to nothing inside a model."""
 
 
+def ceil_max_pool(x: jax.Array, size: int, stride: int) -> jax.Array:
+    """Take maxima over windows of images [N, H, W, C], as `ceil_mode` of PyTorch.
+
+    The last window may end outside the image, but begins inside.
+    """
+    padding = geometry.pad_last_window(x.shape[1:3], size, stride)
+    return pooling.max_pool2d(x, size, stride, padding=padding)
+
+
 def check_size(x: jax.Array, smallest: int, where: str) -> None:
     """Refuse an activation that is too small for the next layer.
 
@@ -334,10 +351,8 @@ def check_size(x: jax.Array, smallest: int, where: str) -> None:
         )
 
 
-def _make_bias_init(
-    kernel_init: Callable[..., jax.Array], kernel: jax.Array
-) -> Callable[..., jax.Array]:
-    if kernel_init is not torch_default:
+def _make_bias_init(is_uniform: bool, kernel: jax.Array) -> Callable[..., jax.Array]:
+    if not is_uniform:
         return nn.initializers.zeros_init()
     bound = (kernel.size // kernel.shape[-1]) ** -0.5
     return lambda key, shape, dtype: jax.random.uniform(

@@ -177,3 +177,12 @@ class ModelOptions:
         choices=("imagenet", "cifar"),
         only_for=STEMMED,
     )
+    auxiliary_weight: float = strength(
+        "weight of each auxiliary classifier's loss, which training adds to the "
+        "main one; 0: they do not train; -1: as published, 0.3 (googlenet) or 0.4 "
+        "(inception_v3). A classifier that is frozen adds none",
+        "[-1, inf)",
+        default=-1.0,
+        only_for="model=googlenet|inception_v3",
+        modes="train sweep describe",
+    )

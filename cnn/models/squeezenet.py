@@ -10,9 +10,16 @@ import jax
 import jax.numpy as jnp
 
 from cnn.models.family import Family
-from cnn.models.layers import Conv, Dropout, Layers, check_size, small_normal
+from cnn.models.layers import (
+    Conv,
+    Dropout,
+    Layers,
+    ceil_max_pool,
+    check_size,
+    small_normal,
+)
 from cnn.models.options import ModelOptions
-from cnn.ops import geometry, pooling
+from cnn.ops import pooling
 
 # (squeeze, expand) channels of each fire module, stage by stage. Of version 1.1 each
 # module is as in 1.0, but pooling comes earlier.
@@ -83,8 +90,7 @@ class SqueezeNet(nn.Module):
         x = nn.relu(stem(x))
         self.sow("features", "stem_out", x)
         for stage, modules in enumerate(self.fires, start=1):
-            padding = geometry.pad_last_window(x.shape[1:3], 3, 2)
-            x = pooling.max_pool2d(x, 3, 2, padding)
+            x = ceil_max_pool(x, 3, 2)
             for number, (squeeze, expand) in enumerate(modules, start=1):
                 name = f"stage{stage}_fire{number}"
                 x = Fire(squeeze, expand, self.layers, name=name)(x)

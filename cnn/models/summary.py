@@ -25,26 +25,29 @@ def describe_model(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
 
     Returns:
         `num_parameters`, `num_batch_stats`, `macs` (multiply-accumulates of all
-        convolutions and dense layers for one image; biases, normalisation and
-        pooling are not counted, as in the published tables), `parameter_bytes`,
+        convolutions and dense layers for one image that is evaluated; biases,
+        normalisation and pooling are not counted, as in the published tables, and what
+        is computed in training alone has none), `parameter_bytes`,
         `input_shape`, `output_shape`, and `layers`: for each layer with parameters
         `path`, `type`, `output_shape`, `parameters`, `macs`, in order of execution.
 
     Raises:
         UserError: the image is too small for the model.
     """
-    rows: dict[str, dict] = {}
+    created: dict[str, dict] = {}
+    evaluated: dict[str, dict] = {}
 
     def run() -> tuple[Any, Any]:
-        variables = create_variables(model, 0, image_shape)
-        with nn.intercept_methods(_note_layers(rows)):
+        with nn.intercept_methods(_note_layers(created)):
+            variables = create_variables(model, 0, image_shape)
+        with nn.intercept_methods(_note_layers(evaluated)):
             images = jnp.zeros((1, *image_shape), jnp.float32)
             # What is sown says where a kernel right in the model is laid.
             output, _ = model.apply(variables, images, mutable=["features"])
             return variables, output
 
     variables, output = jax.eval_shape(run)
-    layers = list(rows.values())
+    layers = [evaluated.get(path, x | {"macs": 0}) for path, x in created.items()]
     num_parameters = count_parameters(variables["params"])
     return {
         "num_parameters": num_parameters,

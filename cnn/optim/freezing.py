@@ -33,6 +33,10 @@ class Phase:
     trained: frozenset[str]
     moving: frozenset[str]
 
+    def trains(self, layer: str) -> bool:
+        """Return whether any parameter of a layer trains."""
+        return any(path.split("/")[0] == layer for path in self.trained)
+
     def is_frozen(self, path: str) -> bool:
         """Return whether a leaf, as `params/head/bias` or `batch_stats/…`, stays."""
         collection, _, inside = path.partition("/")

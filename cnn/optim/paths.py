@@ -110,9 +110,10 @@ def list_stages(layers: Iterable[str]) -> tuple[str, ...]:
 def count_depths(layers: Sequence[str]) -> dict[str, int]:
     """Count how far each layer lies below the last one, which is at 0.
 
-    A convolution and its normalisation (`stage1_conv2`, `stage1_norm2`) are one layer.
+    A convolution and its normalisation (`stage1_conv2`, `stage1_norm2`) are one layer,
+    and so are a layer and its auxiliary classifier (`stage2_block1_aux`).
     """
-    units = [re.sub(r"_(conv|norm)\d*$", "", name) for name in layers]
+    units = [re.sub(r"_((conv|norm)\d*|aux)$", "", name) for name in layers]
     order = list(dict.fromkeys(units))
     return {
         name: len(order) - 1 - order.index(unit)

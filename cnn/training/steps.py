@@ -19,7 +19,7 @@ from cnn import keys
 from cnn.augment import pipeline
 from cnn.augment.options import AugmentOptions
 from cnn.config import Numbers
-from cnn.models import remat
+from cnn.models import auxiliary, remat
 from cnn.models.variables import replace_leaves
 from cnn.ops import scaling
 from cnn.optim import freezing, optimizer, weight_averaging
@@ -205,8 +205,9 @@ def compute_loss(
         key: what dropout is drawn from.
 
     Returns:
-        The sum of the examples' losses, weighted by class; the running statistics
-        after; the metric sums, whose `loss` is not weighted.
+        The sum of the examples' losses, weighted by class, and those of auxiliary
+        classifiers; the running statistics after; the metric sums, whose `loss` is the
+        model's own, not weighted: what evaluation computes.
     """
     labels, targets = piece["labels"], piece["targets"]
     params = replace_leaves(state.params, trained)
@@ -219,7 +220,7 @@ def compute_loss(
             dropout_rate=numbers.dropout_rate,
             stochastic_depth_rate=numbers.stochastic_depth_rate,
             rngs={"dropout": key},
-            mutable=["batch_stats"],
+            mutable=["batch_stats", "auxiliary"],
         )
     compute = losses.LOSSES[structure.loss]
     sums = {
@@ -227,11 +228,32 @@ def compute_loss(
         "correct": jnp.sum(jnp.argmax(logits, -1) == labels, dtype=jnp.int32),
         "count": jnp.full((), labels.shape[0], jnp.int32),
     }
-    loss = sums["loss"]
+    loss, weights = sums["loss"], None
     if structure.class_weights:
         weights = jnp.asarray(structure.class_weights, jnp.float32)
         loss = jnp.sum(compute(logits, targets, weights))
+    for weight, more in _weigh_auxiliary(structure, updated, numbers):
+        loss += weight * jnp.sum(compute(more, targets, weights))
     return loss, (updated.get("batch_stats", {}), sums)
+
+
+def _weigh_auxiliary(
+    structure: Structure, updated: Mapping[str, Any], numbers: Numbers
+) -> list[tuple[jax.Array, jax.Array]]:
+    """Return weight and logits of each auxiliary classifier that trains.
+
+    A frozen one adds no loss: it may be random, as where the head alone is new.
+    """
+    given, phase = numbers.auxiliary_weight, structure.rule.phase
+    logits = {
+        auxiliary.name_layer(name): x[-1]
+        for name, x in updated.get("auxiliary", {}).items()
+    }
+    trained = [x for layer, x in logits.items() if phase is None or phase.trains(layer)]
+    if given is None or not trained:
+        return []
+    weight = jnp.where(given < 0, structure.model.auxiliary_weight, given)
+    return [(weight, x) for x in trained]
 
 
 def predict_step(

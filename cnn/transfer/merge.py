@@ -16,6 +16,7 @@ from rich.table import Table
 from cnn.config import Config
 from cnn.data.images import Dataset
 from cnn.errors import UserError
+from cnn.models import auxiliary
 from cnn.optim import paths
 from cnn.runtime.terminal import Terminal
 from cnn.transfer.options import TransferOptions
@@ -41,6 +42,8 @@ class Comparison:
         kinds: the leaves of each kind by name: `restored` and `adapted` hold what is
             taken, `reset` and `skipped` what a flag explains, the others what is wrong.
         spelling: whose names the source has; None where they are no library's.
+        absent: the auxiliary classifiers that the source was written without; they
+            are drawn at random.
     """
 
     source: Source
@@ -49,6 +52,7 @@ class Comparison:
     entries: Mapping[str, names.Entry]
     kinds: dict[str, dict[str, Any]]
     spelling: Spelling | None
+    absent: tuple[str, ...] = ()
 
     @functools.cached_property
     def taken(self) -> dict[str, np.ndarray]:
@@ -89,6 +93,9 @@ def compare(
         theirs = _translate(entries, theirs)
     else:
         theirs, spelling = exchange.name_leaves(model, shapes, theirs)
+    ours, found = ([split_collection(x)[1] for x in each] for each in (shapes, theirs))
+    absent = auxiliary.list_absent(ours, found)
+    reset = {*reset, *absent}
     for path, here in shapes.items():
         if split_collection(path)[1] in reset:
             kinds["reset"][path] = here
@@ -97,7 +104,8 @@ def compare(
             kinds[kind][path] = found
     kinds["unexpected"] = {name: x for name, x in theirs.items() if name not in shapes}
     by_path = {entry.path: entry for entry in entries}
-    return Comparison(source, shapes, theirs, by_path, kinds, spelling)
+    layers_absent = tuple(sorted(auxiliary.list_layers(absent)))
+    return Comparison(source, shapes, theirs, by_path, kinds, spelling, layers_absent)
 
 
 def _compare_leaf(
@@ -129,12 +137,13 @@ def make_table(kinds: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def find_resets(
-    patterns: tuple[str, ...], shapes: Mapping[str, Any], default: str
+    patterns: tuple[str, ...], shapes: Mapping[str, Any], default: str, head: str
 ) -> set[str]:
     """Return the paths, without collection, that are drawn at random.
 
     Args:
         patterns: `--init_reset`; empty: the layer `default`, if any; none: nothing.
+        head: the last layer; with it go the heads of auxiliary classifiers.
 
     Raises:
         UserError: a pattern means nothing.
@@ -142,9 +151,12 @@ def find_resets(
     insides = {split_collection(path)[1] for path in shapes}
     if patterns == ("none",):
         return set()
-    if not patterns:
-        return {path for path in insides if path.split("/")[0] == default}
-    return paths.select(patterns, insides, "init_reset")
+    if patterns:
+        found = paths.select(patterns, insides, "init_reset")
+    else:
+        found = {path for path in insides if path.split("/")[0] == default}
+    with_head = any(path.split("/")[0] == head for path in found)
+    return found | auxiliary.list_heads(insides) if with_head else found
 
 
 def nest(arrays: Arrays) -> dict[str, Any]:
@@ -216,7 +228,7 @@ def choose_reset(
         differ = count != len(ours)
     is_permuted = differ and sorted(theirs) == sorted(ours)
     default = head if differ and not is_permuted else ""
-    reset = find_resets(patterns, shapes, default)
+    reset = find_resets(patterns, shapes, default, head)
     if any(path.split("/")[0] == head for path in reset):
         return reset
     if is_permuted:

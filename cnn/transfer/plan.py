@@ -9,6 +9,7 @@ import jax
 from cnn.config import Config
 from cnn.data.images import Dataset
 from cnn.errors import UserError
+from cnn.models import auxiliary
 from cnn.models.variables import create_variables, flatten_paths
 from cnn.optim import freezing, muon, paths
 from cnn.optim.freezing import Phase
@@ -21,6 +22,7 @@ from cnn.transfer import explain, merge, whitening
 from cnn.transfer.merge import choose_reset
 from cnn.transfer.optimizer_state import take_state
 from cnn.transfer.source import Source
+from cnn.weights.flax_names import split_collection
 
 
 def make_plan(
@@ -72,6 +74,8 @@ def make_plan(
             taken |= take_state(config, found, rule, variables["params"])
             terminal.say("optimizer its state is the source's; steps start again")
         _print_adapted(source, found.kinds["adapted"], image_shape, terminal)
+        for layer in found.absent:
+            terminal.say(f"note      the source has no {layer}; it is drawn at random")
     elif options.whitening_images and not stored:
         path = whitening.find_kernel(config.model.model, layers, shapes)
         shape, pixels = shapes[path].shape, (structure.mean, structure.std)
@@ -131,13 +135,19 @@ def _check_merge(
     has_flags = bool(options.init_reset or options.init_skip or options.init_rename)
     explain.check_fit(found, config.model, has_flags)
     for path in found.kinds["reset"]:
-        if phase is not None and phase.is_frozen(path):
+        if phase is not None and phase.is_frozen(path) and not _is_idle(phase, path):
             raise UserError(
                 f"{path} is drawn at random and frozen, so it would stay random; let "
                 "it train, or take it from the source with another --init_reset"
             )
     static = config.make_static().model
     explain.check_same_function(found.source, static, num_classes, image_shape)
+
+
+def _is_idle(phase: Phase, path: str) -> bool:
+    """Return whether a leaf is of an auxiliary classifier that nothing reads."""
+    layers = auxiliary.list_layers([split_collection(path)[1]])
+    return any(not phase.trains(layer) for layer in layers)
 
 
 def _print_adapted(

@@ -1,7 +1,7 @@
 """Mode convert: weights of others become an ordinary checkpoint of step 0."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from cnn.checkpoints import checkpoint, manifest, workdir
 from cnn.config import Config
 from cnn.data.names import check_class_names, normalise
 from cnn.errors import UserError
+from cnn.models import auxiliary
 from cnn.models.options import ModelOptions
-from cnn.models.variables import create_variables, flatten_paths
+from cnn.models.variables import create_variables, flatten_paths, replace_leaves
 from cnn.optim.optimizer import Rule
 from cnn.option import format_value
 from cnn.runtime import devices
@@ -32,7 +33,7 @@ from cnn.weights import (
     names,
     preprocessing,
 )
-from cnn.weights.flax_names import is_flax
+from cnn.weights.flax_names import is_flax, split_collection
 from cnn.weights.renaming import rename
 
 
@@ -118,9 +119,12 @@ def take(config: Config) -> Converted:
         theirs = list(found)
         found, spelling = exchange.name_leaves(model, paths, found)
         renamed = [x for x in zip(theirs, found, strict=True) if x[0] != x[1]]
+        known = list(found)
     else:
         spelling, entries = exchange.choose_spelling(model, paths, found)
+        entries = [entry for entry in entries if entry.name in found]
         renamed = [(entry.name, entry.path) for entry in entries]
+        known = [entry.path for entry in entries]
     if not config.data.num_classes:
         classes = _count_classes(model, paths, found) or classes
     named = _read_class_names(config.convert.class_names, classes)
@@ -129,7 +133,14 @@ def take(config: Config) -> Converted:
     mean, std = exchange.choose_scaling(config.data, model, channels)
     shapes = _find_shapes(config, shape, classes)
     take = exchange.import_leaves if is_flax(found) else exchange.import_state_dict
-    variables = take(model, shapes, found, source, _list_choices(config))
+    absent = _find_absent(paths, known, notes)
+    wanted = {
+        path: x for path, x in flatten_paths(shapes).items() if path not in absent
+    }
+    variables = take(model, wanted, found, source, _list_choices(config))
+    if absent:
+        drawn = _create(config, shape, classes)
+        variables = replace_leaves(drawn, variables)
     if spelling is not None:
         names.check_spelling(spelling, config.model, source)
     config = _fill_data(config, size, channels, (mean, std))
@@ -216,10 +227,34 @@ def _count_classes(model: str, shapes: Any, found: Mapping[str, Any]) -> int:
     return exchange.count_classes(model, shapes, found)
 
 
+def _find_absent(
+    paths: Iterable[str], known: Iterable[str], notes: list[str]
+) -> set[str]:
+    """Find the leaves of auxiliary classifiers that the source was written without.
+
+    Args:
+        paths: of the model.
+        known: those of them that the source holds.
+        notes: gets what is drawn in their place.
+    """
+    inside = {split_collection(path)[1]: path for path in paths}
+    absent = auxiliary.list_absent(inside, (split_collection(x)[1] for x in known))
+    notes += [
+        f"it has no {layer}, which is drawn at random: training alone computes it"
+        for layer in sorted(auxiliary.list_layers(absent))
+    ]
+    return {inside[x] for x in absent}
+
+
 def _find_shapes(config: Config, shape: tuple[int, int, int], classes: int) -> Any:
     """Return the shapes of the model's variables for images [H, W, C] and K classes."""
+    return jax.eval_shape(lambda: _create(config, shape, classes))
+
+
+def _create(config: Config, shape: tuple[int, int, int], classes: int) -> Any:
+    """Create the model's variables for images [H, W, C] and K classes."""
     model = models.create_model(config.make_static().model, classes)
-    return jax.eval_shape(lambda: create_variables(model, 0, shape))
+    return create_variables(model, 0, shape)
 
 
 def _fill_data(

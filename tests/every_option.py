@@ -21,6 +21,7 @@ VALUES = {
     "local_widths": (3,),
     "wrn_block": (3, 1),
     "airbench_width": 2,
+    "auxiliary_weight": 0.5,
     "kernel_size": 5,
     # data: {…} are the directories and files that the fixture `files` makes
     "dataset": "npz:{npz}",

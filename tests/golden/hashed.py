@@ -10,8 +10,9 @@ import numpy as np
 
 NUM_CLASSES = 10
 # Found in the names of deep nets alone: ResNets from 34 layers, MobileNet, RegNet,
-# ShuffleNet.
+# ShuffleNet, Inceptions.
 _DEEP = ("layer3.5.", "conv.0.1.", "trunk_output.", "branch2.6.")
+_DEEP += ("inception5b.", "Mixed_7c.")
 EVAL_IMAGES, BATCH_SIZE, STEPS = 2, 8, 20
 # What is evaluated on images of 64x64 pixels instead of 224x224, and not trained:
 # published for more than 5e9 multiply-accumulates, which is much for a test.
@@ -20,6 +21,8 @@ LARGE |= {"regnet_x_16gf", "regnet_x_32gf", "regnet_y_8gf", "regnet_y_16gf"}
 LARGE |= {"regnet_y_32gf", "regnet_y_128gf"}
 LARGE |= {f"efficientnet_b{n}" for n in (5, 6, 7)}
 LARGE |= {f"efficientnet_v2_{size}" for size in "sml"}
+# Sides of evaluated and of trained images, in pixels, where they are not 224 and 64.
+SIZES = dict.fromkeys(LARGE, (64, 64)) | {"inception_v3": (299, 299)}
 
 
 def make_uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -21,12 +21,13 @@ from hashed import (
     EVAL_IMAGES,
     LARGE,
     NUM_CLASSES,
+    SIZES,
     STEPS,
     make_images,
     make_labels,
     make_state_dict,
 )
-from torch_models import OTHERS, TORCHVISION, create
+from torch_models import AUXILIARY_WEIGHTS, OTHERS, TORCHVISION, create
 
 FILE = Path(__file__).parent / "parity.npz"
 
@@ -34,7 +35,7 @@ FILE = Path(__file__).parent / "parity.npz"
 def measure(name, trains=True):
     """Measure one architecture; arrays by what they are."""
     torch.set_flush_denormal(True)  # as XLA does; VGG is ten times as fast
-    sizes = (32, 32) if name in OTHERS else (64 if name in LARGE else 224, 64)
+    sizes = SIZES.get(name, (32, 32) if name in OTHERS else (224, 64))
     model = create(name, NUM_CLASSES)
     shapes = {key: tuple(x.shape) for key, x in model.state_dict().items()}
     tensors = make_state_dict(shapes)
@@ -45,12 +46,17 @@ def measure(name, trains=True):
     with torch.no_grad():
         found = {"logits": model.eval()(images).numpy()}
     if trains:
-        found |= train(model.train(), sizes[1])
+        weight = AUXILIARY_WEIGHTS.get(name, 0.0)
+        found |= train(model.train(), sizes[1], weight)
     return {key: np.asarray(value, np.float32) for key, value in found.items()}
 
 
-def train(model, size):
-    """Take the 20 steps; numbers by what they are."""
+def train(model, size, auxiliary_weight):
+    """Take the 20 steps; numbers by what they are.
+
+    A model may return logits of auxiliary classifiers behind its own; their losses are
+    added with a weight.
+    """
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
@@ -58,8 +64,11 @@ def train(model, size):
     for step in range(STEPS):
         images = torch.from_numpy(make_images(f"step{step}", BATCH_SIZE, size))
         labels = torch.from_numpy(make_labels(f"labels{step}", BATCH_SIZE))
-        logits = model(images)
+        outputs = model(images)
+        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         loss = torch.nn.functional.cross_entropy(logits, labels)
+        for more in auxiliary:
+            loss += auxiliary_weight * torch.nn.functional.cross_entropy(more, labels)
         optimizer.zero_grad()
         loss.backward()
         losses.append(loss.item())

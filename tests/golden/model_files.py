@@ -29,6 +29,7 @@ CASES = {
     "wrn_10_1": (16, {}),
     "resnet18": (32, {"strided_padding": "same"}),
     "squeezenet1_1": (33, {}),
+    "googlenet": (33, {}),
 }
 
 

@@ -23,7 +23,7 @@ CLASSICS = ("lenet5", "nin", "all_cnn_c")
 def get_sizes(name):
     """Return the side of evaluated and of trained images, in pixels."""
     small = name in CLASSICS or name.split("_")[0] in SMALL
-    return (32, 32) if small else (64 if name in hashed.LARGE else 224, 64)
+    return hashed.SIZES.get(name, (32, 32) if small else (224, 64))
 
 
 def create(name):
@@ -64,10 +64,13 @@ def train(name):
             {"params": params, "batch_stats": batch_stats},
             images,
             train=True,
-            mutable=["batch_stats"],
+            mutable=["batch_stats", "auxiliary"],
         )
         targets = losses.make_targets(labels, NUM_CLASSES, None)
         loss = jnp.mean(losses.softmax(logits, targets))
+        for (more,) in updated.get("auxiliary", {}).values():
+            more = jnp.mean(losses.softmax(more, targets))
+            loss += model.auxiliary_weight * more
         return loss, (logits, updated.get("batch_stats", {}))
 
     @jax.jit

@@ -25,10 +25,12 @@ TORCHVISION = (
     "efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 "
     "efficientnet_v2_s efficientnet_v2_m efficientnet_v2_l "
     "squeezenet1_0 shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 "
-    "shufflenet_v2_x2_0"
+    "shufflenet_v2_x2_0 googlenet inception_v3"
 ).split()
 OTHERS = ["resnet20", "resnet20_project", "resnet32", "resnet56", "wrn_16_2"]
 OTHERS += ["wrn_16_4", "wrn_28_10", "lenet5", "nin", "all_cnn_c"]
+# What their papers multiply the losses of auxiliary classifiers with.
+AUXILIARY_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
 
 
 class CifarBlock(nn.Module):
@@ -218,7 +220,10 @@ def create(name, num_classes):
     if name in OTHERS:
         depth = int(name.split("_")[0].removeprefix("resnet"))
         return CifarResNet((depth - 2) // 6, "project" in name, num_classes)
-    model = getattr(models, name)(num_classes=num_classes)
+    more = {}
+    if name in AUXILIARY_WEIGHTS:
+        more = {"aux_logits": True, "init_weights": False}
+    model = getattr(models, name)(num_classes=num_classes, **more)
     for module in model.modules():
         if isinstance(module, nn.Dropout | StochasticDepth):
             module.p = 0.0

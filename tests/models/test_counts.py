@@ -76,6 +76,8 @@ BATCH_STATS = {
     "shufflenet_v2_x1_0": 16_180,
     "shufflenet_v2_x1_5": 23_440,
     "shufflenet_v2_x2_0": 33_716,
+    "googlenet": 15_072,
+    "inception_v3": 36_224,
 }
 TEN_CLASSES = {"alexnet": 57_044_810, "resnet50": 23_528_522}
 # The same, 10 classes; every further class adds one row of the head.

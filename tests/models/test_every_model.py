@@ -17,7 +17,8 @@ LOOSE = {"sliding_regression", "locally_connected"}
 
 
 def train(model, variables, images):
-    apply = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    collections = ["batch_stats", "auxiliary"]
+    apply = functools.partial(model.apply, train=True, mutable=collections)
     return jax.jit(apply)(variables, images)
 
 
@@ -98,8 +99,9 @@ def test_gradients_are_finite_and_reach_every_kernel(name):
     variables = make_variables(model, images)
 
     def loss(params):
-        logits, _ = train(model, variables | {"params": params}, images)
-        return jnp.sum(jax.nn.log_softmax(logits)[:, 0])
+        logits, updated = train(model, variables | {"params": params}, images)
+        every = [logits, *jax.tree.leaves(updated.get("auxiliary", {}))]
+        return sum(jnp.sum(jax.nn.log_softmax(x)[:, 0]) for x in every)
 
     gradients = jax.jit(jax.grad(loss))(variables["params"])
     for path, gradient in flatten_paths(gradients).items():

@@ -58,6 +58,15 @@ class Seen:
         return trace(self._train, self.variables, self.images)[0]
 
     @functools.cached_property
+    def auxiliary(self):
+        def learn(variables):
+            apply = functools.partial(self.model.apply, train=True)
+            images = jnp.zeros(self.images.shape)
+            return apply(variables, images, mutable=["batch_stats", "auxiliary"])[1]
+
+        return jax.eval_shape(learn, self.variables).get("auxiliary")
+
+    @functools.cached_property
     def creation(self):
         return trace(self._create, 0)[0]
 
@@ -85,6 +94,8 @@ def test_it_reads_what_is_declared_for_it(name):
         if option == "remat":
             check_recomputed(name, plain)
             continue
+        if option == "auxiliary_weight":  # by the step, as test_auxiliary.py has it
+            is_read = bool(plain.auxiliary)
         unread = make_config(choices).find_unread([option], "train")
         assert is_read == (not unread), option
 

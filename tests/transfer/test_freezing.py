@@ -201,6 +201,7 @@ def test_no_gradient_below_the_lowest_trained_layer(tiny, make_numbers, make_bat
 
 
 FAMILIES = ["simple_cnn", "mlp", "resnet20", "wrn_10_1", "vgg11_bn", "squeezenet1_1"]
+FAMILIES += ["googlenet"]
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "densenet121", "mobilenet_v2"])

@@ -136,6 +136,18 @@ FORMS = {
         "stage2": [C3, C3, (3, 2)],
         "stage3": [C3],
     },
+    "googlenet": {
+        "stem": [(7, 2), (3, 2), C3],
+        "stage1": [(3, 2)] + [C3] * 2,
+        "stage2": [(3, 2)] + [C3] * 5,
+        "stage3": [(2, 2)] + [C3] * 2,
+    },
+    "inception_v3": {
+        "stem": [(3, 2), C3, C3, (3, 2), C3],
+        "stage1": [(3, 2)] + [(5, 1)] * 3,
+        "stage2": [C3, (3, 2)] + [(7, 1)] * 8,
+        "stage3": [(7, 1), (3, 2)] + [(5, 1)] * 2,
+    },
     "mobilenet_v2": MOBILENET,
     # From the first squeeze-and-excitation on, every value sees the whole image.
     "efficientnet_b0": {"stem": [(3, 2)]} | {f"stage{i}": WHOLE for i in range(1, 8)},

@@ -34,6 +34,8 @@ FAMILIES = {
     "mobilenet_v3_small": 32,
     "mnasnet0_5": 32,
     "convnext_tiny": 32,
+    "googlenet": 32,
+    "inception_v3": 75,
 }
 
 

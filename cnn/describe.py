@@ -87,7 +87,11 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
         f"MB), {found['num_batch_stats']:,} batch statistics, "
         f"{found['macs'] / 1e9:.4f} GMACs"
     )
-    for line in [*_list_memory(config, found["memory"]), *advice, *_name_input(found)]:
+    for line in [
+        *_list_memory(config, found["memory"]),
+        *advice,
+        *_name_input(found, config.model.stem),
+    ]:
         terminal.say(line)
     terminal.say_written(directory / "describe.json")
     return found
@@ -150,15 +154,16 @@ def _fill_scaling(config: Config) -> Config:
     )
 
 
-def _name_input(found: Mapping[str, Any]) -> list[str]:
+def _name_input(found: Mapping[str, Any], stem: str) -> list[str]:
     """Name the flags for what the model was published for, where the run differs."""
-    published = models.get_published_input(found["model"])
+    published = models.get_published_input(found["model"], stem)
     height, *here = *found["input_shape"], found["num_classes"]
     if published == DIGITS or (height, published) == (here[0], tuple(here)):
         return []
     size, channels, num_classes = published
+    made = "published" if stem == "imagenet" else "with this stem"
     return [
-        f"published for {size}x{size}x{channels} and {num_classes} classes: "
+        f"{made} for {size}x{size}x{channels} and {num_classes} classes: "
         f"--image_size={size} --channels={channels} --num_classes={num_classes}"
     ]
 

@@ -88,7 +88,7 @@ from cnn.models import (
     vgg,
     wide_resnet,
 )
-from cnn.models.family import Family
+from cnn.models.family import CIFAR, Family
 from cnn.models.options import ModelOptions
 
 # In the order of `--help`: the lecture's, for ImageNet by year, for small images.
@@ -143,13 +143,17 @@ def create_model(
     return create(options, num_classes, dtype)
 
 
-def get_published_input(name: str) -> tuple[int, int, int]:
+def get_published_input(name: str, stem: str = "imagenet") -> tuple[int, int, int]:
     """Return what a model was published for: (image size, channels, classes).
+
+    Args:
+        stem: `--stem`; with the one for small images, they are those of CIFAR.
 
     Raises:
         UserError: no model has that name.
     """
-    return find_family(name).get_input(name)
+    published = find_family(name).get_input(name)
+    return CIFAR if stem == "cifar" else published
 
 
 def find_family(name: str) -> Family:

@@ -1,18 +1,31 @@
-"""ResNet for 32x32 images: three stages of basic blocks, 6n + 2 layers.
+"""ResNet for 32x32 images: three stages, of basic blocks 6n + 2 layers.
 
-Source: He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385
+`preact_resnet_N` and `resnext29_GxWd` are three stages of the bottlenecks of `resnet`
+behind a 3x3 convolution. In the former the first convolution of a bottleneck strides.
+
+Source: He et al. 2016, section 4.2, https://arxiv.org/abs/1512.03385; He et al. 2016
+    (pre-activated), https://arxiv.org/abs/1603.05027, and their code,
+    https://github.com/KaimingHe/resnet-1k-layers/blob/master/resnet-pre-act.lua; Xie
+    et al. 2017 (ResNeXt), https://arxiv.org/abs/1611.05431, and their code,
+    https://github.com/facebookresearch/ResNeXt/blob/master/models/resnext.lua
 """
 
+import re
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn.models.family import CIFAR, Family
+from cnn.errors import UserError
+from cnn.models.family import CIFAR, Family, Pattern
 from cnn.models.layers import Creator, Dropout, Layers
 from cnn.models.options import ModelOptions
+from cnn.models.resnet import ResNet
 from cnn.ops import activation, pooling
+
+_PREACTIVATED = r"preact_resnet_(\d+)"
+_RESNEXT = r"resnext29_(\d+)x(\d+)d"
 
 
 class CifarBlock(nn.Module):
@@ -118,8 +131,61 @@ def make_cifar_resnet(depth: int) -> Creator:
     return create
 
 
+def preact_resnet(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
+    """Create preact_resnet_N: N = 9n + 2, n bottlenecks a stage, pre-activated.
+
+    Raises:
+        UserError: N is not 9n + 2.
+    """
+    depth = int(re.fullmatch(_PREACTIVATED, options.model)[1])
+    if depth < 11 or (depth - 2) % 9:
+        raise UserError(
+            f"--model={options.model}: the depth of preact_resnet_N is 9n + 2 (11, 20, "
+            "…, 164, 1001); did you mean "
+            f"preact_resnet_{max(11, (depth + 2) // 9 * 9 + 2)}?"
+        )
+    return ResNet(
+        num_classes,
+        "cifar",
+        depths=((depth - 2) // 9,) * 3,
+        is_bottleneck=True,
+        groups=1,
+        group_width=64,
+        preactivated=True,
+        zero_init=False,
+        layers=Layers.from_options(options, dtype),
+        stem_features=16,
+        strides_first=True,
+    )
+
+
+def resnext29(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
+    """Create resnext29_GxWd: G groups of W channels in the first stage's bottlenecks.
+
+    Raises:
+        UserError: G or W is 0.
+    """
+    groups, width = map(int, re.fullmatch(_RESNEXT, options.model).groups())
+    if not groups * width:
+        raise UserError(
+            f"--model={options.model}: groups and their width are at least 1; did you "
+            f"mean resnext29_{max(groups, 1)}x{max(width, 1)}d?"
+        )
+    return ResNet(
+        num_classes,
+        "cifar",
+        depths=(3, 3, 3),
+        is_bottleneck=True,
+        groups=groups,
+        group_width=width,
+        preactivated=False,
+        zero_init=options.zero_init_residual,
+        layers=Layers.from_options(options, dtype),
+    )
+
+
 FAMILY = Family(
-    "ResNet for CIFAR",
+    "ResNet, pre-activated ResNet and ResNeXt for CIFAR",
     {
         "resnet20": make_cifar_resnet(20),
         "resnet32": make_cifar_resnet(32),
@@ -127,5 +193,19 @@ FAMILY = Family(
         "resnet56": make_cifar_resnet(56),
         "resnet110": make_cifar_resnet(110),
     },
+    (
+        Pattern(
+            "preact_resnet_N",
+            _PREACTIVATED,
+            ("preact_resnet_11", "preact_resnet_164"),
+            preact_resnet,
+        ),
+        Pattern(
+            "resnext29_GxWd",
+            _RESNEXT,
+            ("resnext29_2x4d", "resnext29_8x64d"),
+            resnext29,
+        ),
+    ),
     input=CIFAR,
 )

@@ -1,15 +1,21 @@
 """DenseNet-BC: each layer sees the concatenation of all before it in its block.
 
-Source: Huang et al. 2017, https://arxiv.org/abs/1608.06993
+`densenet_bc_L_k` are those for CIFAR, as their authors coded them: three blocks behind
+a 3x3 convolution that neither normalisation nor ReLU follows.
+
+Source: Huang et al. 2017, https://arxiv.org/abs/1608.06993;
+    https://github.com/liuzhuang13/DenseNet/blob/master/models/densenet.lua
 """
 
+import re
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn.models.family import Family
+from cnn.errors import UserError
+from cnn.models.family import CIFAR, Family, Pattern
 from cnn.models.layers import (
     Conv,
     Creator,
@@ -20,6 +26,8 @@ from cnn.models.layers import (
 )
 from cnn.models.options import ModelOptions
 from cnn.ops import pooling
+
+_BC = r"densenet_bc_(\d+)_(\d+)"
 
 
 class DenseLayer(nn.Module):
@@ -46,15 +54,18 @@ class DenseLayer(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """A 7x7 stem, four dense blocks with transitions between, global average, dense.
+    """A stem, dense blocks with transitions between, global average, dense.
 
     Attributes:
+        stem: `imagenet` (7x7 by 2, normalisation, pooling by 2), `cifar` (3x3,
+            normalisation), or `bare` (3x3 alone).
         depths: layers of each block.
         growth: channels that each layer adds.
         stem_features: channels of the stem.
     """
 
     num_classes: int
+    stem: str
     depths: tuple[int, ...]
     growth: int
     stem_features: int
@@ -70,10 +81,13 @@ class DenseNet(nn.Module):
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
         layers = self.layers
-        x = _make_conv(layers, self.stem_features, 7, "stem", stride=2)(x)
-        x = nn.relu(layers.norm(name="stem_norm")(x, train))
+        size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+        x = _make_conv(layers, self.stem_features, size, "stem", stride)(x)
+        if self.stem != "bare":
+            x = nn.relu(layers.norm(name="stem_norm")(x, train))
         self.sow("features", "stem_out", x)
-        x = layers.max_pool(x, 3, 2, padding=1)
+        if self.stem == "imagenet":
+            x = layers.max_pool(x, 3, 2, padding=1)
         for stage, depth in enumerate(self.depths, start=1):
             for number in range(1, depth + 1):
                 name = f"stage{stage}_layer{number}"
@@ -110,9 +124,29 @@ def make_densenet(depths: tuple[int, ...], growth: int, stem_features: int) -> C
 
     def create(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
         layers = Layers.from_options(options, dtype)
-        return DenseNet(num_classes, depths, growth, stem_features, layers)
+        stem = options.stem
+        return DenseNet(num_classes, stem, depths, growth, stem_features, layers)
 
     return create
+
+
+def densenet_bc(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
+    """Create densenet_bc_L_k: depth L = 6n + 4 of three blocks of n layers, growth k.
+
+    Raises:
+        UserError: L is not 6n + 4, or k is 0.
+    """
+    depth, growth = map(int, re.fullmatch(_BC, options.model).groups())
+    if depth < 10 or (depth - 4) % 6 or growth < 1:
+        nearest = max(10, (depth - 1) // 6 * 6 + 4)
+        raise UserError(
+            f"--model={options.model}: the depth of densenet_bc_L_k is 6n + 4 (40, "
+            "100, 190, 250, …) and its growth at least 1; did you mean "
+            f"densenet_bc_{nearest}_{max(growth, 1)}?"
+        )
+    depths = ((depth - 4) // 6,) * 3
+    layers = Layers.from_options(options, dtype)
+    return DenseNet(num_classes, "bare", depths, growth, 2 * growth, layers)
 
 
 FAMILY = Family(
@@ -123,4 +157,13 @@ FAMILY = Family(
         "densenet201": make_densenet((6, 12, 48, 32), 32, 64),
         "densenet161": make_densenet((6, 12, 36, 24), 48, 96),
     },
+    (
+        Pattern(
+            "densenet_bc_L_k",
+            _BC,
+            ("densenet_bc_10_4", "densenet_bc_40_12", "densenet_bc_100_12"),
+            densenet_bc,
+            CIFAR,
+        ),
+    ),
 )

@@ -24,12 +24,14 @@ class Pattern:
         examples: names, that of the smallest model first.
         create: creates the model that `options.model` names; refuses numbers of which
             there is none.
+        input: what they were published for; None: what their family was.
     """
 
     form: str
     regex: str
     examples: tuple[str, ...]
     create: Creator
+    input: tuple[int, int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +64,15 @@ class Family:
 
     def find(self, name: str) -> Creator | None:
         """Return what creates the model of that name; None where it has none."""
-        matching = (x.create for x in self.patterns if re.fullmatch(x.regex, name))
-        return self.models.get(name) or next(matching, None)
+        pattern = self._find_pattern(name)
+        return self.models.get(name) or (pattern and pattern.create)
 
     def get_input(self, name: str) -> tuple[int, int, int]:
         """Return what a model was published for: (image size, channels, classes)."""
-        return self.inputs.get(name, self.input)
+        pattern = self._find_pattern(name)
+        of_pattern = pattern.input if pattern and name not in self.models else None
+        return self.inputs.get(name, of_pattern or self.input)
+
+    def _find_pattern(self, name: str) -> Pattern | None:
+        matching = (x for x in self.patterns if re.fullmatch(x.regex, name))
+        return next(matching, None)

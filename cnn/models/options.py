@@ -12,13 +12,15 @@ NORMALISED = (
 )
 # Where a window of padded images strides.
 STRIDED = (
-    "model=alexnet|resnet*|resnext*|wide_resnet*|wrn_*|densenet*|mobilenet*|"
-    "efficientnet*|mnasnet*|regnet*|shufflenet*|all_cnn_c"
+    "model=alexnet|resnet*|resnext*|wide_resnet*|preact_resnet??|wrn_*|mobilenet*|"
+    "efficientnet*|mnasnet*|regnet*|shufflenet*|all_cnn_c or model=densenet??? and "
+    "stem=imagenet"
 )
 # What has a stem for small images too.
 STEMMED = (
-    "model=resnet18|resnet34|resnet50|resnet101|resnet152|resnet*v2|resnext*|"
-    "wide_resnet*|mobilenet*|efficientnet*|mnasnet*|regnet*"
+    "model=resnet18|resnet34|resnet50|resnet101|resnet152|resnet*v2|preact_resnet??|"
+    "resnext50*|resnext1*|wide_resnet*|densenet???|mobilenet*|efficientnet*|mnasnet*|"
+    "regnet*"
 )
 
 

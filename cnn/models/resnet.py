@@ -1,8 +1,8 @@
 """ResNet, ResNeXt and wide ResNet for ImageNet, and ResNet with pre-activation.
 
 ResNet is the form called v1.5: the 3x3 convolution of a bottleneck strides. In the
-`v2` family normalisation and ReLU precede each convolution, and a last pair of them
-follows the stages.
+`v2` family and `preact_resnet` normalisation and ReLU precede each convolution, and a
+last pair of them follows the stages. Other families are `ResNet` of other numbers.
 
 Source: He et al. 2016, https://arxiv.org/abs/1512.03385; Xie et al. 2017 (ResNeXt),
     https://arxiv.org/abs/1611.05431; Zagoruyko and Komodakis 2016 (wide),
@@ -10,16 +10,23 @@ Source: He et al. 2016, https://arxiv.org/abs/1512.03385; Xie et al. 2017 (ResNe
     https://arxiv.org/abs/1603.05027
 """
 
+import re
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from cnn.models.family import Family
+from cnn.errors import UserError
+from cnn.models.family import Family, Pattern
 from cnn.models.inverted_residual import SqueezeExcite
 from cnn.models.layers import Creator, Dropout, Layers
 from cnn.models.options import ModelOptions
 from cnn.ops import activation, pooling
+
+# Blocks of each stage, by the depth in a name of a network of bottlenecks.
+DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+_WIDE = r"wide_resnet(\d+)_(\d+)"
+_RESNEXT = r"resnext(?!29_)(\d+)_(\d+)x(\d+)d"  # 29 is for CIFAR
 
 
 class Block(nn.Module):
@@ -28,7 +35,7 @@ class Block(nn.Module):
     Attributes:
         width: channels of the 3x3 convolutions.
         features: channels of the result.
-        stride: of the first 3x3 convolution and of the shortcut.
+        stride: of a 3x3 convolution (or the first: `strides_first`) and the shortcut.
         groups: of a bottleneck's 3x3 convolution.
         is_bottleneck: whether there are three convolutions.
         preactivated: whether normalisation and ReLU precede the convolutions.
@@ -36,6 +43,7 @@ class Block(nn.Module):
             preactivated.
         squeezed: of a bottleneck's squeeze and excitation, which follows the 3x3
             convolution; 0 for none.
+        strides_first: whether a bottleneck's first convolution strides.
     """
 
     width: int
@@ -47,6 +55,7 @@ class Block(nn.Module):
     zero_init: bool
     layers: Layers
     squeezed: int = 0
+    strides_first: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -92,15 +101,16 @@ class Block(nn.Module):
     def _list_convolutions(self) -> list[tuple[int, int, int, int]]:
         if not self.is_bottleneck:
             return [(self.width, 3, self.stride, 1), (self.features, 3, 1, 1)]
+        strides = (self.stride, 1) if self.strides_first else (1, self.stride)
         return [
-            (self.width, 1, 1, 1),
-            (self.width, 3, self.stride, self.groups),
+            (self.width, 1, strides[0], 1),
+            (self.width, 3, strides[1], self.groups),
             (self.features, 1, 1, 1),
         ]
 
 
 class ResNet(nn.Module):
-    """A stem, four stages of residual blocks, global average, dense.
+    """A stem, stages of residual blocks, global average, dense.
 
     Attributes:
         stem: `imagenet` (7x7 by 2, then pooling by 2), or `cifar` (3x3).
@@ -110,6 +120,8 @@ class ResNet(nn.Module):
         group_width: channels of each group in the first stage.
         preactivated: the v2 form.
         zero_init: whether blocks start as their shortcut, unless preactivated.
+        stem_features: channels of the stem, and of what the first stage multiplies.
+        strides_first: whether a bottleneck's first convolution strides, not its 3x3.
     """
 
     num_classes: int
@@ -121,6 +133,8 @@ class ResNet(nn.Module):
     preactivated: bool
     zero_init: bool
     layers: Layers
+    stem_features: int = 64
+    strides_first: bool = False
 
     @nn.compact
     def __call__(
@@ -136,7 +150,7 @@ class ResNet(nn.Module):
         # The same on both sides whatever --strided_padding, as in Flax's example.
         sides = ((1, 1), (1, 1)) if is_small else ((3, 3), (3, 3))
         x = layers.conv(
-            64,
+            self.stem_features,
             3 if is_small else 7,
             stride=1 if is_small else 2,
             padding=sides,
@@ -149,7 +163,7 @@ class ResNet(nn.Module):
         if not is_small:
             x = layers.max_pool(x, 3, 2, padding=1)
         for stage, depth in enumerate(self.depths, start=1):
-            planes = 64 * 2 ** (stage - 1)
+            planes = self.stem_features * 2 ** (stage - 1)
             width = planes * self.groups * self.group_width // 64
             for number in range(1, depth + 1):
                 x = Block(
@@ -161,6 +175,7 @@ class ResNet(nn.Module):
                     preactivated=self.preactivated,
                     zero_init=self.zero_init,
                     layers=layers,
+                    strides_first=self.strides_first,
                     name=f"stage{stage}_block{number}",
                 )(x, train)
             self.sow("features", f"stage{stage}_out", x)
@@ -196,8 +211,28 @@ def make_resnet(
     return create
 
 
+def wider(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
+    """Create wide_resnetD_K, K times as broad inside, or resnextD_GxWd, G groups of W.
+
+    Raises:
+        UserError: there is none of that depth, or a width is 0.
+    """
+    name = options.model
+    depth, *widths = map(int, re.findall(r"\d+", name))
+    if depth not in DEPTHS or 0 in widths:
+        known = str(min(DEPTHS, key=lambda x: abs(x - depth)))
+        nearest = re.sub(r"\d+", known, name, count=1)
+        nearest = re.sub(r"(?<!\d)0+(?!\d)", "1", nearest)
+        raise UserError(
+            f"--model={name}: its depth is one of {', '.join(map(str, DEPTHS))}, its "
+            f"widths are at least 1; did you mean {nearest}?"
+        )
+    groups, width = widths if len(widths) == 2 else (1, 64 * widths[0])
+    return make_resnet(DEPTHS[depth], True, groups, width)(options, num_classes, dtype)
+
+
 FAMILY = Family(
-    "ResNet, ResNeXt, wide ResNet, ResNet v2",
+    "ResNet, ResNeXt, wide ResNet, ResNet v2 (pre-activated)",
     {
         "resnet18": make_resnet((2, 2, 2, 2), False),
         "resnet34": make_resnet((3, 4, 6, 3), False),
@@ -212,5 +247,11 @@ FAMILY = Family(
         "resnet50v2": make_resnet((3, 4, 6, 3), True, preactivated=True),
         "resnet101v2": make_resnet((3, 4, 23, 3), True, preactivated=True),
         "resnet152v2": make_resnet((3, 8, 36, 3), True, preactivated=True),
+        "preact_resnet18": make_resnet((2, 2, 2, 2), False, preactivated=True),
+        "preact_resnet34": make_resnet((3, 4, 6, 3), False, preactivated=True),
     },
+    (
+        Pattern("wide_resnetD_K", _WIDE, ("wide_resnet50_4",), wider),
+        Pattern("resnextD_GxWd", _RESNEXT, ("resnext101_32x4d",), wider),
+    ),
 )

@@ -276,7 +276,7 @@ def choose_scaling(
             chosen = tuple(_fit_channels(stated[x], channels) for x in ("mean", "std"))
         else:
             said = "as given" if is_given else "the file does not say its own"
-            chosen = exchange.choose_scaling(data, config.model.model, channels)
+            chosen = exchange.choose_scaling(data, config.model, channels)
         terminal.say(f"scaling   {_show(chosen)}; {said}")
         return chosen
     theirs = tuple(

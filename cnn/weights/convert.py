@@ -110,7 +110,7 @@ def take(config: Config) -> Converted:
     weights = _open(config)
     found, notes = weights.leaves, [*weights.notes]
     config, stated = _take_stated(config, weights, notes)
-    size, channels, classes = models.get_published_input(model)
+    size, channels, classes = models.get_published_input(model, config.model.stem)
     size, channels = config.data.image_size or size, config.data.channels or channels
     shape = (size, size, channels)
     classes = config.data.num_classes or classes
@@ -130,7 +130,7 @@ def take(config: Config) -> Converted:
     named = _read_class_names(config.convert.class_names, classes)
     if not named and len(stated) == classes:
         named = list(stated)
-    mean, std = exchange.choose_scaling(config.data, model, channels)
+    mean, std = exchange.choose_scaling(config.data, config.model, channels)
     shapes = _find_shapes(config, shape, classes)
     take = exchange.import_leaves if is_flax(found) else exchange.import_state_dict
     absent = _find_absent(paths, known, notes)

@@ -15,6 +15,7 @@ from cnn import models, option
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
 from cnn.models import published
+from cnn.models.options import ModelOptions
 from cnn.models.variables import flatten_paths
 from cnn.weights import flax_example, leaf, names
 from cnn.weights.spelling import Spelling
@@ -213,13 +214,14 @@ def _shorten(found: list[str]) -> str:
     return ", ".join(found[:_SHOWN]) + more
 
 
-def choose_scaling(data: DataOptions, model: str, channels: int) -> Scaling:
+def choose_scaling(data: DataOptions, options: ModelOptions, channels: int) -> Scaling:
     """Return mean and std of each channel, as a file's weights were trained with.
 
     Args:
         data: `scaling`, `mean` and `std` of the user; where those are not given,
             colour models for ImageNet have those of their oldest published weights,
             or ImageNet's.
+        options: of the model.
 
     Returns:
         mean [C] and std [C], in the units of images in [0, 1].
@@ -232,9 +234,9 @@ def choose_scaling(data: DataOptions, model: str, channels: int) -> Scaling:
     if data.scaling == "symmetric":
         return (0.5,) * channels, (0.5,) * channels
     mean, std = data.mean, data.std
-    is_imagenet = models.get_published_input(model)[0] >= 224
-    if is_imagenet and channels == 3:
-        entry = published.PUBLISHED.get(model)
+    size, _, _ = models.get_published_input(options.model, options.stem)
+    if size >= 224 and channels == 3:
+        entry = published.PUBLISHED.get(options.model)
         weights = entry.weights[0] if entry and entry.weights else published.Weights("")
         mean, std = mean or weights.mean, std or weights.std
     for name, given in (("mean", mean), ("std", std)):

@@ -1,15 +1,16 @@
 """Mode export: a run's weights for PyTorch or Flax, or its whole model as StableHLO.
 
 `torch` writes `model.safetensors`, a state dict that torchvision's class loads with
-`strict=True`; models that no PyTorch library has keep our names, with points for
-slashes and PyTorch's layouts (a dense kernel behind a flattening keeps the order H, W,
-C); and `model.py`, the model for evaluation in PyTorch alone (see `torch_model`).
-`orbax` writes the directory `model.orbax` and `msgpack` the file `model.msgpack`:
-plain trees of `params` and `batch_stats`. `stablehlo` writes `model.stablehlo`, a
-`jax.export` artifact from uint8 images [N, H, W, C] to float32 probabilities [N, K],
-any N, for cpu, cuda and tpu, scaling and weights inside. `onnx` writes `model.onnx`
-(see `onnx.file`). Without `--export_preprocessing` these two take scaled float32 images
-and give logits. `card` describes all of them.
+`strict=True`, unless the model has another stem or padding than it (which is printed);
+models that no PyTorch library has keep our names, with points for slashes and PyTorch's
+layouts (a dense kernel behind a flattening keeps the order H, W, C); and `model.py`,
+the model for evaluation in PyTorch alone (see `torch_model`). `orbax` writes the
+directory `model.orbax` and `msgpack` the file `model.msgpack`: plain trees of `params`
+and `batch_stats`. `stablehlo` writes `model.stablehlo`, a `jax.export` artifact from
+uint8 images [N, H, W, C] to float32 probabilities [N, K], any N, for cpu, cuda and tpu,
+scaling and weights inside. `onnx` writes `model.onnx` (see `onnx.file`). Without
+`--export_preprocessing` these two take scaled float32 images and give logits. `card`
+describes all of them.
 """
 
 import dataclasses
@@ -33,13 +34,18 @@ from cnn.training.trained import Trained, load_trained, make_classifier
 from cnn.weights import card, exchange, names, safetensors_file
 from cnn.weights.onnx import file as onnx_file
 from cnn.weights.options import ExportOptions
+from cnn.weights.tables.own import OWN
 from cnn.weights.torch_model import file as torch_file
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _TOLERANCE = 1e-5
 _SOURCE = "model.py"
 # What classes of PyTorch do whose weights need nothing else; 0 is their own epsilon.
-_USUAL = {"strided_padding": ("symmetric",), "bn_epsilon": (0.0, BatchNorm.epsilon)}
+_USUAL = {
+    "strided_padding": ("symmetric",),
+    "bn_epsilon": (0.0, BatchNorm.epsilon),
+    "stem": ("imagenet",),
+}
 
 
 def export(config: Config, directory: Path, terminal: Terminal) -> Path:
@@ -77,12 +83,14 @@ def _write_torch(
 ) -> None:
     model, arrays = trained.options["model"], make_state_dict(path.parent, trained)
     safetensors_file.save_safetensors(path, arrays, card.MODE)
-    whose = "our names (no PyTorch library has it)"
-    if names.has_torch_class(model):
-        spelling = names.choose_written(model, trained.options)
-        whose = f"the names of {spelling.library}"
-        if others := _list_others(trained.options, spelling.needs):
-            whose += f", whose class computes otherwise than {others}: use {_SOURCE}"
+    spelling = names.choose_written(model, trained.options)
+    whose = f"the names of {spelling.library}"
+    if spelling is OWN:
+        whose = "our names (no PyTorch library has it)"
+    elif not spelling.has_class:
+        whose += f", which has no class of the model: use {_SOURCE}"
+    elif others := _list_others(trained.options, spelling.needs):
+        whose += f", whose class computes otherwise than {others}: use {_SOURCE}"
     terminal.say(f"{model}: {len(arrays)} tensors under {whose}")
     _write_source(path, arrays, trained, terminal)
 
@@ -188,7 +196,7 @@ FORMATS = {
     "torch": Format(
         "model.safetensors",
         _write_torch,
-        """PyTorch (`pip install torch safetensors`):
+        """PyTorch (`pip install torch safetensors`), where a library has such a class:
 
 ```python
 from safetensors.torch import load_file

@@ -17,7 +17,7 @@ import numpy as np
 
 from cnn.models.options import ModelOptions
 from cnn.weights.spelling import Rule, Spelling, Table, check_needs
-from cnn.weights.tables import TABLES, own
+from cnn.weights.tables import TABLES
 
 COUNTER = "num_batches_tracked"
 _LEAVES = {
@@ -179,11 +179,6 @@ def list_paths(spelling: Spelling, paths: Iterable[str]) -> dict[str, str]:
 def get_spellings(model: str) -> list[Spelling]:
     """Return the spellings of a model, in the order of `list_spellings`."""
     return _find_table(model).list_spellings(model)
-
-
-def has_torch_class(model: str) -> bool:
-    """Return whether a PyTorch library has the model, under names of its own."""
-    return _find_table(model).list_spellings is not own.list_own
 
 
 def _find_table(model: str) -> Table:

@@ -28,11 +28,13 @@ class Spelling:
         library: as it is told to users.
         rules: the first that matches a module names it.
         needs: options without which these weights do not give their numbers, by name.
+        has_class: whether the library has the model, not its parts' names alone.
     """
 
     library: str
     rules: list[Rule]
     needs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    has_class: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

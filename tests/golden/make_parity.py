@@ -27,7 +27,7 @@ from hashed import (
     make_labels,
     make_state_dict,
 )
-from torch_models import AUXILIARY_WEIGHTS, OTHERS, TORCHVISION, create
+from torch_models import AUXILIARY_WEIGHTS, OTHERS, TIMM, TORCHVISION, create
 
 FILE = Path(__file__).parent / "parity.npz"
 
@@ -91,7 +91,7 @@ def main():
     known = dict(np.load(FILE)) if FILE.exists() else {}
     trains, names = "--logits_only" not in sys.argv, sys.argv[1:]
     names = [name for name in names if name != "--logits_only"]
-    for name in names or [*OTHERS, *TORCHVISION]:
+    for name in names or [*OTHERS, *TORCHVISION, *TIMM]:
         started = time.perf_counter()
         found = measure(name, trains and name not in LARGE)
         known = {k: x for k, x in known.items() if not k.startswith(f"{name}/")}

@@ -1,5 +1,7 @@
 """The measurements of make_parity.py, made with our models."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,23 +20,30 @@ from tests.golden.hashed import NUM_CLASSES
 
 SMALL = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "wrn")
 CLASSICS = ("lenet5", "nin", "all_cnn_c")
+SMALL_PREFIXES = ("wrn_", "densenet_bc_", "preact_resnet_", "resnext29_")
 
 
 def get_sizes(name):
     """Return the side of evaluated and of trained images, in pixels."""
-    small = name in CLASSICS or name.split("_")[0] in SMALL
+    small = name.startswith(SMALL_PREFIXES) or name.split("_")[0] in SMALL
+    small = small or name in CLASSICS or name.endswith("_cifar")
     return hashed.SIZES.get(name, (32, 32) if small else (224, 64))
 
 
 def create(name):
     """Create a model with hashed weights; returns it, its variables and entries."""
     shortcut = "project" if name.endswith("_project") else "pad"
-    name = name.removesuffix("_project")
-    options = ModelOptions(model=name, resnet_shortcut=shortcut, bn_variance="unbiased")
-    model = models.create_model(options, NUM_CLASSES)
+    stem = "cifar" if name.endswith("_cifar") else "imagenet"
     size = get_sizes(name)[1]
+    name = name.removesuffix("_project").removesuffix("_cifar")
+    options = ModelOptions(model=name, resnet_shortcut=shortcut, bn_variance="unbiased")
+    options = dataclasses.replace(options, stem=stem)
+    model = models.create_model(options, NUM_CLASSES)
     shapes = jax.eval_shape(lambda: create_variables(model, 0, (size, size, 3)))
-    entries = names.list_spellings(name, flatten_paths(shapes))[0]
+    spellings = names.list_spellings(name, flatten_paths(shapes))
+    entries = spellings[
+        1 if name.startswith("resnet") and name.endswith("v2") else 0
+    ]  # PyTorch's, not ours
     tensors = hashed.make_state_dict({e.name: e.torch_shape for e in entries})
     variables = exchange.import_state_dict(name, shapes, tensors, "hashed weights")
     return model, jax.tree.map(jnp.asarray, variables), entries

@@ -1,9 +1,11 @@
 """PyTorch's models by our names; runs under PyTorch and its torchvision only.
 
-torchvision's where it has them; the CIFAR ResNet with its shortcuts and the wide
-ResNet as their authors coded them; three small classics as their papers have them, with
-our names.
+torchvision's where it has them, then timm's; small images' as these libraries' classes
+with another stem; the CIFAR ResNet with its shortcuts and the wide ResNet as their
+authors coded them; three small classics as their papers have them, with our names.
 """
+
+import re
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +29,15 @@ TORCHVISION = (
     "squeezenet1_0 shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 "
     "shufflenet_v2_x2_0 googlenet inception_v3"
 ).split()
+TIMM = {
+    "preact_resnet18": "resnetv2_18",
+    "preact_resnet34": "resnetv2_34",
+    "resnet50v2": "resnetv2_50",
+}
+SMALL_STEMS = ["densenet_bc_40_12", "preact_resnet_20", "resnext29_2x4d"]
+SMALL_STEMS += ["resnet18_cifar", "densenet121_cifar"]
 OTHERS = ["resnet20", "resnet20_project", "resnet32", "resnet56", "wrn_16_2"]
-OTHERS += ["wrn_16_4", "wrn_28_10", "lenet5", "nin", "all_cnn_c"]
+OTHERS += ["wrn_16_4", "wrn_28_10", "lenet5", "nin", "all_cnn_c", *SMALL_STEMS]
 # What their papers multiply the losses of auxiliary classifiers with.
 AUXILIARY_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
 
@@ -210,8 +219,61 @@ class AllCnnC(nn.Module):
 CLASSICS = {"lenet5": LeNet5, "nin": Nin, "all_cnn_c": AllCnnC}
 
 
+def create_timm(name, num_classes):
+    """Create timm's model of a name of ours."""
+    import timm
+
+    return timm.create_model(TIMM[name], num_classes=num_classes)
+
+
+def create_small_stem(name, num_classes):
+    """Create a model whose stem is a 3x3 convolution, by what the libraries have."""
+    numbers = [int(x) for x in re.findall(r"\d+", name)]
+    if name.startswith("preact_resnet_"):
+        return create_preactivated((numbers[0] - 2) // 9, num_classes)
+    if name.startswith("resnext29_"):
+        sizes = {"groups": numbers[1], "width_per_group": numbers[2]}
+        block = models.resnet.Bottleneck
+        model = models.ResNet(block, [3, 3, 3, 1], num_classes, **sizes)
+        model.layer4, model.fc = nn.Identity(), nn.Linear(1024, num_classes)
+    elif name.startswith("densenet_bc_"):
+        depth, growth = numbers
+        blocks = ((depth - 4) // 6,) * 3
+        model = models.DenseNet(growth, blocks, 2 * growth, num_classes=num_classes)
+        model.features.norm0, model.features.relu0 = nn.Identity(), nn.Identity()
+    else:
+        model = getattr(models, name.removesuffix("_cifar"))(num_classes=num_classes)
+    stem = model.features if hasattr(model, "features") else model
+    conv, pool = ("conv0", "pool0") if stem is not model else ("conv1", "maxpool")
+    features = getattr(stem, conv).out_channels
+    setattr(stem, conv, nn.Conv2d(3, features, 3, 1, 1, bias=False))
+    setattr(stem, pool, nn.Identity())
+    return model
+
+
+def create_preactivated(blocks, num_classes):
+    """Create He's pre-activated bottlenecks in three stages of timm's ResNet v2."""
+    from timm.layers import BatchNormAct2d, create_conv2d
+    from timm.models.resnetv2 import ResNetV2
+
+    layers = {"norm_layer": BatchNormAct2d, "conv_layer": create_conv2d}
+    sizes = {"channels": (64, 128, 256), "stem_chs": 16, "num_classes": num_classes}
+    model = ResNetV2([blocks] * 3, **sizes, **layers)
+    model.stem.conv = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+    model.stem.pool = nn.Identity()
+    for stage in model.stages:  # the first convolution strides
+        first = stage.blocks[0]
+        strides = first.conv2.stride, first.conv1.stride
+        first.conv1.stride, first.conv2.stride = strides
+    return model
+
+
 def create(name, num_classes):
     """Create a model with dropout and stochastic depth off."""
+    if name in TIMM:
+        return create_timm(name, num_classes)
+    if name in SMALL_STEMS:
+        return create_small_stem(name, num_classes)
     if name.startswith("wrn_"):
         depth, width = map(int, name.split("_")[1:])
         return WideResNet((depth - 4) // 6, width, num_classes)

@@ -78,6 +78,9 @@ BATCH_STATS = {
     "shufflenet_v2_x2_0": 33_716,
     "googlenet": 15_072,
     "inception_v3": 36_224,
+    "preact_resnet18": 7_808,
+    "preact_resnet34": 15_232,
+    "resnext101_32x4d": 137_856,
 }
 TEN_CLASSES = {"alexnet": 57_044_810, "resnet50": 23_528_522}
 # The same, 10 classes; every further class adds one row of the head.
@@ -108,6 +111,16 @@ CIFAR = {
     # The paper rounds to 1.4 million: 2688 + 2 * 83040, 166080 + 2 * 331968, 331968 +
     # 37056 + 1930.
     "all_cnn_c": (1_369_738, 0, 0.271),
+    # github.com/liuzhuang13/DenseNet: 0.8, 15.3 and 25.6 million
+    "densenet_bc_100_12": (769_162, None, None),
+    "densenet_bc_250_24": (15_324_406, None, None),
+    "densenet_bc_190_40": (25_624_430, None, None),
+    # arXiv:1603.05027, table 4: 1.7 and 10.2 million
+    "preact_resnet_164": (1_703_258, 24_224, None),
+    "preact_resnet_1001": (10_327_706, 149_216, None),
+    # arXiv:1611.05431, table 7: 34.4 and 68.1 million
+    "resnext29_8x64d": (34_426_698, None, None),
+    "resnext29_16x64d": (68_155_210, None, None),
 }
 HUNDRED_CLASSES = {
     "wrn_16_4": 2_772_020,
@@ -130,6 +143,8 @@ SLOW = {"resnet110", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_6
 SLOW |= {"wide_resnet101_2", "densenet169", "densenet201", "densenet161"}
 SLOW |= {name for name in BATCH_STATS if name.startswith("regnet")} - {"regnet_y_400mf"}
 SLOW |= {"convnext_small", "convnext_base", "convnext_large"}
+SLOW |= {"densenet_bc_250_24", "densenet_bc_190_40", "preact_resnet_164"}
+SLOW |= {"preact_resnet_1001", "densenet_bc_100_12", "resnext101_32x4d"}
 SLOW |= {"wrn_40_1", "wrn_40_2", "wrn_40_4", "wrn_40_10"}
 
 
@@ -218,6 +233,23 @@ def test_projection_shortcuts_add_their_parameters(name):
 def test_a_resnet_with_the_stem_for_small_images_has_its_count():
     """As of github.com/kuangliu/pytorch-cifar."""
     assert describe("resnet18", 10, stem="cifar")["num_parameters"] == 11_173_962
+
+
+REFUSED = {
+    "densenet_bc_41_12": "densenet_bc_40_12",
+    "densenet_bc_99_0": "densenet_bc_100_1",
+    "preact_resnet_165": "preact_resnet_164",
+    "preact_resnet_2": "preact_resnet_11",
+    "resnext29_0x64d": "resnext29_1x64d",
+    "resnext90_32x4d": "resnext101_32x4d",
+    "wide_resnet50_0": "wide_resnet50_1",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_numbers_of_which_there_is_no_model_are_refused_with_the_nearest(name):
+    with pytest.raises(UserError, match=rf"did you mean {REFUSED[name]}\?"):
+        models.create_model(ModelOptions(model=name), 10)
 
 
 @pytest.mark.parametrize(("sizes", "blocks"), BLOCKS)

@@ -198,6 +198,21 @@ FORMS |= {
     f"regnet_y_{size}": {"stem": [(3, 2)]} | {f"stage{i}": WHOLE for i in (1, 2, 3, 4)}
     for size in SIZES
 }
+FORMS |= {"wide_resnet50_4": FORMS["resnet50"], "resnext101_32x4d": FORMS["resnet101"]}
+FORMS |= {"preact_resnet18": FORMS["resnet18"], "preact_resnet34": FORMS["resnet34"]}
+FORMS |= dict.fromkeys(
+    ["resnext29_2x4d", "resnext29_8x64d"], make_resnet([3] * 3, 1, [C3])
+)
+FORMS |= {
+    f"preact_resnet_{9 * blocks + 2}": {"stem": [C3], "stage1": [C3] * blocks}
+    | {f"stage{i}": [(1, 2)] + [C3] * blocks for i in (2, 3)}
+    for blocks in (1, 18)
+}
+FORMS |= {
+    f"densenet_bc_{6 * n + 4}_{growth}": {"stem": [C3], "stage1": [C3] * n}
+    | {f"stage{i}": [(2, 2)] + [C3] * n for i in (2, 3)}
+    for n, growth in ((1, 4), (6, 12), (16, 12))
+}
 
 
 def sum_form(form):

@@ -21,6 +21,10 @@ FAMILIES = {
     "resnet18": 8,
     "resnet50v2": 8,
     "resnext50_32x4d": 8,
+    "preact_resnet18": 8,
+    "preact_resnet_11": 8,
+    "resnext29_2x4d": 8,
+    "densenet_bc_10_4": 8,
     "densenet121": 32,
     "squeezenet1_1": 32,
     "mobilenet_v2": 32,
@@ -144,6 +148,7 @@ def respell(model, shapes, spelling):
         ("mobilenet_v3_small", 32, "conv_head.weight", (1024, 576, 1, 1)),
         ("mnasnet0_5", 32, "blocks.6.0.conv_pwl.weight", (160, 576, 1, 1)),
         ("convnext_tiny", 32, "stages.0.blocks.0.gamma", (96,)),
+        ("resnet50v2", 8, "stages.1.blocks.0.downsample.conv.weight", (512, 256, 1, 1)),
     ],
 )
 def test_other_spellings_are_read(model, size, name, shape):

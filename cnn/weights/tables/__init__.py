@@ -19,6 +19,7 @@ from cnn.weights.tables import (
     own,
     regnet,
     resnet,
+    resnet_v2,
     shufflenet_v2,
     squeezenet,
     vgg,
@@ -31,6 +32,7 @@ TABLES = tuple(
     for module in (
         cifar_resnet,
         resnet,
+        resnet_v2,
         wide_resnet,
         alexnet,
         vgg,

@@ -2,7 +2,7 @@
 
 from cnn.weights.spelling import Spelling, Table
 
-OWN = Spelling("this project", [(r"(.+)", "{1}")])
+OWN = Spelling("this project", [(r"(.+)", "{1}")], has_class=False)
 
 
 def list_own(model: str) -> list[Spelling]:

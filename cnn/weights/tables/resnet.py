@@ -18,8 +18,12 @@ RESNET: list[Rule] = [
 
 
 def list_resnet(model: str) -> list[Spelling]:
-    """List the spelling of ResNet, ResNeXt and wide ResNet; timm's is the same."""
-    spellings = [Spelling(TORCHVISION, RESNET)]
+    """List the spelling of ResNet, ResNeXt and wide ResNet; timm's is the same.
+
+    torchvision has no class for the three stages of `resnext29_GxWd`.
+    """
+    has_class = not model.startswith("resnext29_")
+    spellings = [Spelling(TORCHVISION, RESNET, has_class=has_class)]
     if re.fullmatch(r"resnet\d+", model):
         spellings.append(transformers_tables.spell_resnet())
     return spellings

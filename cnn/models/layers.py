@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from cnn.errors import UserError
 from cnn.models.options import ModelOptions
-from cnn.ops import batch_norm, convolution, geometry, pooling
+from cnn.ops import batch_norm, convolution, geometry, pooling, standardization
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -51,6 +51,7 @@ class Conv(nn.Module):
             ±1 / sqrt(fan in)) the bias is drawn likewise, else it starts at 0.
         dtype: what is computed in.
         formulation: `auto` or `plain`; see `convolution.conv2d`.
+        standardized: whether the kernel is standardised before it is used.
     """
 
     features: int
@@ -62,6 +63,7 @@ class Conv(nn.Module):
     kernel_init: Callable[..., jax.Array] = kaiming_fan_out
     dtype: Any = jnp.float32
     formulation: str = "auto"
+    standardized: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -72,9 +74,12 @@ class Conv(nn.Module):
         sides = (size, size) if isinstance(size, int) else size
         shape = (*sides, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        used = (
+            standardization.standardize_kernel(kernel) if self.standardized else kernel
+        )
         x = convolution.conv2d(
             x.astype(self.dtype),
-            kernel.astype(self.dtype),
+            used.astype(self.dtype),
             stride=self.stride,
             padding=padding,
             groups=self.groups,
@@ -169,6 +174,31 @@ class BatchNorm(nn.Module):
             jnp.expand_dims(v, axes) for v in (running_mean.value, factor, bias)
         )
         return ((x.astype(jnp.float32) - mean) * factor + bias).astype(self.dtype)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation of each image, in float32; `train` changes nothing.
+
+    Attributes:
+        groups: of channels, which are normalised together.
+        epsilon: added to the variance.
+        dtype: type of the result.
+
+    Source: Wu and He 2018, https://arxiv.org/abs/1803.08494
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalise [N, ..., C]."""
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones_init(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape, jnp.float32)
+        y = standardization.group_norm(x, scale, bias, self.groups, self.epsilon)
+        return y.astype(self.dtype)
 
 
 class Dropout(nn.Module):

@@ -8,7 +8,7 @@ from cnn.option import option, strength
 # Where there is a batch normalisation.
 NORMALISED = (
     "batch_norm or model!=simple_cnn|logistic_regression|mlp|sliding_regression|"
-    "locally_connected|alexnet*|vgg??|squeezenet*|convnext*|lenet5|nin|all_cnn_c"
+    "locally_connected|alexnet*|vgg??|squeezenet*|convnext*|lenet5|nin|all_cnn_c|bit_*"
 )
 # Where a window of padded images strides.
 STRIDED = (

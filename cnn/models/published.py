@@ -361,6 +361,9 @@ PUBLISHED: Mapping[str, Published] = {
     "bit_r152x4": _of(936_533_224, None, _BIT(size=480, resize=480)),
     # Without published weights.
     "alexnet_2012": _of(60_965_224, 0.724, smallest=67),
+    "preact_resnet18": _of(11_687_720, None),
+    "preact_resnet34": _of(21_795_880, None),
+    "resnext101_32x4d": _of(44_177_704, None),
     "resnet50v2": _of(25_549_352, 4.089),
     "resnet101v2": _of(44_541_480, 7.801),
     "resnet152v2": _of(60_185_128, 11.514),

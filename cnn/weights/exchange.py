@@ -17,12 +17,13 @@ from cnn.errors import UserError
 from cnn.models import published
 from cnn.models.options import ModelOptions
 from cnn.models.variables import flatten_paths
-from cnn.weights import flax_example, leaf, names
+from cnn.weights import big_transfer, flax_example, leaf, names
 from cnn.weights.spelling import Spelling
 
 _SHOWN = 8
 # The models that Flax's imagenet example has, and how its weights are told.
 _EXAMPLE, _FIRST = r"resnet(18|34|50|101|152)", "params/conv_init/kernel"
+_BIT = r"bit_r\d+x\d+"
 Scaling = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -53,6 +54,13 @@ def name_leaves(
         spelling = flax_example.spell_resnet(shapes)
         ours = names.list_paths(spelling, shapes)
         return {ours.get(name, name): x for name, x in leaves.items()}, spelling
+    if re.fullmatch(_BIT, model) and big_transfer.FIRST in leaves:
+        spelling = big_transfer.spell_bit(shapes)
+        ours = names.list_paths(spelling, shapes)
+        found = {ours.get(name, name): x for name, x in leaves.items()}
+        if (head := "params/head/kernel") in found:
+            found[head] = big_transfer.squeeze_head(found[head])
+        return found, spelling
     return leaves, None
 
 

@@ -160,19 +160,25 @@ def check_spelling(spelling: Spelling, options: ModelOptions, source: str) -> No
 
 
 def list_paths(spelling: Spelling, paths: Iterable[str]) -> dict[str, str]:
-    """List our paths by what a codebase of Flax calls them: their modules alone differ.
+    """List our paths by what a codebase of Flax calls them.
 
     Args:
-        spelling: names the modules that are called otherwise.
+        spelling: names the modules, and leaves, that are called otherwise.
         paths: ours, with their collection.
     """
     found = {}
     for path in paths:
         collection, _, inside = path.partition("/")
         module, _, leaf = inside.rpartition("/")
-        matches = ((re.fullmatch(p, module), name) for p, name, *_ in spelling.rules)
-        names = (_fill(name, match) for match, name in matches if match)
-        found[f"{collection}/{next(names, module)}/{leaf}"] = path
+        name = f"{module}/{leaf}"
+        for pattern, template, *_ in spelling.rules:
+            if match := re.fullmatch(pattern, module):
+                name = f"{_fill(template, match)}/{leaf}"
+            elif match := re.fullmatch(pattern, inside):
+                name = _fill(template, match)
+            if match:
+                break
+        found[f"{collection}/{name}"] = path
     return found
 
 

@@ -30,6 +30,7 @@ TORCHVISION = (
     "shufflenet_v2_x2_0 googlenet inception_v3"
 ).split()
 TIMM = {
+    "bit_r50x1": "resnetv2_50x1_bit",
     "preact_resnet18": "resnetv2_18",
     "preact_resnet34": "resnetv2_34",
     "resnet50v2": "resnetv2_50",
@@ -222,8 +223,13 @@ CLASSICS = {"lenet5": LeNet5, "nin": Nin, "all_cnn_c": AllCnnC}
 def create_timm(name, num_classes):
     """Create timm's model of a name of ours."""
     import timm
+    from timm.layers import StdConv2d
 
-    return timm.create_model(TIMM[name], num_classes=num_classes)
+    model = timm.create_model(TIMM[name], num_classes=num_classes)
+    for module in model.modules():
+        if isinstance(module, StdConv2d):
+            module.eps = 1e-10  # the authors', where timm has 1e-8
+    return model
 
 
 def create_small_stem(name, num_classes):

@@ -81,6 +81,7 @@ BATCH_STATS = {
     "preact_resnet18": 7_808,
     "preact_resnet34": 15_232,
     "resnext101_32x4d": 137_856,
+    "bit_r50x1": 0,
 }
 TEN_CLASSES = {"alexnet": 57_044_810, "resnet50": 23_528_522}
 # The same, 10 classes; every further class adds one row of the head.
@@ -233,6 +234,11 @@ def test_projection_shortcuts_add_their_parameters(name):
 def test_a_resnet_with_the_stem_for_small_images_has_its_count():
     """As of github.com/kuangliu/pytorch-cifar."""
     assert describe("resnet18", 10, stem="cifar")["num_parameters"] == 11_173_962
+
+
+def test_big_transfer_has_its_count_with_all_classes_of_imagenet():
+    """68.3 million, as of timm's resnetv2_50x1_bit.goog_in21k."""
+    assert describe("bit_r50x1", 21_843)["num_parameters"] == 68_256_659
 
 
 REFUSED = {

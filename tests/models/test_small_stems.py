@@ -67,6 +67,7 @@ def test_it_is_for_images_of_32_pixels(model):
         "preact_resnet_20",
         "resnext29_8x64d",
         "resnet20",
+        "bit_r50x1",
     ],
 )
 def test_it_is_refused_where_it_has_no_meaning(model):
@@ -94,6 +95,7 @@ def test_an_export_does_not_claim_a_class_that_has_not_this_stem():
         ("preact_resnet_164", "timm", False),
         ("preact_resnet18", "timm", True),
         ("resnet50v2", "this project", False),
+        ("bit_r152x4", "timm", True),
     ],
 )
 def test_names_of_parts_are_no_class(model, library, has_class):

@@ -200,6 +200,11 @@ FORMS |= {
 }
 FORMS |= {"wide_resnet50_4": FORMS["resnet50"], "resnext101_32x4d": FORMS["resnet101"]}
 FORMS |= {"preact_resnet18": FORMS["resnet18"], "preact_resnet34": FORMS["resnet34"]}
+# Group normalisation sees the whole image.
+FORMS |= dict.fromkeys(
+    ["bit_r50x1", "bit_r101x1", "bit_r50x3", "bit_r152x2", "bit_r101x3", "bit_r152x4"],
+    {"stem": [(7, 2)]} | {f"stage{i}": WHOLE for i in range(1, 5)},
+)
 FORMS |= dict.fromkeys(
     ["resnext29_2x4d", "resnext29_8x64d"], make_resnet([3] * 3, 1, [C3])
 )

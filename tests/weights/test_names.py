@@ -25,6 +25,7 @@ FAMILIES = {
     "preact_resnet_11": 8,
     "resnext29_2x4d": 8,
     "densenet_bc_10_4": 8,
+    "bit_r50x1": 8,
     "densenet121": 32,
     "squeezenet1_1": 32,
     "mobilenet_v2": 32,

@@ -19,6 +19,7 @@ from jax.tree_util import keystr
 from cnn import models
 from cnn.models import layers
 from cnn.models.options import ModelOptions
+from cnn.ops import standardization
 from cnn.option import read_group
 from cnn.training import steps
 from cnn.training.steps import Structure
@@ -32,6 +33,10 @@ INPUT = "images"
 _CALLS = ("jit", "pjit", "closed_call", "checkpoint")
 _CALLS += ("custom_jvp_call", "custom_vjp_call")
 _NHWC, _NCHW = (0, 1, 2, 3), (0, 3, 1, 2)
+
+# What is computed of parameters alone and is one constant: its name is known to
+# `torch_model`, which computes it of the tensor in the state dict.
+STANDARDIZED = "standardize_kernel"
 
 # Normalisations as one operation each: ONNX has them, and runtimes join them to the
 # convolution before. They are only ever written down, so that shapes are all they know.
@@ -132,7 +137,9 @@ def _translate(
         stack = str(equation.source_info.name_stack)
         graph.scope = "/".join(name for name in (scope, stack) if name)
         inner = _find_function(equation)
-        if inner is not None:
+        if equation.params.get("name") == STANDARDIZED:
+            outputs = [_standardize(*inputs)]
+        elif inner is not None:
             outputs = _translate(graph, inner, inputs, graph.scope)
         elif equation.primitive.name == "optimization_barrier":
             outputs = inputs
@@ -140,6 +147,12 @@ def _translate(
             outputs = _write(graph, equation, inputs)
         known |= dict(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _standardize(kernel: Tensor) -> Tensor:
+    """Compute the constant that a standardised kernel is."""
+    array = np.asarray(standardization.standardize_kernel(kernel.array))
+    return make_constant(array, f"{kernel.name}/{STANDARDIZED}")
 
 
 def _find_function(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:

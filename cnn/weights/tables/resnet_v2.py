@@ -1,4 +1,6 @@
-"""ResNet v2: pre-activated ResNets."""
+"""ResNet v2: pre-activated ResNets and BiT."""
+
+import re
 
 from cnn.weights.spelling import Rule, Spelling, Table
 from cnn.weights.tables.own import OWN
@@ -26,9 +28,11 @@ def list_resnet_v2(model: str) -> list[Spelling]:
 
 def _count_features(model: str) -> int:
     """Count the channels before the head."""
+    if width := re.fullmatch(r"bit_r\d+x(\d+)", model):
+        return 2048 * int(width[1])
     if model.startswith("preact_resnet_"):
         return 256
     return 2048 if model.endswith("v2") else 512
 
 
-TABLE = Table(r"preact_resnet(18|34|_\d+)|resnet\d+v2", list_resnet_v2)
+TABLE = Table(r"preact_resnet(18|34|_\d+)|resnet\d+v2|bit_r\d+x\d+", list_resnet_v2)

@@ -11,10 +11,11 @@ import numpy as np
 
 from cnn.errors import UserError
 from cnn.models.variables import flatten_paths
+from cnn.ops import standardization
 from cnn.training.trained import Trained
 from cnn.weights import names
 from cnn.weights.onnx.graph import Node, Tensor, get_uniform
-from cnn.weights.onnx.trace import INPUT
+from cnn.weights.onnx.trace import INPUT, STANDARDIZED
 from cnn.weights.torch_model.views import list_views, match
 
 _MOST_NUMBERS = 64  # that are written down where the state dict has none like them
@@ -130,6 +131,9 @@ class Writer:
         )
         if entry is not None:
             held = self._tensors[entry.name]
+            if path.endswith(f"/{STANDARDIZED}"):  # over all axes but the first
+                inputs, epsilon = tuple(held.shape[1:]), standardization.EPSILON
+                return f'F.layer_norm(w["{entry.name}"], {inputs}, eps={epsilon!r})'
             for text, array in list_views(
                 f'w["{entry.name}"]', held, entry.layout.side
             ):

@@ -30,6 +30,7 @@ CASES = {
     "resnet18": (32, {"strided_padding": "same"}),
     "squeezenet1_1": (33, {}),
     "googlenet": (33, {}),
+    "nin": (32, {}),
 }
 
 

@@ -23,6 +23,7 @@ LARGER = LARGER - {"mlp", "vgg11_bn"} | {"vgg11"}
 # What compiles within 5 s.
 FAST = {"logistic_regression", "mlp", "simple_cnn", "sliding_regression"}
 FAST |= {"locally_connected", "resnet18", "resnet20", "wrn_10_1", "squeezenet1_1"}
+FAST |= {"lenet5"}
 SLOW = set(NAMES) - FAST
 
 

@@ -20,7 +20,7 @@ PUBLISHED = {
 }
 FAST = ["logistic_regression", "mlp", "simple_cnn", "sliding_regression"]
 FAST += ["locally_connected", "alexnet", "vgg11_bn", "resnet18", "resnet20"]
-FAST += ["wrn_16_4", "squeezenet1_1", "mobilenet_v2"]
+FAST += ["wrn_16_4", "squeezenet1_1", "mobilenet_v2", "lenet5", "nin"]
 
 
 def list_fields(name, size, channels, **changes):

@@ -10,8 +10,8 @@ from tests.golden import ours
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "parity.npz")
 NAMES = sorted({name.split("/")[0] for name in GOLDEN})
 TRAINED = [name for name in NAMES if f"{name}/losses" in GOLDEN]
-FAST_LOGITS = {"resnet20", "wrn_16_2", "resnet18", "squeezenet1_1"}
-FAST_TRAINING = {"resnet20"}
+FAST_LOGITS = {"resnet20", "wrn_16_2", "resnet18", "squeezenet1_1", "lenet5"}
+FAST_TRAINING = {"resnet20", "lenet5"}
 
 
 def mark_slow(names, fast):

@@ -46,6 +46,7 @@ from cnn.inspection import inspect
 from cnn.models import FAMILIES, LIST
 from cnn.option import expand_path, format_value, parse, read_group
 from cnn.runtime import devices, processes, xla
+from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import sweep
 from cnn.sweep.options import SweepOptions
@@ -210,11 +211,7 @@ def _evaluate_runs(
 def _compose(mode: str, directory: Path, given: dict[str, Any]) -> Config:
     """Compose the options of a call; refuse those given that it does not read."""
     if mode == "describe" and given.get("model") == LIST:
-        _refuse_preset(f"--model={LIST} describes no run")
-        if others := [name for name in given if name != "model"]:
-            raise UserError(
-                f"--{others[0]} would have no effect: --model={LIST} describes no run"
-            )
+        _refuse_options_of_runs(given, f"--model={LIST} describes no run")
     base = _read_base(mode, directory, given)
     config = config_module.make_config(base, given)
     if mode != "sweep":  # there each trial has a say
@@ -245,6 +242,14 @@ def _refuse_preset(why: str) -> None:
     """Refuse a preset where the options come from elsewhere."""
     if FLAGS["config"].present:
         raise UserError(f"--config={FLAGS.config} would have no effect: {why}")
+
+
+def _refuse_options_of_runs(given: dict[str, Any], why: str) -> None:
+    """Refuse what was given but the model, and what is of this machine."""
+    _refuse_preset(why)
+    read = {"model", *(field.name for field in dataclasses.fields(DeviceOptions))}
+    for name in given.keys() - read:
+        raise UserError(f"--{name} would have no effect: {why}")
 
 
 def _read_run(directory: Path, given: dict[str, Any]) -> dict[str, Any]:

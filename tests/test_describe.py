@@ -320,3 +320,29 @@ def test_checkpoints_that_cannot_be_written_are_found(tmp_path, capsys):
     for mode in ("train", "describe"):
         assert run_main(f"--mode={mode}", f"--workdir={tmp_path}") == 2
         assert f"{tmp_path}/checkpoints cannot be written" in capsys.readouterr().err
+
+
+def test_the_list_has_every_model_with_what_was_published(tmp_path, capsys):
+    assert run_main("--mode=describe", "--model=list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line[:2] == "  "}
+    assert [*rows] == models.list_names()
+    assert rows["resnet50"] == ["25,557,032", "4.09", "224", "1", "80.9"]
+    assert rows["resnet20"] == ["269,722", "0.0406", "32", "1", "—"]
+    assert rows["simple_cnn"][0] == "94,186"  # of no entry
+    titles = [line for line in lines if line[:2] != "  "]
+    assert len(titles) == len(models.FAMILIES) + 1
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--mode=train"], "list is no model: --mode=describe prints"),
+        (["--mode=describe", "--epochs=3"], "--epochs would have no effect"),
+        (["--mode=describe", "--config=digits"], "--config=digits would have no"),
+    ],
+)
+def test_the_list_is_no_model_and_reads_nothing(flags, message, capsys):
+    assert run_main("--model=list", *flags) == 2
+    assert message in capsys.readouterr().err

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import unflatten_dict
 from rich.table import Table
 
 from cnn import models
@@ -15,7 +16,7 @@ from cnn.data.names import check_class_names, normalise
 from cnn.errors import UserError
 from cnn.models import auxiliary
 from cnn.models.options import ModelOptions
-from cnn.models.variables import create_variables, flatten_paths, replace_leaves
+from cnn.models.variables import create_variables, flatten_paths, select_leaves
 from cnn.optim.optimizer import Rule
 from cnn.option import format_value
 from cnn.runtime import devices
@@ -139,8 +140,9 @@ def take(config: Config) -> Converted:
     }
     variables = take(model, wanted, found, source, _list_choices(config))
     if absent:
-        drawn = _create(config, shape, classes)
-        variables = replace_leaves(drawn, variables)
+        draw = jax.jit(lambda: select_leaves(_create(config, shape, classes), absent))
+        leaves = flatten_paths(variables) | flatten_paths(draw())
+        variables = {"params": {}, "batch_stats": {}} | unflatten_dict(leaves, sep="/")
     if spelling is not None:
         names.check_spelling(spelling, config.model, source)
     config = _fill_data(config, size, channels, (mean, std))

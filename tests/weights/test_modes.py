@@ -9,8 +9,10 @@ import pytest
 from fixtures_runs import run_main
 
 from cnn import config as config_module
-from cnn import evaluate, predict
+from cnn import evaluate, models, predict
 from cnn.errors import UserError
+from cnn.models.options import ModelOptions
+from cnn.models.variables import create_variables, flatten_paths
 from cnn.runtime.terminal import Terminal
 from cnn.training import steps
 from cnn.weights import convert, exchange, export, safetensors_file
@@ -194,3 +196,32 @@ def test_a_trained_run_counts_its_steps(converted):
     shapes = jax.eval_shape(lambda: trained.variables)
     back = exchange.import_state_dict("simple_cnn", shapes, arrays, "f")
     jax.tree.map(np.testing.assert_array_equal, back, trained.variables)
+
+
+@pytest.mark.slow  # GoogLeNet is traced several times
+def test_weights_without_auxiliary_classifiers_are_taken(tmp_path):
+    model = models.create_model(ModelOptions(model="googlenet"), 3)
+    shapes = jax.eval_shape(lambda: create_variables(model, 0, (32, 32, 3)))
+    random = np.random.default_rng(0)
+    given = jax.tree.map(
+        lambda x: random.normal(size=x.shape).astype(np.float32), shapes
+    )
+    whole = exchange.export_state_dict("googlenet", given, 5)
+    without = {name: x for name, x in whole.items() if not name.startswith("aux")}
+    source = tmp_path / "w.safetensors"
+    options = {"model": "googlenet", "image_size": 32, "source": str(source)}
+    config = config_module.make_config(options)
+    safetensors_file.save_safetensors(source, without)
+    taken = convert.take(config)
+    assert [note.split()[3] for note in taken.notes] == [
+        "stage2_block1_aux,",
+        "stage2_block4_aux,",
+    ]
+    here, there = map(flatten_paths, (taken.variables, given))
+    assert here.keys() == there.keys()
+    for path, array in here.items():
+        assert np.array_equal(array, there[path]) == ("_aux" not in path), path
+    name = "aux1.fc2.weight"
+    safetensors_file.save_safetensors(source, without | {name: whole[name]})
+    with pytest.raises(UserError, match="missing: aux1"):
+        convert.take(config)

@@ -10,8 +10,10 @@ import numpy as np
 
 NUM_CLASSES = 10
 # Found in the names of deep nets alone: ResNets from 34 layers, MobileNet, RegNet,
-# ShuffleNet, Inceptions.
-_DEEP = ("layer3.5.", "conv.0.1.", "trunk_output.", "branch2.6.")
+# ShuffleNet, Inceptions, and ResNets v2 of bottlenecks, of which BiT has no running
+# statistics by which to know it.
+_RESNET_V2 = "stages.2.blocks.5.norm3."
+_DEEP = ("layer3.5.", "conv.0.1.", "trunk_output.", "branch2.6.", _RESNET_V2)
 _DEEP += ("inception5b.", "Mixed_7c.")
 EVAL_IMAGES, BATCH_SIZE, STEPS = 2, 8, 20
 # What is evaluated on images of 64x64 pixels instead of 224x224, and not trained:
@@ -46,6 +48,7 @@ def make_state_dict(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]
     reason normalised activations of deep nets lie away from the ReLU's kink.
     """
     normalised = any(name.endswith("running_var") for name in shapes)
+    normalised = normalised or any(_RESNET_V2 in name for name in shapes)
     deep = any(part in name for name in shapes for part in _DEEP)
     return {name: _make(name, shapes[name], normalised, deep) for name in shapes}
 

@@ -16,7 +16,7 @@ from cnn.weights.spelling import TENSORFLOW, check_needs
 # with what they do otherwise; and the options that do it too, where there are any.
 _Rule = tuple[str, str, Mapping[str, Any] | None]
 _NAMES: tuple[_Rule, ...] = (
-    (r"\w*resnetblur\d+\w*", "blurs before each stride", None),
+    (r"\w*resnetblur\d+\w*|efficientnet_blur_b\d", "blurs before each stride", None),
     (r"(se|eca)?resnetaa\d+\w*|\w*\d_aa", "averages before each stride", None),
     (r"tf_(efficientnet|mobilenet|mixnet)\w+", "pads as TensorFlow does", TENSORFLOW),
 )

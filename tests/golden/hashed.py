@@ -9,12 +9,12 @@ import zlib
 import numpy as np
 
 NUM_CLASSES = 10
-# Found in the names of deep nets alone: ResNets from 34 layers, MobileNet, RegNet,
-# ShuffleNet, Inceptions, and ResNets v2 of bottlenecks, of which BiT has no running
-# statistics by which to know it.
+# Found in the names of deep nets alone: ResNets from 34 layers, MobileNet v2, RegNet,
+# ShuffleNet, Inceptions, EfficientNets larger than B0, MobileNet v3 large, and ResNets
+# v2 of bottlenecks, of which BiT has no running statistics by which to know it.
 _RESNET_V2 = "stages.2.blocks.5.norm3."
 _DEEP = ("layer3.5.", "conv.0.1.", "trunk_output.", "branch2.6.", _RESNET_V2)
-_DEEP += ("inception5b.", "Mixed_7c.")
+_DEEP += ("inception5b.", "Mixed_7c.", "features.6.4.block", "features.12.block")
 EVAL_IMAGES, BATCH_SIZE, STEPS = 2, 8, 20
 # What is evaluated on images of 64x64 pixels instead of 224x224, and not trained:
 # published for more than 5e9 multiply-accumulates, which is much for a test.

@@ -23,7 +23,7 @@ def make_catalogue() -> list[tuple[str, Table]]:
 
     The columns are those of `_COLUMNS`: the side of the images that a model was
     published for and of the smallest that it takes, in pixels; the best top-1 accuracy
-    of its published weights in percent.
+    of its weights that was published for that size, in percent.
     """
     return [(_write_title(x), _make_table(x)) for x in models.FAMILIES]
 
@@ -45,11 +45,13 @@ def _make_table(family: Family) -> Table:
 
 def _make_cells(family: Family, name: str) -> list[str]:
     found = PUBLISHED.get(name) or _compute(name)
-    best = max((x.top1 for x in found.weights if x.top1), default=None)
+    size = family.get_input(name)[0]
+    accuracies = [x.top1 for x in found.weights if x.top1 and x.size == size]
+    best = max(accuracies, default=None)
     return [
         f"{found.parameters:,}",
         _NONE if found.gmacs is None else f"{found.gmacs:.3g}",
-        str(family.get_input(name)[0]),
+        str(size),
         str(found.smallest or _NONE),
         _NONE if best is None else f"{best:.1f}",
     ]

@@ -185,7 +185,7 @@ def resnext29(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
 
 
 FAMILY = Family(
-    "ResNet, pre-activated ResNet and ResNeXt for CIFAR",
+    "ResNet and ResNeXt for CIFAR",
     {
         "resnet20": make_cifar_resnet(20),
         "resnet32": make_cifar_resnet(32),

@@ -232,7 +232,7 @@ def wider(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
 
 
 FAMILY = Family(
-    "ResNet, ResNeXt, wide and pre-activated ResNet",
+    "ResNet, ResNeXt, wide ResNet, ResNet v2",
     {
         "resnet18": make_resnet((2, 2, 2, 2), False),
         "resnet34": make_resnet((3, 4, 6, 3), False),

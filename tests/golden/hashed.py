@@ -15,6 +15,8 @@ NUM_CLASSES = 10
 _RESNET_V2 = "stages.2.blocks.5.norm3."
 _DEEP = ("layer3.5.", "conv.0.1.", "trunk_output.", "branch2.6.", _RESNET_V2)
 _DEEP += ("inception5b.", "Mixed_7c.", "features.6.4.block", "features.12.block")
+# Squeeze and excitation.
+_EXCITE = (".fc", ".se.", "squeeze_excite", ".attention.")
 EVAL_IMAGES, BATCH_SIZE, STEPS = 2, 8, 20
 # What is evaluated on images of 64x64 pixels instead of 224x224, and not trained:
 # published for more than 5e9 multiply-accumulates, which is much for a test.
@@ -73,8 +75,8 @@ def _make(
         return np.float32(0.2) + np.float32(0.4) * u
     if len(shape) == 2 or shape[0] == NUM_CLASSES:
         gain = 0.05 if normalised else 0.1
-    elif any(part in name for part in (".fc", ".se.", "squeeze_excite")):
-        gain = 6  # squeeze and excitation: not normalised
+    elif any(part in name for part in _EXCITE):
+        gain = 6  # not normalised
     else:
         gain = 600 if normalised else 6
     bound = np.float32((gain / np.prod(shape[1:])) ** 0.5)

@@ -19,7 +19,9 @@ from cnn.errors import UserError
 from cnn.models.options import ModelOptions
 from cnn.ops import batch_norm, convolution, geometry, pooling, standardization
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+Activation = Callable[[jax.Array], jax.Array]
+
+ACTIVATIONS: dict[str, Activation] = {
     "relu": nn.relu,
     "gelu": nn.gelu,
     "silu": nn.silu,
@@ -318,7 +320,7 @@ class Layers:
         features: int,
         kernel_size: int | tuple[int, int],
         name: str,
-        activate: Callable[[jax.Array], jax.Array] | None = None,
+        activate: Activation | None = None,
         **kwargs: Any,
     ) -> jax.Array:
         """Convolve without bias, normalise and activate [N, H, W, C].

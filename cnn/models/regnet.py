@@ -17,7 +17,7 @@ import numpy as np
 from cnn.models.family import Family
 from cnn.models.layers import Creator, Dropout, Layers, small_normal
 from cnn.models.options import ModelOptions
-from cnn.models.resnet import Block
+from cnn.models.residual import Block
 from cnn.ops import pooling
 
 

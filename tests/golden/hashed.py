@@ -10,11 +10,12 @@ import numpy as np
 
 NUM_CLASSES = 10
 # Found in the names of deep nets alone: ResNets from 34 layers, MobileNet v2, RegNet,
-# ShuffleNet, Inceptions, EfficientNets larger than B0, MobileNet v3 large, and ResNets
-# v2 of bottlenecks, of which BiT has no running statistics by which to know it.
+# ShuffleNet, Inceptions, EfficientNets larger than B0, MobileNet v3 large, MnasNet, and
+# ResNets v2 of bottlenecks, of which BiT has no running statistics by which to know it.
 _RESNET_V2 = "stages.2.blocks.5.norm3."
 _DEEP = ("layer3.5.", "conv.0.1.", "trunk_output.", "branch2.6.", _RESNET_V2)
-_DEEP += ("inception5b.", "Mixed_7c.", "features.6.4.block", "features.12.block")
+_DEEP += ("inception5b.", "Mixed_7c.", "features.6.4.block.", "features.12.block.")
+_DEEP += ("layers.8.0.layers.",)
 # Squeeze and excitation.
 _EXCITE = (".fc", ".se.", "squeeze_excite", ".attention.")
 EVAL_IMAGES, BATCH_SIZE, STEPS = 2, 8, 20

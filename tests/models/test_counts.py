@@ -83,6 +83,13 @@ BATCH_STATS = {
     "resnext101_32x4d": 137_856,
     "bit_r50x1": 0,
 }
+# Parameters and batch statistics of widths that torchvision takes as a number.
+WIDTHS = {
+    "mobilenet_v2_0_5": (1_968_680, 18_544),
+    "mobilenet_v2_1_4": (6_108_776, 47_936),
+    "mnasnet0_35": (1_788_232, 14_976),
+    "mnasnet0_25": (1_606_024, 12_176),
+}
 TEN_CLASSES = {"alexnet": 57_044_810, "resnet50": 23_528_522}
 # The same, 10 classes; every further class adds one row of the head.
 CIFAR = {
@@ -210,6 +217,11 @@ def test_the_smallest_image_is_that_of_the_entry(name):
             describe(name, 10, smallest - 1)
 
 
+@pytest.mark.parametrize("name", WIDTHS)
+def test_other_widths_have_their_counts(name):
+    assert_counts(describe(name, 1000), *WIDTHS[name], None)
+
+
 @pytest.mark.parametrize("name", TEN_CLASSES)
 def test_imagenet_models_have_their_counts_with_ten_classes(name):
     assert describe(name, 10)["num_parameters"] == TEN_CLASSES[name]
@@ -255,6 +267,20 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_numbers_of_which_there_is_no_model_are_refused_with_the_nearest(name):
     with pytest.raises(UserError, match=rf"did you mean {REFUSED[name]}\?"):
+        models.create_model(ModelOptions(model=name), 10)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mnasnet0_5"])
+def test_the_stem_for_small_images_strides_alone(name):
+    """The same parameters, and twice the pixels on each side at each layer."""
+    usual, small = describe(name, 10), describe(name, 10, stem="cifar")
+    assert small["num_parameters"] == usual["num_parameters"]
+    assert 3.9 < small["macs"] / usual["macs"] < 4
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2_0_0", "mnasnet0_00"])
+def test_a_width_of_nothing_is_refused(name):
+    with pytest.raises(UserError, match=f"--model={name}: its width is 0"):
         models.create_model(ModelOptions(model=name), 10)
 
 

@@ -42,6 +42,15 @@ def test_relu6_is_guided_too():
     np.testing.assert_array_equal(found.ravel(), [0, 1, 0, 0])
 
 
+@pytest.mark.parametrize("function", [jax.nn.hard_swish, jax.nn.hard_sigmoid])
+def test_what_is_made_of_a_relu6_is_not_guided(function):
+    x, signs = jnp.array([-2.0, -1.0, 1.0, 5.0]), jnp.array([1.0, -1.0, -1.0, -1.0])
+    guided = tracing.guide(lambda x: (function(x), {}))
+    found = jax.grad(lambda x: jnp.sum(signs * guided(x)[0]))(x)
+    expected = jax.grad(lambda x: jnp.sum(signs * function(x)))(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_other_activations_keep_their_gradient():
     function = lambda x: compute(x, jax.nn.silu)  # noqa: E731
     one, other = (

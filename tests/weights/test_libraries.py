@@ -17,6 +17,7 @@ from cnn.runtime.terminal import Terminal
 from cnn.training.trained import load_trained
 from cnn.weights import convert, exchange, flax_example, load, lookalikes, names
 from cnn.weights.safetensors_file import save_safetensors
+from cnn.weights.spelling import TENSORFLOW
 from tests.golden import hashed
 
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "libraries.npz")
@@ -131,6 +132,21 @@ def test_weights_that_tensorflow_trained_need_its_options():
     lookalikes.check(options, says, "f")
     with pytest.raises(UserError, match="blurs"):
         lookalikes.check(options, {"arch": "resnetblur18"}, "f")
+
+
+def test_weights_of_timm_need_the_epsilon_that_they_were_trained_with():
+    """timm has the net twice under the same names, with one padding and the other."""
+    spellings = names.get_spellings("mobilenet_v3_small")
+    timm = next(x for x in spellings if x.library == "timm")
+    for more in ({}, {"bn_epsilon": 0.001}, {"strided_padding": "same"}):
+        options = ModelOptions(model="mobilenet_v3_small", **more)
+        with pytest.raises(UserError, match="timm.*--bn_epsilon=1e-05"):
+            names.check_spelling(timm, options, "f")
+    for needs in ({"bn_epsilon": 1e-5}, TENSORFLOW):
+        options = ModelOptions(model="mobilenet_v3_small", **needs)
+        names.check_spelling(timm, options, "f")
+        assert names.choose_written(options.model, needs).library.startswith("timm")
+    names.check_spelling(spellings[0], ModelOptions(model="mobilenet_v3_small"), "f")
 
 
 def test_what_is_beside_a_file_and_its_name_say_what_it_is(tmp_path):

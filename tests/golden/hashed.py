@@ -19,13 +19,14 @@ _DEEP += ("layers.8.0.layers.",)
 # Squeeze and excitation.
 _EXCITE = (".fc", ".se.", "squeeze_excite", ".attention.")
 EVAL_IMAGES, BATCH_SIZE, STEPS = 2, 8, 20
-# What is evaluated on images of 64x64 pixels instead of 224x224, and not trained:
-# published for more than 5e9 multiply-accumulates, which is much for a test.
+# What is evaluated on images of 64x64 pixels instead of 224x224: published for more
+# than 5e9 multiply-accumulates, which is much for a test. Two of them are trained.
 LARGE = {"convnext_small", "convnext_base", "convnext_large", "regnet_x_8gf"}
 LARGE |= {"regnet_x_16gf", "regnet_x_32gf", "regnet_y_8gf", "regnet_y_16gf"}
 LARGE |= {"regnet_y_32gf", "regnet_y_128gf"}
 LARGE |= {f"efficientnet_b{n}" for n in (5, 6, 7)}
 LARGE |= {f"efficientnet_v2_{size}" for size in "sml"}
+UNTRAINED = LARGE - {"efficientnet_b5", "efficientnet_v2_s"}
 # Sides of evaluated and of trained images, in pixels, where they are not 224 and 64.
 SIZES = dict.fromkeys(LARGE, (64, 64)) | {"inception_v3": (299, 299)}
 

@@ -19,10 +19,10 @@ import torch
 from hashed import (
     BATCH_SIZE,
     EVAL_IMAGES,
-    LARGE,
     NUM_CLASSES,
     SIZES,
     STEPS,
+    UNTRAINED,
     make_images,
     make_labels,
     make_state_dict,
@@ -93,7 +93,7 @@ def main():
     names = [name for name in names if name != "--logits_only"]
     for name in names or [*OTHERS, *TORCHVISION, *TIMM]:
         started = time.perf_counter()
-        found = measure(name, trains and name not in LARGE)
+        found = measure(name, trains and name not in UNTRAINED)
         known = {k: x for k, x in known.items() if not k.startswith(f"{name}/")}
         known |= {f"{name}/{key}": value for key, value in found.items()}
         np.savez_compressed(FILE, **dict(sorted(known.items())))

@@ -44,7 +44,7 @@ class AllCnn(nn.Module):
         """Map images [N, H, W, C] to logits [N, K]."""
         check_size(x, 9, "the image")
         rate = None if dropout_rate is None else IMAGE_SHARE * dropout_rate
-        x = Dropout(name="dropout_image")(x, rate, train)
+        x = Dropout(name="dropout_image")(x.astype(self.layers.dtype), rate, train)
         for stage, convolutions in enumerate(STAGES, start=1):
             if stage > 1:
                 x = Dropout(name=f"dropout{stage - 1}")(x, dropout_rate, train)

@@ -243,10 +243,13 @@ def choose_scaling(data: DataOptions, options: ModelOptions, channels: int) -> S
         return (0.5,) * channels, (0.5,) * channels
     mean, std = data.mean, data.std
     size, _, _ = models.get_published_input(options.model, options.stem)
-    if size >= 224 and channels == 3:
+    if size >= 224:
         entry = published.PUBLISHED.get(options.model)
         weights = entry.weights[0] if entry and entry.weights else published.Weights("")
-        mean, std = mean or weights.mean, std or weights.std
+        if channels == len(weights.mean):
+            mean, std = mean or weights.mean, std or weights.std
+        elif len({*weights.mean}) == len({*weights.std}) == 1:  # of any channel
+            mean, std = mean or weights.mean[:1], std or weights.std[:1]
     for name, given in (("mean", mean), ("std", std)):
         if len(given) not in (1, channels):
             raise UserError(

@@ -4,6 +4,7 @@ Sources: those of cnn/models/published.py for ImageNet; arithmetic for CIFAR.
 """
 
 import dataclasses
+import decimal
 
 import pytest
 
@@ -178,7 +179,7 @@ def assert_counts(found, parameters, batch_stats, gmacs):
     if batch_stats is not None:
         assert found["num_batch_stats"] == batch_stats
     if gmacs is not None:
-        digits = len(str(gmacs).partition(".")[2])
+        digits = -decimal.Decimal(str(gmacs)).as_tuple().exponent
         assert round(found["macs"] / 1e9, digits) == gmacs
 
 

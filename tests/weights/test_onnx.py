@@ -35,6 +35,9 @@ def make_model(name, size=0, channels=3, **choices):
 
     def draw(path, x):
         fan = np.prod(x.shape[:-1]) if len(x.shape) > 1 else 10
+        if path[-1].key == "scale" and name.startswith("bit_"):
+            # At larger scales its fifty layers make 2e-5 of a rounded image.
+            return random.uniform(0.1, 0.3, x.shape).astype(np.float32)
         if path[-1].key in ("var", "scale"):
             return random.uniform(0.5, 1.5, x.shape).astype(np.float32)
         return (random.normal(size=x.shape) / fan**0.5).astype(np.float32)

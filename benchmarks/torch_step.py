@@ -44,13 +44,9 @@ def create(name: str, channels: int) -> nn.Module:
 
 
 def has(name: str) -> bool:
-    """Return whether there is a model of our name; takes no memory."""
-    try:
-        with torch.device("meta"):
-            create(name, 3)
-    except (AttributeError, ImportError, KeyError, ValueError):
-        return False
-    return True
+    """Return whether there is a model of our name."""
+    known = (*torch_models.TORCHVISION, *torch_models.OTHERS, *torch_models.TIMM)
+    return name in ("simple_cnn", *known) or name.startswith("wrn_")
 
 
 def main() -> None:

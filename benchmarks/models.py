@@ -17,6 +17,7 @@ logits by more than 1e-5 or losses by more than 1e-3.
 """
 
 import argparse
+import collections
 import subprocess
 import sys
 import tempfile
@@ -157,6 +158,8 @@ def run_in_torch(arguments: list[str]) -> None:
     name, place = arguments[0], Path(arguments[1])
     model = torch_models.create(name, hashed.NUM_CLASSES)
     tensors = safetensors.torch.load_file(place / "w.safetensors")
+    tensors = collections.OrderedDict(tensors)
+    tensors._metadata = {"": {"version": 2}}  # MNASNet asks; safetensors hold none
     model.load_state_dict(tensors, strict=True)
     images = torch.from_numpy(np.load(place / "images.npy")).permute(0, 3, 1, 2)
     with torch.no_grad():

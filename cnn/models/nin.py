@@ -3,8 +3,9 @@
 The sizes are those of the authors' configuration for CIFAR-10. Its poolings end with
 windows that may lie half outside.
 
-Source: Lin et al. 2014, https://arxiv.org/abs/1312.4400; sizes, dropout and first
-weights from https://gist.github.com/mavenlin/e56253735ef32c3c296d
+Source: Lin et al. 2014, https://arxiv.org/abs/1312.4400; sizes and dropout from its
+    authors' configuration for cuda-convnet; first weights and the ReLU behind the head
+    from ports of https://gist.github.com/mavenlin/e56253735ef32c3c296d
 """
 
 from typing import Any

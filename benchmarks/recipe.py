@@ -49,7 +49,7 @@ def train_here(images: Path, seed: int, epochs: int) -> float:
     with tempfile.TemporaryDirectory() as directory:
         subprocess.run([*command, f"--workdir={directory}"], check=True, cwd=flags.ROOT)
         result = json.loads((Path(directory) / "result.json").read_text())
-    return result["test"]["accuracy"]
+    return result["test_accuracy"]
 
 
 def train_there(python: str, images: Path, seed: int, epochs: int) -> float:

@@ -126,6 +126,7 @@ SAMPLES = {
 COMPANIONS = {
     ("optimizer", "muon_sgd"): {"decoupled_rates": True},
     ("policy", "augmix"): {"policy_magnitude": 3.0},
+    ("policy", "randaugment_increasing"): {"policy_magnitude": 6.0},
     ("search", "optuna"): {"trials": 2},
 }
 COMPANIONS |= {

@@ -272,6 +272,7 @@ def reads(trained, tmp_path_factory):
     train_run(linear, model="logistic_regression", ema_decay=0.0, dropout_rate=0.0)
     stored = json.loads((trained / "config.json").read_text())
     varied = [list_augmentations(False), list_augmentations(True)]
+    varied.append(varied[0] | {"policy": "randaugment_increasing"})
     found, few = {}, {"picture_sample": 10, "invariance_images": 10}
     few |= {"picture_channels": 2, "picture_examples": (0,)}
     for name in PICTURES:

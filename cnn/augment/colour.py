@@ -120,6 +120,15 @@ def solarize(images: jax.Array, threshold: Values) -> jax.Array:
     return _wrap(turn, images)
 
 
+def solarize_add(images: jax.Array, amount: Values) -> jax.Array:
+    """Add an amount in 0..128 (of 0..255) to values below 128."""
+
+    def add(x: jax.Array) -> jax.Array:
+        return jnp.where(x * 255 + 1e-3 >= 128, x, x + _spread(amount) / 255)
+
+    return _wrap(add, images)
+
+
 def invert(images: jax.Array) -> jax.Array:
     """Turn each value v into 255 - v, or 1 - v."""
     return (255 if images.dtype == jnp.uint8 else 1) - images

@@ -12,6 +12,7 @@ from cnn.option import free_option, option, strength
 POLICIES = (
     "none",
     "randaugment",
+    "randaugment_increasing",
     "trivialaugment",
     "autoaugment_cifar",
     "autoaugment_imagenet",
@@ -139,16 +140,30 @@ class AugmentOptions:
     )
     policy_layers: int = option(
         2,
-        "randaugment: transformations for each image",
+        "randaugment, randaugment_increasing: transformations for each image",
         within="[1, 16]",
-        only_for="policy=randaugment",
+        only_for="policy=randaugment|randaugment_increasing",
     )
     policy_magnitude: float = option(
         9.0,
-        "randaugment: strength from 0 to 30; augmix: severity from 1 to 10",
+        "randaugment: strength from 0 to 30; randaugment_increasing (timm's rand-inc1) "
+        "from 0 to 10; augmix: severity from 1 to 10",
         kind="traced",
         within="[0, 30]",
-        only_for="policy=randaugment|augmix",
+        only_for="policy=randaugment|randaugment_increasing|augmix",
+    )
+    policy_magnitude_std: float = strength(
+        "randaugment_increasing: deviation of the strength, drawn for each "
+        "transformation",
+        "[0, 10]",
+        only_for="policy=randaugment_increasing",
+    )
+    policy_probability: float = option(
+        0.5,
+        "randaugment_increasing: probability of each chosen transformation",
+        kind="traced",
+        within="[0, 1]",
+        only_for="policy=randaugment_increasing",
     )
     cutout_size: int = strength(
         "side in pixels of a square that is set to the mean", "[0, 16384]", default=0

@@ -83,6 +83,15 @@ def augment_images(
     key = draw("policy")
     if options.policy == "randaugment":
         return policies.randaugment(key, images, magnitude, options.policy_layers)
+    if options.policy == "randaugment_increasing":
+        return policies.randaugment_increasing(
+            key,
+            images,
+            magnitude,
+            options.policy_layers,
+            numbers.policy_probability,
+            numbers.policy_magnitude_std,
+        )
     if options.policy == "trivialaugment":
         return policies.trivialaugment(key, images)
     if options.policy == "augmix":
@@ -225,6 +234,11 @@ def check(options: AugmentOptions, image_shape: Shape, image_size: int = 0) -> N
     _check_geometry(options, (height, width), image_size)
     _check_colour(options, channels)
     check_views(options.tta, image_shape, image_size)
+    if options.policy == "randaugment_increasing" and options.policy_magnitude > 10:
+        raise UserError(
+            f"--policy_magnitude={options.policy_magnitude:g}: randaugment_increasing "
+            "has strengths from 0 to 10"
+        )
     if options.policy == "augmix" and not 1 <= options.policy_magnitude <= 10:
         raise UserError(
             f"--policy_magnitude={options.policy_magnitude:g}: augmix has severities "

@@ -5,6 +5,7 @@ operation is applied on its own, as published; geometric ones copy the nearest p
 and fill with black. Ranges and signs are torchvision's.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from cnn.augment import colour, geometry
 from cnn.augment.crops import map_images
 
 _ENHANCED = ("brightness", "contrast", "saturation", "posterize", "solarize")
+_ENHANCED += ("solarize_add",)
 _PLAIN = ("invert", "autocontrast")
 _MOVED = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 _KINDS = ("identity", "point", "move", "sharpness", "equalize")
@@ -34,6 +36,7 @@ OPERATIONS = (
     "autocontrast",
     "equalize",
     "invert",
+    "solarize_add",
 )
 
 
@@ -49,6 +52,38 @@ def randaugment(
         index, sign, _ = _draw(key, layer, len(names))
         share = jnp.broadcast_to(magnitude, index.shape) / 30
         images = _apply_named("randaugment", images, index, share, sign)
+    return images
+
+
+def randaugment_increasing(
+    key: jax.Array,
+    images: jax.Array,
+    magnitude: jax.Array | float,
+    layers: int = 2,
+    probability: jax.Array | float = 0.5,
+    magnitude_std: jax.Array | None = None,
+) -> jax.Array:
+    """Apply `layers` operations, each uniform among 15, as timm's `rand-…-inc1`.
+
+    Args:
+        magnitude: strength in 0..10; every operation harms more the larger it is.
+        probability: of each chosen operation being applied at all.
+        magnitude_std: deviation of normal noise on the magnitude, drawn for each
+            operation; None: 0.
+
+    Source: Wightman et al. 2021, https://arxiv.org/abs/2110.00476, appendix A. What
+        lies outside of an image is middle grey, as there; timm interpolates, by
+        bilinear or bicubic weights as chance has it, where this copies a pixel.
+    """
+    space = SPACES["randaugment_increasing"]
+    unchanged = list(space).index("identity")
+    for layer in range(layers):
+        index, sign, _ = _draw(key, layer, len(space) - 1)
+        share, chance = _draw_magnitudes(key, layer, magnitude, magnitude_std)
+        index = jnp.where(chance < probability, index, unchanged)
+        images = _apply_named(
+            "randaugment_increasing", images, index, share, sign, fill=128
+        )
     return images
 
 
@@ -117,21 +152,26 @@ def augmix(
 
 
 def apply(
-    images: jax.Array, operation: jax.Array, value: jax.Array | float
+    images: jax.Array,
+    operation: jax.Array,
+    value: jax.Array | float,
+    fill: int = 0,
 ) -> jax.Array:
     """Apply to each image the operation of its own.
 
     Args:
         operation: int32 [N], positions in `OPERATIONS`.
         value: float32 [N]: slope for shears, pixels for translations, degrees, factor
-            for brightness, contrast, saturation and sharpness, bits, threshold.
+            for brightness, contrast, saturation and sharpness, bits, threshold, or
+            what solarize_add adds.
+        fill: grey in 0..255 outside of a moved image.
     """
     value = jnp.broadcast_to(jnp.asarray(value, jnp.float32), operation.shape)
     kinds = jnp.asarray([_KINDS.index(_find_kind(name)) for name in OPERATIONS])
     branches = (
         lambda image, operation, value: image,
         _apply_point,
-        _apply_move,
+        functools.partial(_apply_move, fill=fill),
         lambda image, operation, value: _alone(colour.adjust_sharpness, image, value),
         lambda image, operation, value: _alone(colour.equalize, image),
     )
@@ -158,6 +198,7 @@ def _apply_point(image: jax.Array, operation: jax.Array, value: jax.Array) -> ja
         "solarize": colour.solarize,
         "invert": colour.invert,
         "autocontrast": colour.autocontrast,
+        "solarize_add": colour.solarize_add,
     }
     result = image
     for name, function in functions.items():
@@ -167,7 +208,9 @@ def _apply_point(image: jax.Array, operation: jax.Array, value: jax.Array) -> ja
     return result
 
 
-def _apply_move(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax.Array:
+def _apply_move(
+    image: jax.Array, operation: jax.Array, value: jax.Array, fill: int = 0
+) -> jax.Array:
     """Shear about the upper left corner, translate, or turn, by the nearest pixel."""
     height, width = image.shape[:2]
 
@@ -183,7 +226,7 @@ def _apply_move(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax
     rows = [[cos, slope_x - sin, -x], [sin + slope_y, cos, -y]]
     matrix = jnp.stack([jnp.stack(row) for row in rows])
     places = geometry.find_places(matrix, (height, width), (height, width))
-    return geometry.sample_nearest(image, *places, jnp.zeros((), image.dtype))
+    return geometry.sample_nearest(image, *places, jnp.asarray(fill, image.dtype))
 
 
 def _alone(function: Any, image: jax.Array, *values: jax.Array) -> jax.Array:
@@ -203,8 +246,32 @@ def _draw(
     return index, jnp.where(u[:, 1] < 0.5, -1.0, 1.0), u[:, 2]
 
 
+def _draw_magnitudes(
+    key: jax.Array,
+    layer: int,
+    magnitude: jax.Array | float,
+    deviation: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Draw for each image a share in 0..1 of the ranges, and a number in [0, 1)."""
+
+    def draw(one: jax.Array) -> tuple[jax.Array, jax.Array]:
+        one = jax.random.fold_in(one, 100 + layer)
+        return jax.random.normal(one), jax.random.uniform(jax.random.fold_in(one, 1))
+
+    noise, chance = jax.vmap(draw)(key)
+    if deviation is not None:
+        magnitude = magnitude + deviation * noise
+    share = jnp.broadcast_to(jnp.clip(magnitude, 0.0, 10.0), chance.shape) / 10
+    return share, chance
+
+
 def _apply_named(
-    space: str, images: jax.Array, index: jax.Array, share: jax.Array, sign: jax.Array
+    space: str,
+    images: jax.Array,
+    index: jax.Array,
+    share: jax.Array,
+    sign: jax.Array,
+    fill: int = 0,
 ) -> jax.Array:
     """Apply each image's operation of a space at a share in 0..1 of its range."""
     rows = SPACES[space]
@@ -213,10 +280,14 @@ def _apply_named(
     low, high = jnp.asarray(ends[:, 0])[index], jnp.asarray(ends[:, 1])[index]
     extent = (high - low) * share
     signed = jnp.asarray([row.signed for row in rows.values()])[index]
-    whole = jnp.asarray([row.whole for row in rows.values()])[index]
+    rounded, cut = (
+        jnp.asarray([row.whole == how for row in rows.values()])[index]
+        for how in ("rounded", "cut")
+    )
+    extent = jnp.where(cut, jnp.trunc(extent), extent)
     value = low + jnp.where(signed, sign, 1.0) * extent
-    value = jnp.where(whole, jnp.round(value), value)
-    return apply(images, jnp.asarray(operations)[index], value)
+    value = jnp.where(rounded, jnp.round(value), value)
+    return apply(images, jnp.asarray(operations)[index], value, fill)
 
 
 class Range(NamedTuple):
@@ -226,14 +297,15 @@ class Range(NamedTuple):
         low: the value at strength 0.
         high: the value at full strength.
         signed: whether the way from low is taken up or down, by chance.
-        whole: whether the value is rounded.
+        whole: `rounded`, where the value is brought to the nearest whole number, `cut`,
+            where its distance from low is, towards 0; empty where neither is.
         unit: what high is a multiple of: `one`, `width` or `height` in pixels.
     """
 
     low: float = 0.0
     high: float = 0.0
     signed: bool = False
-    whole: bool = False
+    whole: str = ""
     unit: str = "one"
 
     def scale_ends(self, height: int, width: int) -> tuple[float, float]:
@@ -263,7 +335,7 @@ def _make_space(
         names = ("brightness", "saturation", "contrast", "sharpness")
         space |= dict.fromkeys(names, enhanced)
     return space | {
-        "posterize": Range(*posterize, whole=True),
+        "posterize": Range(*posterize, whole="rounded"),
         "solarize": Range(255.0, 0.0),
         "autocontrast": Range(),
         "equalize": Range(),
@@ -279,12 +351,22 @@ _FIRST = _make_space(0.3, _share(150 / 331), 30.0, (8, 4), 0.9)
 _WIDE = _make_space(0.99, (Range(0.0, 32.0, True),) * 2, 135.0, (8, 2), 0.99)
 _MIX = _make_space(0.3, _share(1 / 3), 30.0, (4, 0), 0.0)
 del _MIX["identity"]
+_INCREASING = _make_space(0.3, _share(0.45), 30.0, (4, 0), 0.9)
+del _INCREASING["identity"]
+_INCREASING |= {
+    "posterize": Range(4.0, 0.0, whole="cut"),
+    "solarize": Range(256.0, 0.0, whole="cut"),
+    "solarize_add": Range(0.0, 110.0, whole="cut"),
+    "invert": Range(),
+    "identity": Range(),
+}
 
 SPACES = {
     "randaugment": _FIRST,
     "trivialaugment": _WIDE,
     "autoaugment": _FIRST | {"invert": Range()},
     "augmix": _MIX | {"identity": Range()},
+    "randaugment_increasing": _INCREASING,
 }
 
 # Operation, probability, strength in ninths; then the second one's.

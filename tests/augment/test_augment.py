@@ -219,6 +219,10 @@ def test_shifted_views_average_logits():
         ({"blur_sigma": 4.0}, "--blur_size of at least 16"),
         ({"blur_size": 4}, "must be odd"),
         ({"policy": "augmix", "policy_magnitude": 11.0}, "from 1 to 10"),
+        (
+            {"policy": "randaugment_increasing", "policy_magnitude": 11.0},
+            "from 0 to 10",
+        ),
         ({"policy": "randaugmnt"}, "did you mean randaugment"),
         ({"tta": "crops"}, "--storage_size"),
     ],

@@ -1,3 +1,5 @@
+import json
+import re
 from pathlib import Path
 
 import jax
@@ -9,6 +11,10 @@ from cnn import keys
 from cnn.augment import policies
 from cnn.augment.policies import AUTOAUGMENT, OPERATIONS, SPACES
 
+LEVELS = json.loads(
+    (Path(__file__).parent.parent / "golden" / "randaugment.json").read_text()
+)
+TIMM_NAMES = {"Color": "saturation"}
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "augmentations.npz")
 IMAGES = GOLDEN["images"]
 CASES = [
@@ -29,6 +35,7 @@ CASES = [
 ]
 POLICIES = {
     "randaugment": lambda key, x: policies.randaugment(key, x, 9.0),
+    "increasing": lambda key, x: policies.randaugment_increasing(key, x, 7.0),
     "trivialaugment": policies.trivialaugment,
     "cifar": lambda key, x: policies.autoaugment(key, x, "cifar"),
     "imagenet": lambda key, x: policies.autoaugment(key, x, "imagenet"),
@@ -73,7 +80,7 @@ def test_the_gpu_way_equals_the_cpu_way():
     """On other platforms all images are computed at once."""
     operation = jnp.arange(len(OPERATIONS), dtype=jnp.int32)
     images = jnp.repeat(IMAGES[:1], len(OPERATIONS), axis=0)
-    value = jnp.asarray([1.0] * 10 + [3.0, 100.0, 0.0, 0.0, 0.0])
+    value = jnp.asarray([1.0] * 10 + [3.0, 100.0, 0.0, 0.0, 0.0, 40.0])
     found = policies.apply(images, operation, value)
     for i in range(len(OPERATIONS)):
         alone = policies.apply(images[i : i + 1], operation[i : i + 1], value[i])
@@ -90,6 +97,49 @@ def test_ranges_are_the_published_ones():
     assert [len(table) for table in AUTOAUGMENT.values()] == [25, 25]
     assert AUTOAUGMENT["cifar"][0] == (("invert", 0.1, 0), ("contrast", 0.2, 6))
     assert AUTOAUGMENT["imagenet"][-2][1] == ("contrast", 1.0, 8)
+
+
+@pytest.mark.parametrize("timm_name", LEVELS)
+def test_increasing_randaugment_has_timms_ranges(timm_name, monkeypatch):
+    plain = timm_name.removesuffix("Increasing").removesuffix("Rel")
+    name = TIMM_NAMES.get(plain) or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", plain).lower()
+    name = {"auto_contrast": "autocontrast"}.get(name, name)
+    space, applied = list(SPACES["randaugment_increasing"]), []
+    monkeypatch.setattr(policies, "apply", lambda *x: applied.append(x))
+    for magnitude, argument in LEVELS[timm_name].items():
+        index, share = (
+            jnp.array([space.index(name)]),
+            jnp.array([float(magnitude)]) / 10,
+        )
+        images = np.zeros((1, 200, 100, 3), np.uint8)
+        policies._apply_named(
+            "randaugment_increasing", images, index, share, jnp.ones(1)
+        )
+        _, operation, value, _ = applied.pop()
+        assert OPERATIONS[int(operation[0])] == name
+        if argument is not None:
+            size = {"translate_x": 100, "translate_y": 200}.get(name, 1)
+            np.testing.assert_allclose(value, [argument * size], rtol=1e-6, atol=1e-6)
+    assert [*LEVELS].index(timm_name) < len(space) - 1 == len(LEVELS)
+
+
+def test_increasing_randaugment_applies_half_and_varies_its_strength():
+    key = make_keys(20_000)
+    share, chance = map(np.asarray, policies._draw_magnitudes(key, 0, 7.0, 0.5))
+    assert abs(share.mean() - 0.7) < 0.002 and abs(share.std() - 0.05) < 0.002
+    assert abs(np.mean(chance < 0.5) - 0.5) < 0.015
+    exact, _ = policies._draw_magnitudes(key, 0, 7.0, None)
+    np.testing.assert_allclose(exact, 0.7, rtol=1e-6)
+    assert np.all(policies._draw_magnitudes(key, 0, 30.0, None)[0] == 1.0)
+    images = np.repeat(IMAGES[:1], 64, axis=0)
+    never = policies.randaugment_increasing(make_keys(64), images, 9.0, probability=0.0)
+    np.testing.assert_array_equal(never, images)
+
+
+def test_solarize_add_brightens_what_is_dark():
+    found = policies.apply(IMAGES, np.full(2, OPERATIONS.index("solarize_add")), 77.0)
+    wanted = np.where(IMAGES < 128, IMAGES + np.uint8(77), IMAGES)
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_randaugment_draws_operations_and_signs_evenly():

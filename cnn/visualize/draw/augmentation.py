@@ -61,6 +61,8 @@ STRENGTHS: dict[str, tuple[float, float]] = {
 POLICIES = (
     {"policy": "randaugment", "policy_magnitude": 5.0},
     {"policy": "randaugment", "policy_magnitude": 25.0},
+    {"policy": "randaugment_increasing", "policy_magnitude": 3.0},
+    {"policy": "randaugment_increasing", "policy_magnitude": 9.0},
     {"policy": "trivialaugment"},
     {"policy": "autoaugment_cifar"},
     {"policy": "autoaugment_imagenet"},

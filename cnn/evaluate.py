@@ -233,6 +233,7 @@ def _describe(config: Config, trained: Trained, data: Evaluated) -> dict[str, An
         "tta": config.augment.tta,
         "precision": read_group(DeviceOptions, trained.options).precision,
         "loss_function": trained.structure.loss,
+        "loss_reduction": trained.structure.loss_reduction,
     }
 
 

@@ -32,7 +32,7 @@ from cnn.runtime import metrics_log
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import outcome, searches, session, study, sweep, worker
-from cnn.training import classify_files, epoch, same_data, steps
+from cnn.training import classify_files, epoch, losses, same_data, steps
 from cnn.training import setup as training_setup
 from cnn.training.setup import make_structure_of_model
 from cnn.training.trained import Trained, load_trained
@@ -409,9 +409,15 @@ def see_conversion(choices, directory):
         "step": trace(look, trained.variables, images)[0],
         "weights": digest(*jax.tree.leaves(trained.variables)),
         "classes": trained.class_names,
-        "loss": trained.structure.loss,
+        "loss": _see_loss(trained.structure),
         "options": {n: x for n, x in stored.items() if n not in unread},
     }
+
+
+def _see_loss(structure):
+    """See what evaluation computes of some logits."""
+    compute = losses.make_loss(structure.loss, structure.loss_reduction)
+    return digest(compute(np.float32([[1, -2, 0.5]]), np.float32([[0, 0, 1]])))
 
 
 def see_inspection(choices, directory):

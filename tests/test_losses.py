@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn.errors import UserError
 from cnn.training import losses
 from cnn.training.options import LossOptions
 
@@ -77,3 +78,63 @@ def test_class_weights_of_full_classes_follow_the_documented_formula():
         LossOptions(class_weights="balanced"), labels, 2
     )
     np.testing.assert_allclose(found, [4 / (2 * 3), 4 / (2 * 1)])
+
+
+def test_class_weights_of_several_labels_count_each():
+    labels = np.int32([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]])
+    options = LossOptions(class_weights="balanced")
+    found = losses.compute_class_weights(options, labels, 3)
+    np.testing.assert_allclose(found, [4 / (2 * 3), 4 / (2 * 1), 0])
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_extreme_logits_have_finite_losses_and_gradients(name):
+    """At gamma below 1 the power is infinitely steep where all is right."""
+    logits = jnp.float32([[1e4, -1e4], [-1e4, 1e4], [150.0, -150.0]])
+    targets = jnp.eye(2)[jnp.zeros(3, int)]
+    focus = {"gamma": jnp.float32(0.5), "alpha": jnp.float32(0.25)}
+    focus = focus if name == "focal" else {}
+
+    def compute(logits):
+        return jnp.sum(losses.make_loss(name, "mean")(logits, targets, **focus))
+
+    loss, gradient = jax.value_and_grad(compute)(logits)
+    assert np.isfinite(loss) and np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_every_loss_is_computed_in_float32(name):
+    logits, targets = LOGITS.astype(jnp.bfloat16), losses.make_targets(LABELS, 4, None)
+    found = losses.LOSSES[name](logits, targets)
+    assert found.dtype == jnp.float32
+    exact = losses.LOSSES[name](logits.astype(jnp.float32), targets)
+    np.testing.assert_array_equal(found, exact)
+
+
+def test_the_sum_is_as_many_means_as_there_are_classes():
+    targets = losses.make_targets(LABELS, 4, np.float32(0.1))
+    for name in losses.LOSSES:
+        mean, total = (losses.make_loss(name, x) for x in ("mean", "sum"))
+        factor = 1 if name == "softmax" else 4
+        np.testing.assert_allclose(
+            total(LOGITS, targets), factor * mean(LOGITS, targets), 1e-6
+        )
+
+
+def test_evaluation_sees_focal_as_cross_entropy():
+    targets = losses.make_targets(LABELS, 4, None)
+    found = [losses.make_loss(x, "mean")(LOGITS, targets) for x in ("focal", "bce")]
+    np.testing.assert_allclose(*found, 1e-6)
+
+
+@pytest.mark.parametrize(
+    "threshold, smoothing, fits",
+    [(0.0, 0.5, True), (0.2, 0.1, True), (0.024, 0.1, False), (0.926, 0.1, False)],
+)
+def test_a_threshold_lies_between_the_targets(threshold, smoothing, fits):
+    options = LossOptions("bce", bce_threshold=threshold, label_smoothing=smoothing)
+    if fits:
+        losses.check(options, 4)
+        return
+    with pytest.raises(UserError, match="^--bce_threshold=.* 0.025 and 0.925"):
+        losses.check(options, 4)

@@ -95,6 +95,127 @@ def test_gradient_equals_pytorch(
     assert sums["correct"] == (np.argmax(GOLDEN["logits"], axis=1) == labels).sum()
 
 
+CASES = {
+    "softmax": {},
+    "bce": {"loss": "bce"},
+    "bce_sum": {"loss": "bce", "loss_reduction": "sum"},
+    "bce_threshold": {"loss": "bce", "bce_threshold": 0.2},
+    "bce_threshold_sum": {
+        "loss": "bce",
+        "bce_threshold": 0.2,
+        "loss_reduction": "sum",
+    },
+    "focal": {"loss": "focal"},
+    "focal_steep": {"loss": "focal", "focal_gamma": 0.5, "loss_reduction": "sum"},
+    "focal_alpha": {"loss": "focal", "focal_gamma": 1.5, "focal_alpha": 0.25},
+    "focal_flat": {"loss": "focal", "focal_gamma": 0.0},
+    "mse": {"loss": "mse"},
+    "mse_sum": {"loss": "mse", "loss_reduction": "sum"},
+}
+
+
+def mix(options, numbers, epoch, batch, images, targets):
+    """Mix targets as the golden values have it."""
+    share = jnp.float32(GOLDEN["shares"])[:, None]
+    return images, (1 - share) * targets + share * jnp.roll(targets, 1, axis=0)
+
+
+@pytest.mark.parametrize("key", GOLDEN["cases"])
+def test_every_loss_equals_its_library(
+    make_structure, make_numbers, start, monkeypatch, key
+):
+    name, kind, weighting = key.split()
+    chosen = {"label_smoothing": 0.0 if kind == "hard" else 0.1} | CASES[name]
+    structure = make_loss_structure(make_structure, chosen, Table())
+    if weighting == "weighted":
+        weights = tuple(GOLDEN["weights"])
+        structure = dataclasses.replace(structure, class_weights=weights)
+    if kind == "mixed":
+        chosen["mixup_alpha"] = 0.2
+        monkeypatch.setattr(steps.pipeline, "mix_batch", mix)
+    numbers = make_numbers(**chosen)
+    state = start(structure, numbers, (2, 2, 1))
+    batch = {
+        "images": np.zeros((6, 2, 2, 1), np.uint8),
+        "labels": np.int32(GOLDEN["labels"]),
+        "ids": np.arange(6),
+    }
+    prepared = steps.prepare_batch(structure, 0, batch, numbers)
+    gradients, _, sums = steps.compute_gradients(structure, state, prepared, numbers)
+    wanted = GOLDEN["cases"][key]
+    assert_near(gradients["table"], wanted["gradient"])
+    is_reported = "focal" not in name or name == "focal_flat"
+    if weighting == "plain" and is_reported:  # what is reported has no weights
+        assert sums["loss"] / 6 == pytest.approx(wanted["loss"], rel=1e-6)
+
+
+def make_loss_structure(make_structure, chosen, model):
+    """Make a structure of a loss."""
+    static = {n: x for n, x in chosen.items() if n in ("loss", "loss_reduction")}
+    return dataclasses.replace(make_structure(static), model=model)
+
+
+def assert_near(found, wanted):
+    """Compare within 1e-6 of the largest."""
+    np.testing.assert_allclose(found, wanted, 0, 1e-6 * np.abs(wanted).max())
+
+
+class Hidden(nn.Module):
+    """Five hidden units between six numbers and four classes, filled by a formula."""
+
+    @nn.compact
+    def __call__(self, x, train=False, dropout_rate=None, **rates):
+        """Return logits of given inputs."""
+        del x, train, dropout_rate
+
+        def fill(name, *shape):
+            numbers = np.arange(np.prod(shape), dtype=np.float32)
+            first = np.sin(numbers + shape[0]).reshape(shape)
+            return self.param(name, lambda key: jnp.asarray(first))
+
+        inputs = jnp.cos(jnp.arange(36.0).reshape(6, 6))
+        hidden = nn.relu(inputs @ fill("kernel", 6, 5) + fill("bias", 5)[None])
+        return hidden @ fill("head_kernel", 5, 4) + fill("head_bias", 4)[None]
+
+
+@pytest.mark.parametrize("name", GOLDEN["paths"])
+def test_twenty_steps_of_every_loss_equal_its_librarys(
+    make_structure, make_numbers, start, name
+):
+    options = {"schedule": "constant", "momentum": 0.9, "nesterov": False}
+    chosen = options | {"learning_rate": 0.1, "label_smoothing": 0.1} | CASES[name]
+    structure = make_loss_structure(
+        lambda static: make_structure(static, **options), chosen, Hidden()
+    )
+    numbers = make_numbers(**chosen)
+    state = start(structure, numbers, (2, 2, 1))
+    batch = {
+        "images": np.zeros((6, 2, 2, 1), np.uint8),
+        "labels": np.int32(GOLDEN["labels"]),
+        "ids": np.arange(6),
+    }
+    for _ in range(20):
+        state = STEP(structure, state, batch, numbers)[0]
+    assert_near(state.params["head_kernel"], GOLDEN["paths"][name])
+
+
+@pytest.mark.parametrize("kind", ["gamma", "alpha"])
+def test_focal_numbers_are_traced(make_structure, make_numbers, start, kind):
+    structure = make_loss_structure(make_structure, {"loss": "focal"}, Table())
+    batch = {"images": np.zeros((6, 2, 2, 1), np.uint8), "ids": np.arange(6)}
+    batch["labels"], norms, traced = np.int32(GOLDEN["labels"]), [], []
+
+    @jax.jit
+    def step(state, numbers):
+        traced.append(1)
+        return steps.train_step(structure, state, batch, numbers)[2]["gradient_norm"]
+
+    for value in (0.25, 0.75):
+        numbers = make_numbers(loss="focal", **{f"focal_{kind}": value})
+        norms.append(step(start(structure, numbers, (2, 2, 1)), numbers))
+    assert len(traced) == 1 and norms[0] != norms[1]
+
+
 def test_absent_classes_leave_the_weights(
     make_structure, make_numbers, start, make_batch
 ):

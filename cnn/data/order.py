@@ -26,6 +26,21 @@ def make_epoch_order(
     return order[: steps * batch_size].reshape(steps, batch_size)
 
 
+def count_classes(labels: np.ndarray, num_classes: int = 0) -> np.ndarray:
+    """Count the examples of each class.
+
+    Args:
+        labels: int32 [N], each of one class, or [N, K] of 0 and 1, each of any.
+        num_classes: K at least; 0: as many as labels name.
+
+    Returns:
+        int64 [K].
+    """
+    if labels.ndim == 2:
+        return np.sum(labels > 0, axis=0)
+    return np.bincount(labels, minlength=num_classes)
+
+
 def make_eval_order(
     num_examples: int, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -72,12 +72,43 @@ class LossOptions:
     loss: str = option(
         "softmax",
         "softmax: cross-entropy of one class among all; bce: binary cross-entropy of "
-        "each class, mean over classes",
+        "each class; focal: bce in which terms weigh less the better they are "
+        "predicted; mse: squared distance of the logits from the targets",
         choices=(
             "softmax",
             "bce",
+            "focal",
+            "mse",
         ),
         modes="train sweep describe convert",
+    )
+    loss_reduction: str = option(
+        "mean",
+        "what an example's loss is of those of its classes: their mean or their sum, "
+        "in evaluation too; the gradient of the sum is as many times larger as there "
+        "are classes",
+        choices=("mean", "sum"),
+        only_for="loss!=softmax",
+        modes="train sweep describe convert",
+    )
+    bce_threshold: float = strength(
+        "in training, targets above it become 1 and all others 0, after smoothing and "
+        "mixing: an example mixed of two classes is both",
+        "[0, 1)",
+        only_for="loss=bce",
+    )
+    focal_gamma: float = strength(
+        "in training, power of 1 - probability of what is there by which a class's "
+        "term is multiplied",
+        "[0, 10]",
+        default=2.0,
+        only_for="loss=focal",
+    )
+    focal_alpha: float = strength(
+        "in training, weight of terms of classes that are there, 1 - it of those that "
+        "are not; 0: both weigh 1",
+        "[0, 1)",
+        only_for="loss=focal",
     )
     label_smoothing: float = strength(
         "share of the target spread evenly over all classes", "[0, 1)"
@@ -85,7 +116,7 @@ class LossOptions:
     class_weights: str = option(
         "none",
         "weight of each class in the loss: none, or balanced: examples / (classes · "
-        "examples of the class), so that every class counts the same; with label "
-        "smoothing it weighs the smoothed part too, as in PyTorch",
+        "examples of the class), so that every class counts the same; it multiplies "
+        "the class's term, that of smoothed and mixed parts too, as in PyTorch",
         choices=("none", "balanced"),
     )

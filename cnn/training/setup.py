@@ -197,6 +197,7 @@ def make_structure_of_model(config: Config, num_classes: int) -> Structure:
         image_size=config.data.image_size,
         augment=static.augment,
         loss=config.loss.loss,
+        loss_reduction=config.loss.loss_reduction,
         accumulate_steps=config.step.accumulate_steps,
         remat=config.model.remat == "blocks",
         rule=Rule(static.optimizer, static.schedule),
@@ -274,6 +275,7 @@ def _check_fits(config: Config, dataset: Dataset) -> None:
             "--early_stop_epochs selects on validation data and there is none; carve "
             "it out of train with --validation_fraction=0.1"
         )
+    losses.check(config.loss, len(dataset.class_names))
     optimizer.check(config.optimizer)
     weight_averaging.check(config.averaging)
     pipeline.check(config.augment, dataset.train.shape, config.data.image_size)

@@ -50,6 +50,7 @@ class Structure:
         takes_features: whether a training batch's `images` are what the model takes,
             neither to be varied nor scaled.
         loss: a name of `losses.LOSSES`.
+        loss_reduction: over classes, `mean` or `sum`.
         class_weights: K weights of the loss; empty when all are 1.
         accumulate_steps: pieces a batch is computed in.
         remat: whether the backward pass computes the model's blocks again.
@@ -65,6 +66,7 @@ class Structure:
     augment: AugmentOptions = AugmentOptions()
     takes_features: bool = False
     loss: str = "softmax"
+    loss_reduction: str = "mean"
     class_weights: tuple[float, ...] = ()
     accumulate_steps: int = 1
     remat: bool = False
@@ -138,6 +140,8 @@ def prepare_batch(
         images, targets = pipeline.mix_batch(
             options, numbers, epoch, batch, images, targets
         )
+    if structure.loss == "bce" and numbers.bce_threshold is not None:
+        targets = losses.harden_targets(targets, numbers.bce_threshold)
     return {"images": images, "targets": targets, "labels": labels}
 
 
@@ -182,7 +186,10 @@ def compute_gradients(
         (gradients, batch_stats, sums), _ = jax.lax.scan(
             add_piece, start, (jnp.arange(pieces), split)
         )
-    scale = 1 / losses.sum_weights(structure.class_weights, batch["labels"])
+    are_mixed = (numbers.mixup_alpha, numbers.cutmix_alpha) != (None, None)
+    scale = 1 / losses.sum_weights(
+        structure.loss, structure.class_weights, batch["labels"], are_mixed
+    )
     return jax.tree.map(lambda x: x * scale, gradients), batch_stats, sums
 
 
@@ -207,7 +214,7 @@ def compute_loss(
     Returns:
         The sum of the examples' losses, weighted by class, and those of auxiliary
         classifiers; the running statistics after; the metric sums, whose `loss` is the
-        model's own, not weighted: what evaluation computes.
+        model's own, without weights by class or difficulty: what evaluation computes.
     """
     labels, targets = piece["labels"], piece["targets"]
     params = replace_leaves(state.params, trained)
@@ -222,7 +229,8 @@ def compute_loss(
             rngs={"dropout": key},
             mutable=["batch_stats", "auxiliary"],
         )
-    compute = losses.LOSSES[structure.loss]
+    compute = losses.make_loss(structure.loss, structure.loss_reduction)
+    focus = losses.get_focus(structure.loss, numbers)
     sums = {
         "loss": jnp.sum(compute(logits, targets)),
         "correct": jnp.sum(jnp.argmax(logits, -1) == labels, dtype=jnp.int32),
@@ -231,9 +239,10 @@ def compute_loss(
     loss, weights = sums["loss"], None
     if structure.class_weights:
         weights = jnp.asarray(structure.class_weights, jnp.float32)
-        loss = jnp.sum(compute(logits, targets, weights))
+    if structure.class_weights or focus:
+        loss = jnp.sum(compute(logits, targets, weights, **focus))
     for weight, more in _weigh_auxiliary(structure, updated, numbers):
-        loss += weight * jnp.sum(compute(more, targets, weights))
+        loss += weight * jnp.sum(compute(more, targets, weights, **focus))
     return loss, (updated.get("batch_stats", {}), sums)
 
 
@@ -281,7 +290,8 @@ def eval_step(structure: Structure, variables: Mapping[str, Any], batch: Batch) 
         batch: `images`, `labels`, `mask`.
 
     Returns:
-        Sums as of `metrics.create_sums`; the loss is neither smoothed nor weighted.
+        Sums as of `metrics.create_sums`; the loss is neither smoothed nor weighted, by
+        class or difficulty.
     """
     return eval_examples(structure, variables, batch)[0]
 
@@ -301,7 +311,8 @@ def eval_examples(
     labels, mask = batch["labels"], batch["mask"]
     logits = predict_step(structure, variables, batch["images"])
     targets = losses.make_targets(labels, structure.num_classes, None)
-    example_losses = losses.LOSSES[structure.loss](logits, targets)
+    compute = losses.make_loss(structure.loss, structure.loss_reduction)
+    example_losses = compute(logits, targets)
     sums = metrics.compute_sums(logits, labels, example_losses, mask)
     return sums, {"logits": logits, "loss": example_losses}
 

@@ -96,6 +96,7 @@ def make_structure(description: Mapping[str, Any]) -> Structure:
         mean=tuple(description["mean"]),
         std=tuple(description["std"]),
         loss=read_group(LossOptions, stored).loss,
+        loss_reduction=read_group(LossOptions, stored).loss_reduction,
     )
 
 

@@ -85,7 +85,7 @@ def test_layers_are_bfloat16_and_the_rest_float32(make_structure, make_numbers, 
 
 
 def test_a_softmax_in_bfloat16_would_be_seen(make_structure, make_numbers, monkeypatch):
-    def low(logits, targets):
+    def low(logits, targets, **reduce):
         logs = jax.nn.log_softmax(logits.astype(jnp.bfloat16))
         return -jnp.sum(targets * logs, axis=-1).astype(jnp.float32)
 

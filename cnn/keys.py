@@ -17,7 +17,7 @@ def initialisation_key(seed: jax.Array | int) -> jax.Array:
 
 
 def order_key(seed: jax.Array | int, epoch: jax.Array | int) -> jax.Array:
-    """Return the key of one epoch's permutation of the training set."""
+    """Return the key of the order in which one epoch sees the training set."""
     return jax.random.fold_in(_stream(seed, _ORDER), epoch)
 
 

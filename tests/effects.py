@@ -24,7 +24,7 @@ import main
 from cnn import describe, evaluate, models, option, predict, train
 from cnn.checkpoints import manifest
 from cnn.config import Config, Numbers, make_config
-from cnn.data import identity, load_dataset
+from cnn.data import identity, load_dataset, order
 from cnn.errors import UserError
 from cnn.inspection import inspect
 from cnn.models.variables import create_variables
@@ -112,6 +112,9 @@ def _see_program(config):
     }
     for split, loader in setup.loaders.items():
         seen[split] = _see_images(getattr(setup.dataset, split), loader)
+    step, labels = config.step, setup.loaders["train"].labels
+    drawn = order.draw_epoch(0, 0, labels, step.batch_size, step.sampling)
+    seen["order"] = digest(*drawn.values())
     numbers, used = setup.numbers, set()
     present = [n for n in sorted(vars(numbers)) if getattr(numbers, n) is not None]
     for number, phase in enumerate(setup.phases):

@@ -17,9 +17,9 @@ its position in the training set, the operation and the copy, on nothing else; w
 it is mixed with, on its batch.
 
 `epoch` is int32 [] and counts from 0; a `batch` has `ids` int32 [N], positions in the
-training set, and maybe the `copies` of `repeat_examples`. `image_shape` is (H, W, C) of
-stored images, `image_size` the height and width of what the model sees (0: as stored),
-cut out at a random place in training.
+training set, and maybe `copies` int32 [N], which of an epoch's several sights of an
+image it is. `image_shape` is (H, W, C) of stored images, `image_size` the height and
+width of what the model sees (0: as stored), cut out at a random place in training.
 """
 
 import dataclasses
@@ -45,7 +45,8 @@ def repeat_examples(options: AugmentOptions, batch: Batch) -> Batch:
 
     Returns:
         Arrays [repeats · N, …], the whole batch again and again, and `copies` int32,
-        which repeat an example is. The epoch's order, its steps and `ids` stay.
+        which repeat an example is, others for each time that an epoch draws it. The
+        epoch's order, its steps and `ids` stay.
 
     Source: Hoffer et al. 2019, https://arxiv.org/abs/1901.09335
     """
@@ -54,7 +55,10 @@ def repeat_examples(options: AugmentOptions, batch: Batch) -> Batch:
         return batch
     count = batch["ids"].shape[0]
     repeated = {name: jnp.concatenate([x] * repeats) for name, x in batch.items()}
-    return repeated | {"copies": jnp.repeat(jnp.arange(repeats), count)}
+    copies = jnp.repeat(jnp.arange(repeats), count)
+    if "copies" in batch:
+        copies += repeats * repeated["copies"]
+    return repeated | {"copies": copies}
 
 
 def augment_images(

@@ -1,4 +1,7 @@
-"""In which order images are seen: pure functions of seed and epoch."""
+"""In which order images are seen: pure functions of seed and epoch.
+
+Labels are int32 [N], each of one class, or [N, K] of 0 and 1, each of any classes.
+"""
 
 import functools
 
@@ -7,11 +10,64 @@ import numpy as np
 
 from cnn import keys
 
+# By the name of --sampling: a class of n examples is drawn as often as n to this.
+_POWERS = {"balanced": 0.0, "sqrt": 0.5}
+
+
+def draw_epoch(
+    seed: int,
+    epoch: int,
+    labels: np.ndarray,
+    batch_size: int,
+    sampling: str = "uniform",
+) -> dict[str, np.ndarray]:
+    """Draw the examples of one training epoch.
+
+    Args:
+        labels: of the training set.
+        sampling: `uniform`, each example at most once, or a name of `_POWERS`, with
+            replacement.
+
+    Returns:
+        `ids` int32 [N // B, B], positions in the training set. With replacement also
+        `copies` int32 [N // B, B], how often the epoch has drawn an example before, so
+        that each time it is varied on its own.
+    """
+    if sampling == "uniform":
+        return {"ids": make_epoch_order(seed, epoch, len(labels), batch_size)}
+    steps = len(labels) // batch_size
+    weights = make_weights(labels, sampling)
+    ids = _draw(keys.order_key(seed, epoch), weights, steps * batch_size)
+    shape = (steps, batch_size)
+    return {"ids": ids.reshape(shape), "copies": _count_copies(ids).reshape(shape)}
+
+
+def make_weights(labels: np.ndarray, sampling: str) -> np.ndarray:
+    """Make the weights by which examples are drawn.
+
+    An example weighs what its class is drawn by / the examples of its class: 1 / n for
+    `balanced`, as one would give `torch.utils.data.WeightedRandomSampler`, 1 / sqrt(n)
+    for `sqrt`. One of several labels weighs as its rarest one, and one without labels
+    as the mean of the others.
+
+    Returns:
+        float64 [N], above 0.
+    """
+    counts = count_classes(labels)
+    of_class = np.maximum(counts, 1.0) ** (_POWERS[sampling] - 1)
+    if labels.ndim == 1:
+        return of_class[labels]
+    weights = np.max(np.where(labels > 0, of_class, 0.0), axis=1)
+    has_labels = weights > 0
+    if not has_labels.any():
+        return np.ones(len(labels))
+    return np.where(has_labels, weights, weights[has_labels].mean())
+
 
 def make_epoch_order(
     seed: int, epoch: int, num_examples: int, batch_size: int
 ) -> np.ndarray:
-    """Draw the order of one training epoch.
+    """Draw the order of one training epoch that sees each example at most once.
 
     Args:
         epoch: from 0; every epoch has its own order.
@@ -60,3 +116,27 @@ def make_eval_order(
 @functools.partial(jax.jit, static_argnums=1)
 def _permute(key: jax.Array, count: int) -> jax.Array:
     return jax.random.permutation(key, jax.numpy.arange(count, dtype=np.int32))
+
+
+def _draw(key: jax.Array, weights: np.ndarray, count: int) -> np.ndarray:
+    """Draw positions int32 [count], each on its own, by weights float64 [N]."""
+    # float32 has too few digits to tell the examples of a large set from each other.
+    high, low = np.asarray(_draw_bits(key, count)).T.astype(np.float64)
+    shares = high * 2.0**-32 + np.floor(low * 2.0**-11) * 2.0**-53
+    ends = np.cumsum(weights)
+    return np.searchsorted(ends / ends[-1], shares, "right").astype(np.int32)
+
+
+def _count_copies(ids: np.ndarray) -> np.ndarray:
+    """Count for each place of ids [n] the equal ones before it, int32 [n]."""
+    by_id = np.argsort(ids, kind="stable")
+    ordered, places = ids[by_id], np.arange(len(ids))
+    is_first = np.append(True, ordered[1:] != ordered[:-1])
+    copies = np.empty(len(ids), np.int32)
+    copies[by_id] = places - np.maximum.accumulate(np.where(is_first, places, 0))
+    return copies
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _draw_bits(key: jax.Array, count: int) -> jax.Array:
+    return jax.random.bits(key, (count, 2), jax.numpy.uint32)

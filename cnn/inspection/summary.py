@@ -102,7 +102,8 @@ def _list_classes(findings: Findings) -> list[str]:
                 f"as of {names[least]}"
             )
             if part == "train":
-                line += ": add to the small ones, or --class_weights=balanced"
+                line += ": add to the small ones, or --class_weights=balanced or"
+                line += " --sampling=balanced"
         lines.append(line)
     return lines
 

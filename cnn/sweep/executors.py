@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from cnn.config import Config
-from cnn.data.order import make_epoch_order, make_eval_order
+from cnn.data.order import draw_epoch, make_eval_order
 from cnn.errors import UserError
 from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop
@@ -226,7 +226,7 @@ class Stacked:
         """Train one epoch of every active trial; as `Loop.train_epoch`."""
         running = np.array(self._fill(active, False))
         length = self.steps_per_epoch
-        chunk = {"ids": self._stack_orders(configs, number)}
+        chunk = self._stack_orders(configs, number)
         numbers, images = self._stack_numbers(configs), self._images["train"]
         sums = self._stack([steps.create_train_sums()])
         losses, bad_steps = [], [None] * len(configs)
@@ -308,12 +308,12 @@ class Stacked:
         lasts = np.int32(first + (last - first) * running)
         return self._stack(list(firsts)), self._stack(list(lasts))
 
-    def _stack_orders(self, configs: Sequence[Config], number: int) -> jax.Array:
-        """Stack each trial's order of examples in an epoch, int32 [T, S, B]."""
-        size = len(self._setup.loaders["train"])
-        batch_size = self._setup.config.step.batch_size
+    def _stack_orders(self, configs: Sequence[Config], number: int) -> epoch.Chunk:
+        """Stack what each trial sees in an epoch, arrays [T, S, B]."""
+        labels = self._setup.loaders["train"].labels
+        options = self._setup.config.step
         orders = {
-            seed: make_epoch_order(seed, number, size, batch_size)
+            seed: draw_epoch(seed, number, labels, options.batch_size, options.sampling)
             for seed in {config.train.seed for config in configs}
         }
         return self._stack([orders[config.train.seed] for config in configs])

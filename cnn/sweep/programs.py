@@ -87,9 +87,10 @@ def make_train_trials(structure: Structure, axis: str, mesh: Mesh) -> Callable:
 
     Returns:
         A jitted function of (images, states, chunk, sums, numbers, bounds): `images`
-        uint8 [N, H, W, C] and `labels` int32 [N]; the chunk's `ids` int32 [T, S, B];
-        two int32 [T]. It returns states, sums and step metrics [T, S]. A trial whose
-        bounds are equal stays as it is. States and sums are donated.
+        uint8 [N, H, W, C] and `labels` int32 [N]; the chunk's `ids` int32 [T, S, B]
+        and maybe `copies`; two int32 [T]. It returns states, sums and step metrics
+        [T, S]. A trial whose bounds are equal stays as it is. States and sums are
+        donated.
     """
 
     def train_one(
@@ -101,8 +102,8 @@ def make_train_trials(structure: Structure, axis: str, mesh: Mesh) -> Callable:
         bounds: tuple[jax.Array, jax.Array],
     ) -> tuple:
         def take(chunk: epoch.Chunk, i: jax.Array) -> dict[str, jax.Array]:
-            ids = jax.lax.dynamic_index_in_dim(chunk["ids"], i, 0, False)
-            return {name: x[ids] for name, x in images.items()} | {"ids": ids}
+            drawn = epoch.take_batch(chunk, i)
+            return {name: x[drawn["ids"]] for name, x in images.items()} | drawn
 
         return epoch.train_chunk(
             structure, None, take, state, sums, chunk, numbers, bounds

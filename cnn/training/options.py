@@ -55,6 +55,14 @@ class StepOptions:
         only_for="mode!=predict or not predict_batch_size",
         modes="train sweep describe convert evaluate predict",
     )
+    sampling: str = option(
+        "uniform",
+        "what an epoch sees: uniform: each training image at most once; balanced: as "
+        "many draws with replacement, by which every class is equally probable; sqrt: "
+        "likewise, a class in proportion to the root of its images. An image of "
+        "several labels is drawn as one of its rarest",
+        choices=("uniform", "balanced", "sqrt"),
+    )
     accumulate_steps: int = option(
         1,
         "pieces in which a batch's gradient is computed, one after the other, to save "

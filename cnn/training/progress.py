@@ -15,7 +15,7 @@ import numpy as np
 
 from cnn.checkpoints import checkpoint, proof
 from cnn.data.chunks import iterate_chunks
-from cnn.data.order import make_epoch_order
+from cnn.data.order import draw_epoch
 from cnn.errors import UserError
 from cnn.models.variables import replace_leaves
 from cnn.optim import freezing
@@ -232,12 +232,13 @@ def take_epoch(
         Interrupted: a signal arrived.
         UserError: the device has too little memory.
     """
-    phase, batch_size = enter_phase(setup, progress), setup.config.step.batch_size
+    phase, options = enter_phase(setup, progress), setup.config.step
     number, done = divmod(progress.step, setup.structure.steps_per_epoch)
     before = progress.step - done
-    count, seed = len(setup.loaders["train"]), setup.config.train.seed
-    ids = make_epoch_order(seed, number, count, batch_size)
-    positions = ids + np.int32(count * (number % phase.views))
+    labels, seed = setup.loaders["train"].labels, setup.config.train.seed
+    drawn = draw_epoch(seed, number, labels, options.batch_size, options.sampling)
+    ids, views = drawn["ids"], (number + drawn.get("copies", 0)) % phase.views
+    positions = ids + np.int32(len(labels) * views)
     everywhere = devices.replicated(setup.mesh)
     program, pieces = phase.train_chunk, phase.structure.accumulate_steps
 
@@ -265,7 +266,7 @@ def take_epoch(
         step = before + first
         return profiler.cut(step, min(available, interval - step % interval))
 
-    arrays = {"positions": positions, "ids": ids}
+    arrays = {"positions": positions, **drawn}
     chunks = iterate_chunks(progress.loaders["train"], phase.chunk_steps, arrays, done)
     with contextlib.closing(chunks):
         calls = epoch.run_chunks(

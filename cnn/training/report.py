@@ -46,7 +46,13 @@ def list_notes(setup: Setup) -> list[str]:
     """Write a line for all that training leaves out, before it begins."""
     count, batch_size = len(setup.loaders["train"]), setup.config.step.batch_size
     every, notes = setup.config.progress.log_every_steps, []
-    if left := count % batch_size:
+    left, sampling = count % batch_size, setup.config.step.sampling
+    if sampling != "uniform":
+        notes.append(
+            f"each epoch draws {count - left} times from {count} training images, with "
+            f"replacement (--sampling={sampling}): some are seen again, some left out"
+        )
+    elif left:
         notes.append(
             f"each epoch leaves out {left} of {count} training images, others each "
             f"time: its last batch would be smaller than --batch_size={batch_size}"

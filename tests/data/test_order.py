@@ -33,6 +33,96 @@ def test_order_is_the_same_on_every_machine_and_version():
     np.testing.assert_array_equal(found, jax.random.permutation(key, 10))
 
 
+COUNTS = {0: 600, 1: 150, 3: 6}  # of class 2 there are none
+LABELS = np.random.default_rng(0).permutation(
+    np.repeat(list(COUNTS), list(COUNTS.values())).astype(np.int32)
+)
+
+
+def draw(sampling, seed=0, epoch=0, labels=LABELS, batch_size=7):
+    return order.draw_epoch(seed, epoch, labels, batch_size, sampling)
+
+
+def test_uniform_sampling_is_the_permutation():
+    found = draw("uniform", 3, 2)
+    assert list(found) == ["ids"]
+    wanted = order.make_epoch_order(3, 2, len(LABELS), 7)
+    np.testing.assert_array_equal(found["ids"], wanted)
+
+
+@pytest.mark.parametrize(
+    "sampling, wanted",
+    [
+        ("balanced", {0: 1 / 3, 1: 1 / 3, 3: 1 / 3}),
+        ("sqrt", {0: 10 / 16, 1: 5 / 16, 3: 1 / 16}),
+    ],
+)
+def test_classes_are_drawn_as_often_as_is_said(sampling, wanted):
+    weights = order.make_weights(LABELS, sampling)
+    weights /= weights.sum()
+    for label, share in wanted.items():
+        own = weights[LABELS == label]
+        np.testing.assert_allclose(own, share / COUNTS[label], 1e-12)
+    ids = np.stack([draw(sampling, epoch=n)["ids"] for n in range(40)]).ravel()
+    assert len(ids) == 40 * 756
+    drawn = np.bincount(LABELS[ids], minlength=4)
+    expected = len(ids) * np.array([wanted.get(k, 0) for k in range(4)])
+    present = expected > 0
+    chi = (drawn[present] - expected[present]) ** 2 / expected[present]
+    assert drawn[2] == 0 and chi.sum() < 13.8  # 2 degrees: one seed in a thousand
+    # Within a class, each of its examples alike.
+    of_largest = np.bincount(ids, minlength=len(LABELS))[LABELS == 0]
+    mean = drawn[0] / 600
+    assert ((of_largest - mean) ** 2 / mean).sum() < 599 + 4 * np.sqrt(2 * 599)
+
+
+def test_what_is_drawn_depends_on_seed_epoch_and_position_alone():
+    found = [draw("balanced", *x)["ids"].ravel() for x in ((0, 0), (0, 1), (1, 0))]
+    assert np.any(found[0] != found[1]) and np.any(found[0] != found[2])
+    again = draw("balanced", batch_size=64)["ids"].ravel()
+    np.testing.assert_array_equal(found[0][: len(again)], again)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 1), 0)
+    high, low = np.asarray(jax.random.bits(key, (2, 2), np.uint32), int).T
+    ends = np.cumsum(order.make_weights(LABELS, "balanced"))
+    for i in range(2):  # by whole numbers of 53 bits
+        share = ((int(high[i]) << 21) + (int(low[i]) >> 11)) / 2**53
+        assert ends[found[0][i] - 1] <= share * ends[-1] < ends[found[0][i]]
+
+
+def test_copies_count_what_the_epoch_has_drawn_before():
+    found = draw("balanced")
+    seen = {}
+    assert found["copies"].dtype == found["ids"].dtype == np.int32
+    for number, copy in zip(found["ids"].ravel(), found["copies"].ravel(), strict=True):
+        assert copy == seen.get(number, 0)
+        seen[number] = copy + 1
+    assert max(seen.values()) > 20, "one of six examples of a third of the draws"
+
+
+def test_an_example_of_several_labels_weighs_as_its_rarest():
+    labels = np.int32([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]])
+    balanced = order.make_weights(labels, "balanced")
+    mean = (3 / 4 + 1) / 4
+    np.testing.assert_allclose(balanced, [1 / 4, 1, 1 / 4, mean, 1 / 4])
+    root = order.make_weights(labels, "sqrt")
+    np.testing.assert_allclose(root[:3], [1 / 2, 1, 1 / 2])
+    one_each = np.eye(4, dtype=np.int32)[LABELS]
+    for name in ("balanced", "sqrt"):
+        wanted = order.make_weights(LABELS, name)
+        np.testing.assert_allclose(order.make_weights(one_each, name), wanted)
+        nothing = order.make_weights(np.zeros((3, 2), np.int32), name)
+        np.testing.assert_array_equal(nothing, 1)
+
+
+def test_examples_of_a_large_set_are_told_apart(monkeypatch):
+    """Steps of float32 near 1 are 6e-8, more than an example's share may be."""
+    bits = np.uint32([[2**32 - 1, k << 29] for k in range(8)] + [[2**32 - 1] * 2])
+    monkeypatch.setattr(order, "_draw_bits", lambda key, count: bits)
+    weights = np.array([1 - 2.0**-32] + [2.0**-35] * 8)
+    found = order._draw(jax.random.key(0), weights, 9)
+    np.testing.assert_array_equal(found, [1, 2, 3, 4, 5, 6, 7, 8, 8])
+
+
 @pytest.mark.parametrize(
     "count, batch_size, steps", [(10, 5, 2), (11, 5, 3), (1, 64, 1), (0, 4, 0)]
 )

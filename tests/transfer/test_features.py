@@ -53,8 +53,9 @@ def assert_same_lines(one, other):
         {},
         {"unfreeze": ("stage3:2",), "validation_fraction": 0.1},
         VARIED | {"cached_views": 3},
+        {"sampling": "balanced", "class_weights": "balanced"},
     ],
-    ids=["fixed", "gradual", "views"],
+    ids=["fixed", "gradual", "views", "balanced"],
 )
 def test_the_cache_gives_the_same_run(source, tmp_path, changes, monkeypatch):
     """With as many views as epochs, for images that vary too."""

@@ -46,7 +46,8 @@ def test_other_examples_are_seen_than_by_permutation(whole, trained):
 @pytest.mark.parametrize("name", ["map", "vmap"])
 def test_stacked_trials_see_what_the_loop_does(name):
     small = {"model": "logistic_regression", "train_examples": 100, "batch_size": 20}
-    setup = make_setup(small, SAMPLED, {"dropout_rate": 0.0})
+    plain = {"dropout_rate": 0.0, "ema_decay": 0.0, "weight_decay": 0.0}
+    setup = make_setup(small, SAMPLED, plain)
     configs = [setup.config.change({"seed": seed}) for seed in (0, 3)]
     losses = []
     for executor in ("loop", name):

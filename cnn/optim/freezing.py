@@ -138,7 +138,7 @@ def carry_over(before: Any, after: Any) -> Any:
     """Carry an optimizer's state into a phase in which more leaves train.
 
     Args:
-        after: the new phase's first state: zeros.
+        after: the new phase's first state, as of a new run.
 
     Returns:
         `after`, with every leaf of `before` at its place.

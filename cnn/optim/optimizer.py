@@ -15,11 +15,14 @@ import optax
 from cnn.config import Numbers
 from cnn.errors import UserError
 from cnn.models.variables import replace_leaves
-from cnn.optim import freezing, layer_rates, muon, paths, schedules
+from cnn.optim import freezing, layer_rates, muon, paths, rules, schedules
 from cnn.optim.freezing import Phase
 from cnn.optim.layer_rates import Rates
 from cnn.optim.options import OptimizerOptions, ScheduleOptions
 from cnn.optim.schedules import Clock
+
+# Rules that add the weight decay to the gradient; see `OptimizerOptions.weight_decay`.
+COUPLED = ("sgd", "muon_sgd", "adam", "nadam", "adamax", "adagrad", "rmsprop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +133,9 @@ def make_optimizer(
         schedule: of `schedules.compute_schedule`, for muon_sgd's other rate.
 
     Returns:
-        Clipping, then the rule with its weight decay where PyTorch has it: before
-        the momentum in sgd, adam and rmsprop, decoupled in the others.
+        Clipping, then the rule with its weight decay where PyTorch or timm has it:
+        added to the gradient in those of `COUPLED` and in lars, decoupled in the
+        others.
     """
     if options.optimizer == "muon":
         parts = [muon.make_muon_adamw(options, learning_rate, numbers)]
@@ -154,31 +158,69 @@ def _list_parts(
         # At the rate 0 nothing moves, whatever the decay.
         peak = numbers.learning_rate
         weight_decay = weight_decay / jnp.where(peak > 0, peak, jnp.inf)
+    rate = optax.scale_by_learning_rate(learning_rate)
+    if options.optimizer == "lars":
+        decayed = 0.0 if weight_decay is None else weight_decay
+        adapt = rules.scale_by_lars(numbers.trust_coefficient, numbers.epsilon, decayed)
+        return [_spare_vectors(options, adapt), *_make_momentum(options, numbers), rate]
     decay = _make_weight_decay(options, weight_decay)
+    if options.optimizer == "rmsprop_tf":  # what its momentum sums are whole steps
+        scaled = optax.scale_by_rms(
+            numbers.rmsprop_decay, numbers.epsilon, initial_scale=1.0
+        )
+        return [decay, scaled, rate, *_make_momentum(options, numbers)]
     rule = _make_rule(options, numbers)
-    coupled = options.optimizer in ("sgd", "adam", "rmsprop", "muon_sgd")
-    parts = [decay, rule] if coupled else [rule, decay]
+    parts = [decay, rule] if options.optimizer in COUPLED else [rule, decay]
     if options.optimizer == "lamb":
-        parts.append(optax.scale_by_trust_ratio())
-    return [*parts, optax.scale_by_learning_rate(learning_rate)]
+        parts.append(_spare_vectors(options, optax.scale_by_trust_ratio()))
+    return [*parts, rate]
 
 
 def _make_rule(
     options: OptimizerOptions, numbers: Numbers
 ) -> optax.GradientTransformation:
-    momentum = numbers.momentum
-    if options.optimizer in ("sgd", "muon_sgd"):
-        if momentum is None:
-            return optax.identity()
-        return optax.trace(momentum, nesterov=options.nesterov)
-    epsilon = numbers.epsilon
-    if options.optimizer == "rmsprop":
-        decay = numbers.rmsprop_decay
-        scaled = optax.scale_by_rms(decay, eps=epsilon, eps_in_sqrt=False)
-        trace = optax.identity() if momentum is None else optax.trace(momentum)
-        return optax.chain(scaled, trace)
+    name, epsilon = options.optimizer, numbers.epsilon
     betas = numbers.adam_beta1, numbers.adam_beta2
-    return optax.scale_by_adam(*betas, eps=epsilon)
+    match name:
+        case "sgd" | "muon_sgd":
+            momentum = _make_momentum(options, numbers)
+            return momentum[0] if momentum else optax.identity()
+        case "rmsprop":
+            decay = numbers.rmsprop_decay
+            scaled = optax.scale_by_rms(decay, eps=epsilon, eps_in_sqrt=False)
+            trace = _make_momentum(options, numbers) or [optax.identity()]
+            return optax.chain(scaled, *trace)
+        case "adagrad":
+            return rules.scale_by_adagrad(epsilon)
+        case "lion":
+            return optax.scale_by_lion(*betas)
+        case "adabelief":
+            return optax.scale_by_belief(*betas, eps=epsilon, eps_root=epsilon)
+    make = {
+        "nadam": rules.scale_by_nadam,
+        "nadamw": rules.scale_by_nadamw,
+        "adamax": optax.scale_by_adamax,
+    }.get(name, optax.scale_by_adam)
+    return make(*betas, epsilon)
+
+
+def _make_momentum(
+    options: OptimizerOptions, numbers: Numbers
+) -> list[optax.GradientTransformation]:
+    """Make the momentum of sgd, rmsprop and lars, if there is one."""
+    if numbers.momentum is None:
+        return []
+    nesterov = options.nesterov and not options.optimizer.startswith("rmsprop")
+    return [optax.trace(numbers.momentum, nesterov=nesterov)]
+
+
+def _spare_vectors(
+    options: OptimizerOptions, transformation: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """Restrict a rule to kernels where weight decay is."""
+    if options.decay_norms:
+        return transformation
+    return optax.masked(transformation, paths.mark_kernels)
 
 
 def _make_weight_decay(

@@ -6,6 +6,8 @@ from typing import ClassVar
 from cnn.models.options import NORMALISED
 from cnn.option import option, strength
 
+_ADAMS = "adam|adamw|nadam|nadamw|adamax|adabelief|lamb"
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions:
@@ -15,9 +17,25 @@ class OptimizerOptions:
 
     optimizer: str = option(
         "sgd",
-        "update rule; muon has adamw for vectors, muon_sgd sgd for all but the kernels "
-        "of convolutions",
-        choices=("sgd", "adam", "adamw", "rmsprop", "lamb", "muon", "muon_sgd"),
+        "update rule; rmsprop_tf is TensorFlow's, nadamw timm's; muon has adamw for "
+        "vectors, muon_sgd sgd for all but the kernels of convolutions",
+        choices=(
+            "sgd",
+            "adam",
+            "adamw",
+            "nadam",
+            "nadamw",
+            "adamax",
+            "adabelief",
+            "lion",
+            "adagrad",
+            "rmsprop",
+            "rmsprop_tf",
+            "lamb",
+            "lars",
+            "muon",
+            "muon_sgd",
+        ),
     )
     learning_rate: float = option(
         0.1, "peak learning rate", kind="traced", within="[0, inf)"
@@ -46,53 +64,65 @@ class OptimizerOptions:
     )
     momentum: float = option(
         0.9,
-        "momentum of sgd, rmsprop and muon, and of muon_sgd's sgd",
+        "momentum of sgd, rmsprop, rmsprop_tf, lars and muon, and of muon_sgd's sgd",
         kind="traced_unless_zero",
         within="[0, 1)",
-        only_for="optimizer=sgd|rmsprop|muon|muon_sgd",
+        only_for="optimizer=sgd|rmsprop|rmsprop_tf|lars|muon|muon_sgd",
     )
     nesterov: bool = option(
         True,
-        "Nesterov's form of sgd's and muon's momentum",
-        only_for="momentum and optimizer=sgd|muon or optimizer=muon_sgd",
+        "Nesterov's form of sgd's, lars's and muon's momentum",
+        only_for="momentum and optimizer=sgd|lars|muon or optimizer=muon_sgd",
     )
     adam_beta1: float = option(
         0.9,
-        "decay of the first moment of adam, adamw, lamb and muon's vectors",
+        "decay of the first moment of the rules with adam in their names, adabelief, "
+        "lamb and muon's vectors; lion's share of its momentum in a step",
         kind="traced",
         within="[0, 1)",
-        only_for="optimizer=adam|adamw|lamb|muon",
+        only_for=f"optimizer={_ADAMS}|lion|muon",
     )
     adam_beta2: float = option(
         0.999,
-        "decay of the second moment of adam, adamw, lamb and muon's vectors",
+        "decay of the second moment of the rules with adam in their names, adabelief, "
+        "lamb and muon's vectors; of lion's momentum, whose authors have 0.99",
         kind="traced",
         within="[0, 1)",
-        only_for="optimizer=adam|adamw|lamb|muon",
+        only_for=f"optimizer={_ADAMS}|lion|muon",
     )
     rmsprop_decay: float = option(
         0.99,
-        "decay of rmsprop's second moment",
+        "decay of rmsprop's and rmsprop_tf's second moment",
         kind="traced",
         within="[0, 1)",
-        only_for="optimizer=rmsprop",
+        only_for="optimizer=rmsprop|rmsprop_tf",
     )
     epsilon: float = option(
         1e-8,
-        "added to the denominator of adam, adamw, lamb, rmsprop and muon's vectors",
+        "added to the denominator of all rules but sgd, lion and muon_sgd, of muon's "
+        "for vectors; in rmsprop_tf inside the root, in adabelief inside it too",
         kind="traced",
         within="(0, inf)",
-        only_for="optimizer=adam|adamw|lamb|rmsprop|muon",
+        only_for=f"optimizer={_ADAMS}|adagrad|rmsprop|rmsprop_tf|lars|muon",
+    )
+    trust_coefficient: float = option(
+        0.001,
+        "lars: length of a parameter's step before its learning rate, as a share of "
+        "the parameter's norm",
+        kind="traced",
+        within="(0, inf)",
+        only_for="optimizer=lars",
     )
     weight_decay: float = strength(
-        "weight decay: added to the gradient by sgd, adam and rmsprop, decoupled "
-        "and times the learning rate in adamw, lamb and muon",
+        "weight decay: decoupled and times the learning rate in adamw, nadamw, "
+        "adabelief, lion, lamb and muon, added to the gradient in the others",
         "[0, inf)",
     )
     decay_norms: bool = option(
         True,
-        "decay biases and normalisation scales too, not kernels alone",
-        only_for="weight_decay",
+        "decay biases and normalisation scales too, not kernels alone; lamb and lars "
+        "scale the steps by layer of what they decay",
+        only_for="weight_decay or optimizer=lamb|lars",
     )
     clip_norm: float = strength(
         "largest global norm of the gradient; larger ones are scaled down to it",

@@ -44,7 +44,7 @@ def make_steps(make_structure, make_numbers, start, make_batch):
     return run
 
 
-OPTIMIZERS = ["sgd", "adam", "adamw", "rmsprop"]
+OPTIMIZERS = ["sgd", "adam", "adamw", "rmsprop", "rmsprop_tf"]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fixtures_runs import train_run
 
 from cnn import config as config_module
+from cnn.errors import UserError
 from cnn.optim import optimizer
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "updates.json").read_text())
@@ -70,3 +72,82 @@ def test_twenty_steps_equal_pytorch_and_timm(name):
             for part, values in zip(("kernel", "bias"), expected[step], strict=True):
                 largest = np.max(np.abs(values))
                 np.testing.assert_allclose(params[part], values, 0, 1e-6 * largest)
+
+
+def clip(flat, params, gradients):
+    """Return clipped gradients: the step of SGD at the rate 1, without its sign."""
+    flat = {"learning_rate": 1.0, "momentum": 0.0} | flat
+    config = config_module.make_config(flat)
+    numbers = config.make_numbers()
+    chain = optimizer.make_optimizer(config.optimizer, numbers.learning_rate, numbers)
+    updates = chain.update(gradients, chain.init(params), params)[0]
+    return jax.tree.map(jnp.negative, updates)
+
+
+def read_clipped(name):
+    """Return weights, gradients and clipped ones of PyTorch in our layout."""
+
+    def to_ours(values):
+        array = jnp.float32(values)
+        return jnp.moveaxis(array, (0, 1), (-1, -2)) if array.ndim > 1 else array
+
+    trees = [{}, {}, {}]
+    for path, arrays in GOLDEN[name].items():
+        leaf = "kernel" if path in ("conv", "dense") else "bias"
+        for tree, values in zip(trees, arrays, strict=True):
+            tree[path] = {leaf: to_ours(values)}
+    return trees
+
+
+@pytest.mark.parametrize("flag, limit", [("clip_value", 0.15), ("clip_adaptive", 0.1)])
+def test_clipping_equals_pytorch_and_timm(flag, limit):
+    params, gradients, expected = read_clipped(flag)
+    found = clip({flag: limit}, params, gradients)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-8),
+        found,
+        expected,
+    )
+    same = jax.tree.map(lambda x, y: x == y, gradients, expected)
+    shares = [float(x.mean()) for x in jax.tree.leaves(same)]
+    assert 0 < np.mean(shares) < 1, "some are clipped and some are not"
+
+
+def test_adaptive_clipping_leaves_the_head():
+    params, gradients, expected = read_clipped("clip_adaptive")
+    dense = [x.pop("dense") for x in (params, gradients, expected)]
+    params["head"], gradients["head"] = dense[:2]
+    found = clip({"clip_adaptive": 0.1}, params, gradients)
+    np.testing.assert_array_equal(found["head"]["kernel"], dense[1]["kernel"])
+    assert np.any(dense[1]["kernel"] != dense[2]["kernel"])
+
+
+def test_each_place_of_a_local_kernel_is_a_unit():
+    """A unit's gradient depends on its own weights and gradients alone."""
+    random = np.random.default_rng(0)
+    kernel, gradient = random.normal(size=(2, 2, 3, 3, 4, 5, 6)).astype(np.float32)[:2]
+    whole = clip({"clip_adaptive": 0.3}, {"a_kernel": kernel}, {"a_kernel": gradient})
+    one = {"a_kernel": kernel[1, 2]}, {"a_kernel": gradient[1, 2]}
+    alone = clip({"clip_adaptive": 0.3}, *one)["a_kernel"]
+    np.testing.assert_allclose(whole["a_kernel"][1, 2], alone, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "flat, words",
+    [
+        ({"clip_norm": 1.0, "clip_value": 0.5}, "clip_norm=1 and --clip_value=0.5"),
+        ({"clip_value": 1.0, "clip_adaptive": 0.5}, "give one of them"),
+        ({"clip_adaptive": 0.5, "decoupled_rates": True}, "do not go together"),
+    ],
+)
+def test_limits_that_do_not_go_together_are_refused(flat, words):
+    with pytest.raises(UserError, match=words):
+        optimizer.check(config_module.make_config(flat).optimizer)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"train_only": ("head",)}, {"model": "logistic_regression"}], ids=str
+)
+def test_adaptive_clipping_of_nothing_is_refused(tmp_path, changes):
+    with pytest.raises(UserError, match="^--clip_adaptive=0.1 leaves head as it is"):
+        train_run(tmp_path, clip_adaptive=0.1, cache_features="never", **changes)

@@ -130,18 +130,14 @@ def orthogonalise(matrix: jax.Array) -> jax.Array:
 
 
 def _kernel_dimensions(params: Any) -> Any:
-    """Say which axes of each kernel are inputs and which outputs; None: a vector.
-
-    A kernel is [I, O] or [S, S, I, O]. What stands before are places: a matrix each.
-    """
+    """Say which axes of each kernel are inputs and which outputs; None: a vector."""
 
     def dimensions(
         leaf: jax.Array, is_kernel: bool
     ) -> optax.contrib.MuonDimensionNumbers | None:
         if not is_kernel:
             return None
-        last = leaf.ndim - 1
-        inputs = tuple(range(max(0, last - 3), last))
-        return optax.contrib.MuonDimensionNumbers(inputs, (last,))
+        inputs = paths.list_input_axes(leaf)
+        return optax.contrib.MuonDimensionNumbers(inputs, (leaf.ndim - 1,))
 
     return jax.tree.map(dimensions, params, paths.mark_kernels(params))

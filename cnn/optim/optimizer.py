@@ -15,7 +15,7 @@ import optax
 from cnn.config import Numbers
 from cnn.errors import UserError
 from cnn.models.variables import replace_leaves
-from cnn.optim import freezing, layer_rates, muon, paths, rules, schedules
+from cnn.optim import clipping, freezing, layer_rates, muon, paths, rules, schedules
 from cnn.optim.freezing import Phase
 from cnn.optim.layer_rates import Rates
 from cnn.optim.options import OptimizerOptions, ScheduleOptions
@@ -55,8 +55,7 @@ def check(options: OptimizerOptions) -> None:
         )
     if rule == "muon_sgd" and not decoupled:
         raise UserError("--optimizer=muon_sgd needs --decoupled_rates")
-    if decoupled and options.clip_norm:  # gradients are times their rates by then
-        raise UserError("--clip_norm and --decoupled_rates do not go together")
+    clipping.check(options)
 
 
 def create_state(rule: Rule, numbers: Numbers, params: Any) -> Any:
@@ -145,9 +144,7 @@ def make_optimizer(
         rate = numbers.muon_learning_rate * schedule
         momentum, others = numbers.muon_momentum, optax.chain(*parts)
         parts = [muon.make_muon_sgd(rate, momentum, options.nesterov, others)]
-    if numbers.clip_norm is not None:
-        parts.insert(0, _clip_by_global_norm(numbers.clip_norm))
-    return optax.chain(*parts)
+    return optax.chain(*clipping.make_clipping(numbers), *parts)
 
 
 def _list_parts(
@@ -230,14 +227,3 @@ def _make_weight_decay(
         return optax.identity()
     mask = None if options.decay_norms else paths.mark_kernels
     return optax.add_decayed_weights(weight_decay, mask)
-
-
-def _clip_by_global_norm(largest: jax.Array) -> optax.GradientTransformation:
-    """Clip as torch.nn.utils.clip_grad_norm_ does; the norm may be traced."""
-
-    def update(updates, state, params=None):
-        del params
-        scale = jnp.minimum(1.0, largest / (optax.tree.norm(updates) + 1e-6))
-        return jax.tree.map(lambda update: update * scale, updates), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -128,6 +128,14 @@ class OptimizerOptions:
         "largest global norm of the gradient; larger ones are scaled down to it",
         "[0, inf)",
     )
+    clip_value: float = strength(
+        "largest absolute value of each number of the gradient", "[0, inf)"
+    )
+    clip_adaptive: float = strength(
+        "adaptive gradient clipping: largest norm of the gradient of each output's "
+        "weights, as a share of their own norm; the head's is not clipped",
+        "[0, inf)",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,15 @@ def mark_kernels(params: Any) -> Any:
     )
 
 
+def list_input_axes(kernel: jax.Array) -> tuple[int, ...]:
+    """Return the axes over which an output of a kernel sums its inputs.
+
+    A kernel is [I, O] or [S, S, I, O]; what stands before them are places.
+    """
+    last = kernel.ndim - 1
+    return tuple(range(max(0, last - 3), last))
+
+
 def matches(pattern: str, path: str) -> bool:
     """Return whether a pattern means a path, or its beginning before `/`, `_`, `.`."""
     return re.fullmatch(rf"(?:{pattern})(?:[/_.].*)?", path) is not None

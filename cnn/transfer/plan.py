@@ -11,7 +11,7 @@ from cnn.data.images import Dataset
 from cnn.errors import UserError
 from cnn.models import auxiliary
 from cnn.models.variables import create_variables, flatten_paths
-from cnn.optim import freezing, muon, paths
+from cnn.optim import clipping, freezing, muon, paths
 from cnn.optim.freezing import Phase
 from cnn.optim.layer_rates import Rates, make_rates
 from cnn.option import split_numbers
@@ -55,6 +55,7 @@ def make_plan(
         config.freezing, layers, variables, config.train.epochs
     )
     rates = _make_rates(config, layers, params)
+    clipping.check_clipped(config.optimizer, list(params), phases)
     shapes = flatten_paths(variables)
     found = None
     if source is not None:

@@ -76,7 +76,7 @@ def test_the_changed_code_trains_with_everything_new(changed, trained, tmp_path)
         "loss": "squared",
         "schedule": "root",
         "temperature": 2.0,
-        "sam_radius": 0.05,
+        "gradient_noise": 0.01,
         "teacher": trained,
         "epochs": 2,
         "workdir": tmp_path,

@@ -12,7 +12,9 @@ from fixtures_runs import train_run
 
 from cnn import config as config_module
 from cnn.errors import UserError
-from cnn.optim import optimizer
+from cnn.optim import freezing, optimizer, sharpness
+from cnn.optim.optimizer import Rule
+from cnn.training import steps
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "updates.json").read_text())
 BETAS = {"learning_rate": 0.02, "adam_beta1": 0.8, "adam_beta2": 0.95, "epsilon": 1e-6}
@@ -151,3 +153,92 @@ def test_limits_that_do_not_go_together_are_refused(flat, words):
 def test_adaptive_clipping_of_nothing_is_refused(tmp_path, changes):
     with pytest.raises(UserError, match="^--clip_adaptive=0.1 leaves head as it is"):
         train_run(tmp_path, clip_adaptive=0.1, cache_features="never", **changes)
+
+
+@pytest.mark.parametrize("kind, rho", [("sam", 0.3), ("asam", 1.5)])
+def test_twenty_sharpness_aware_steps_equal_pytorch(kind, rho):
+    golden = GOLDEN[kind]
+    x, targets = jnp.float32(golden["x"]), jnp.int32(golden["targets"])
+    config = config_module.make_config({"sam": kind, "sam_rho": rho})
+    rule, numbers = Rule(config.optimizer), config.make_numbers()
+    params = {"norm": {"scale": jnp.float32([1.0, -0.5, 2.0]), "bias": START["bias"]}}
+    params["dense"] = {"kernel": START["kernel"]}
+
+    def compute(params):
+        hidden = jnp.tanh(x @ params["dense"]["kernel"])
+        logits = hidden * params["norm"]["scale"][None] + params["norm"]["bias"][None]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+
+    @jax.jit
+    def take(params, numbers):
+        near = sharpness.perturb(rule, numbers, params, jax.grad(compute)(params))
+        return jax.tree.map(lambda w, g: w - 0.5 * g, params, jax.grad(compute)(near))
+
+    expected = dict(zip(GOLDEN["shown"], golden["path"], strict=True))
+    for step in range(20):
+        params = take(params, numbers)
+        if step in expected:
+            found = params["norm"] | params["dense"]
+            for name, values in expected[step].items():
+                largest = np.max(np.abs(values))
+                np.testing.assert_allclose(found[name], values, 0, 1e-6 * largest)
+
+
+STEP = jax.jit(steps.train_step, static_argnums=0)
+COMPUTE = jax.jit(steps.compute_gradients, static_argnums=0)
+
+
+def test_a_sharp_step_is_two_passes_of_one(
+    make_structure, make_numbers, start, make_batch
+):
+    """The second moves no statistics, has the dropout of the first, and is obeyed."""
+    options = {"model": "simple_cnn", "widths": (3,), "dropout_rate": 0.5}
+    options |= {"learning_rate": 0.1, "momentum": 0.0, "sam": "asam"}
+    fields = {"accumulate_steps": 2, "class_weights": (0.5, 2.0, 1.0, 0.25)}
+    structure = make_structure(fields, **options)
+    numbers, batch = make_numbers(sam_rho=0.2, **options), make_batch(8)
+    state = start(structure, numbers)
+    found, sums, record = STEP(structure, state, batch, numbers)
+    prepared = steps.prepare_batch(structure, 0, batch, numbers)
+    first, batch_stats, expected_sums = COMPUTE(structure, state, prepared, numbers)
+    near = sharpness.perturb(structure.rule, numbers, state.params, first)
+    near = state.replace(params=near)
+    second = COMPUTE(structure, near, prepared, numbers)[0]
+    expected = jax.tree.map(lambda w, g: w - 0.1 * g, state.params, second)
+    for one, other in (
+        (found.params, expected),
+        (found.batch_stats, batch_stats),
+        (sums, expected_sums),
+    ):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, 1e-5, 1e-6), one, other
+        )
+    np.testing.assert_allclose(record["gradient_norm"], optax.tree.norm(second), 1e-5)
+    assert optax.tree.norm(jax.tree.map(jnp.subtract, first, second)) > 0.01
+
+
+def test_only_what_trains_is_moved(make_structure, make_numbers, start):
+    phase = freezing.Phase(0, frozenset({"head/kernel"}), frozenset())
+    structure = make_structure({"phase": phase})
+    numbers = make_numbers(sam_rho=0.5)
+    params = start(structure, numbers).params
+    gradients = {"head": {"kernel": jnp.ones_like(params["head"]["kernel"])}}
+    near = sharpness.perturb(structure.rule, numbers, params, gradients)
+    moved = jax.tree.map(jnp.subtract, near, params)
+    np.testing.assert_allclose(optax.tree.norm(moved), 0.5, rtol=1e-5)
+    moved["head"].pop("kernel")
+    assert optax.tree.norm(moved) == 0
+
+
+def test_another_rho_compiles_nothing(make_structure, make_numbers, start, make_batch):
+    structure, traces = make_structure(), []
+
+    @jax.jit
+    def take(state, batch, numbers):
+        traces.append(1)
+        return steps.train_step(structure, state, batch, numbers)[0]
+
+    for rho, count in ((0.1, 1), (0.7, 1), (0.0, 2)):
+        numbers = make_numbers(sam_rho=rho)
+        jax.eval_shape(take, start(structure, numbers), make_batch(8), numbers)
+        assert len(traces) == count

@@ -136,6 +136,18 @@ class OptimizerOptions:
         "weights, as a share of their own norm; the head's is not clipped",
         "[0, inf)",
     )
+    sam_rho: float = strength(
+        "sharpness-aware minimisation: distance from the weights at which the gradient "
+        "is taken, uphill; each step computes two gradients",
+        "[0, inf)",
+    )
+    sam: str = option(
+        "sam",
+        "how that distance is measured: sam in the weights, asam in shares of the size "
+        "of each (ASAM; its rho is about ten times as large)",
+        choices=("sam", "asam"),
+        only_for="sam_rho",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from cnn.config import Numbers
 from cnn.models import auxiliary, remat
 from cnn.models.variables import replace_leaves
 from cnn.ops import scaling
-from cnn.optim import freezing, optimizer, weight_averaging
+from cnn.optim import freezing, optimizer, sharpness, weight_averaging
 from cnn.optim.optimizer import Rule
 from cnn.optim.schedules import Clock
 from cnn.training import losses, metrics
@@ -90,6 +90,10 @@ def train_step(
     gradients, batch_stats, sums = compute_gradients(
         structure, state, prepared, numbers
     )
+    if numbers.sam_rho is not None:
+        near = sharpness.perturb(structure.rule, numbers, state.params, gradients)
+        near = state.replace(params=near)
+        gradients, *_ = compute_gradients(structure, near, prepared, numbers)
     params, opt_state, rate = optimizer.update(
         structure.rule,
         clock,

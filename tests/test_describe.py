@@ -167,6 +167,7 @@ MISTAKES = [
     {"decoupled_rates": True, "clip_norm": 1.0},
     {"clip_norm": 1.0, "clip_value": 0.1},
     {"clip_adaptive": 0.1, "train_only": ("head",), "cache_features": "never"},
+    {"log_noise_scale": True},
     {"ema_decay": 0.9, "lookahead_decay": 0.9},
     {"crop_padding": 8, "crop_mode": "reflect"},
     {"init_from": "nowhere"},

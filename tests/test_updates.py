@@ -1,5 +1,6 @@
 """Update rules of timm and PyTorch, clipping, sharpness-aware steps, noise scale."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -8,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from fixtures_runs import train_run
+from fixtures_runs import read_lines, train_run
 
 from cnn import config as config_module
 from cnn.errors import UserError
 from cnn.optim import freezing, optimizer, sharpness
 from cnn.optim.optimizer import Rule
-from cnn.training import steps
+from cnn.training import noise_scale, steps
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "updates.json").read_text())
 BETAS = {"learning_rate": 0.02, "adam_beta1": 0.8, "adam_beta2": 0.95, "epsilon": 1e-6}
@@ -242,3 +243,63 @@ def test_another_rho_compiles_nothing(make_structure, make_numbers, start, make_
         numbers = make_numbers(sam_rho=rho)
         jax.eval_shape(take, start(structure, numbers), make_batch(8), numbers)
         assert len(traces) == count
+
+
+def test_noise_is_estimated_without_bias():
+    """The mean over all batches that can be drawn is the truth, exactly."""
+    images = np.float64([[1.0, 0.5], [-2.0, 1.0], [0.5, 3.0]])  # a gradient each
+    mean = images.mean(0)
+    found = []
+    for drawn in itertools.product(range(3), repeat=6):
+        pieces = images[list(drawn)].reshape(3, 2, 2).mean(1)
+        of_pieces, whole = np.mean(np.sum(pieces**2, -1)), pieces.mean(0)
+        found.append(noise_scale.estimate(of_pieces, {"w": whole}, 6, 3))
+    square, variance = (np.mean([x[n] for x in found]) for n in noise_scale.NAMES)
+    np.testing.assert_allclose(square, np.sum(mean**2), rtol=1e-5)
+    np.testing.assert_allclose(variance, np.sum((images - mean) ** 2) / 3, rtol=1e-5)
+
+
+def test_noise_scale_compares_the_pieces(
+    make_structure, make_numbers, start, make_batch
+):
+    weights = (0.5, 2.0, 1.0, 0.25)
+    fields = {"class_weights": weights, "accumulate_steps": 2, "log_noise_scale": True}
+    structure, numbers = make_structure(fields), make_numbers()
+    batch, state = make_batch(8), start(structure, numbers)
+    _, sums, record = STEP(structure, state, batch, numbers)
+    assert set(sums) == {"loss", "correct", "count"}
+    prepared, squares = steps.prepare_batch(structure, 0, batch, numbers), []
+    total = np.sum(np.float32(weights)[np.asarray(batch["labels"])])
+    for i in (0, 1):
+        piece = {name: x[i::2] for name, x in prepared.items()}
+        one = make_structure({"class_weights": weights})
+        gradient = COMPUTE(one, state, piece, numbers)[0]
+        # Of the whole batch's weights, half belong to a piece on average.
+        own = np.sum(np.float32(weights)[np.asarray(piece["labels"])])
+        squares.append(optax.tree.norm(gradient, squared=True) * (2 * own / total) ** 2)
+    whole = optax.tree.norm(COMPUTE(one, state, prepared, numbers)[0], squared=True)
+    mean = np.mean(squares)
+    np.testing.assert_allclose(record["gradient_square"], 2 * whole - mean, rtol=1e-4)
+    np.testing.assert_allclose(
+        record["gradient_variance"], (mean - whole) * 8, rtol=1e-4
+    )
+
+
+def test_an_epoch_has_the_ratio_of_its_steps(tmp_path, no_pauses):
+    options = {"accumulate_steps": 2, "log_noise_scale": True, "sam_rho": 0.05}
+    options |= {"model": "logistic_regression"}
+    train_run(tmp_path, **options)
+    lines = read_lines(tmp_path)
+    found = [line["noise_scale"] for line in lines if line.get("epoch")]
+    logged = [line for line in lines if "gradient_variance" in line]
+    assert len(found) == 3 and len(logged) == 15
+    for number, scale in enumerate(found):
+        own = logged[5 * number : 5 * number + 5]
+        square, variance = (sum(x[n] for x in own) for n in noise_scale.NAMES)
+        assert scale == noise_scale.divide(square, variance)
+
+
+def test_noise_louder_than_the_gradient_has_no_scale():
+    assert noise_scale.divide(-0.1, 2.0) is None
+    assert noise_scale.divide(0.1, -2.0) == 0.0
+    assert noise_scale.divide(0.5, 2.0) == 4.0

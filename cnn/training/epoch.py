@@ -22,7 +22,7 @@ from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
 from cnn.data.order import make_eval_order
 from cnn.runtime import devices, processes
 from cnn.runtime.interrupt import Stop
-from cnn.training import memory, metrics, steps
+from cnn.training import memory, metrics, noise_scale, steps
 from cnn.training.state import TrainState
 from cnn.training.steps import Batch, Structure, Sums
 
@@ -149,8 +149,10 @@ def train_chunk(
 
     Returns:
         The state, the epoch's sums so far, and step metrics float32 [S] of `loss`,
-        `learning_rate` and `gradient_norm`, filled from the first to the last step.
+        `learning_rate` and `gradient_norm`, filled from the first to the last step; of
+        `noise_scale.NAMES` too where it is logged.
     """
+    names = STEP_METRICS + noise_scale.NAMES * structure.log_noise_scale
 
     def body(i: jax.Array, carry: Any) -> Any:
         state, sums, filled = carry
@@ -159,12 +161,12 @@ def train_chunk(
         state, more, step_metrics = steps.train_step(
             structure, state, take(chunk, i), numbers
         )
-        filled = {n: filled[n].at[i].set(step_metrics[n]) for n in STEP_METRICS}
+        filled = {n: filled[n].at[i].set(step_metrics[n]) for n in names}
         state = state if mesh is None else devices.place_state(mesh, state)
         return state, metrics.add_sums(sums, more), filled
 
     size = chunk["ids"].shape[0]
-    empty = {name: jnp.zeros((size,), jnp.float32) for name in STEP_METRICS}
+    empty = {name: jnp.zeros((size,), jnp.float32) for name in names}
     state, *rest = jax.lax.fori_loop(*bounds, body, (state, sums, empty))
     if mesh is None:
         return state, *rest

@@ -69,6 +69,14 @@ class StepOptions:
         "memory; the update stays that of the whole batch",
         within="[1, inf)",
     )
+    log_noise_scale: bool = option(
+        False,
+        "estimate the gradient noise scale from the pieces of --accumulate_steps: the "
+        "batch size in images above which larger batches pay less and less; printed "
+        "and written to metrics.jsonl each epoch",
+        only_for="accumulate_steps!=1",
+        modes="train describe",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from cnn.optim import freezing
 from cnn.runtime import devices, environment
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.profiling import Profiler
-from cnn.training import epoch, memory, steps
+from cnn.training import epoch, memory, noise_scale, steps
 from cnn.training.epoch import Pace
 from cnn.training.options import TrainOptions
 from cnn.training.setup import Loaders, PhaseSetup, Setup
@@ -55,6 +55,9 @@ class Counters:
         seconds: time spent in the run, loading and compilation included.
         train_seconds: time spent in training steps alone.
         epoch_seconds: that of the current epoch.
+        gradient_square: sum over the current epoch's steps, where the noise scale is
+            logged, of the estimates of `noise_scale`.
+        gradient_variance: likewise.
     """
 
     evaluated_step: int = -1
@@ -68,6 +71,15 @@ class Counters:
     seconds: float = 0.0
     train_seconds: float = 0.0
     epoch_seconds: float = 0.0
+    gradient_square: float = 0.0
+    gradient_variance: float = 0.0
+
+    def note_noise(self, step_metrics: Mapping[str, np.ndarray]) -> None:
+        """Add what the steps of a call estimate for the noise scale, if anything."""
+        for name in noise_scale.NAMES:
+            # One by one: an epoch's sum is the same however it is divided into calls.
+            for value in step_metrics.get(name, ()):
+                setattr(self, name, getattr(self, name) + float(value))
 
     def note_best(
         self, options: TrainOptions, step: int, epoch: int, found: Mapping[str, Any]
@@ -142,6 +154,7 @@ class Progress:
         """Set the sums of the epoch to those over no examples."""
         self.sums = jax.tree.map(lambda x: x * 0, self.sums)
         self.counters.epoch_seconds = 0.0
+        self.counters.gradient_square = self.counters.gradient_variance = 0.0
         self.counters.evaluated_step = self.step
 
 
@@ -278,6 +291,7 @@ def take_epoch(
             progress.counters.epoch_seconds += seconds
             here = slice(first % phase.chunk_steps, (last - 1) % phase.chunk_steps + 1)
             step_metrics = {name: x[here] for name, x in jax.device_get(filled).items()}
+            progress.counters.note_noise(step_metrics)
             yield ids[first:last], step_metrics
 
 

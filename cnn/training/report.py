@@ -15,7 +15,7 @@ from cnn.runtime import devices, environment, processes
 from cnn.runtime.metrics_log import MetricsLog
 from cnn.runtime.terminal import Terminal
 from cnn.text import quote, show_line
-from cnn.training import course, metrics
+from cnn.training import course, metrics, noise_scale
 from cnn.training.options import TrainOptions
 from cnn.training.progress import Progress, describe_checkpoint, find_bad_step
 from cnn.training.setup import Setup
@@ -144,6 +144,10 @@ def make_epoch_line(
     line["seconds"] = round(progress.counters.seconds, 3)
     if number:
         line["images_per_second"] = round(count / progress.counters.epoch_seconds, 1)
+    if number and setup.structure.log_noise_scale:
+        counters = progress.counters
+        square, variance = counters.gradient_square, counters.gradient_variance
+        line["noise_scale"] = noise_scale.divide(square, variance)
     return line
 
 
@@ -156,6 +160,10 @@ def print_epoch(setup: Setup, terminal: Terminal, line: dict[str, Any]) -> None:
             parts.append(f"{name} loss {loss:.4f} accuracy {accuracy:.2%}")
     if "images_per_second" in line:
         parts.append(f"{line['images_per_second']:,.0f} images/s")
+    if "noise_scale" in line:
+        scale = line["noise_scale"]
+        shown = "not measurable" if scale is None else f"{scale:,.0f} images"
+        parts.append(f"noise scale {shown}")
     terminal.say("  ".join(parts))
 
 

@@ -199,6 +199,7 @@ def make_structure_of_model(config: Config, num_classes: int) -> Structure:
         loss=config.loss.loss,
         loss_reduction=config.loss.loss_reduction,
         accumulate_steps=config.step.accumulate_steps,
+        log_noise_scale=config.step.log_noise_scale,
         remat=config.model.remat == "blocks",
         rule=Rule(static.optimizer, static.schedule),
     )
@@ -270,6 +271,11 @@ def _check_fits(config: Config, dataset: Dataset) -> None:
             f"{len(dataset.train)} images; give a smaller one"
         )
     check_pieces(batch_size, pieces)
+    if config.step.log_noise_scale and pieces == 1:
+        raise UserError(
+            "--log_noise_scale compares the pieces of a batch: divide it into some, as "
+            "with --accumulate_steps=4"
+        )
     if config.train.early_stop_epochs and dataset.validation is None:
         raise UserError(
             "--early_stop_epochs selects on validation data and there is none; carve "

@@ -25,7 +25,7 @@ from cnn.ops import scaling
 from cnn.optim import freezing, optimizer, sharpness, weight_averaging
 from cnn.optim.optimizer import Rule
 from cnn.optim.schedules import Clock
-from cnn.training import losses, metrics
+from cnn.training import losses, metrics, noise_scale
 from cnn.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -53,6 +53,7 @@ class Structure:
         loss_reduction: over classes, `mean` or `sum`.
         class_weights: K weights of the loss; empty when all are 1.
         accumulate_steps: pieces a batch is computed in.
+        log_noise_scale: whether to compare their gradients with the whole batch's.
         remat: whether the backward pass computes the model's blocks again.
         rule: the static part of the update.
     """
@@ -69,6 +70,7 @@ class Structure:
     loss_reduction: str = "mean"
     class_weights: tuple[float, ...] = ()
     accumulate_steps: int = 1
+    log_noise_scale: bool = False
     remat: bool = False
     rule: Rule = Rule()
 
@@ -83,13 +85,19 @@ def train_step(
 
     Returns:
         The state after it; the batch's metric sums (`loss`, `correct`, `count`);
-        the step's metrics `loss`, `learning_rate` and `gradient_norm`, float32 [].
+        the step's metrics `loss`, `learning_rate` and `gradient_norm`, float32 [], and
+        those of `noise_scale.estimate` where it is logged.
     """
     clock = Clock(state.step, structure.steps_per_epoch)
     prepared = prepare_batch(structure, clock.epoch, batch, numbers)
     gradients, batch_stats, sums = compute_gradients(
         structure, state, prepared, numbers
     )
+    noise = {}
+    if structure.log_noise_scale:
+        count, pieces = batch["labels"].shape[0], structure.accumulate_steps
+        of_pieces = sums.pop("piece_square")
+        noise = noise_scale.estimate(of_pieces, gradients, count, pieces)
     if numbers.sam_rho is not None:
         near = sharpness.perturb(structure.rule, numbers, state.params, gradients)
         near = state.replace(params=near)
@@ -114,6 +122,7 @@ def train_step(
         "loss": sums["loss"] / sums["count"],
         "learning_rate": rate,
         "gradient_norm": optax.tree.norm(gradients),
+        **noise,
     }
     state = state.replace(step=state.step + 1, **weights, opt_state=opt_state, ema=ema)
     return state, sums, step_metrics
@@ -158,7 +167,9 @@ def compute_gradients(
         batch: of `prepare_batch`.
 
     Returns:
-        Gradients of the parameters that train, running statistics, metric sums.
+        Gradients of the parameters that train, running statistics, metric sums; where
+        the noise scale is logged, among these `piece_square`, the mean over the pieces
+        of the squared norm of a piece's mean gradient.
     """
     key = keys.dropout_key(numbers.seed, state.step)
     trained = freezing.select_trained(structure.rule.phase, state.params)
@@ -174,6 +185,8 @@ def compute_gradients(
             batch_stats, piece, piece_key, structure, numbers
         )
         gradients = jax.tree.map(jnp.add, gradients, more)
+        if structure.log_noise_scale:
+            piece_sums["piece_square"] = optax.tree.norm(more, squared=True)
         return (gradients, batch_stats, metrics.add_sums(sums, piece_sums)), None
 
     if structure.accumulate_steps == 1:
@@ -186,7 +199,10 @@ def compute_gradients(
             lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), batch
         )
         nothing = jax.tree.map(jnp.zeros_like, trained)
-        start = (nothing, state.batch_stats, create_train_sums())
+        first_sums = create_train_sums()
+        if structure.log_noise_scale:
+            first_sums["piece_square"] = jnp.zeros((), jnp.float32)
+        start = (nothing, state.batch_stats, first_sums)
         (gradients, batch_stats, sums), _ = jax.lax.scan(
             add_piece, start, (jnp.arange(pieces), split)
         )
@@ -194,6 +210,8 @@ def compute_gradients(
     scale = 1 / losses.sum_weights(
         structure.loss, structure.class_weights, batch["labels"], are_mixed
     )
+    if structure.log_noise_scale:
+        sums["piece_square"] *= structure.accumulate_steps * scale**2
     return jax.tree.map(lambda x: x * scale, gradients), batch_stats, sums
 
 

@@ -39,8 +39,8 @@ from cnn import condition, describe, evaluate, predict, train
 from cnn import config as config_module
 from cnn.checkpoints import workdir
 from cnn.config import Config
-from cnn.data import forget_dataset
-from cnn.data.options import DataOptions
+from cnn.data import forget_dataset, use_evaluation_sizes
+from cnn.data.options import SIZES, DataOptions
 from cnn.errors import UserError, suggest
 from cnn.inspection import inspect
 from cnn.models import FAMILIES, LIST
@@ -266,6 +266,8 @@ def _read_run(directory: Path, given: dict[str, Any]) -> dict[str, Any]:
                 "version of the code does not; use the version that wrote the run"
             )
     stored = {name: x for name, x in stored.items() if name not in names}
+    if given.keys() & SIZES:  # they are those of the images that are looked at
+        stored = use_evaluation_sizes(stored)
     if "dataset" not in given:
         return stored
     options = read_group(DataOptions, stored | given)

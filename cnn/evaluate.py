@@ -24,6 +24,7 @@ from cnn.data import (
     identity,
     is_same_source,
     load_evaluated,
+    use_evaluation_sizes,
 )
 from cnn.data.chunks import Loader
 from cnn.data.files import describe_bad, format_bad
@@ -54,6 +55,10 @@ _READ_BY = {
     "train_split": ("train", "validation", "all"),
     "validation_split": ("validation", "all"),
     "test_split": ("test", "all"),
+    # They are the plain sizes of what is evaluated.
+    "image_size_schedule": (),
+    "eval_image_size": (),
+    "eval_resize_size": (),
 }
 
 
@@ -123,6 +128,7 @@ def _evaluate(
     config: Config, directory: Path, terminal: Terminal
 ) -> tuple[dict[Path, str], dict[str, Any]]:
     """Evaluate a run; return what is to be written by file, and the result."""
+    config = dataclasses.replace(config, data=config.data.for_evaluation())
     trained = load_trained(directory, config.checkpoint.checkpoint)
     changed = proof.find_changed(trained.transfer.get("frozen", {}), trained.variables)
     proof.check_unchanged(changed, f"--workdir={directory}")
@@ -286,7 +292,7 @@ def _name_file(config: Config, stored: Mapping[str, Any]) -> str:
         parts.append(f"checkpoint={config.checkpoint.checkpoint}")
     if config.augment.tta != stored.get("tta", "none"):
         parts.append(f"tta={config.augment.tta}")
-    base = forget_dataset(stored, config.data.dataset)
+    base = forget_dataset(use_evaluation_sizes(stored), config.data.dataset)
     if is_same_source(stored["dataset"], config.data.dataset):
         base["dataset"] = config.data.dataset  # however its path is written
     plain = json.loads(json.dumps(dataclasses.asdict(config.data)))

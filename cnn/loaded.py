@@ -155,7 +155,7 @@ class Loaded:
 
     @functools.cached_property
     def _data(self) -> DataOptions:
-        return read_group(DataOptions, self.trained.options)
+        return read_group(DataOptions, self.trained.options).for_evaluation()
 
     @functools.cached_property
     def _classify(self) -> Callable[[Any], np.ndarray]:

@@ -79,6 +79,7 @@ def predict(config: Config, directory: Path, terminal: Terminal) -> Path:
     text = config.predict.predict_images
     if not text:
         raise UserError("--mode=predict needs --predict_images='FILES, DIRECTORY, …'")
+    config = dataclasses.replace(config, data=config.data.for_evaluation())
     paths, notes = find_files("predict_images", text)
     for note in notes:
         terminal.say(note)

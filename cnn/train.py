@@ -21,7 +21,7 @@ from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
 from cnn.runtime.metrics_log import MetricsLog, NoLog
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
-from cnn.training import course, report, same_data
+from cnn.training import course, report, same_data, takes_sizes
 from cnn.training import progress as training_progress
 from cnn.training import setup as training_setup
 from cnn.training.epoch import Pace
@@ -248,6 +248,7 @@ def make_setup(
     """
     course.check(config)
     preprocessing.check(config.model.model, config.data.preprocessing)
+    takes_sizes.check(config)
     mesh, pieces = devices.make_mesh(config.device.mesh), config.step.accumulate_steps
     devices.check_batch_size(config.step.batch_size, mesh, pieces)
     if like is not None and like.config.data != config.data:
@@ -262,7 +263,7 @@ def make_setup(
     pixels = choose_scaling(config, source, stored, dataset, terminal)
     structure = training_setup.make_structure(config, dataset, pixels)
     course.check_steps(config, structure.steps_per_epoch)
-    size, image_shape = config.data.image_size, dataset.train.shape
+    size, image_shape = config.data.training_size, dataset.train.shape
     image_shape = (size, size, image_shape[2]) if size else image_shape
     description = summary.describe_model(structure.model, image_shape)
     remat.check(config.model, description["layers"])
@@ -276,10 +277,8 @@ def make_setup(
         loaders = training_setup.make_loaders(config, dataset, mesh, not preview)
     macs = description["macs"] * len(dataset.train)
     options = xla.choose_compiler_options(config.device.cpu_kernels, mesh, macs)
-    batch_size, make_phase = config.step.batch_size, training_setup.make_phase
-    phases = tuple(
-        make_phase(structure, phase, image_shape, loaders, batch_size, options)
-        for phase in planned.phases
+    phases = training_setup.make_phases(
+        config, structure, planned.phases, image_shape, loaders, options
     )
     setup = Setup(
         config=config,

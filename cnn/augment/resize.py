@@ -1,4 +1,4 @@
-"""Random resized crop: a window of random area and aspect, brought to one size.
+"""Resizing, and the random resized crop: a window of random area and aspect.
 
 Antialiased when it shrinks: each output pixel is a triangle-weighted mean of the
 window's pixels, as in Pillow. `images` are uint8 [N, H, W, C], rounded to nearest, or
@@ -111,6 +111,17 @@ def resize_windows(
         return round_like(jnp.swapaxes(x, 0, 1), image)
 
     return map_images(resize, images, *windows, mirrored, upside_down)
+
+
+def resize_whole(images: jax.Array, size: int) -> jax.Array:
+    """Resize images to squares, antialiased when shrinking.
+
+    Returns:
+        [N, size, size, C] of the images' type.
+    """
+    count, height, width, _ = images.shape
+    windows = (jnp.full(count, x, jnp.int32) for x in (0, 0, height, width))
+    return resize_windows(images, tuple(windows), (size, size))
 
 
 def soften(images: jax.Array, windows: Windows, size: Size) -> jax.Array:

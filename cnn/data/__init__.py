@@ -14,14 +14,15 @@ import numpy as np
 
 from cnn.data import choose, digits, files, folder, npz, published, table, tfds
 from cnn.data.images import Dataset, Evaluated, Images, get_part
-from cnn.data.options import DataOptions
+from cnn.data.options import SIZES, DataOptions
 from cnn.errors import UserError, suggest
-from cnn.option import expand_path
+from cnn.option import expand_path, read_group
 from cnn.text import show_line
 
 __all__ = ["DataOptions", "Dataset", "Evaluated", "Images"]
 __all__ += ["find_own_classes", "forget_dataset", "is_same_source", "load_dataset"]
 __all__ += ["check_options", "list_dataset", "load_evaluated"]
+__all__ += ["use_evaluation_sizes"]
 
 LOADERS = {
     "digits": digits.load,
@@ -55,9 +56,9 @@ def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
             but their pixels are left black.
 
     Returns:
-        Parts of one shape, with labels in 0..K-1 for K class names. With
-        `--storage_size` that shape is the stored one; the model sees
-        `--image_size`.
+        Parts with labels in 0..K-1 for K class names, of one shape unless evaluation
+        has a size of its own. With `--storage_size` that shape is the stored one; the
+        model sees `--image_size`.
 
     Raises:
         UserError: options contradict each other, or data are missing or wrong; it
@@ -77,6 +78,10 @@ def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
     by_name = dataset.is_named
     parts.update(choose.carve_validation(parts, options, notes, by_name))
     parts["train"] = choose.take_examples(parts["train"], options, by_name)
+    evaluated = options.for_evaluation()
+    for name in ("validation", "test") if evaluated != options else ():
+        if parts.get(name) is not None:
+            parts[name] = parts[name].refit(evaluated)
     if options.shuffle_pixels:
         parts = {
             name: choose.shuffle_pixels(part, options.split_seed)
@@ -96,7 +101,9 @@ def list_dataset(options: DataOptions) -> Dataset:
     Raises:
         UserError: as `load_dataset`.
     """
-    options = dataclasses.replace(options, train_examples=0, shuffle_pixels=False)
+    options = dataclasses.replace(
+        options.for_evaluation(), train_examples=0, shuffle_pixels=False
+    )
     if options.dataset.partition(":")[0] in _ARRAYS:
         return load_dataset(options)
     size = options.image_size or 1  # whichever: no image is brought to it
@@ -111,6 +118,7 @@ def _load(kind: str, rest: str, options: DataOptions, preview: bool) -> Dataset:
     if not preview or kind not in _ARRAYS:
         return LOADERS[kind](rest, options)
     sizes = {"image_size": 0, "storage_size": 0, "resize_size": 0, "channels": 0}
+    sizes |= {"image_size_schedule": (), "eval_image_size": 0, "eval_resize_size": 0}
     dataset = LOADERS[kind](rest, dataclasses.replace(options, **sizes))
     size = options.stored_size
 
@@ -176,6 +184,12 @@ def find_own_classes(
     return tuple(stored.get("classes", ()))
 
 
+def use_evaluation_sizes(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's options with plain sizes that are those of its evaluation."""
+    options = read_group(DataOptions, stored).for_evaluation()
+    return dict(stored) | {name: getattr(options, name) for name in SIZES}
+
+
 def is_same_source(one: str, other: str) -> bool:
     """Return whether two values of `--dataset` name the same data."""
     (kind, _, path), (kind_of_other, _, path_of_other) = (
@@ -217,7 +231,8 @@ def check_options(options: DataOptions) -> None:
     Raises:
         UserError: naming the flags.
     """
-    size, stored, resize = options.image_size, options.stored_size, options.resize_size
+    size, stored = options.training_size, options.stored_size
+    resize, seen = options.resize_size, options.for_evaluation()
     if options.channels == 2:
         raise UserError("--channels=2: images have 1 channel (grey) or 3 (colour)")
     mode = options.resize_mode
@@ -231,6 +246,19 @@ def check_options(options: DataOptions) -> None:
         raise UserError(
             f"--resize_size={resize} needs --resize_mode=crop and an --image_size (or "
             f"--storage_size) of at most {resize}; they are {mode} and {stored}"
+        )
+    if seen.resize_size and (mode != "crop" or seen.image_size > seen.resize_size):
+        raise UserError(
+            f"images that are evaluated are cut to {seen.image_size} pixels from a "
+            f"shorter side of {seen.resize_size}, by --resize_mode={mode}; give "
+            f"--eval_resize_size={seen.image_size} or more, with --resize_mode=crop"
+        )
+    sizes = {size for _, size in options.sizes} | {seen.image_size}
+    if options.shuffle_pixels and len(sizes) > 1:
+        raise UserError(
+            "--shuffle_pixels permutes the pixels of images of one size, and they have "
+            f"{', '.join(map(str, sorted(sizes)))}; leave --image_size_schedule and "
+            "--eval_image_size out"
         )
 
 

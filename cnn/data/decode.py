@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from cnn.data import formats, metadata
+from cnn.data.images import Images, from_array
 from cnn.data.options import DataOptions, find_centre
 
 if TYPE_CHECKING:
@@ -189,6 +190,38 @@ def fit_arrays(images: np.ndarray, layout: Layout) -> np.ndarray:
         image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
         result[i] = _to_array(_fit(_flatten(image, wanted), layout))
     return result
+
+
+def fit_images(
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    options: DataOptions,
+    names: np.ndarray,
+    stamps: np.ndarray,
+) -> Images:
+    """Make a set of decoded images, brought to the size and channels of the options.
+
+    Args:
+        pixels: uint8 [N, H, W, C] of 1 or 3 channels.
+        labels: whole numbers [N].
+        names: as of `Images`.
+        stamps: as of `Images`.
+    """
+
+    def refit(options: DataOptions) -> Images:
+        layout = make_layout(options)
+        return dataclasses.replace(
+            found,
+            shape=fit_arrays(pixels[:1], layout).shape[1:],
+            read=lambda positions: fit_arrays(pixels[positions], layout),
+            decoded=False,
+        )
+
+    fitted = fit_arrays(pixels, make_layout(options))
+    found = from_array(fitted, labels, names, stamps)
+    # Else the pixels as they were would stay in memory.
+    is_refitted = options.for_evaluation() != options
+    return dataclasses.replace(found, refit=refit if is_refitted else None)
 
 
 def _shrink(image: "Image.Image", layout: Layout) -> None:

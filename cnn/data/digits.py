@@ -41,9 +41,9 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
     table = _read_table()
     pixels, labels = table[:, :-1], table[:, -1]
     scaled = ((pixels.astype(np.int32) * 255 + 8) // 16).astype(np.uint8)
-    scaled = decode.fit_arrays(scaled.reshape(-1, 8, 8, 1), decode.make_layout(options))
     names = images.number_examples("digits", len(labels))
-    everything = images.from_array(scaled, labels, names, stamp_arrays(pixels))
+    scaled = scaled.reshape(-1, 8, 8, 1)
+    everything = decode.fit_images(scaled, labels, options, names, stamp_arrays(pixels))
     train, test = choose.stratified_split(labels, _TEST_SIZE, _SPLIT_SEED)
     return images.Dataset(
         name="digits",

@@ -132,6 +132,14 @@ def read_files(
         examples = images.from_array(pixels, listing.labels, listing.names, stamps)
     else:
         examples = _stream(listing, stamps, layout, shape, threads, options)
+
+    def refit(options: DataOptions) -> images.Images:
+        size = options.stored_size
+        layout = dataclasses.replace(decode.make_layout(options), channels=shape[-1])
+        fitted = size, size, shape[-1]
+        return _stream(listing, stamps, layout, fitted, threads, options)
+
+    examples = dataclasses.replace(examples, refit=refit)
     excluded = _list_bad(whole, problems)
     notes = listing.notes
     damaged = [

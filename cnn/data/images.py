@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn.data.options import DataOptions
 from cnn.errors import UserError
 
 _CHUNK = 1024
@@ -34,6 +35,8 @@ class Images:
             file that cannot be read, the `BadImage` or `OSError`. None where images are
             arrays.
         paths: of their files [N], object array; None where they are not files.
+        refit: options to the same images in the size that these say, decoded when they
+            are read; None where they have one size.
     """
 
     labels: np.ndarray
@@ -45,6 +48,7 @@ class Images:
     stamps: np.ndarray | None = None
     contents: Callable[[np.ndarray], Iterable[bytes | Exception]] | None = None
     paths: np.ndarray | None = None
+    refit: Callable[[DataOptions], "Images"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,7 +64,7 @@ class Images:
         Nothing is read until the new set is.
         """
         positions = np.asarray(positions, dtype=np.int64)
-        read, contents = self.read, self.contents
+        read, contents, refit = self.read, self.contents, self.refit
         return dataclasses.replace(
             self,
             labels=self.labels[positions],
@@ -69,6 +73,7 @@ class Images:
             names=None if self.names is None else self.names[positions],
             stamps=None if self.stamps is None else self.stamps[positions],
             paths=None if self.paths is None else self.paths[positions],
+            refit=refit and (lambda options: refit(options).take(positions)),
         )
 
     def blacken(self, shape: tuple[int, int, int]) -> "Images":
@@ -81,6 +86,7 @@ class Images:
             shape=shape,
             read=lambda positions: np.zeros((len(positions), *shape), dtype=np.uint8),
             decoded=True,
+            refit=lambda options: self.blacken((*[options.stored_size] * 2, shape[2])),
         )
 
     def in_memory(self) -> "Images":

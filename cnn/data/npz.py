@@ -175,12 +175,8 @@ def _read_split(
         )
     if len(labels) == 0:
         raise UserError(f"{path}: x_{part} is empty; it needs at least one image")
-    return images.from_array(
-        decode.fit_arrays(pixels, decode.make_layout(options)),
-        labels,
-        images.number_examples(part, len(labels)),
-        stamp_arrays(stored),
-    )
+    names = images.number_examples(part, len(labels))
+    return decode.fit_images(pixels, labels, options, names, stamp_arrays(stored))
 
 
 def _read(archive: np.lib.npyio.NpzFile, path: pathlib.Path, name: str) -> np.ndarray:

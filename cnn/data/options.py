@@ -1,15 +1,22 @@
 """DataOptions: which images, in which form."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
+from cnn.errors import UserError
 from cnn.option import free_option, option
 
 _MEMORY_BYTES = 4 * 2**30
+_MOST_PIXELS = 16384
+# What is a size of images, in training or evaluation.
+SIZES = ("image_size", "resize_size", "storage_size")
+SIZES += ("image_size_schedule", "eval_image_size", "eval_resize_size")
 # What is evaluated or drawn is divided as the run divided it.
 _TRAINING = "train sweep describe convert"
 _IMAGES = "train sweep describe convert evaluate visualize"
 _DIVISION = f"{_TRAINING} inspect"
+_SIZED = "image_size or image_size_schedule"
 _OF_TFDS = "dataset=tfds:* and mode!=evaluate|visualize"
 
 
@@ -68,7 +75,23 @@ class DataOptions:
         0,
         "height and width in pixels; 0: as the images are",
         within="[0, 16384]",
+        only_for="mode!=train|sweep|describe or not image_size_schedule",
         modes=f"{_IMAGES} predict inspect",
+    )
+    image_size_schedule: tuple[str, ...] = option(
+        (),
+        "epoch:size, in place of --image_size: height and width in pixels of training "
+        "images from that epoch on, counted from 0, as '0:128,40:160,70:192'; they are "
+        "stored at the largest, or --storage_size",
+        modes="train sweep describe",
+    )
+    eval_image_size: int = option(
+        0,
+        "height and width in pixels of images that are evaluated; 0: --image_size, or "
+        "the largest of --image_size_schedule",
+        within="[0, 16384]",
+        only_for=_SIZED,
+        modes="train sweep describe",
     )
     channels: int = option(0, "1 grey, 3 colour, 0: as the images are", within="[0, 3]")
     resize_mode: str = option(
@@ -76,7 +99,7 @@ class DataOptions:
         "how images become square: crop (shorter side resized, centre cut out), "
         "squash (both sides resized), pad (longer side resized, rest black)",
         choices=("crop", "squash", "pad"),
-        only_for="image_size or picture_files",
+        only_for=f"{_SIZED} or picture_files",
         modes=f"{_IMAGES} predict inspect",
     )
     resize_size: int = option(
@@ -86,11 +109,19 @@ class DataOptions:
         only_for="resize_mode=crop",
         modes=f"{_IMAGES} predict inspect",
     )
+    eval_resize_size: int = option(
+        0,
+        "crop: shorter side in pixels of images that are evaluated, before the cut; "
+        "0: --resize_size, or --storage_size, or the size itself",
+        within="[0, 16384]",
+        only_for="resize_mode=crop",
+        modes="train sweep describe",
+    )
     resize_interpolation: str = option(
         "bilinear",
         "how images are resized: bilinear and bicubic with antialiasing, or nearest",
         choices=("bilinear", "bicubic", "nearest"),
-        only_for="image_size or picture_files",
+        only_for=f"{_SIZED} or picture_files",
         modes="train sweep describe convert evaluate visualize predict",
     )
     storage_size: int = option(
@@ -98,7 +129,7 @@ class DataOptions:
         "height and width in pixels that images are stored at, for random crops of "
         "--image_size; 0: --image_size",
         within="[0, 16384]",
-        only_for="image_size",
+        only_for=_SIZED,
         modes=f"{_IMAGES} predict inspect",
     )
     validation_fraction: float = option(
@@ -181,7 +212,36 @@ class DataOptions:
     @property
     def stored_size(self) -> int:
         """Height and width of stored images in pixels; 0: as the images are."""
-        return self.storage_size or self.image_size
+        return self.storage_size or self.training_size
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """First epoch and size in pixels of training images; 0: as the images are."""
+        return read_schedule(self.image_size_schedule) or ((0, self.image_size),)
+
+    @property
+    def training_size(self) -> int:
+        """The largest height and width of training images; 0: as the images are."""
+        return max(size for _, size in self.sizes)
+
+    def for_evaluation(self) -> "DataOptions":
+        """Return the options whose plain sizes are those of evaluation."""
+        is_apart = self.eval_image_size or self.eval_resize_size
+        if not is_apart and not self.image_size_schedule:
+            return self
+        size, shorter, stored = self.training_size, self.resize_size, self.storage_size
+        if is_apart:
+            size = self.eval_image_size or size
+            shorter, stored = self.eval_resize_size or shorter or stored, 0
+        return dataclasses.replace(
+            self,
+            image_size=size,
+            resize_size=shorter,
+            storage_size=stored,
+            image_size_schedule=(),
+            eval_image_size=0,
+            eval_resize_size=0,
+        )
 
     def keeps_in_memory(self, num_bytes: int) -> bool:
         """Whether decoded images of that size in bytes are kept in memory."""
@@ -195,3 +255,28 @@ def find_centre(length: int, size: int) -> int:
     Half a pixel is rounded to the even side, as in torchvision's `CenterCrop`.
     """
     return round((length - size) / 2)
+
+
+def read_schedule(texts: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Read the texts of `--image_size_schedule` as pairs of first epoch and size.
+
+    Raises:
+        UserError: one is not of that form, or the epochs are not ascending from 0.
+    """
+    given, pairs = f"--image_size_schedule={','.join(texts)}", []
+    for text in texts:
+        epoch, _, size = text.partition(":")
+        is_read = epoch.isdecimal() and size.isdecimal()
+        if not is_read or not 1 <= int(size) <= _MOST_PIXELS:
+            raise UserError(
+                f"{given}: {text} is not epoch:size, a whole number of epochs and one "
+                f"of pixels from 1 to {_MOST_PIXELS}; write 0:128,40:160,70:192"
+            )
+        pairs.append((int(epoch), int(size)))
+    epochs = [epoch for epoch, _ in pairs]
+    if epochs and (epochs[0] or epochs != sorted(set(epochs))):
+        raise UserError(
+            f"{given}: the epochs must begin at 0 and increase, as in "
+            "0:128,40:160,70:192"
+        )
+    return tuple(pairs)

@@ -106,7 +106,7 @@ def _open(
         keys = image_key, label_key
         labels, stamps = _read_labels(read_records, count, keys, where)
         read_contents = _make_contents(read_records, image_key, where)
-        return images.Images(
+        found = images.Images(
             labels=labels,
             shape=shape,
             read=_make_read(read_contents, shape, options, where),
@@ -114,6 +114,14 @@ def _open(
             stamps=stamps,
             contents=read_contents,
         )
+
+        def refit(options: DataOptions) -> images.Images:
+            size = options.stored_size
+            fitted = size, size, shape[-1]
+            read = _make_read(read_contents, fitted, options, where)
+            return dataclasses.replace(found, shape=fitted, read=read)
+
+        return dataclasses.replace(found, refit=refit)
 
     return class_names, read_split
 

@@ -93,8 +93,12 @@ def make_phases(
     return tuple(phases)
 
 
-def find_phase(phases: Sequence[Phase | None], epoch: int) -> int:
-    """Return the number of the phase that an epoch belongs to."""
+def find_phase(phases: Sequence[Any], epoch: int) -> int:
+    """Return the number of the phase that an epoch belongs to.
+
+    Args:
+        phases: with a `first_epoch`, ascending; None is a phase from 0 on.
+    """
     firsts = [0 if phase is None else phase.first_epoch for phase in phases]
     return max(number for number, first in enumerate(firsts) if first <= epoch)
 

@@ -64,7 +64,8 @@ def find_obstacle(setup: Setup) -> str:
     if not setup.loaders["train"].is_resident:
         return "needs images on the device, not streamed; use --resident=always"
     if len(setup.phases) > 1:
-        return "is one program, and --unfreeze makes several; leave it out"
+        flags = "--unfreeze and --image_size_schedule make"
+        return f"is one program, and {flags} several; leave them out"
     if setup.phases[0].structure.takes_features:
         return "computes on images; use --cache_features=never"
     return ""
@@ -201,7 +202,8 @@ class Stacked:
             structure, setup.image_shape, axis, mesh
         )
         self._train = programs.make_train_trials(structure, axis, mesh)
-        self._evaluate = programs.make_eval_trials(structure, axis, mesh)
+        evaluated = setup.for_evaluation(structure)
+        self._evaluate = programs.make_eval_trials(evaluated, axis, mesh)
         self._pace = Pace()
 
     def create(self, configs: Sequence[Config]) -> TrainState:

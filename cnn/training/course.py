@@ -44,6 +44,10 @@ def check(config: Config) -> None:
     if texts and (_are_late(ends, epochs) or max(ends) > epochs):
         what = "what trains until then trains to the end"
         raise _make_error("train_until", format_value(texts), what, epochs)
+    for epoch, size in config.data.sizes:
+        if epoch >= epochs:
+            what = f"no image is shown with {size} pixels"
+            raise _make_error("image_size_schedule", f"{epoch}:{size}", what, epochs)
     for text in config.freezing.unfreeze:
         freezing.read_unfreeze(text, epochs)
 

@@ -163,7 +163,7 @@ def begin(setup: Setup) -> Progress:
     state = setup.phases[0].create(setup.numbers, setup.plan.taken)
     whole = devices.gather(setup.mesh, get_weights(state))
     taken = replace_leaves(whole, setup.plan.taken)
-    phase = setup.plan.phases[0]
+    phase = setup.phases[0].structure.rule.phase
     frozen = {} if phase is None else proof.hash_leaves(taken, phase.is_frozen)
     return stand(setup, state, frozen)
 
@@ -209,14 +209,16 @@ def restore(setup: Setup, path: Path, stored: Mapping[str, Any]) -> Progress:
 
 
 def enter_phase(setup: Setup, progress: Progress) -> PhaseSetup:
-    """Let train what is unfrozen before the next step, its optimizer state at zero."""
+    """Change what the next step trains, its new optimizer state at zero, or on what."""
     number = setup.find_phase(progress.step + 1)
     phase = setup.phases[number]
     if progress.phase != number:
-        weights = get_weights(progress.state)
-        fresh = phase.create(setup.numbers, weights).opt_state
-        opt_state = freezing.carry_over(progress.state.opt_state, fresh)
-        progress.state = progress.state.replace(opt_state=opt_state)
+        before = setup.phases[progress.phase]
+        if before.structure.rule != phase.structure.rule:
+            weights = get_weights(progress.state)
+            fresh = phase.create(setup.numbers, weights).opt_state
+            opt_state = freezing.carry_over(progress.state.opt_state, fresh)
+            progress.state = progress.state.replace(opt_state=opt_state)
         progress.phase = number
         progress.renew_loaders(setup)
     return phase
@@ -302,7 +304,7 @@ def evaluate(setup: Setup, progress: Progress, split: str, stop: Stop) -> dict:
         As `metrics.summarise`.
     """
     return epoch.compute_metrics(
-        setup.phases[progress.phase].structure,
+        setup.for_evaluation(setup.phases[progress.phase].structure),
         get_variables(progress.state),
         progress.loaders[split],
         setup.config.step.batch_size,
@@ -328,6 +330,7 @@ def evaluate_best(
     structure = setup.phases[progress.phase].structure
     if structure.takes_features:
         structure = setup.structure
+    structure = setup.for_evaluation(structure)
     shapes = jax.eval_shape(get_variables, progress.state)
     like = checkpoint.abstract(shapes, devices.split_leaves(setup.mesh, shapes))
     path = checkpoints / str(progress.counters.best_step)
@@ -345,13 +348,14 @@ def describe_checkpoint(setup: Setup, progress: Progress) -> dict[str, Any]:
         "options": setup.config.to_flat(),
         "data": setup.seen.summarise(),
         "class_names": list(setup.dataset.class_names),
-        "image_shape": list(setup.image_shape),
+        "image_shape": list(setup.eval_shape),
         "mean": list(setup.structure.mean),
         "std": list(setup.structure.std),
         "records": dataclasses.asdict(progress.counters),
         "environment": environment.describe(setup.mesh),
     }
-    phase, about = setup.plan.phases[progress.phase], setup.plan.about
+    phase = setup.phases[progress.phase].structure.rule.phase
+    about = setup.plan.about
     if phase is None and not about:
         return description
     is_frozen = (lambda path: False) if phase is None else phase.is_frozen

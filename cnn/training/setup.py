@@ -6,7 +6,7 @@ programs of each phase. `cnn.train.make_setup` puts them together.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -56,10 +56,11 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PhaseSetup:
-    """What computes while the same leaves train.
+    """What computes while the same leaves train, on images of one size.
 
     Attributes:
         structure: of its steps.
+        first_epoch: its first.
         create: from (numbers, taken) to the state before the first step.
         train_chunk: the compiled steps.
         chunk_steps: steps of a chunk.
@@ -70,11 +71,17 @@ class PhaseSetup:
     """
 
     structure: Structure
+    first_epoch: int
     create: Callable[[Numbers, Any], TrainState]
     train_chunk: Callable[..., Any]
     chunk_steps: int
     make_loaders: Callable[[Callable[[], Any], Numbers], Loaders]
     views: int = 1
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels of what the model trains on; 0: as stored."""
+        return self.structure.resized_to or self.structure.image_size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,11 +92,12 @@ class Setup:
         numbers: those of its options that are traced.
         seen: what identifies the images.
         loaders: of the images, by split.
-        image_shape: (H, W, C) of what the model sees.
-        description: of the model, as of `summary.describe_model`.
+        image_shape: (H, W, C) of what the model trains on, of the largest size.
+        description: of the model on these, as of `summary.describe_model`.
         structure: of the step, when everything trains.
         plan: what it starts from, and what trains when.
-        phases: what computes, for each phase of the plan.
+        phases: what computes, from one change of what trains, or of the size of
+            images, to the next.
         provenance: of `provenance.describe`, for the result.
         teacher: `TrainState.teacher` of the run, on the host; None without.
     """
@@ -127,7 +135,18 @@ class Setup:
     def find_phase(self, step: int) -> int:
         """Return the phase that took a step, counted from 1, or takes the first."""
         number = max(0, step - 1) // self.structure.steps_per_epoch
-        return freezing.find_phase(self.plan.phases, number)
+        return freezing.find_phase(self.phases, number)
+
+    @property
+    def eval_shape(self) -> Shape:
+        """Return (H, W, C) of what the model sees in evaluation."""
+        size = self.config.data.for_evaluation().image_size
+        return (size, size, self.image_shape[2]) if size else self.image_shape
+
+    def for_evaluation(self, structure: Structure) -> Structure:
+        """Return the structure of evaluation: of steps, but for the size of images."""
+        size = self.config.data.for_evaluation().image_size
+        return dataclasses.replace(structure, image_size=size, resized_to=0)
 
     def with_numbers(self, config: Config) -> "Setup":
         """Return the setup of a run that differs from this one in numbers alone."""
@@ -194,7 +213,7 @@ def make_structure_of_model(config: Config, num_classes: int) -> Structure:
         num_classes=num_classes,
         mean=(0.5,),
         std=(0.25,),
-        image_size=config.data.image_size,
+        image_size=config.data.training_size,
         augment=static.augment,
         loss=config.loss.loss,
         loss_reduction=config.loss.loss_reduction,
@@ -205,9 +224,52 @@ def make_structure_of_model(config: Config, num_classes: int) -> Structure:
     )
 
 
+def make_phases(
+    config: Config,
+    structure: Structure,
+    phases: Sequence[Phase | None],
+    image_shape: Shape,
+    loaders: Loaders,
+    compiler_options: tuple,
+) -> tuple[PhaseSetup, ...]:
+    """Make what computes in each phase on images; nothing is compiled.
+
+    A change of what trains, or of the size of images, begins one.
+
+    Args:
+        structure: of the step, when everything trains, on images of the largest size.
+        phases: what trains when.
+        image_shape: (H, W, C) of what the model sees.
+        loaders: of the images.
+        compiler_options: of `xla.choose_compiler_options`.
+    """
+    sizes, made = config.data.sizes, []
+    starts = {epoch for epoch, _ in sizes}
+    starts |= {0 if phase is None else phase.first_epoch for phase in phases}
+    for first in sorted(starts):
+        size = [size for epoch, size in sizes if epoch <= first][-1]
+        phase = phases[freezing.find_phase(phases, first)]
+        rule = dataclasses.replace(structure.rule, phase=phase)
+        own = dataclasses.replace(_set_size(config, structure, size), rule=rule)
+        batch_size = config.step.batch_size
+        made.append(
+            make_phase(own, first, image_shape, loaders, batch_size, compiler_options)
+        )
+    return tuple(made)
+
+
+def _set_size(config: Config, structure: Structure, size: int) -> Structure:
+    """Bring training images to a size: by their crop if that resizes, else after it."""
+    if size == structure.image_size:
+        return structure
+    if config.augment.random_resized_crop_min_area:
+        return dataclasses.replace(structure, image_size=size)
+    return dataclasses.replace(structure, resized_to=size)
+
+
 def make_phase(
     structure: Structure,
-    phase: Phase | None,
+    first_epoch: int,
     image_shape: Shape,
     loaders: Loaders,
     batch_size: int,
@@ -216,18 +278,18 @@ def make_phase(
     """Make what computes in a phase on images; nothing is compiled.
 
     Args:
-        structure: of the step, when everything trains.
-        phase: what trains.
+        structure: of its steps.
+        first_epoch: its first.
         image_shape: (H, W, C) of what the model sees.
         loaders: of the images.
         batch_size: of a step.
         compiler_options: of `xla.choose_compiler_options`.
     """
-    rule = dataclasses.replace(structure.rule, phase=phase)
-    structure = dataclasses.replace(structure, rule=rule)
+    rule = structure.rule
     mesh, image_bytes = loaders["train"].mesh, loaders["train"].image_bytes
     return PhaseSetup(
         structure=structure,
+        first_epoch=first_epoch,
         create=make_create(structure.model, image_shape, rule, mesh),
         train_chunk=epoch.make_train_chunk(structure, mesh, compiler_options),
         chunk_steps=choose_chunk_steps(
@@ -284,4 +346,11 @@ def _check_fits(config: Config, dataset: Dataset) -> None:
     losses.check(config.loss, len(dataset.class_names))
     optimizer.check(config.optimizer)
     weight_averaging.check(config.averaging)
-    pipeline.check(config.augment, dataset.train.shape, config.data.image_size)
+    is_apart = config.data.eval_image_size or config.data.eval_resize_size
+    if is_apart and config.augment.tta == "crops":
+        raise UserError(
+            "--tta=crops cuts views from larger images, and images that are evaluated "
+            "by --eval_image_size or --eval_resize_size are stored without what lies "
+            "around; give --tta=flip, or leave these out"
+        )
+    pipeline.check(config.augment, dataset.train.shape, config.data.training_size)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from cnn import keys
-from cnn.augment import pipeline
+from cnn.augment import pipeline, resize
 from cnn.augment.options import AugmentOptions
 from cnn.config import Numbers
 from cnn.models import auxiliary, remat
@@ -45,6 +45,8 @@ class Structure:
         image_size: height and width in pixels of what the model sees, cut from stored
             images: in training at a random place, in evaluation from the centre; 0
             takes them whole.
+        resized_to: height and width in pixels that training images are resized to when
+            they have been varied; 0 leaves them at `image_size`.
         steps_per_epoch: the length of an epoch.
         augment: the structure of augmentation.
         takes_features: whether a training batch's `images` are what the model takes,
@@ -63,6 +65,7 @@ class Structure:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_size: int = 0
+    resized_to: int = 0
     steps_per_epoch: int = 1
     augment: AugmentOptions = AugmentOptions()
     takes_features: bool = False
@@ -149,6 +152,8 @@ def prepare_batch(
     if not structure.takes_features:
         size = structure.image_size
         images = pipeline.augment_images(options, numbers, epoch, batch, size)
+        if structure.resized_to:
+            images = resize.resize_whole(images, structure.resized_to)
         images = scaling.scale_images(images, structure.mean, structure.std)
         images, targets = pipeline.mix_batch(
             options, numbers, epoch, batch, images, targets

@@ -53,7 +53,7 @@ def _cache_phase(
 ) -> PhaseSetup:
     config, images = setup.config, setup.dataset.train
     trunk, line = choose_cache(config, phase.structure, images, setup.image_shape)
-    if line:
+    if line and phase.first_epoch == 0:
         terminal.say(line)
     if trunk is None:
         return phase
@@ -134,9 +134,10 @@ class FeatureLoaders(Mapping[str, Loader]):
             bounds = devices.put(everywhere, bounds)
             return variables, inputs, chunk, bounds
 
-        program = make_feature_chunk(
-            self._structure, self._setup.mesh, is_varied=split == "train"
-        )
+        is_varied, structure = split == "train", self._structure
+        if not is_varied:
+            structure = self._setup.for_evaluation(structure)
+        program = make_feature_chunk(structure, self._setup.mesh, is_varied)
         order = {"positions": positions, "ids": positions}
         with contextlib.closing(iterate_chunks(loader, size, order)) as chunks:
             found = [
@@ -258,7 +259,7 @@ def choose_cache(
             raise UserError(f"--cache_features=always is not possible: {obstacle}")
         return None, f"features  are not cached: {obstacle}"
     if views and not pipeline.varies(
-        config.augment, images.shape, config.data.image_size
+        config.augment, images.shape, config.data.training_size
     ):
         raise UserError(
             f"--cached_views={views}: training images do not vary, and all views "
@@ -305,9 +306,11 @@ def _find_obstacle(
     Returns:
         The reason; empty when they can.
     """
-    options, size = config.augment, config.data.image_size
+    options, size = config.augment, config.data.training_size
     if trunk is None:
         return f"--model={config.model.model} computes on after its head"
+    if config.data.image_size_schedule:
+        return "they depend on the size of images, which --image_size_schedule changes"
     if config.model.dropout_rate or config.model.stochastic_depth_rate:
         return "dropout differs from step to step"
     if options.mixup_alpha or options.cutmix_alpha:

@@ -95,6 +95,7 @@ class Subject:
     def __init__(self, config: Config, directories: list[Path]) -> None:
         """Look at the runs of some directories; nothing is loaded yet."""
         self.config, self.directories = config, directories
+        self._data = config.data.for_evaluation()
         self.excluded: dict[str, BadFile] = {}
         self._notes: list[str] = []
         self._logits: dict[str, np.ndarray] = {}
@@ -236,10 +237,11 @@ class Subject:
     @functools.cached_property
     def evaluated(self) -> Evaluated:
         """Return the images of `--split`, with the names of their classes."""
-        options, split = self.config.data, self.config.evaluate.split
+        options, split = self._data, self.config.evaluate.split
         stored = same_data.find_moved(self.directories[0], options)
         own_classes = find_own_classes(stored, options)
-        if own_classes == options.classes and split != "all":
+        is_alike = options == self.config.data
+        if is_alike and own_classes == options.classes and split != "all":
             return get_part(self.dataset, split)
         found = load_evaluated(options, split, own_classes)
         self._take_bad(found.name, found.excluded)
@@ -259,7 +261,7 @@ class Subject:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Return (H, W, C) of what the models see."""
-        size = self.config.data.image_size
+        size = self._data.image_size
         return (size, size, self.split.shape[2]) if size else self.split.shape
 
     def read(self, positions: np.ndarray) -> np.ndarray:
@@ -308,9 +310,7 @@ class Subject:
             )
         files = files[:_MOST_CHOSEN]
         problems: dict[Path, str] = {}
-        files, images = decode_files(
-            files, self.split.shape, self.config.data, problems
-        )
+        files, images = decode_files(files, self.split.shape, self._data, problems)
         bad = [BadFile(str(x), str(x), "", why) for x, why in problems.items()]
         self._take_bad("--picture_files", bad)
         if not files:

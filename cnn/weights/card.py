@@ -53,7 +53,7 @@ def describe(config: Config, directory: Path, trained: Trained) -> dict[str, Any
     height, width, channels = trained.image_shape
     names = [field.name for field in dataclasses.fields(ModelOptions)]
     unread = {*config.find_unread(names, "train"), "model"}
-    data, flat = config.data, config.to_flat()
+    data, flat = config.data.for_evaluation(), config.to_flat()
     result = _read_result(directory)
     return {
         "model": config.model.model,

@@ -17,7 +17,7 @@ import jax
 from cnn import models
 from cnn.checkpoints import workdir
 from cnn.config import Config
-from cnn.data.options import DataOptions
+from cnn.data.options import SIZES, DataOptions
 from cnn.errors import UserError, suggest
 from cnn.models import published
 from cnn.models.published import Weights
@@ -206,8 +206,8 @@ def fill(
         The options, and what was taken, in flags.
     """
     given = set()
-    is_sized = data.image_size or data.resize_size or data.storage_size
-    if is_sized or {*_SIZES, "storage_size"} & {*swept}:
+    is_sized = data.training_size or data.resize_size or data.storage_size
+    if is_sized or {*_SIZES, *SIZES} & {*swept}:
         given |= {*_SIZES}
     is_scaled = data.scaling != "standardize" or data.mean or data.std
     is_scaled = is_scaled or data.channels == 1 < len(stated.options.get("mean", ()))

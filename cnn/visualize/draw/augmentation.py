@@ -80,7 +80,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
         UserError: the options do not fit the images.
     """
     config, train = subject.config, subject.dataset.train
-    size = config.data.image_size
+    size = config.data.training_size
     pipeline.check(config.augment, train.shape, size)
     ids = _choose_examples(train.labels, min(_EXAMPLES, len(train)))
     images = train.read(ids)
@@ -176,7 +176,7 @@ def _vary(
     config = dataclasses.replace(config, augment=options)
     numbers, static = config.make_numbers(), config.make_static().augment
     batch = {"images": jnp.asarray(images), "ids": jnp.asarray(ids)}
-    size = config.data.image_size
+    size = config.data.training_size
     return np.asarray(_vary_batch(static, size, scale, numbers, epoch, batch))
 
 

@@ -62,6 +62,8 @@ BESIDE = {
 # The same files, one of which cannot be read.
 BROKEN = {"{folder}": "{broken}", "{csv}": "{broken_csv}", "{photos}": "{bad_photos}"}
 SCALE = ["scaling", "mean", "std"]
+# What a model of one size refuses.
+SIZES = {"image_size_schedule", "eval_image_size"}
 
 
 def write_images(root, count, size=(12, 8)):
@@ -145,7 +147,8 @@ class Look:
             name in GROUPS["optimizer"]
             and "muon" not in choices.get("optimizer", "sgd")  # which is for kernels
         )
-        if mode == "train" and is_linear:
+        is_of_one_size = not SIZES & {name, *choices}
+        if mode == "train" and is_linear and is_of_one_size:
             choices = {"model": "logistic_regression"} | choices
         if mode == "predict":
             choices = {"predict_images": "{photos}/*/*.png"} | choices

@@ -226,10 +226,10 @@ class DataOptions:
 
     def for_evaluation(self) -> "DataOptions":
         """Return the options whose plain sizes are those of evaluation."""
-        is_apart = self.eval_image_size or self.eval_resize_size
+        size, shorter, stored = self.training_size, self.resize_size, self.storage_size
+        is_apart = size and (self.eval_image_size or self.eval_resize_size)
         if not is_apart and not self.image_size_schedule:
             return self
-        size, shorter, stored = self.training_size, self.resize_size, self.storage_size
         if is_apart:
             size = self.eval_image_size or size
             shorter, stored = self.eval_resize_size or shorter or stored, 0

@@ -22,14 +22,14 @@ from cnn.config import Config
 from cnn.data.chunks import Loader
 from cnn.data.images import Images
 from cnn.errors import UserError
-from cnn.models import catalogue
+from cnn.models import catalogue, summary
 from cnn.models.family import DIGITS
 from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
 from cnn.training import epoch, memory, report, same_data, steps
-from cnn.training.setup import Setup
+from cnn.training.setup import PhaseSetup, Setup
 from cnn.transfer import features
 from cnn.transfer.source import check_same_source
 from cnn.weights import preprocessing
@@ -56,7 +56,9 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
         on the device, and two chunks: one is filled while the other is used), with
         --measure_memory `temporary` (activations, gradients and workspace), their sum,
         `total`, and what the `device` has. Where layers are unfrozen later, it is that
-        of the end of the run.
+        of the end of the run; where images change their size, of the largest. With
+        several sizes there is `sizes`: `use` (training, evaluation), `first_epoch`,
+        `image_size` and `macs` of each.
 
     Raises:
         UserError: as training would.
@@ -75,6 +77,8 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
         "total_steps": setup.total_steps,
         **setup.description,
     }
+    sizes = _list_sizes(setup)
+    found |= {"sizes": sizes} if sizes else {}
     found["memory"], advice = _count_memory(setup)
     directory.mkdir(parents=True, exist_ok=True)
     workdir.write_json(directory / "describe.json", found)
@@ -87,6 +91,12 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
         f"MB), {found['num_batch_stats']:,} batch statistics, "
         f"{found['macs'] / 1e9:.4f} GMACs"
     )
+    for row in sizes:
+        since = f" from epoch {row['first_epoch']}" if row["first_epoch"] else ""
+        terminal.say(
+            f"  {row['use']}{since} on {row['image_size']}x{row['image_size']}: "
+            f"{row['macs'] / 1e9:.4f} GMACs"
+        )
     for line in [
         *_list_memory(config, found["memory"]),
         *advice,
@@ -168,9 +178,27 @@ def _name_input(found: Mapping[str, Any], stem: str) -> list[str]:
     ]
 
 
+def _list_sizes(setup: Setup) -> list[dict[str, Any]]:
+    """List the sizes of images with what the model computes; none of a single one."""
+    sizes, size = setup.config.data.sizes, setup.eval_shape[0]
+    rows = [{"use": "training", "first_epoch": n, "image_size": x} for n, x in sizes]
+    if len(sizes) == 1 and size == setup.image_shape[0]:
+        return []
+    rows.append({"use": "evaluation", "first_epoch": 0, "image_size": size})
+    for row in rows:
+        shape = (row["image_size"], row["image_size"], setup.image_shape[2])
+        row["macs"] = summary.describe_model(setup.structure.model, shape)["macs"]
+    return rows
+
+
+def _find_largest(setup: Setup) -> PhaseSetup:
+    """Return the phase with the largest images, the last of several."""
+    return max(setup.phases, key=lambda phase: (phase.image_size, phase.first_epoch))
+
+
 def _count_memory(setup: Setup) -> tuple[dict[str, int], list[str]]:
     """Count the bytes that training takes of one device; advise when it is too much."""
-    phase, mesh = setup.phases[-1], setup.mesh
+    phase, mesh = _find_largest(setup), setup.mesh
     state = jax.eval_shape(phase.create, setup.numbers, {})
     sizes = {
         "parameters": state.params,
@@ -199,7 +227,7 @@ def _count_memory(setup: Setup) -> tuple[dict[str, int], list[str]]:
 
 def _make_loaders(setup: Setup) -> Mapping[str, Loader]:
     """Make what fills the chunks of the last phase, for its sizes alone."""
-    phase, data = setup.phases[-1], setup.config.data
+    phase, data = _find_largest(setup), setup.config.data
     if not phase.structure.takes_features:
         return setup.loaders
     shape = features.cut_before_head(setup.structure, setup.image_shape).shape
@@ -217,7 +245,7 @@ def _make_arguments(setup: Setup, state: Any, loader: Loader) -> tuple:
     Args:
         state: shapes of the state.
     """
-    phase, mesh = setup.phases[-1], setup.mesh
+    phase, mesh = _find_largest(setup), setup.mesh
     batches = phase.chunk_steps, setup.config.step.batch_size
     split, whole = devices.split_batches(mesh, batches[1]), devices.replicated(mesh)
     dtype = jnp.float32 if phase.structure.takes_features else jnp.uint8

@@ -87,8 +87,9 @@ class DataOptions:
     )
     eval_image_size: int = option(
         0,
-        "height and width in pixels of images that are evaluated; 0: --image_size, or "
-        "the largest of --image_size_schedule",
+        "height and width in pixels of images that are evaluated, by the run and, "
+        "unless --image_size is given to them, by evaluate, predict and visualize; 0: "
+        "--image_size, or the largest of --image_size_schedule",
         within="[0, 16384]",
         only_for=_SIZED,
         modes="train sweep describe",

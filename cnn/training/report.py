@@ -36,10 +36,21 @@ def announce(setup: Setup, terminal: Terminal) -> None:
         f"dataset   {show_line(data.name)}: {sizes}; {len(data.class_names)} classes, "
         f"{height}x{width}x{channels}, {place}"
     )
+    if line := _list_sizes(setup):
+        say(f"sizes     {line}")
     say(f"model     {setup.config.model.model}")
     terminal.show(summary.make_table(setup.description))
     for note in list_notes(setup):
         say(note)
+
+
+def _list_sizes(setup: Setup) -> str:
+    """Write the sizes of images; empty of a single one."""
+    sizes, size = setup.config.data.sizes, setup.eval_shape[0]
+    if len(sizes) == 1 and size == setup.image_shape[0]:
+        return ""
+    trained = ", ".join(f"{side}x{side} from epoch {epoch}" for epoch, side in sizes)
+    return f"training {trained}; evaluation {size}x{size}"
 
 
 def list_notes(setup: Setup) -> list[str]:

@@ -31,6 +31,10 @@ NEVER = [
     ({"mixup_alpha": 0.2, "mixing_until_epoch": 4}, "mixing never ends"),
     (LOOKAHEAD | {"lookahead_start_epochs": 4.0}, "Lookahead never begins"),
     ({"freeze": ("head",), "unfreeze": ("head:4",)}, "--unfreeze=head:4"),
+    (
+        {"image_size_schedule": ("0:8", "4:9")},
+        "--image_size_schedule=4:9 with --epochs=4",
+    ),
 ]
 HAPPENS = [
     {"warmup_epochs": 4.0},

@@ -37,7 +37,12 @@ from cnn.runtime.options import (
     ProgressOptions,
 )
 from cnn.sweep.options import SweepOptions
-from cnn.training.options import LossOptions, StepOptions, TrainOptions
+from cnn.training.options import (
+    DistillationOptions,
+    LossOptions,
+    StepOptions,
+    TrainOptions,
+)
 from cnn.transfer.options import TransferOptions
 from cnn.visualize.options import VisualizeOptions
 from cnn.weights.options import ConvertOptions, ExportOptions
@@ -113,6 +118,7 @@ class Config:
     data: DataOptions = DataOptions()
     augment: AugmentOptions = AugmentOptions()
     loss: LossOptions = LossOptions()
+    distillation: DistillationOptions = DistillationOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions = ScheduleOptions()
     averaging: AveragingOptions = AveragingOptions()

@@ -206,6 +206,8 @@ def _count_memory(setup: Setup) -> tuple[dict[str, int], list[str]]:
         "optimizer_state": state.opt_state,
         "averaged_weights": state.ema,
     }
+    if setup.teacher is not None:
+        sizes["teacher"] = setup.teacher.variables
     found = {name: memory.count_bytes(tree) for name, tree in sizes.items()}
     loaders = {*setup.loaders.values(), *(inputs := _make_loaders(setup)).values()}
     batch_size = setup.config.step.batch_size
@@ -263,6 +265,7 @@ def _make_arguments(setup: Setup, state: Any, loader: Loader) -> tuple:
         checkpoint.abstract(sums, whole),
         checkpoint.abstract(chunk, split),
         *checkpoint.abstract(rest, whole),
+        checkpoint.abstract(setup.teacher_variables, whole),
     )
 
 

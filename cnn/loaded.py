@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from cnn.config import make_config
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
 from cnn.ops import scaling
@@ -28,8 +27,8 @@ from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
 from cnn.training.classify_files import choose_intake, classify_files
 from cnn.training.image_arrays import make_checked_classifier
-from cnn.training.trained import Trained, load_trained, make_trained
-from cnn.weights import convert, hub, recognise
+from cnn.training.trained import Trained
+from cnn.transfer import any_trained
 
 _FILES = 64  # that are decoded and classified at a time
 
@@ -193,25 +192,12 @@ def load(source: str | Path, which: str = "latest", **options: Any) -> Loaded:
         UserError: there are no such weights, or they do not fit; or options are given
             for a run, which has its own.
     """
-    path, kind = Path(source).expanduser(), ""
-    if not hub.is_name(str(source)):
-        kind = recognise.recognise(path, "source")
-    if kind not in (recognise.RUN, recognise.CHECKPOINT):
-        given = options | {"source": str(source), "checkpoint": which}
-        config = make_config(given)
-        config.check_read(options, "convert")
-        taken = convert.take(config)
-        return Loaded(
-            make_trained(taken.description, jax.tree.map(jnp.asarray, taken.variables))
-        )
+    path = Path(source).expanduser()
+    if not any_trained.is_ours(path, "source"):
+        return Loaded(any_trained.load_theirs(source, which, **options))
     if options:
         raise UserError(
             f"{path} is a run, which has its own options: leave out "
             f"{', '.join(options)}"
         )
-    if kind == recognise.RUN:
-        return Loaded(load_trained(path, which))
-    path = path.resolve()
-    if path.parent.name != "checkpoints":
-        raise UserError(f"{path} is a checkpoint of no run; give DIR/checkpoints/STEP")
-    return Loaded(load_trained(path.parent.parent, path.name))
+    return Loaded(any_trained.load_run(path, which))

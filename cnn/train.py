@@ -14,6 +14,7 @@ from typing import Any
 from cnn.checkpoints import manifest, workdir
 from cnn.checkpoints.checkpoint import CheckpointWriter
 from cnn.config import Config
+from cnn.data.images import Dataset
 from cnn.errors import UserError
 from cnn.models import remat, summary
 from cnn.runtime import devices, processes, provenance, xla
@@ -36,6 +37,7 @@ from cnn.transfer.source import (
     open_start,
     warn_of_trained,
 )
+from cnn.transfer.teacher import add_teacher, open_teacher
 from cnn.weights import preprocessing
 
 
@@ -254,11 +256,8 @@ def make_setup(
     if like is not None and like.config.data != config.data:
         like = None
     source = open_start(config, stored, terminal)
-    if like:
-        dataset, seen = like.dataset, like.seen
-    else:
-        dataset = training_setup.load_images(config, terminal, preview)
-        seen = same_data.compare(config.data, dataset, stored, directory, terminal)
+    trained = open_teacher(config.distillation)
+    dataset, seen = _load_images(config, stored, terminal, like, preview, directory)
     warn_of_trained(config, source, dataset, terminal)
     pixels = choose_scaling(config, source, stored, dataset, terminal)
     structure = training_setup.make_structure(config, dataset, pixels)
@@ -272,6 +271,9 @@ def make_setup(
     )
     rule = dataclasses.replace(structure.rule, rates=planned.rates)
     structure = dataclasses.replace(structure, rule=rule)
+    structure, teacher = add_teacher(
+        config, trained, stored, structure, dataset, image_shape, like, terminal
+    )
     loaders = like.loaders if like else None
     if loaders is None:
         loaders = training_setup.make_loaders(config, dataset, mesh, not preview)
@@ -293,8 +295,25 @@ def make_setup(
         plan=planned,
         provenance=provenance.describe(),
         phases=phases,
+        teacher=teacher,
     )
     return features.cache_features(setup, terminal, stop)
+
+
+def _load_images(
+    config: Config,
+    stored: Mapping[str, Any],
+    terminal: Terminal,
+    like: Setup | None,
+    preview: bool,
+    directory: Path | None,
+) -> tuple[Dataset, same_data.Seen]:
+    """Load the images, or take another run's, and what identifies them."""
+    if like:
+        return like.dataset, like.seen
+    dataset = training_setup.load_images(config, terminal, preview)
+    seen = same_data.compare(config.data, dataset, stored, directory, terminal)
+    return dataset, seen
 
 
 def _check_same_run(config: Config, directory: Path) -> dict[str, str]:

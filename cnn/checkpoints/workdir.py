@@ -24,7 +24,7 @@ except ImportError:  # Windows
 
 CONFIG_FILE = "config.json"
 # Options that are compared by what they name, not by how they spell it.
-SPELLED = ("dataset", "init_from")
+SPELLED = ("dataset", "init_from", "teacher")
 MANIFEST, DESCRIPTION = "manifest.json", "description.json"  # of a checkpoint
 _LOCK, _SOFT = ".lock", ".lock.soft"
 _SOFT_SECONDS = 1.0  # in which the lock of a process that has died is taken over
@@ -291,8 +291,8 @@ def check_same_run(
         defaults: values of options that did not exist when the run began.
 
     Returns:
-        The run's values of `--dataset` and `--init_from` where these now name another
-        place: whether the same lies there is for the caller to find out.
+        The run's values of `SPELLED` where these now name another place: whether the
+        same lies there is for the caller to find out.
 
     Raises:
         UserError: naming the options that differ, with both values.

@@ -197,6 +197,7 @@ class Stacked:
             split: jax.device_put(loader.resident, everywhere)
             for split, loader in setup.loaders.items()
         }
+        self._teacher = jax.device_put(setup.teacher_variables, everywhere)
         structure = setup.phases[0].structure
         self._create = programs.make_create_trials(
             structure, setup.image_shape, axis, mesh
@@ -229,14 +230,15 @@ class Stacked:
         running = np.array(self._fill(active, False))
         length = self.steps_per_epoch
         chunk = self._stack_orders(configs, number)
-        numbers, images = self._stack_numbers(configs), self._images["train"]
+        numbers = self._stack_numbers(configs)
+        shared = self._images["train"], self._teacher
         sums = self._stack([steps.create_train_sums()])
         losses, bad_steps = [], [None] * len(configs)
         seconds, until = np.zeros(self.width), min(most or length, length)
 
         def make_arguments(chunk: Any, first: int, last: int) -> tuple:
             bounds = self._make_bounds(first, last, running)
-            return images, states, chunk, sums, numbers, bounds
+            return shared, states, chunk, sums, numbers, bounds
 
         for first, last, results, took in self._run_chunks(
             self._train, (0, until, chunk), make_arguments, self._pace

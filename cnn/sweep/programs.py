@@ -1,6 +1,7 @@
 """The programs of a run with one more axis: several trials in one call.
 
-States, sums, numbers and orders are stacked, [T, …]; images lie on the device once.
+States, sums, numbers and orders are stacked, [T, …]; images and a teacher lie on the
+device once.
 Trials are spread over the devices of a mesh (`make_trials_mesh`), and each device
 runs its own one after another (`map`) or side by side (`vmap`). No trial's numbers
 touch another's.
@@ -86,25 +87,28 @@ def make_train_trials(structure: Structure, axis: str, mesh: Mesh) -> Callable:
     """Make the program that takes some steps of an epoch in every trial.
 
     Returns:
-        A jitted function of (images, states, chunk, sums, numbers, bounds): `images`
-        uint8 [N, H, W, C] and `labels` int32 [N]; the chunk's `ids` int32 [T, S, B]
-        and maybe `copies`; two int32 [T]. It returns states, sums and step metrics
-        [T, S]. A trial whose bounds are equal stays as it is. States and sums are
-        donated.
+        A jitted function of (shared, states, chunk, sums, numbers, bounds): `images`
+        uint8 [N, H, W, C] and `labels` int32 [N], and the variables of a teacher, or
+        None; the chunk's `ids` int32 [T, S, B] and maybe `copies`; two int32 [T]. It
+        returns states, sums and step metrics [T, S]. A trial whose bounds are equal
+        stays as it is. States and sums are donated.
     """
 
     def train_one(
-        images: Images,
+        shared: tuple[Images, Any],
         state: TrainState,
         chunk: epoch.Chunk,
         sums: Sums,
         numbers: Numbers,
         bounds: tuple[jax.Array, jax.Array],
     ) -> tuple:
+        images, teacher = shared
+
         def take(chunk: epoch.Chunk, i: jax.Array) -> dict[str, jax.Array]:
             drawn = epoch.take_batch(chunk, i)
             return {name: x[drawn["ids"]] for name, x in images.items()} | drawn
 
+        state = state.replace(teacher=teacher)
         return epoch.train_chunk(
             structure, None, take, state, sums, chunk, numbers, bounds
         )

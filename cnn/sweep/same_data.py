@@ -1,9 +1,9 @@
 """Whether the trials of a sweep that is resumed see what those before them saw.
 
-`dataset.json` in the sweep's directory holds, for each choice of data and of weights to
-start from that its trials make (`""` where they all share one), the record of the data
-(see `cnn.data.identity`) and the digest of the weights. A table must not mix two data
-sets, so that there is no flag to let changed ones pass.
+`dataset.json` in the sweep's directory holds, for each choice of data, of weights to
+start from and of a teacher that its trials make (`""` where they all share one), the
+record of the data (see `cnn.data.identity`) and the digests of the weights. A table
+must not mix two data sets, so that there is no flag to let changed ones pass.
 """
 
 import json
@@ -42,13 +42,15 @@ class SharedData:
         self._excluded |= {bad.path: bad for bad in setup.dataset.excluded}
         own = setup.config.select_run_options()
         shared = self._config.select_run_options()
-        names = [*vars(setup.config.data), "init_from"]
+        names = [*vars(setup.config.data), "init_from", "teacher"]
         varied = {n: own[n] for n in names if n in own and own[n] != shared[n]}
         key = json.dumps(varied) if varied else ""
         found = {
             **setup.seen.record,
             "source_sha256": setup.plan.about.get("source_sha256", ""),
         }
+        if setup.teacher is not None:
+            found["teacher_sha256"] = setup.teacher.about["sha256"]
         old = self._known.get(key)
         if old is None:
             self._check_noted(setup)
@@ -59,6 +61,8 @@ class SharedData:
             lines.append(
                 f"--init_from={own['init_from']} holds other weights than then"
             )
+        if old.get("teacher_sha256", "") != found.get("teacher_sha256", ""):
+            lines.append(f"--teacher={own['teacher']} holds other weights than then")
         if lines:
             raise UserError(
                 f"{self._home} holds trials on other data, --dataset={old['dataset']} "

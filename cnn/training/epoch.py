@@ -118,10 +118,24 @@ def make_train_chunk(
         compiler_options: of `xla.choose_compiler_options`.
 
     Returns:
-        `train_chunk`, jitted, of (state, sums, chunk, numbers, bounds); the
-        state is donated.
+        `train_chunk`, jitted, of (state, sums, chunk, numbers, bounds) and the
+        variables of a teacher, if there is one; the state is donated.
     """
-    train = functools.partial(train_chunk, structure, mesh, take_batch)
+
+    def train(
+        state: TrainState,
+        sums: Sums,
+        chunk: Chunk,
+        numbers: Numbers,
+        bounds: tuple[jax.Array, jax.Array],
+        teacher: Any = None,
+    ) -> tuple[TrainState, Sums, dict[str, jax.Array]]:
+        state = state.replace(teacher=teacher)
+        return train_chunk(
+            structure, mesh, take_batch, state, sums, chunk, numbers, bounds
+        )
+
+    train.__name__ = "train_chunk"  # what logs of compilations show
     options = dict(compiler_options)
     return jax.jit(train, donate_argnums=(0,), compiler_options=options)
 
@@ -142,7 +156,8 @@ def train_chunk(
         mesh: on which each step has whole parameters, and the state is split between
             steps; None: as the compiler has it.
         take: from (chunk, i) to the batch of step i.
-        state: before the steps.
+        state: before the steps; with the variables of a teacher, if there is one,
+            which do not come back.
         sums: the epoch's so far.
         chunk: S batches; `ids` [S, …] are among it.
         bounds: the first step and the one after the last, int32 [].
@@ -153,15 +168,18 @@ def train_chunk(
         `noise_scale.NAMES` too where it is logged.
     """
     names = STEP_METRICS + noise_scale.NAMES * structure.log_noise_scale
+    teacher, state = state.teacher, state.replace(teacher=None)
 
     def body(i: jax.Array, carry: Any) -> Any:
         state, sums, filled = carry
+        state = state.replace(teacher=teacher)  # which the loop reads, not carries
         if mesh is not None:
             state = state.replace(params=_constrain(mesh, state.params))
         state, more, step_metrics = steps.train_step(
             structure, state, take(chunk, i), numbers
         )
         filled = {n: filled[n].at[i].set(step_metrics[n]) for n in names}
+        state = state.replace(teacher=None)
         state = state if mesh is None else devices.place_state(mesh, state)
         return state, metrics.add_sums(sums, more), filled
 

@@ -136,3 +136,59 @@ class LossOptions:
         "the class's term, that of smoothed and mixed parts too, as in PyTorch",
         choices=("none", "balanced"),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillationOptions:
+    """Whom training learns from besides the labels."""
+
+    modes: ClassVar[str] = "train sweep describe"
+
+    teacher: str = option(
+        "",
+        "trained model that the run learns from too: a run's directory, one of its "
+        "checkpoints DIR/checkpoints/STEP, or any weights that --init_from takes; it "
+        "sees the same varied images and does not change; empty: none",
+        is_path=True,
+    )
+    teacher_model: str = option(
+        "",
+        "architecture of a --teacher that is a file of weights, a name of --model; a "
+        "run knows its own",
+        only_for="teacher",
+    )
+    teacher_mean: tuple[float, ...] = option(
+        (),
+        "what a --teacher that is a file of weights was trained with as --mean, of "
+        "[0, 1] images; empty: as it says itself, or as its model was published",
+        only_for="teacher",
+    )
+    teacher_std: tuple[float, ...] = option(
+        (),
+        "likewise as --std",
+        within="(0, inf)",
+        only_for="teacher",
+    )
+    distillation: str = option(
+        "soft",
+        "what is learnt from --teacher: soft, its probabilities: T² · KL(teacher || "
+        "student), both at the temperature T; hard, its most probable class: "
+        "cross-entropy",
+        choices=("soft", "hard"),
+        only_for="teacher",
+    )
+    distillation_temperature: float = option(
+        1.0,
+        "temperature T: what both models' logits are divided by",
+        kind="traced",
+        within="(0, inf)",
+        only_for="distillation=soft",
+    )
+    distillation_share: float = option(
+        0.5,
+        "share s of distillation in the loss: (1 - s) · --loss of the labels + s · "
+        "--distillation",
+        kind="traced",
+        within="[0, 1]",
+        only_for="teacher",
+    )

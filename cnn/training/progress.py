@@ -177,7 +177,6 @@ def stand(setup: Setup, state: TrainState, frozen: dict[str, str]) -> Progress:
     """
     everywhere = devices.replicated(setup.mesh)
     sums = devices.put(everywhere, steps.create_train_sums())
-    state = state.replace(teacher=devices.put(everywhere, setup.teacher))
     phase = setup.find_phase(int(state.step))
     progress = Progress(state, sums, Counters(), phase, {}, frozen)
     progress.renew_loaders(setup)
@@ -199,8 +198,6 @@ def restore(setup: Setup, path: Path, stored: Mapping[str, Any]) -> Progress:
     shapes = shapes, jax.eval_shape(steps.create_train_sums)
     like = checkpoint.abstract(shapes, devices.split_leaves(setup.mesh, shapes))
     state, sums = from_items(checkpoint.load_items(path, to_items(*like)))
-    everywhere = devices.replicated(setup.mesh)
-    state = state.replace(teacher=devices.put(everywhere, setup.teacher))
     counters = Counters(**stored["records"])
     frozen = stored.get("transfer", {}).get("frozen", {})
     progress = Progress(state, sums, counters, phase, {}, frozen)
@@ -261,7 +258,8 @@ def take_epoch(
         bounds = epoch.make_bounds(first % phase.chunk_steps, last - first)
         # Inside a call nothing crosses between host and devices unless placed here.
         placed = devices.put(everywhere, (setup.numbers, bounds))
-        return (progress.state, progress.sums, chunk, *placed)
+        state, sums = progress.state, progress.sums
+        return (state, sums, chunk, *placed, setup.teacher_variables)
 
     def check(compiled: Any, arguments: tuple) -> None:
         if progress.checked_phase != progress.phase:
@@ -354,6 +352,8 @@ def describe_checkpoint(setup: Setup, progress: Progress) -> dict[str, Any]:
         "records": dataclasses.asdict(progress.counters),
         "environment": environment.describe(setup.mesh),
     }
+    if setup.teacher is not None:
+        description["teacher"] = setup.teacher.about
     phase = setup.phases[progress.phase].structure.rule.phase
     about = setup.plan.about
     if phase is None and not about:

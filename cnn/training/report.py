@@ -69,6 +69,11 @@ def list_notes(setup: Setup) -> list[str]:
             f"time: its last batch would be smaller than --batch_size={batch_size}"
         )
     notes += course.list_late(setup.config)
+    if setup.teacher and not setup.config.distillation.distillation_share:
+        notes.append(
+            "--distillation_share=0: nothing is learnt from --teacher, which is "
+            "computed nevertheless"
+        )
     select_by = setup.config.train.select_by
     if setup.eval_split != "validation" and select_by != TrainOptions.select_by:
         notes.append(f"--select_by={select_by} selects nothing: no validation set")
@@ -243,6 +248,7 @@ def _list_figures(
         "seed": setup.config.train.seed,
         "dataset_fingerprint": setup.seen.record["fingerprint"],
         "dataset_changes": list(setup.seen.changes),
+        **({"teacher": setup.teacher.about} if setup.teacher else {}),
         **setup.provenance,
         **environment.describe(setup.mesh),
         "state_sha256": compute_state_sha256(

@@ -55,6 +55,20 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class LoadedTeacher:
+    """A trained model that a run learns from.
+
+    Attributes:
+        variables: its `params` and `batch_stats`, on every device.
+        about: what checkpoints say of it: `source`, `model`, `mean`, `std`, and the
+            `sha256` of its variables.
+    """
+
+    variables: Any
+    about: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class PhaseSetup:
     """What computes while the same leaves train, on images of one size.
 
@@ -99,7 +113,7 @@ class Setup:
         phases: what computes, from one change of what trains, or of the size of
             images, to the next.
         provenance: of `provenance.describe`, for the result.
-        teacher: `TrainState.teacher` of the run, on the host; None without.
+        teacher: whom the run learns from besides the labels; None: nobody.
     """
 
     config: Config
@@ -114,7 +128,12 @@ class Setup:
     plan: Plan
     phases: tuple[PhaseSetup, ...]
     provenance: Mapping[str, Any]
-    teacher: Any = None
+    teacher: LoadedTeacher | None = None
+
+    @property
+    def teacher_variables(self) -> Any:
+        """Return the last argument of the training programs; None without a teacher."""
+        return self.teacher.variables if self.teacher else None
 
     @property
     def total_steps(self) -> int:

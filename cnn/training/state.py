@@ -16,7 +16,7 @@ from cnn.optim import freezing, optimizer, weight_averaging
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a training step changes, and the arrays of a second model.
+    """Everything that a training step changes, and the variables of a teacher.
 
     Attributes:
         step: int32 [], the number of steps taken.
@@ -24,11 +24,9 @@ class TrainState:
         batch_stats: running statistics of batch normalisation; empty without it.
         opt_state: the optimizer's state.
         ema: averaged `params` and `batch_stats`; None when averaging is off.
-        teacher: variables of a second model that the loss reads and no step changes;
-            None without. They come from `Setup.teacher`, on the host because a step
-            overwrites the state that it is given; neither checkpoints nor
-            `compute_state_sha256` hold them. Cached features and stacked trials of a
-            sweep have none (docs/changing.md).
+        teacher: variables of a teacher that the loss reads and no step changes; None
+            without, and outside of a step: programs take them as an argument of their
+            own, which is not donated and which all trials of a sweep share.
     """
 
     step: jax.Array
@@ -91,7 +89,7 @@ def compute_state_sha256(state: TrainState) -> str:
     `params/head/bias float32 (10,)` and a newline, then its bytes in C order.
     """
     digest = hashlib.sha256()
-    for path, leaf in flatten_paths(state.replace(teacher=None)).items():
+    for path, leaf in flatten_paths(state).items():
         array = np.ascontiguousarray(leaf)
         digest.update(f"{path} {array.dtype} {leaf.shape}\n".encode())
         digest.update(array.tobytes())

@@ -25,7 +25,7 @@ from cnn.ops import scaling
 from cnn.optim import freezing, optimizer, sharpness, weight_averaging
 from cnn.optim.optimizer import Rule
 from cnn.optim.schedules import Clock
-from cnn.training import losses, metrics, noise_scale
+from cnn.training import distillation, losses, metrics, noise_scale
 from cnn.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -54,6 +54,7 @@ class Structure:
         loss: a name of `losses.LOSSES`.
         loss_reduction: over classes, `mean` or `sum`.
         class_weights: K weights of the loss; empty when all are 1.
+        teacher: whom the model learns from besides the labels; None: nobody.
         accumulate_steps: pieces a batch is computed in.
         log_noise_scale: whether to compare their gradients with the whole batch's.
         remat: whether the backward pass computes the model's blocks again.
@@ -72,6 +73,7 @@ class Structure:
     loss: str = "softmax"
     loss_reduction: str = "mean"
     class_weights: tuple[float, ...] = ()
+    teacher: distillation.Teacher | None = None
     accumulate_steps: int = 1
     log_noise_scale: bool = False
     remat: bool = False
@@ -233,15 +235,16 @@ def compute_loss(
 
     Args:
         trained: the parameters that train, which are differentiated.
-        state: holds the others, and the arrays of a second model.
+        state: holds the others, and the teacher's variables.
         batch_stats: running statistics before.
         piece: `images` float32, scaled; `targets` [N, K]; `labels`.
         key: what dropout is drawn from.
 
     Returns:
-        The sum of the examples' losses, weighted by class, and those of auxiliary
-        classifiers; the running statistics after; the metric sums, whose `loss` is the
-        model's own, without weights by class or difficulty: what evaluation computes.
+        The sum of the examples' losses, weighted by class and shared with what the
+        teacher says, and those of auxiliary classifiers; the running statistics after;
+        the metric sums, whose `loss` is the model's own, without weights by class or
+        difficulty and not shared: what evaluation computes.
     """
     labels, targets = piece["labels"], piece["targets"]
     params = replace_leaves(state.params, trained)
@@ -268,9 +271,29 @@ def compute_loss(
         weights = jnp.asarray(structure.class_weights, jnp.float32)
     if structure.class_weights or focus:
         loss = jnp.sum(compute(logits, targets, weights, **focus))
+    if structure.teacher is not None:
+        learnt = _distil(structure, state, piece, logits, numbers)
+        loss += numbers.distillation_share * (learnt - loss)
     for weight, more in _weigh_auxiliary(structure, updated, numbers):
         loss += weight * jnp.sum(compute(more, targets, weights, **focus))
     return loss, (updated.get("batch_stats", {}), sums)
+
+
+def _distil(
+    structure: Structure,
+    state: TrainState,
+    piece: Batch,
+    logits: jax.Array,
+    numbers: Numbers,
+) -> jax.Array:
+    """Sum the examples' losses against the teacher, each weighted by its class."""
+    teacher = structure.teacher
+    taught = distillation.compute_logits(teacher, state.teacher, piece["images"])
+    compute = distillation.LOSSES[teacher.kind]
+    found = compute(logits, taught, numbers.distillation_temperature)
+    if structure.class_weights:
+        found *= jnp.asarray(structure.class_weights, jnp.float32)[piece["labels"]]
+    return jnp.sum(found)
 
 
 def _weigh_auxiliary(

@@ -311,6 +311,8 @@ def _find_obstacle(
         return f"--model={config.model.model} computes on after its head"
     if config.data.image_size_schedule:
         return "they depend on the size of images, which --image_size_schedule changes"
+    if config.distillation.teacher:
+        return "--teacher sees images, not features"
     if config.model.dropout_rate or config.model.stochastic_depth_rate:
         return "dropout differs from step to step"
     if options.mixup_alpha or options.cutmix_alpha:

@@ -1,0 +1,218 @@
+"""The teacher of a run: loaded from any source and matched with what the run sees."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from cnn import models
+from cnn.checkpoints import proof
+from cnn.config import Config
+from cnn.data.images import Dataset
+from cnn.data.names import show
+from cnn.errors import UserError
+from cnn.models.options import ModelOptions
+from cnn.models.variables import count_parameters
+from cnn.option import read_group
+from cnn.runtime import devices
+from cnn.runtime.terminal import Terminal
+from cnn.training import same_data
+from cnn.training.distillation import Teacher
+from cnn.training.options import DistillationOptions
+from cnn.training.setup import LoadedTeacher, Setup
+from cnn.training.steps import Structure
+from cnn.training.trained import Trained, check_image_shape, get_class_names
+from cnn.transfer import any_trained
+from cnn.transfer.source import find_run
+
+# Options of a teacher that is a file, and what --mode=convert calls them.
+_OF_FILES = {"teacher_model": "model", "teacher_mean": "mean", "teacher_std": "std"}
+
+
+def open_teacher(options: DistillationOptions) -> Trained | None:
+    """Load the model that `--teacher` names, before any image is decoded.
+
+    Raises:
+        UserError: there is none, it is damaged, or what is given does not fit it.
+    """
+    source = options.teacher
+    if not source:
+        return None
+    given = {x: y for ours, x in _OF_FILES.items() if (y := getattr(options, ours))}
+    if not any_trained.is_ours(source, "--teacher"):
+        if not options.teacher_model:
+            raise UserError(
+                f"--teacher={source} is a file of weights; say with --teacher_model="
+                "NAME of which architecture, one of --model"
+            )
+        try:
+            return any_trained.load_theirs(source, **given)
+        except UserError as error:
+            raise UserError(_rename_flags(source, str(error))) from None
+    if given:
+        names = ", ".join(f"--{ours}" for ours in _OF_FILES if getattr(options, ours))
+        raise UserError(
+            f"--teacher={source} is a run, which knows its own architecture and "
+            f"scaling; leave out {names}"
+        )
+    try:
+        return any_trained.load_run(source)
+    except UserError as error:
+        raise UserError(f"--teacher={source}: {error}") from None
+
+
+def _rename_flags(source: str, message: str) -> str:
+    """Write what `--mode=convert` refuses in the flags of a teacher."""
+    for ours, theirs in _OF_FILES.items():
+        message = message.replace(f"--{theirs}=", f"--{ours}=")
+    message = message.replace("--scaling=unit", "--teacher_mean=0 --teacher_std=1")
+    return (
+        f"--teacher={source}: {message}\nWhat needs other options of its architecture "
+        "is turned into a run by --mode=convert, and that is a teacher"
+    )
+
+
+def add_teacher(
+    config: Config,
+    trained: Trained | None,
+    stored: Mapping[str, Any],
+    structure: Structure,
+    dataset: Dataset,
+    image_shape: tuple[int, int, int],
+    like: Setup | None,
+    terminal: Terminal,
+) -> tuple[Structure, LoadedTeacher | None]:
+    """Let a run learn from a teacher, and print from which.
+
+    Args:
+        trained: the teacher; None without.
+        stored: the description of the run's newest checkpoint; empty without one.
+        structure: of the run's steps.
+        image_shape: (H, W, C) of what the run's model sees.
+        like: a run on the same data, whose teacher is shared if it is the same.
+
+    Returns:
+        The structure with the teacher, and its variables.
+
+    Raises:
+        UserError: the teacher does not know a class, does not take the images, or is
+            not the one that the run had.
+    """
+    if trained is None:
+        return structure, None
+    options, source = config.distillation, config.distillation.teacher
+    try:
+        check_image_shape(trained, image_shape)
+    except UserError as error:
+        raise UserError(f"--teacher={source}: {error}") from None
+    about = _describe(trained, source)
+    _check_same(about, stored)
+    scaling = zip(structure.mean, structure.std, *_get_scaling(trained), strict=True)
+    pairs = [
+        (std / its_std, (mean - its) / its_std) for mean, std, its, its_std in scaling
+    ]
+    scale, shift = zip(*pairs, strict=True)
+    teacher = Teacher(
+        model=models.create_model(
+            read_group(ModelOptions, trained.options),
+            trained.structure.num_classes,
+            devices.get_dtype(config.device),
+        ),
+        scale=scale,
+        shift=shift,
+        classes=_match_classes(trained, source, dataset),
+        kind=options.distillation,
+    )
+    if like and like.teacher and like.teacher.about == about:
+        loaded = like.teacher
+    else:
+        everywhere = devices.replicated(devices.make_mesh(config.device.mesh))
+        variables = devices.put(everywhere, jax.device_get(trained.variables))
+        loaded = LoadedTeacher(variables, about)
+        _print(trained, about, dataset, image_shape, terminal)
+    return dataclasses.replace(structure, teacher=teacher), loaded
+
+
+def _get_scaling(trained: Trained) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return trained.structure.mean, trained.structure.std
+
+
+def _describe(trained: Trained, source: str) -> dict[str, Any]:
+    """Describe a teacher as checkpoints do; the digest is as of `Source.sha256`."""
+    digests = proof.hash_leaves(trained.variables, lambda path: True)
+    lines = [f"{path} {digest}\n" for path, digest in sorted(digests.items())]
+    return {
+        "source": source,
+        "model": trained.options["model"],
+        "mean": list(trained.structure.mean),
+        "std": list(trained.structure.std),
+        "sha256": hashlib.sha256("".join(lines).encode()).hexdigest(),
+    }
+
+
+def _check_same(about: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Refuse to resume a run with another teacher; its place does not matter."""
+    before = stored.get("teacher")
+    if not before:
+        return
+    if any(before[name] != about[name] for name in about if name != "source"):
+        raise UserError(
+            f"This run learns from --teacher={before['source']}, {_name(before)}, and "
+            f"--teacher={about['source']} holds {_name(about)} now. Put its own back "
+            "to resume it, or give another --workdir to start from scratch"
+        )
+
+
+def _name(about: Mapping[str, Any]) -> str:
+    return f"{about['model']} with weights {about['sha256'][:12]}"
+
+
+def _match_classes(trained: Trained, source: str, dataset: Dataset) -> tuple[int, ...]:
+    """Find each of a dataset's classes among the teacher's by name, as evaluation does.
+
+    Returns:
+        Their places; empty when both have the same classes in the same order.
+    """
+    here = dataset.class_names
+    known = get_class_names(trained, here)
+    if known == here:
+        return ()
+    if unknown := [name for name in here if name not in known]:
+        raise UserError(
+            f"--teacher={source} does not know {_count(unknown)} of "
+            f"--dataset={dataset.name}; it knows {_count(known)}. Name classes in the "
+            "data as the teacher does, leave them out with --classes, or take another "
+            "teacher"
+        )
+    return tuple(known.index(name) for name in here)
+
+
+def _count(names: Sequence[str]) -> str:
+    return f"{len(names)} class{'es' * (len(names) > 1)} ({show(names)})"
+
+
+def _print(
+    trained: Trained,
+    about: Mapping[str, Any],
+    dataset: Dataset,
+    image_shape: tuple[int, int, int],
+    terminal: Terminal,
+) -> None:
+    """Print whom a run learns from, and what of that is worth knowing."""
+    source, step = about["source"], f", step {trained.step}" * bool(trained.step)
+    count = count_parameters(trained.variables["params"])
+    terminal.say(f"teacher   {source}{step}: {_name(about)}, {count:,} parameters")
+    if trained.image_shape[:2] != image_shape[:2]:
+        there, here = (
+            "x".join(map(str, x[:2])) for x in (trained.image_shape, image_shape)
+        )
+        terminal.say(f"teacher   it was trained on images of {there} and sees {here}")
+    if not trained.classes_are_named and dataset.class_names != trained.class_names:
+        terminal.say(
+            "note      the teacher does not name its classes; they are taken to be in "
+            "this dataset's order"
+        )
+    if run := find_run(source):
+        same_data.warn_of_trained(run, trained.data, dataset, terminal)

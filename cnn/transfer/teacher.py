@@ -29,6 +29,13 @@ from cnn.transfer.source import find_run
 
 # Options of a teacher that is a file, and what --mode=convert calls them.
 _OF_FILES = {"teacher_model": "model", "teacher_mean": "mean", "teacher_std": "std"}
+_SAID_OTHERWISE = {
+    "--scaling=unit": "--teacher_mean=0 --teacher_std=1",
+    "; nothing was written": "",
+    ", with its options, or --num_classes": (
+        ", or turn it with its options into a run by --mode=convert, and give that"
+    ),
+}
 
 
 def open_teacher(options: DistillationOptions) -> Trained | None:
@@ -50,7 +57,7 @@ def open_teacher(options: DistillationOptions) -> Trained | None:
         try:
             return any_trained.load_theirs(source, **given)
         except UserError as error:
-            raise UserError(_rename_flags(source, str(error))) from None
+            raise UserError(_rewrite(source, str(error))) from None
     if given:
         names = ", ".join(f"--{ours}" for ours in _OF_FILES if getattr(options, ours))
         raise UserError(
@@ -63,15 +70,13 @@ def open_teacher(options: DistillationOptions) -> Trained | None:
         raise UserError(f"--teacher={source}: {error}") from None
 
 
-def _rename_flags(source: str, message: str) -> str:
+def _rewrite(source: str, message: str) -> str:
     """Write what `--mode=convert` refuses in the flags of a teacher."""
     for ours, theirs in _OF_FILES.items():
         message = message.replace(f"--{theirs}=", f"--{ours}=")
-    message = message.replace("--scaling=unit", "--teacher_mean=0 --teacher_std=1")
-    return (
-        f"--teacher={source}: {message}\nWhat needs other options of its architecture "
-        "is turned into a run by --mode=convert, and that is a teacher"
-    )
+    for theirs, ours in _SAID_OTHERWISE.items():
+        message = message.replace(theirs, ours)
+    return message if source in message else f"--teacher={source}: {message}"
 
 
 def add_teacher(

@@ -148,6 +148,7 @@ def _trace_phase(setup, phase):
     batch = {"images": images, "labels": ids, "ids": ids}
     create = functools.partial(phase.create, taken=setup.plan.taken)
     state = jax.eval_shape(create, numbers)
+    state = state.replace(teacher=setup.teacher_variables)
     step = functools.partial(steps.train_step, structure)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     look = functools.partial(steps.predict_step, structure)

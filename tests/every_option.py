@@ -62,6 +62,11 @@ VALUES = {
     "learning_rate_for": ("head=0.5",),
     "train_until": ("head=1",),
     "lookahead_every_steps": 3,
+    # distillation
+    "teacher": "{run}",
+    "teacher_model": "mlp",
+    "teacher_mean": (0.5,),
+    "teacher_std": (0.5,),
     # runs
     "batch_size": 8,
     "accumulate_steps": 2,

@@ -31,7 +31,8 @@ HEAVY = {"orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "PIL", "opt
 HEAVY |= {"jinja2", "sklearn", "tensorboardX", "safetensors", "torch"}
 HEAVY |= {"onnx", "onnxruntime"}
 PURE = (
-    r"cnn/(ops|models|augment|optim)/.*|cnn/training/(losses|metrics|steps|state)\.py"
+    r"cnn/(ops|models|augment|optim)/.*|"
+    r"cnn/training/(losses|distillation|metrics|steps|state)\.py"
 )
 # Parameters come before the key in what jax.grad differentiates by its first argument.
 DIFFERENTIATED = {"compute_loss"}

@@ -31,7 +31,12 @@ GROUPS = {
 MODEL, AUGMENT = GROUPS["model"], GROUPS["augment"]
 # What acts in the same way on any model, seen with one that is traced fast.
 ON_ANY_MODEL = [*GROUPS["data"], *AUGMENT, *GROUPS["loss"], *GROUPS["averaging"]]
-ON_ANY_MODEL += [*GROUPS["schedule"], *GROUPS["train"], *GROUPS["step"]]
+ON_ANY_MODEL += [
+    *GROUPS["distillation"],
+    *GROUPS["schedule"],
+    *GROUPS["train"],
+    *GROUPS["step"],
+]
 # What acts on the process, before a mode is called, or on what it is called with.
 OF_PROCESS = ["cpu_devices", "deterministic", "compilation_cache", "distributed"]
 OF_PROCESS += ["distributed_seconds", "from_trial"]

@@ -68,7 +68,7 @@ def test_a_block_that_does_not_fit_is_seen(tmp_path):
         apply(tmp_path, "a.py", "diff", " x = 2\n+y = 3\n")
 
 
-def test_the_changed_code_trains_with_everything_new(changed, trained, tmp_path):
+def test_the_changed_code_trains_with_everything_new(changed, tmp_path):
     """One process, because the changed package has the name of ours."""
     new = {
         "model": "tiny",
@@ -77,7 +77,7 @@ def test_the_changed_code_trains_with_everything_new(changed, trained, tmp_path)
         "schedule": "root",
         "temperature": 2.0,
         "gradient_noise": 0.01,
-        "teacher": trained,
+        "consistency": 0.5,
         "epochs": 2,
         "workdir": tmp_path,
     }

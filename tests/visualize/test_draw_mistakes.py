@@ -139,9 +139,7 @@ def test_bins_of_few_images_differ_from_full_ones():
     probabilities = np.stack([own, 1 - own], axis=1)
     labels = np.r_[0, np.arange(300) % 2]
     with picture.use_style():
-        figure = mistakes._draw_reliability(
-            probabilities, np.log(probabilities), labels
-        )
+        figure = mistakes._draw_reliability(np.log(probabilities), labels)
     above, below = figure.axes
     assert [text.get_text() for text in below.texts if text.get_text()] == ["1", "300"]
     alpha = {round(bar.get_height(), 2): bar.get_alpha() for bar in above.patches}

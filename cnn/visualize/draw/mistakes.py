@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn.training import calibration
 from cnn.visualize.compute import mistakes
 from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
@@ -76,8 +77,8 @@ def _draw_run(
     subject: Subject, run: NamedRun, folder: Path, ending: str, of_run: str
 ) -> dict[str, Picture]:
     labels = subject.get_labels(run)
-    log_probabilities = mistakes.compute_log_probabilities(subject.compute_logits(run))
-    probabilities = np.exp(log_probabilities)
+    logits = subject.compute_logits(run)
+    probabilities = np.exp(calibration.compute_log_probabilities(logits))
     names = subject.label_classes(run)
     predictions = probabilities.argmax(axis=1)
     doubts = mistakes.compute_doubts(probabilities)
@@ -85,7 +86,7 @@ def _draw_run(
     figures = {
         **draw_confusion(confusion, names),
         "classes": _draw_classes(confusion, names),
-        "reliability": _draw_reliability(probabilities, log_probabilities, labels),
+        "reliability": _draw_reliability(logits, labels),
     }
     for name, find in _SHEETS.items():
         positions = find(probabilities, labels, _SHEET)
@@ -256,10 +257,9 @@ def _draw_classes(confusion: np.ndarray, names: tuple[str, ...]) -> Any:
     return figure
 
 
-def _draw_reliability(
-    probabilities: np.ndarray, log_probabilities: np.ndarray, labels: np.ndarray
-) -> Any:
-    found = mistakes.compute_reliability(probabilities, labels)
+def _draw_reliability(logits: np.ndarray, labels: np.ndarray) -> Any:
+    scores = calibration.compute_scores(logits, labels)
+    found = calibration.compute_reliability(scores.confidence, scores.hits)
     figure = picture.make_figure(5.4, 6.2)
     above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     width = found.edges[1] - found.edges[0]
@@ -282,11 +282,9 @@ def _draw_reliability(
     above.set_ylabel("accuracy (share of the bin)")
     above.set_ylim(0, 1.02)
     figure.legend(loc="outside lower center", ncols=2)
-    accuracy = np.mean(probabilities.argmax(axis=1) == labels)
     above.set_title(
-        f"accuracy {accuracy:.2%}, ECE {found.calibration_error:.4f}, "
-        f"Brier {mistakes.compute_brier(probabilities, labels):.4f}, "
-        f"NLL {mistakes.compute_nll(log_probabilities, labels):.4f} nats"
+        f"accuracy {scores.hits.mean():.2%}, ECE {found.calibration_error:.4f}, "
+        f"Brier {scores.brier.mean():.4f}, NLL {scores.nll.mean():.4f} nats"
     )
     bars = below.bar(found.edges[:-1], found.counts / len(labels), **style)
     below.bar_label(bars, [str(n) if n else "" for n in found.counts], fontsize=7)

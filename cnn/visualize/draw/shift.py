@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from cnn.errors import UserError
-from cnn.visualize.compute import kernels, mistakes
+from cnn.training import calibration
+from cnn.visualize.compute import kernels
 from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import COLOURS, Picture
 from cnn.visualize.named_run import NamedRun
@@ -63,7 +64,7 @@ def _draw_answers(
     subject: Subject, run: NamedRun, images: np.ndarray, position: int, axes: Any
 ) -> None:
     label = subject.get_labels(run)[position]
-    probabilities = np.exp(mistakes.compute_log_probabilities(run.predict(images)))
+    probabilities = np.exp(calibration.compute_log_probabilities(run.predict(images)))
     names = subject.label_classes(run)
     shown = np.sort(np.argsort(-probabilities.sum(0))[:_MOST_BARS])
     for ax, row in zip(axes, probabilities, strict=True):

@@ -210,7 +210,8 @@ def _evaluate_runs(
     others = {n: x for n, x in given.items() if "evaluate" not in modes[n]}
     asked.check_read(others, "evaluate")
     configured: list[Path] = []
-    return evaluate.evaluate_runs(directories, compose, terminal)
+    averages = asked.evaluate.ensemble
+    return evaluate.evaluate_runs(directories, compose, averages, terminal)
 
 
 def _compose(mode: str, directory: Path, given: dict[str, Any]) -> Config:

@@ -69,6 +69,26 @@ class EvaluateOptions:
         "prediction, loss and probabilities of every image",
         modes="evaluate",
     )
+    ensemble: bool = free_option(
+        False,
+        "evaluate: average the probabilities of all runs of --workdir=A,B,C, as one "
+        "model, and write ensemble.json into the first of them",
+        modes="evaluate",
+    )
+    calibrate: bool = free_option(
+        False,
+        "evaluate: fit the temperature by which logits are divided on the validation "
+        "images of the run, and keep it in its calibration.json",
+        modes="evaluate",
+    )
+    calibration: str = free_option(
+        "auto",
+        "temperature of probabilities: auto (the one that --calibrate has kept for the "
+        "weights, if any) or off (logits as they are)",
+        choices=("auto", "off"),
+        only_for="mode=predict or not calibrate",
+        modes="evaluate predict",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,7 +36,8 @@ from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal
 from cnn.text import format_row, name_file, show_line
-from cnn.training import same_data
+from cnn.training import calibration, ensemble, same_data, temperature
+from cnn.training.ensemble import Ensemble, Examples
 from cnn.training.epoch import compute_metrics
 from cnn.training.steps import Structure
 from cnn.training.trained import (
@@ -47,6 +48,8 @@ from cnn.training.trained import (
     match_labels,
 )
 
+# The share of validation images that a run may have been trained on, as duplicates.
+_MOST_TRAINED = 0.1
 # Options of the data that some values of --split alone depend on.
 _READ_BY = {
     "num_classes": (),
@@ -78,67 +81,108 @@ def evaluate(config: Config, directory: Path, terminal: Terminal) -> dict[str, A
         UserError: the run, the checkpoint or the split is absent, the data has classes
             that the run does not know, or frozen weights are not what they were.
     """
-    files, result = _evaluate(config, directory, terminal)
-    terminal.say(_format_result(result))
-    for path, text in files.items():
-        workdir.write_text(path, text)
-    terminal.say_written(*files)
-    return result
+    if config.evaluate.ensemble:
+        raise UserError("--ensemble averages several runs: give --workdir=A,B,…")
+    found = _evaluate(config, directory, terminal)
+    terminal.say(_format_result(found.result))
+    _write(found.files)
+    terminal.say_written(*found.files)
+    return found.result
 
 
 def evaluate_runs(
     directories: Sequence[Path],
     make_config: Callable[[Path], Config],
+    averages: bool,
     terminal: Terminal,
 ) -> int:
     """Evaluate one run after the other: a line each, and a table at the end.
 
     Args:
         make_config: from a run's directory to the `config` of `evaluate`.
+        averages: whether the mean of their probabilities is evaluated too.
 
     Returns:
         How many could not be evaluated; why is said, and the others are evaluated.
+
+    Raises:
+        UserError: probabilities cannot be averaged, or `ensemble.json` is of others.
     """
     table, failed = Table("run", "split", "images", "accuracy", "top-5", "loss"), 0
     for column in table.columns[2:]:
         column.justify = "right"
+    mean, members = Ensemble(), {}
     for directory in directories:
         quiet = Terminal()
         quiet.console.quiet = True
-        cells = ["failed"]
+        cells, found = ["failed"], None
         try:
-            files, result = _evaluate(make_config(directory), directory, quiet)
-            terminal.say(f"{directory}: {_format_result(result)}")
-            shares = [f"{result[name]:.4%}" for name in ("accuracy", "top5")]
-            loss = f"{result['loss']:.6f}"
-            cells = [result["split"], str(result["count"]), *shares, loss]
-            for path, text in files.items():
-                workdir.write_text(path, text)
+            found = _evaluate(make_config(directory), directory, quiet)
+            terminal.say(f"{directory}: {_format_result(found.result)}")
+            cells = _format_cells(found.result)
+            _write(found.files)
         except (UserError, OSError) as error:
             failed += 1
             terminal.say(f"{directory}: error: {error}")
         table.add_row(show_line(str(directory)), *cells)
+        if averages and found is not None:
+            members[directory] = found
+            ensemble.check_own(_name_ensemble(members), directories)
+            mean.add(str(directory), found.take_examples())
+    if averages and not failed:
+        files, result = _evaluate_ensemble(mean, members)
+        table.add_row(f"ensemble of {len(members)}", *_format_cells(result))
     terminal.show(table)
     if failed:
-        terminal.say(f"{failed} of {len(directories)} runs failed")
+        without = ": no ensemble is made of the others" if averages else ""
+        terminal.say(f"{failed} of {len(directories)} runs failed{without}")
+    elif averages:
+        terminal.say(_format_ensemble(result))
+        _write(files)
+        terminal.say_written(*files)
     return failed
 
 
-def _evaluate(
-    config: Config, directory: Path, terminal: Terminal
-) -> tuple[dict[Path, str], dict[str, Any]]:
-    """Evaluate a run; return what is to be written by file, and the result."""
+@dataclasses.dataclass
+class _Evaluation:
+    """An evaluated run.
+
+    Attributes:
+        path: of its evaluation.json.
+        files: what is to be written, by path.
+        result: what evaluation.json says.
+        examples: what it says of each image, until it is taken; None: not asked for.
+    """
+
+    path: Path
+    files: dict[Path, str]
+    result: dict[str, Any]
+    examples: Examples | None
+
+    def take_examples(self) -> Examples:
+        """Return the examples and forget them, which may be large."""
+        examples, self.examples = self.examples, None
+        return examples
+
+
+def _write(files: Mapping[Path, str]) -> None:
+    for path, text in files.items():
+        workdir.write_text(path, text)
+
+
+def _evaluate(config: Config, directory: Path, terminal: Terminal) -> _Evaluation:
+    """Evaluate a run; nothing is written."""
     config = dataclasses.replace(config, data=config.data.for_evaluation())
     trained = load_trained(directory, config.checkpoint.checkpoint)
     changed = proof.find_changed(trained.transfer.get("frozen", {}), trained.variables)
     proof.check_unchanged(changed, f"--workdir={directory}")
     stored = same_data.find_moved(directory, config.data)
+    trained, files = _choose_temperature(config, trained, directory, stored, terminal)
     path = directory / _name_file(config, stored)
     data = load_images(config, trained, stored)
     for note in data.notes + describe_bad(data.excluded):
         terminal.say(note)
-    examples = {} if config.evaluate.per_image else None
-    metrics, about = _compute(config, trained, data, examples)
+    metrics, about, found = _compute(config, trained, data)
     about = _describe(config, trained, data) | about
     about |= same_data.describe_evaluated(
         directory,
@@ -147,15 +191,126 @@ def _evaluate(
         terminal,
     )
     result = about | proof.summarise(trained.transfer, changed) | metrics
-    files = {}
-    if examples is not None:
+    result |= _measure_calibration(trained, found["logits"], data.images.labels)
+    examples = None
+    if config.evaluate.per_image or config.evaluate.ensemble:
+        logits, scale = found["logits"], trained.temperature or 1.0
+        examples = Examples(
+            class_names=tuple(result["class_names"]),
+            names=data.images.names,
+            stamps=data.images.stamps,
+            labels=data.images.labels,
+            log_probabilities=calibration.compute_log_probabilities(logits, scale),
+        )
+    if config.evaluate.per_image:
         table = path.with_suffix(".csv")
-        files[table] = _format_examples(result["class_names"], data, examples)
+        files[table] = _format_examples(data.name, examples, found["loss"])
         result["per_image"] = table.name
     if data.excluded:
         listed = format_bad(data.name, data.excluded)
         files[directory / same_data.BAD_FILE] = listed
-    return files | {path: json.dumps(result, indent=2) + "\n"}, result
+    files[path] = _format_json(result)
+    return _Evaluation(path, files, result, examples)
+
+
+def _choose_temperature(
+    config: Config,
+    trained: Trained,
+    directory: Path,
+    stored: Mapping[str, Any],
+    terminal: Terminal,
+) -> tuple[Trained, dict[Path, str]]:
+    """Return the model with its temperature, and what is to be written of that."""
+    if config.evaluate.calibrate:
+        return _calibrate(config, trained, directory, stored, terminal)
+    trained, line = temperature.apply(trained, directory, config.evaluate.calibration)
+    if line:
+        terminal.say(line)
+    return trained, {}
+
+
+def _calibrate(
+    config: Config,
+    trained: Trained,
+    directory: Path,
+    stored: Mapping[str, Any],
+    terminal: Terminal,
+) -> tuple[Trained, dict[Path, str]]:
+    """Fit the temperature on the validation images, and print it."""
+    group = dataclasses.replace(config.evaluate, split="validation")
+    config = dataclasses.replace(config, evaluate=group)
+    try:
+        data = load_images(config, trained, stored)
+    except UserError as error:
+        raise UserError(
+            "--calibrate fits a temperature on validation images, which training with "
+            f"--validation_fraction=0.1 sets aside: {error}"
+        ) from None
+    about, labels = _describe(config, trained, data), data.images.labels
+    record = identity.make_part_record(about["class_names"], "validation", data.images)
+    seen = same_data.describe_evaluated(directory, trained.data, record, terminal)
+    count = seen.get("trained_images") or 0
+    if count > _MOST_TRAINED * len(labels):
+        raise UserError(
+            f"--calibrate: the run was trained on {count} of the {len(labels)} "
+            "validation images, of which it is too sure; give images that it has not "
+            "seen"
+        )
+    logits = _compute(config, trained, data)[2]["logits"]
+    fitted = calibration.fit_temperature(logits, labels)
+    trained = dataclasses.replace(trained, temperature=fitted)
+    before, after = (
+        float(calibration.compute_scores(logits, labels, x).nll.mean())
+        for x in (1.0, fitted)
+    )
+    terminal.say(
+        f"calibrated on {len(labels)} validation images, T={fitted:.4g}: negative "
+        f"log-likelihood {before:.4f}, now {after:.4f}"
+    )
+    names = ("dataset", "image_shape", "tta", "averaged")
+    kept = {name: about[name] for name in names} | {
+        "validation_images": len(labels),
+        "dataset_fingerprint": seen.get("dataset_fingerprint", ""),
+        "negative_log_likelihood": {"before": before, "after": after},
+    }
+    text = temperature.format_kept(trained, directory, kept)
+    return trained, {directory / temperature.CALIBRATION_FILE: text}
+
+
+def _measure_calibration(
+    trained: Trained, logits: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
+    """Measure probabilities as the logits have them, and with the temperature."""
+    scores = calibration.compute_scores(logits, labels)
+    found = {"calibration": calibration.summarise(scores)}
+    if trained.temperature is not None:
+        scores = calibration.compute_scores(logits, labels, trained.temperature)
+        found["temperature"] = trained.temperature
+        found["calibrated"] = calibration.summarise(scores)
+    return found
+
+
+def _evaluate_ensemble(
+    mean: Ensemble, members: Mapping[Path, _Evaluation]
+) -> tuple[dict[Path, str], dict[str, Any]]:
+    """Evaluate the mean of the members' probabilities."""
+    results = {str(directory): one.result for directory, one in members.items()}
+    average, files, first = mean.average(), {}, next(iter(results.values()))
+    result, path = ensemble.describe(mean, average, results), _name_ensemble(members)
+    if "per_image" in first:
+        table = path.with_suffix(".csv")
+        logs, labels = average.log_probabilities, average.labels
+        losses = -np.take_along_axis(logs, labels[:, None], axis=1)[:, 0]
+        files[table] = _format_examples(first["dataset"], average, losses)
+        result["per_image"] = table.name
+    files[path] = _format_json(result)
+    return files, result
+
+
+def _name_ensemble(members: Mapping[Path, _Evaluation]) -> Path:
+    """Name the file of an ensemble as the evaluation of its first run, beside it."""
+    path = next(iter(members.values())).path
+    return path.with_name(path.name.replace("evaluation", "ensemble", 1))
 
 
 def load_images(
@@ -181,12 +336,14 @@ def load_images(
 
 
 def _compute(
-    config: Config,
-    trained: Trained,
-    data: Evaluated,
-    examples: dict[str, list[np.ndarray]] | None,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the metrics, and what they depend on of how they are computed."""
+    config: Config, trained: Trained, data: Evaluated
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
+    """Compute metrics.
+
+    Returns:
+        The metrics, what they depend on of how they are computed, and of the images
+        `logits` [n, K] and `loss` [n].
+    """
     mesh, stop = devices.make_mesh(config.device.mesh), Stop()
     # Batches are padded all the same, and may come from a run on other devices.
     count = mesh.shape["data"]
@@ -194,6 +351,7 @@ def _compute(
     structure = _make_structure(config, trained, data)
     loader = Loader(data.images, config.data, mesh)
     variables = jax.device_put(trained.variables, devices.replicated(mesh))
+    examples: dict[str, list[np.ndarray]] = {}
     with catch_signals(stop):
         found = compute_metrics(
             structure, variables, loader, batch_size, stop, examples
@@ -203,7 +361,7 @@ def _compute(
         "deterministic": config.device.deterministic,
         **environment.describe(mesh),
     }
-    return found, about
+    return found, about, {name: np.concatenate(x) for name, x in examples.items()}
 
 
 def _make_structure(config: Config, trained: Trained, data: Evaluated) -> Structure:
@@ -243,39 +401,63 @@ def _describe(config: Config, trained: Trained, data: Evaluated) -> dict[str, An
     }
 
 
-def _format_examples(
-    class_names: Sequence[str], data: Evaluated, examples: dict[str, list[np.ndarray]]
-) -> str:
+def _format_examples(dataset: str, examples: Examples, losses: np.ndarray) -> str:
     """Write a line of CSV for each image, in their order.
 
     Numbers have the digits that tell one float32 from another.
 
     Args:
-        examples: `logits` [n, K] and `loss` [n] of the images, some at a time.
+        dataset: the value of `--dataset`.
+        losses: [n].
     """
-    logits = np.concatenate(examples["logits"]).astype(np.float64)
-    losses = np.concatenate(examples["loss"])
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities = powers / powers.sum(1, keepdims=True)
-    names = data.images.names
+    class_names, probabilities = (
+        examples.class_names,
+        np.exp(examples.log_probabilities),
+    )
     columns = [f"probability_{name}" for name in class_names]
-    has_paths = data.name.partition(":")[0] in ("folder", "csv")
+    has_paths = dataset.partition(":")[0] in ("folder", "csv")
     first = "path" if has_paths else "id"
     lines = [format_row([first, "label", "prediction", "loss", *columns])]
-    for i, label in enumerate(data.images.labels):
-        predicted = class_names[int(logits[i].argmax())]
+    for i, label in enumerate(examples.labels):
+        predicted = class_names[int(examples.log_probabilities[i].argmax())]
         numbers = [f"{x:.9g}" for x in (losses[i], *probabilities[i])]
-        lines.append(format_row([names[i], class_names[label], predicted, *numbers]))
+        cells = [examples.names[i], class_names[label], predicted, *numbers]
+        lines.append(format_row(cells))
     return "".join(lines)
 
 
-def _format_result(result: dict[str, Any]) -> str:
-    excluded = result["excluded_count"]
+def _format_json(result: Mapping[str, Any]) -> str:
+    return json.dumps(result, indent=2) + "\n"
+
+
+def _format_cells(result: Mapping[str, Any]) -> list[str]:
+    """Write the numbers of a line of the table."""
+    shares = [f"{result[name]:.4%}" for name in ("accuracy", "top5")]
+    return [result["split"], str(result["count"]), *shares, f"{result['loss']:.6f}"]
+
+
+def _format_ensemble(result: Mapping[str, Any]) -> str:
+    best, mean = 100 * result["gain_over_best"], 100 * result["gain_over_mean"]
+    return (
+        f"ensemble: {_format_result(result)}; {best:+.2f} points over its best member, "
+        f"{mean:+.2f} over their mean; two members disagree on "
+        f"{result['disagreement']:.2%} of the images"
+    )
+
+
+def _format_result(result: Mapping[str, Any]) -> str:
+    excluded = result.get("excluded_count", 0)
     without = f", {excluded} unreadable images left out" if excluded else ""
+    errors = [
+        f"{result[name]['expected_calibration_error']['value']:.4f}"
+        for name in ("calibration", "calibrated")
+        if name in result
+    ]
     return (
         f"{result['split']}: accuracy {result['accuracy']:.4%} "
         f"({result['correct']} of {result['count']}), top-5 {result['top5']:.4%}, "
-        f"loss {result['loss']:.6f}{without}"
+        f"loss {result['loss']:.6f}, calibration error "
+        f"{f', at T={result.get("temperature", 1):.4g} '.join(errors)}{without}"
     )
 
 

@@ -25,9 +25,10 @@ from cnn.ops import scaling
 from cnn.option import read_group
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
+from cnn.training import temperature
 from cnn.training.classify_files import choose_intake, classify_files
 from cnn.training.image_arrays import make_checked_classifier
-from cnn.training.trained import Trained
+from cnn.training.trained import Trained, load_trained
 from cnn.transfer import any_trained
 
 _FILES = 64  # that are decoded and classified at a time
@@ -178,13 +179,19 @@ def _name(values: list[jax.Array], names: list[str]) -> dict[str, jax.Array]:
     return dict(zip([*names, "logits"], values, strict=True))
 
 
-def load(source: str | Path, which: str = "latest", **options: Any) -> Loaded:
+def load(
+    source: str | Path,
+    which: str = "latest",
+    calibration: str = "auto",
+    **options: Any,
+) -> Loaded:
     """Load a trained model.
 
     Args:
         source: a run's directory, one of its checkpoints, or whatever `--init_from`
             takes: PyTorch's files, orbax, msgpack, npz, safetensors, `hf:OWNER/NAME`.
         which: `latest`, `best` or a step, where the source holds several.
+        calibration: of a run, as `--calibration`: `auto` or `off`.
         **options: for sources that are no run, what `--mode=convert` takes, by flag
             name: `model="resnet50"`, `num_classes`, `class_names`, `mean`, `init_key`.
 
@@ -200,4 +207,6 @@ def load(source: str | Path, which: str = "latest", **options: Any) -> Loaded:
             f"{path} is a run, which has its own options: leave out "
             f"{', '.join(options)}"
         )
-    return Loaded(any_trained.load_run(path, which))
+    directory, which = any_trained.locate(path, which)
+    trained = load_trained(directory, which)
+    return Loaded(temperature.apply(trained, directory, calibration)[0])

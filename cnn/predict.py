@@ -24,7 +24,7 @@ from cnn.errors import UserError
 from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.terminal import Terminal
 from cnn.text import show_line
-from cnn.training import same_data
+from cnn.training import same_data, temperature
 from cnn.training.classify_files import (
     Classified,
     Intake,
@@ -40,12 +40,13 @@ _NAMED = 3  # bad files in a message
 
 
 def load_classifier(
-    directory: str | Path, which: str = "latest"
+    directory: str | Path, which: str = "latest", calibration: str = "auto"
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Load a trained run as a function from images to probabilities.
 
     Args:
         which: `latest`, `best` or a step.
+        calibration: of `--calibration`.
 
     Returns:
         A function of uint8 images [N, H, W, C] that returns float32 [N, K]. It raises
@@ -54,7 +55,9 @@ def load_classifier(
     Raises:
         UserError: as `load_trained`.
     """
-    return make_checked_classifier(load_trained(directory, which))
+    trained = load_trained(directory, which)
+    trained, _ = temperature.apply(trained, Path(directory), calibration)
+    return make_checked_classifier(trained)
 
 
 def predict(config: Config, directory: Path, terminal: Terminal) -> Path:
@@ -86,6 +89,9 @@ def predict(config: Config, directory: Path, terminal: Terminal) -> Path:
     trained = load_trained(directory, config.checkpoint.checkpoint)
     intake = choose_intake(trained, config.data)
     trained = _set_views(config, trained, intake)
+    trained, line = temperature.apply(trained, directory, config.evaluate.calibration)
+    if line:
+        terminal.say(line)
     target, problems = directory / "predictions.csv", {}
     shown = min(config.predict.predict_top, trained.structure.num_classes)
     is_skipping, kept = config.data.bad_images == "skip", False

@@ -32,7 +32,14 @@ from cnn.runtime import metrics_log
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import outcome, searches, session, study, sweep, worker
-from cnn.training import classify_files, epoch, losses, same_data, steps
+from cnn.training import (
+    classify_files,
+    epoch,
+    losses,
+    same_data,
+    steps,
+    temperature,
+)
 from cnn.training import setup as training_setup
 from cnn.training.setup import make_structure_of_model
 from cnn.training.trained import Trained, load_trained
@@ -303,6 +310,7 @@ def see_evaluation(choices, directory):
     size = config.data.image_size or dataset.train.shape[0]
     shape = (size, config.data.image_size or dataset.train.shape[1], 3)
     trained = make_trained(dataset, (*shape[:2], dataset.train.shape[2]))
+    keep_temperature(trained, directory)
 
     def compute(structure, variables, loader, batch_size, stop, examples):
         positions = np.arange(len(loader) // 2 * 2, dtype=np.int32)
@@ -311,10 +319,9 @@ def see_evaluation(choices, directory):
         seen["step"] = trace(look, images[0])[0]
         seen["images"] = digest(images, loader.labels), loader.is_resident
         seen["batches"] = batch_size, dict(loader.mesh.shape)
-        seen["examples"] = examples is not None
-        if examples is not None:
-            zeros = np.zeros((len(loader), len(trained.class_names)))
-            examples |= {"logits": [zeros], "loss": [zeros[:, 0]]}
+        logits = np.eye(len(trained.class_names))[loader.labels]
+        logits[0] = np.roll(logits[0], 1)
+        examples |= {"logits": [logits], "loss": [logits[:, 0]]}
         names = "accuracy correct count top5 loss".split()
         return dict.fromkeys(names, 0)
 
@@ -325,7 +332,16 @@ def see_evaluation(choices, directory):
         patched.setattr(evaluate.workdir, "read_config", lambda x: trained.options)
         patched.setattr(evaluate.same_data, "describe_evaluated", lambda *args: {})
         result = evaluate.evaluate(config, directory, Terminal())
+    seen["files"] = sorted(path.name for path in directory.glob("*.csv"))
+    seen["temperature"] = result.get("temperature")
     return seen | {"classes": result["class_names"]}
+
+
+def keep_temperature(trained, directory):
+    """Keep a temperature for a model, as if it had been fitted."""
+    trained = dataclasses.replace(trained, temperature=2.0)
+    text = temperature.format_kept(trained, directory, {})
+    (directory / temperature.CALIBRATION_FILE).write_text(text)
 
 
 def _note_which(seen, trained, directory, which):
@@ -337,8 +353,11 @@ def see_prediction(choices, directory):
     """See which images are classified, how, and in which batches."""
     config, seen = make_config({"batch_size": 4}, choices), {"batches": []}
     trained = make_trained(load_dataset(make_config().data), (8, 8, 3))
+    keep_temperature(trained, directory)
 
     def make(trained):
+        seen["temperature"] = trained.temperature
+
         def classify(images):
             look = functools.partial(
                 steps.predict_step, trained.structure, trained.variables

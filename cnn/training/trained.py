@@ -47,6 +47,8 @@ class Trained:
         transfer: what it started from, and digests of what was frozen; empty without.
         data: which images it saw, as of `same_data.Seen.summarise`; empty where
             nobody noted them.
+        temperature: by which logits are divided for probabilities, as of
+            `cnn.training.temperature`; None: as they are.
     """
 
     structure: Structure
@@ -59,6 +61,7 @@ class Trained:
     averaged: bool
     transfer: dict[str, Any] = dataclasses.field(default_factory=dict)
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    temperature: float | None = None
 
 
 def load_trained(directory: str | Path, which: str = "latest") -> Trained:
@@ -216,7 +219,8 @@ def _write_classes(names: Sequence[str]) -> str:
 def make_classifier(trained: Trained) -> Callable[[np.ndarray], np.ndarray]:
     """Make the function from uint8 images [N, H, W, C] to probabilities [N, K].
 
-    With the run's `--shuffle_pixels` it permutes the pixels, as training did.
+    With the run's `--shuffle_pixels` it permutes the pixels, as training did; a
+    temperature divides the logits.
 
     Raises:
         UserError: by the function, when the device has too little memory.
@@ -228,6 +232,8 @@ def make_classifier(trained: Trained) -> Callable[[np.ndarray], np.ndarray]:
     @jax.jit
     def compute(variables: Any, images: jax.Array) -> jax.Array:
         logits = steps.predict_step(trained.structure, variables, images)
+        if trained.temperature is not None:
+            logits = logits / trained.temperature
         return jax.nn.softmax(logits)
 
     @functools.lru_cache(_PROGRAMS_KEPT)

@@ -37,13 +37,22 @@ def load_run(source: str | Path, which: str = "latest") -> Trained:
     Raises:
         UserError: there is no such checkpoint, or it is damaged.
     """
+    return load_trained(*locate(source, which))
+
+
+def locate(source: str | Path, which: str = "latest") -> tuple[Path, str]:
+    """Return the run's directory of a run or of a checkpoint of it, and which one.
+
+    Raises:
+        UserError: a checkpoint lies in no run.
+    """
     path = Path(source)
     if recognise.recognise(path, "source") == recognise.RUN:
-        return load_trained(path, which)
+        return path, which
     path = path.resolve()
     if path.parent.name != "checkpoints":
         raise UserError(f"{path} is a checkpoint of no run; give DIR/checkpoints/STEP")
-    return load_trained(path.parent.parent, path.name)
+    return path.parent.parent, path.name
 
 
 def load_theirs(source: str | Path, which: str = "latest", **options: Any) -> Trained:

@@ -85,6 +85,7 @@ SYNONYMS = {
     "config": "preset recipe",
     "cutmix_alpha": "cutmix",
     "dataset": "data data_path ds",
+    "dropblock_rate": "drop_block drop_block_rate",
     "dropout_rate": "drop dropout drop_rate",
     "early_stop_epochs": "patience early_stopping",
     "ema_decay": "ema model_ema model_ema_decay",

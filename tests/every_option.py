@@ -20,6 +20,7 @@ VALUES = {
     "mlp_widths": (3,),
     "local_widths": (3,),
     "wrn_block": (3, 1),
+    "dropblock_size": (5, 3),
     "airbench_width": 2,
     "auxiliary_weight": 0.5,
     "kernel_size": 5,

@@ -18,7 +18,9 @@ file's name in `FAMILIES`. Tests, flags, sweeps and pictures find it there.
   (`params`) and running statistics (`batch_stats`) are float32.
 - `train=True` takes the batch's statistics and needs `mutable=["batch_stats"]`.
 - The rates are float32 [] or None for absent; they act in training alone and need
-  `rngs={"dropout": key}`. A model that has no place for one ignores it.
+  `rngs={"dropout": key}`. A model that has no place for one ignores it. Of further
+  numbers of `Numbers`, as `dropblock_rate`, a model is given those that its
+  `__call__` names (`layers.select_rates`).
 - An image that is too small is refused by `layers.check_size`.
 
 Names are API. Every parameter belongs to a layer, the first part of its path, and

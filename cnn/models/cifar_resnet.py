@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from cnn.errors import UserError
 from cnn.models.family import CIFAR, Family, Pattern
-from cnn.models.layers import Creator, Dropout, Layers
+from cnn.models.layers import Creator, Dropout, Layers, StochasticDepth, share_depth
 from cnn.models.options import ModelOptions
 from cnn.models.resnet import ResNet
 from cnn.ops import activation, pooling
@@ -36,16 +36,20 @@ class CifarBlock(nn.Module):
         stride: of the first convolution and of the shortcut.
         shortcut: `pad` or `project`.
         zero_init: whether the last normalisation's scale starts at 0.
+        share: of the stochastic depth rate.
     """
 
     features: int
     stride: int
     shortcut: str
     zero_init: bool
+    share: float
     layers: Layers
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, train: bool, stochastic_depth_rate: jax.Array | None
+    ) -> jax.Array:
         """Map [N, H, W, C] to [N, H / stride, W / stride, features]."""
         residual, layers = x, self.layers
         x = self._conv(3, self.stride, "conv1")(x)
@@ -60,7 +64,8 @@ class CifarBlock(nn.Module):
             sides = (missing // 2, missing - missing // 2)
             residual = residual[:, :: self.stride, :: self.stride]
             residual = jnp.pad(residual, ((0, 0), (0, 0), (0, 0), sides))
-        return activation.relu(x + residual)
+        drop = StochasticDepth(self.share, name="stochastic_depth")
+        return activation.relu(drop(x, stochastic_depth_rate, train) + residual)
 
     def _conv(self, size: int, stride: int, name: str) -> nn.Module:
         return self.layers.conv(
@@ -102,14 +107,17 @@ class CifarResNet(nn.Module):
         self.sow("features", "stem_out", x)
         for stage in (1, 2, 3):
             for number in range(1, self.blocks + 1):
-                x = CifarBlock(
+                done = self.blocks * (stage - 1) + number
+                block = CifarBlock(
                     16 * 2 ** (stage - 1),
                     stride=2 if number == 1 and stage > 1 else 1,
                     shortcut=self.shortcut,
                     zero_init=self.zero_init,
+                    share=share_depth(done, 3 * self.blocks),
                     layers=self.layers,
                     name=f"stage{stage}_block{number}",
-                )(x, train)
+                )
+                x = block(x, train, stochastic_depth_rate)
             self.sow("features", f"stage{stage}_out", x)
         x = pooling.global_avg_pool(x)
         x = Dropout(name="dropout")(x, dropout_rate, train)

@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from cnn.models.family import Family
-from cnn.models.layers import Creator, Dropout, Layers, StochasticDepth, check_size
+from cnn.models.layers import (
+    Creator,
+    Dropout,
+    Layers,
+    StochasticDepth,
+    check_size,
+    share_depth,
+)
 from cnn.models.options import ModelOptions
 from cnn.ops import pooling
 
@@ -86,10 +93,11 @@ class ConvNeXt(nn.Module):
                 x = _make_norm(self.layers, f"downsample{stage - 1}_norm")(x)
                 x = self._patch(x, width, 2, f"downsample{stage - 1}_conv")
             for number in range(1, depth + 1):
-                share, name = done / (total - 1), f"stage{stage}_block{number}"
+                done += 1
+                share = share_depth(done, total, "from_zero")
+                name = f"stage{stage}_block{number}"
                 block = ConvNeXtBlock(share, self.layers, name=name)
                 x = block(x, train, stochastic_depth_rate)
-                done += 1
             self.sow("features", f"stage{stage}_out", x)
         x = _make_norm(self.layers, "norm")(pooling.global_avg_pool(x))
         x = Dropout(name="dropout")(x, dropout_rate, train)

@@ -12,7 +12,13 @@ import flax.linen as nn
 import jax
 
 from cnn.errors import UserError
-from cnn.models.layers import Activation, Dropout, Layers, StochasticDepth
+from cnn.models.layers import (
+    Activation,
+    Dropout,
+    Layers,
+    StochasticDepth,
+    share_depth,
+)
 from cnn.models.squeeze_excite import SqueezeExcite
 from cnn.ops import pooling
 
@@ -140,12 +146,11 @@ class InvertedResidualNet(nn.Module):
         total, done = sum(map(len, self.stages)), 0
         for stage, blocks in enumerate(self.stages, start=1):
             for number, block in enumerate(blocks, start=1):
-                name = f"stage{stage}_block{number}"
-                residual = InvertedResidual(
-                    block, done / total, self.gates, layers, name=name
-                )
-                x = residual(x, train, stochastic_depth_rate)
                 done += 1
+                share = share_depth(done, total, "below")
+                name = f"stage{stage}_block{number}"
+                residual = InvertedResidual(block, share, self.gates, layers, name=name)
+                x = residual(x, train, stochastic_depth_rate)
             self.sow("features", f"stage{stage}_out", x)
         x = layers.conv_norm(x, train, self.last_width, 1, "last", activate)
         x = pooling.global_avg_pool(x)

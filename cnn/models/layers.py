@@ -8,7 +8,8 @@ calls are unequal, and so would be the models that hold them.
 """
 
 import dataclasses
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +18,14 @@ import jax.numpy as jnp
 
 from cnn.errors import UserError
 from cnn.models.options import ModelOptions
-from cnn.ops import batch_norm, convolution, geometry, pooling, standardization
+from cnn.ops import (
+    batch_norm,
+    convolution,
+    drop_block,
+    geometry,
+    pooling,
+    standardization,
+)
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -221,7 +229,7 @@ class StochasticDepth(nn.Module):
     """Drop the residual branch of whole images, at a rate that may be traced.
 
     Attributes:
-        share: this block's rate over the last block's, in [0, 1].
+        share: of the rate that is this block's, in [0, 1]; see `share_depth`.
 
     Source: Huang et al. 2016, https://arxiv.org/abs/1603.09382
     """
@@ -239,6 +247,57 @@ class StochasticDepth(nn.Module):
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
         keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, shape)
         return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+class DropBlock(nn.Module):
+    """Drop squares of feature maps, at a rate that may be traced.
+
+    Attributes:
+        size: side of the squares, in pixels; 0 drops none.
+        share: of the rate that is this layer's, in [0, 1].
+
+    Source: as of `ops.drop_block`.
+    """
+
+    size: int
+    share: float
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, rate: jax.Array | float | None, train: bool
+    ) -> jax.Array:
+        """Zero about a share `share` · `rate` of [N, H, W, C], and scale the rest."""
+        if rate is None or not train or not self.size:
+            return x
+        height, width = x.shape[1:3]
+        chance = drop_block.compute_seed_rate(
+            rate * self.share, self.size, height, width
+        )
+        shape = (len(x), height, width, 1)
+        seeds = jax.random.bernoulli(self.make_rng("dropout"), chance, shape)
+        return drop_block.drop_block(x, seeds, self.size)
+
+
+def select_rates(model: nn.Module, rates: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some rates for which a model's call has an argument, by name."""
+    known = inspect.signature(type(model).__call__).parameters
+    return {name: rate for name, rate in rates.items() if name in known}
+
+
+def share_depth(number: int, total: int, rule: str = "paper") -> float:
+    """Return a block's share of the stochastic depth rate, linear in its depth.
+
+    Args:
+        number: of the block among all residual blocks, from 1.
+        total: of them.
+        rule: `paper`: number / total, so that the first block is dropped too and the
+            last at the whole rate; `from_zero`: (number - 1) / (total - 1), which
+            spares the first, as timm has it; `below`: (number - 1) / total, of
+            EfficientNet's authors and torchvision, which stays below the rate.
+    """
+    if rule == "paper":
+        return number / total
+    return (number - 1) / (max(total - 1, 1) if rule == "from_zero" else total)
 
 
 @dataclasses.dataclass(frozen=True)

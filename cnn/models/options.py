@@ -22,6 +22,11 @@ STEMMED = (
     "resnext50*|resnext1*|wide_resnet*|densenet???|mobilenet*|efficientnet*|mnasnet*|"
     "regnet*"
 )
+# Where blocks add what they compute to their input.
+RESIDUAL = (
+    "model=resnet*|resnext*|wide_resnet*|preact_resnet*|wrn_*|bit_*|regnet*|"
+    "mobilenet*|mnasnet*|efficientnet*|convnext*"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +53,25 @@ class ModelOptions:
     )
     stochastic_depth_rate: float = strength(
         "share of images that skip the last residual block in training, earlier "
-        "blocks proportionally less (of EfficientNet, ConvNeXt, MobileNet, MnasNet)",
+        "blocks proportionally less; for models of residual blocks",
         "[0, 1)",
-        only_for="model=efficientnet*|convnext*|mobilenet*|mnasnet*",
+        only_for=RESIDUAL,
+        modes="train sweep describe",
+    )
+    dropblock_rate: float = strength(
+        "share of each feature map that DropBlock drops in training, in squares; of "
+        "stage 4, and a quarter of it of stage 3",
+        "[0, 1)",
+        only_for="model=resnet18|resnet34|resnet50|resnet101|resnet152|resnext50*|"
+        "resnext1*|wide_resnet*",
+        modes="train sweep describe",
+    )
+    dropblock_size: tuple[int, ...] = option(
+        (7,),
+        "side of DropBlock's squares, in pixels of the feature map: one number, or "
+        "those of stages 3 and 4 (timm has 5,3)",
+        within="[1, inf)",
+        only_for="dropblock_rate",
         modes="train sweep describe",
     )
     convolution: str = option(

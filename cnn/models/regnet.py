@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from cnn.models.family import Family
-from cnn.models.layers import Creator, Dropout, Layers, small_normal
+from cnn.models.layers import Creator, Dropout, Layers, share_depth, small_normal
 from cnn.models.options import ModelOptions
 from cnn.models.residual import Block
 from cnn.ops import pooling
@@ -48,9 +48,11 @@ class RegNet(nn.Module):
         layers, stride = self.layers, 1 if self.stem == "cifar" else 2
         x = layers.conv_norm(x, train, 32, 3, "stem", nn.relu, stride=stride)
         self.sow("features", "stem_out", x)
+        total, done = sum(depth for *_, depth in self.stages), 0
         for stage, (features, group_width, depth) in enumerate(self.stages, start=1):
             for number in range(1, depth + 1):
-                x = Block(
+                done += 1
+                block = Block(
                     features,
                     features,
                     stride=2 if number == 1 else 1,
@@ -61,8 +63,10 @@ class RegNet(nn.Module):
                     layers=layers,
                     # A quarter of what the block receives, not of its own width.
                     squeezed=round(x.shape[-1] / 4) if self.excites else 0,
+                    share=share_depth(done, total, "from_zero"),
                     name=f"stage{stage}_block{number}",
-                )(x, train)
+                )
+                x = block(x, train, stochastic_depth_rate)
             self.sow("features", f"stage{stage}_out", x)
         x = pooling.global_avg_pool(x)
         x = Dropout(name="dropout")(x, dropout_rate, train)

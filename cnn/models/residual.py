@@ -7,7 +7,7 @@ Source: He et al. 2016, https://arxiv.org/abs/1512.03385 and
 import flax.linen as nn
 import jax
 
-from cnn.models.layers import Layers
+from cnn.models.layers import DropBlock, Layers, StochasticDepth
 from cnn.models.squeeze_excite import SqueezeExcite
 from cnn.ops import activation
 
@@ -27,6 +27,10 @@ class Block(nn.Module):
         squeezed: of a bottleneck's squeeze and excitation, which follows the 3x3
             convolution; 0 for none.
         strides_first: whether a bottleneck's first convolution strides.
+        share: of the stochastic depth rate.
+        dropblock: (side of the squares in pixels, share of the rate) of DropBlock,
+            which follows the normalisation of a 3x3 convolution that ReLU follows,
+            as in timm; a side of 0 is none.
     """
 
     width: int
@@ -39,9 +43,17 @@ class Block(nn.Module):
     layers: Layers
     squeezed: int = 0
     strides_first: bool = False
+    share: float = 0.0
+    dropblock: tuple[int, float] = (0, 0.0)
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool,
+        stochastic_depth_rate: jax.Array | None = None,
+        dropblock_rate: jax.Array | None = None,
+    ) -> jax.Array:
         """Map [N, H, W, C] to [N, H / stride, W / stride, features]."""
         residual, layers = x, self.layers
         if self.preactivated:
@@ -61,11 +73,15 @@ class Block(nn.Module):
                 zero_init = self.zero_init and is_last
                 norm = layers.norm(zero_init=zero_init, name=f"norm{number}")
                 x = norm(x, train)
+                if size == 3 and not is_last:
+                    drop = DropBlock(*self.dropblock, name="dropblock")
+                    x = drop(x, dropblock_rate, train)
                 x = x if is_last else nn.relu(x)
             if self.squeezed and number == 2:
                 excite = SqueezeExcite(self.squeezed, layers, nn.relu, name="excite")
                 x = excite(x)
-        x = x + residual
+        drop = StochasticDepth(self.share, name="stochastic_depth")
+        x = drop(x, stochastic_depth_rate, train) + residual
         return x if self.preactivated else activation.relu(x)
 
     def _conv(

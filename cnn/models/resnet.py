@@ -18,13 +18,16 @@ import jax
 
 from cnn.errors import UserError
 from cnn.models.family import Family, Pattern
-from cnn.models.layers import Creator, Dropout, Layers
+from cnn.models.layers import Creator, Dropout, Layers, share_depth
 from cnn.models.options import ModelOptions
 from cnn.models.residual import Block
 from cnn.ops import pooling
+from cnn.option import format_value
 
 # Blocks of each stage, by the depth in a name of a network of bottlenecks.
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+# Of --dropblock_rate, by stage, as in timm and TensorFlow's ResNet.
+_DROPBLOCK_SHARES = {3: 0.25, 4: 1.0}
 _WIDE = r"wide_resnet(\d+)_(\d+)"
 _RESNEXT = r"resnext(?!29_)(\d+)_(\d+)x(\d+)d"  # 29 is for CIFAR
 
@@ -42,6 +45,7 @@ class ResNet(nn.Module):
         zero_init: whether blocks start as their shortcut, unless preactivated.
         stem_features: channels of the stem, and of what the first stage multiplies.
         strides_first: whether a bottleneck's first convolution strides, not its 3x3.
+        dropblock_sizes: sides of DropBlock's squares in stages 3 and 4, in pixels.
     """
 
     num_classes: int
@@ -55,6 +59,7 @@ class ResNet(nn.Module):
     layers: Layers
     stem_features: int = 64
     strides_first: bool = False
+    dropblock_sizes: tuple[int, int] = (0, 0)
 
     @nn.compact
     def __call__(
@@ -63,6 +68,7 @@ class ResNet(nn.Module):
         train: bool = False,
         dropout_rate: jax.Array | None = None,
         stochastic_depth_rate: jax.Array | None = None,
+        dropblock_rate: jax.Array | None = None,
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
         layers = self.layers
@@ -83,27 +89,36 @@ class ResNet(nn.Module):
         if not is_small:
             x = layers.max_pool(x, 3, 2, padding=1)
         for stage, depth in enumerate(self.depths, start=1):
-            planes = self.stem_features * 2 ** (stage - 1)
-            width = planes * self.groups * self.group_width // 64
             for number in range(1, depth + 1):
-                x = Block(
-                    width,
-                    planes * 4 if self.is_bottleneck else planes,
-                    stride=2 if number == 1 and stage > 1 else 1,
-                    groups=self.groups,
-                    is_bottleneck=self.is_bottleneck,
-                    preactivated=self.preactivated,
-                    zero_init=self.zero_init,
-                    layers=layers,
-                    strides_first=self.strides_first,
-                    name=f"stage{stage}_block{number}",
-                )(x, train)
+                block = self._make_block(stage, number)
+                x = block(x, train, stochastic_depth_rate, dropblock_rate)
             self.sow("features", f"stage{stage}_out", x)
         if self.preactivated:
             x = nn.relu(layers.norm(name="norm")(x, train))
         x = pooling.global_avg_pool(x)
         x = Dropout(name="dropout")(x, dropout_rate, train)
         return layers.dense(self.num_classes, name="head")(x)
+
+    def _make_block(self, stage: int, number: int) -> Block:
+        planes = self.stem_features * 2 ** (stage - 1)
+        done = sum(self.depths[: stage - 1]) + number
+        dropblock = (0, 0.0)
+        if stage > 2:
+            dropblock = self.dropblock_sizes[stage - 3], _DROPBLOCK_SHARES[stage]
+        return Block(
+            planes * self.groups * self.group_width // 64,
+            planes * 4 if self.is_bottleneck else planes,
+            stride=2 if number == 1 and stage > 1 else 1,
+            groups=self.groups,
+            is_bottleneck=self.is_bottleneck,
+            preactivated=self.preactivated,
+            zero_init=self.zero_init,
+            layers=self.layers,
+            strides_first=self.strides_first,
+            share=share_depth(done, sum(self.depths), "from_zero"),
+            dropblock=dropblock,
+            name=f"stage{stage}_block{number}",
+        )
 
 
 def make_resnet(
@@ -126,9 +141,25 @@ def make_resnet(
             preactivated,
             options.zero_init_residual,
             Layers.from_options(options, dtype),
+            dropblock_sizes=(0, 0) if preactivated else _read_sizes(options),
         )
 
     return create
+
+
+def _read_sizes(options: ModelOptions) -> tuple[int, int]:
+    """Return the sides of DropBlock's squares in stages 3 and 4.
+
+    Raises:
+        UserError: there are more than two.
+    """
+    sizes = options.dropblock_size
+    if len(sizes) not in (1, 2):
+        raise UserError(
+            f"--dropblock_size={format_value(sizes)}: give one number of pixels, or "
+            "two for stages 3 and 4, as 5,3"
+        )
+    return sizes[0], sizes[-1]
 
 
 def wider(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:

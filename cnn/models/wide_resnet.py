@@ -18,7 +18,7 @@ import jax
 
 from cnn.errors import UserError
 from cnn.models.family import CIFAR, Family, Pattern
-from cnn.models.layers import Dropout, Layers
+from cnn.models.layers import Dropout, Layers, StochasticDepth, share_depth
 from cnn.models.options import ModelOptions
 from cnn.ops import pooling
 
@@ -32,16 +32,22 @@ class WideBlock(nn.Module):
         features: channels of the result.
         stride: of the first convolution and of the shortcut.
         sizes: of the convolutions, in pixels.
+        share: of the stochastic depth rate.
     """
 
     features: int
     stride: int
     sizes: tuple[int, ...]
+    share: float
     layers: Layers
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, train: bool, dropout_rate: jax.Array | None
+        self,
+        x: jax.Array,
+        train: bool,
+        dropout_rate: jax.Array | None,
+        stochastic_depth_rate: jax.Array | None,
     ) -> jax.Array:
         """Map [N, H, W, C] to [N, H / stride, W / stride, features]."""
         residual = x
@@ -53,7 +59,8 @@ class WideBlock(nn.Module):
             if number == len(self.sizes):
                 x = Dropout(name="dropout")(x, dropout_rate, train)
             x = self._conv(size, stride, f"conv{number}")(x)
-        return x + residual
+        drop = StochasticDepth(self.share, name="stochastic_depth")
+        return drop(x, stochastic_depth_rate, train) + residual
 
     def _conv(self, size: int, stride: int, name: str) -> nn.Module:
         return self.layers.conv(
@@ -94,14 +101,16 @@ class WideResNet(nn.Module):
         self.sow("features", "stem_out", x)
         for stage in (1, 2, 3):
             for number in range(1, self.blocks + 1):
+                done = self.blocks * (stage - 1) + number
                 block = WideBlock(
                     16 * 2 ** (stage - 1) * self.width,
                     stride=2 if number == 1 and stage > 1 else 1,
                     sizes=self.sizes,
+                    share=share_depth(done, 3 * self.blocks),
                     layers=self.layers,
                     name=f"stage{stage}_block{number}",
                 )
-                x = block(x, train, dropout_rate)
+                x = block(x, train, dropout_rate, stochastic_depth_rate)
             self.sow("features", f"stage{stage}_out", x)
         x = nn.relu(self.layers.norm(name="norm")(x, train))
         x = pooling.global_avg_pool(x)

@@ -19,7 +19,7 @@ from cnn import keys
 from cnn.augment import pipeline, resize
 from cnn.augment.options import AugmentOptions
 from cnn.config import Numbers
-from cnn.models import auxiliary, remat
+from cnn.models import auxiliary, layers, remat
 from cnn.models.variables import replace_leaves
 from cnn.ops import scaling
 from cnn.optim import freezing, optimizer, sharpness, weight_averaging
@@ -254,8 +254,7 @@ def compute_loss(
             {"params": params, "batch_stats": batch_stats},
             piece["images"],
             train=True,
-            dropout_rate=numbers.dropout_rate,
-            stochastic_depth_rate=numbers.stochastic_depth_rate,
+            **layers.select_rates(structure.model, vars(numbers)),
             rngs={"dropout": key},
             mutable=["batch_stats", "auxiliary"],
         )

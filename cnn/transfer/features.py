@@ -313,7 +313,8 @@ def _find_obstacle(
         return "they depend on the size of images, which --image_size_schedule changes"
     if config.distillation.teacher:
         return "--teacher sees images, not features"
-    if config.model.dropout_rate or config.model.stochastic_depth_rate:
+    model = config.model
+    if model.dropout_rate or model.stochastic_depth_rate or model.dropblock_rate:
         return "dropout differs from step to step"
     if options.mixup_alpha or options.cutmix_alpha:
         return "mixing differs from step to step"

@@ -13,7 +13,7 @@ from every_option import choose_value
 from cnn import models
 from cnn.config import make_config
 from cnn.errors import UserError
-from cnn.models import remat
+from cnn.models import layers, remat
 from cnn.models.options import ModelOptions
 from cnn.models.summary import describe_model
 from cnn.models.variables import create_variables
@@ -29,11 +29,8 @@ class Seen:
         size = max(24, find_size(choices["model"]))  # for larger kernels too
         self.model, self.is_recomputed = model, is_recomputed
         self.images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-        self.rates = {
-            name: jnp.float32(rate)
-            for name, rate in choices.items()
-            if name.endswith("_rate")
-        }
+        rates = {n: jnp.float32(x) for n, x in choices.items() if n.endswith("_rate")}
+        self.rates = layers.select_rates(model, rates)
 
     def _create(self, seed):
         return create_variables(self.model, seed, self.images.shape[1:])

@@ -22,7 +22,7 @@ from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
 from cnn.runtime.metrics_log import MetricsLog, NoLog
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
-from cnn.training import course, report, same_data, takes_sizes
+from cnn.training import course, report, same_data, statistics, takes_sizes
 from cnn.training import progress as training_progress
 from cnn.training import setup as training_setup
 from cnn.training.epoch import Pace
@@ -94,6 +94,9 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         outputs = Outputs(terminal, log, writer, profiler)
         with _closing(setup, progress, outputs, stop):
             _loop(setup, progress, outputs, stop)
+            if progress.counters.stopped_early:  # else before the last evaluation
+                _renew_statistics(setup, progress, outputs, stop)
+                _save(setup, progress, outputs)
             found = training_progress.evaluate(setup, progress, "test", stop)
             best = _test_best(setup, progress, outputs, directory, found, stop)
             result = report.write_result(setup, progress, directory, found, best)
@@ -113,6 +116,8 @@ def _loop(setup: Setup, progress: Progress, outputs: Outputs, stop: Stop) -> Non
     length, counters = setup.structure.steps_per_epoch, progress.counters
     while True:
         if progress.step % length == 0 and counters.evaluated_step < progress.step:
+            if progress.step == setup.total_steps:
+                _renew_statistics(setup, progress, outputs, stop)
             _evaluate_epoch(setup, progress, outputs, stop)
             is_due = progress.step and progress.step % interval == 0
             is_best = counters.best_step == progress.step
@@ -130,6 +135,20 @@ def _loop(setup: Setup, progress: Progress, outputs: Outputs, stop: Stop) -> Non
                 )
                 if progress.step % interval == 0 and progress.step % length:
                     _save(setup, progress, outputs)
+
+
+def _renew_statistics(
+    setup: Setup, progress: Progress, outputs: Outputs, stop: Stop
+) -> None:
+    """Compute batch normalisation's statistics again, at the end of training.
+
+    A run that is stopped meanwhile computes them once more: they depend on no earlier
+    ones.
+    """
+    before, count = progress.state, setup.config.train.recompute_statistics
+    progress.state = statistics.renew(setup, progress.phase, before, stop)
+    if progress.state is not before:
+        outputs.terminal.say(f"statistics are means over {count} training batches")
 
 
 def _test_best(
@@ -269,6 +288,7 @@ def make_setup(
     planned = plan.make_plan(
         config, source, stored, structure, description, dataset, terminal
     )
+    statistics.check(config.train.recompute_statistics, planned.phases)
     rule = dataclasses.replace(structure.rule, rates=planned.rates)
     structure = dataclasses.replace(structure, rule=rule)
     structure, teacher = add_teacher(

@@ -42,7 +42,13 @@ OF_PROCESS = ["cpu_devices", "deterministic", "compilation_cache", "distributed"
 OF_PROCESS += ["distributed_seconds", "from_trial"]
 # What acts while a run trains, and is seen in what that writes.
 OF_RUNS = ["eval_every_epochs", "early_stop_epochs", "select_by", "keep_checkpoints"]
-OF_RUNS += ["log_every_steps", "tensorboard", "profile", "profile_steps"]
+OF_RUNS += [
+    "recompute_statistics",
+    "log_every_steps",
+    "tensorboard",
+    "profile",
+    "profile_steps",
+]
 OF_SWEEPS = [n for n in NAMES if list_modes()[n] == ("sweep",)]
 # What else is chosen so that the effect of an option can be seen.
 BESIDE = {
@@ -61,6 +67,7 @@ BESIDE = {
     "cpu_kernels": {"mesh": "data:1"},
     "cached_views": {"flip_probability": 0.5},
     "init_skip": {"init_reset": ("head",)},
+    "recompute_statistics": {"model": "simple_cnn", "widths": (2,)},
     "mean": {"std": (0.5,)},
     "std": {"mean": (0.25,)},
 }

@@ -127,7 +127,20 @@ class Batch:
                 or self.epoch == options.epochs
             )
             due.append(one.status == "running" and is_due)
+        self._renew_statistics(
+            [
+                one.status == "running" and self.epoch == one.trial.config.train.epochs
+                for one in self.progress
+            ]
+        )
         self._evaluate(due, results)
+
+    def _renew_statistics(self, ended: Sequence[bool]) -> None:
+        """Compute batch normalisation's statistics again where training has ended."""
+        if any(ended):
+            self._states = self._executor.renew_statistics(
+                self._states, self._configs, ended
+            )
 
     def _evaluate(
         self, due: Sequence[bool], results: Sequence[EpochResult | None]
@@ -167,6 +180,12 @@ class Batch:
         tested = [None] * len(finished)
         states: list[TrainState | None] = [None] * len(finished)
         if any(finished):
+            self._renew_statistics(
+                [
+                    is_done and one.counters.stopped_early
+                    for is_done, one in zip(finished, self.progress, strict=True)
+                ]
+            )
             tested = self._executor.evaluate(self._states, "test", finished)
             states = self._executor.take_states(self._states)
         described = []

@@ -20,7 +20,7 @@ from cnn.runtime.interrupt import Stop
 from cnn.runtime.options import ProfileOptions
 from cnn.runtime.profiling import Profiler
 from cnn.sweep import programs
-from cnn.training import epoch, metrics, progress, steps
+from cnn.training import epoch, metrics, progress, statistics, steps
 from cnn.training.epoch import Pace
 from cnn.training.progress import Progress, find_bad_step
 from cnn.training.setup import Setup
@@ -165,6 +165,16 @@ class Loop:
             for one, takes_part in zip(trials, active, strict=True)
         ]
 
+    def renew_statistics(
+        self, trials: list[Progress], configs: Sequence[Config], active: Sequence[bool]
+    ) -> list[Progress]:
+        """Compute the statistics of every active trial, as of `statistics.renew`."""
+        for one, config, takes_part in zip(trials, configs, active, strict=True):
+            if takes_part:
+                setup = self._setup.with_numbers(config)
+                one.state = statistics.renew(setup, one.phase, one.state, self._stop)
+        return trials
+
     def take_states(self, trials: list[Progress]) -> list[TrainState]:
         """Bring the states of the single trials to the host."""
         return jax.device_get([one.state for one in trials])
@@ -286,6 +296,20 @@ class Stacked:
             else None
             for i in range(len(active))
         ]
+
+    def renew_statistics(
+        self, states: TrainState, configs: Sequence[Config], active: Sequence[bool]
+    ) -> TrainState:
+        """Compute the statistics of every active trial, one after the other."""
+        if not self._setup.config.train.recompute_statistics:
+            return states
+        single = self.take_states(states)[: len(configs)]
+        everywhere = devices.replicated(self._setup.mesh)
+        for i in np.flatnonzero(active):
+            setup = self._setup.with_numbers(configs[i])
+            placed = jax.device_put(single[i], everywhere)
+            single[i] = statistics.renew(setup, 0, placed, self._stop)
+        return self._stack(jax.device_get(single))
 
     def take_states(self, states: TrainState) -> list[TrainState]:
         """Bring the states of the single trials to the host."""

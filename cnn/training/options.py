@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from cnn.models.options import NORMALISED
 from cnn.option import option, strength
 
 
@@ -39,6 +40,15 @@ class TrainOptions:
         choices=("accuracy", "balanced_accuracy", "loss"),
         only_for="validation_fraction or validation_split or "
         "dataset=folder:*|csv:*|npz:*",
+    )
+    recompute_statistics: int = option(
+        0,
+        "training batches over which, after training, the running statistics of batch "
+        "normalisation are computed again for the weights that are evaluated, as "
+        "exact means; 0: they stay the moving averages of training",
+        within="[0, 1000000]",
+        only_for=NORMALISED,
+        modes="train sweep describe",
     )
 
 

@@ -1,12 +1,33 @@
 """Make batch_norm.json with PyTorch: python tests/golden/make_batch_norm.py
 
-Two training steps and one evaluation of BatchNorm2d, with the gradients of the first.
+Two training steps and one evaluation of BatchNorm2d, with the gradients of the first;
+and what `swa_utils.update_bn` finds in a small network over three batches.
 """
 
 import json
 from pathlib import Path
 
 import torch
+from torch.optim.swa_utils import update_bn
+
+
+def compute_update_bn():
+    """Compute the statistics of two convolutions and their normalisations."""
+    first, second = torch.nn.Conv2d(1, 3, 3, bias=False), torch.nn.Conv2d(3, 2, 3)
+    second.bias = None
+    norms = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(2)
+    net = torch.nn.Sequential(first, norms[0], torch.nn.ReLU(), second, norms[1])
+    images = torch.randint(0, 256, (3, 4, 8, 8, 1), dtype=torch.uint8)
+    scaled = images.float() / 255
+    update_bn([batch.permute(0, 3, 1, 2) for batch in scaled], net)
+    return {
+        "images": images.tolist(),
+        "kernels": [
+            conv.weight.permute(2, 3, 1, 0).tolist() for conv in (first, second)
+        ],
+        "means": [norm.running_mean.tolist() for norm in norms],
+        "vars": [norm.running_var.tolist() for norm in norms],
+    }
 
 
 def main():
@@ -38,6 +59,7 @@ def main():
         "mean": norm.running_mean.tolist(),
         "var": norm.running_var.tolist(),
         "evaluated": channels_last(after),
+        "update_bn": compute_update_bn(),
     }
     path = Path(__file__).parent / "batch_norm.json"
     path.write_text(json.dumps(golden) + "\n")

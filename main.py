@@ -6,6 +6,7 @@
   python main.py --init_from=DIR --train_only=head fine-tune what a run has learnt
   python main.py --mode=sweep --sweep='learning_rate=log(1e-3,1,8); seed=0:4'
   python main.py --mode=evaluate --workdir=DIR     evaluate a trained run
+  python main.py --mode=average --workdir=A,B,C --output=DIR
   python main.py --mode=predict --workdir=DIR --predict_images='*.png'
   python main.py --mode=visualize --workdir=DIR    pictures of what a run has learnt
   python main.py --mode=describe --model=mlp       check it, count its operations
@@ -35,7 +36,7 @@ if __name__ == "__main__":
 
 from absl import app, flags, logging
 
-from cnn import condition, describe, evaluate, predict, train
+from cnn import average, condition, describe, evaluate, predict, train
 from cnn import config as config_module
 from cnn.checkpoints import workdir
 from cnn.config import Config
@@ -63,6 +64,7 @@ MODES = {
     "predict": "write predictions.csv for --predict_images",
     "convert": "turn weights of others (--source, --model) into a run",
     "export": "write a run for PyTorch, Flax, ONNX or as StableHLO (--export_format)",
+    "average": "average the weights of --workdir=A,B,C into a new run in --output",
     "visualize": "draw --pictures and report.html of a run, or of --workdir=A,B",
     "inspect": "look at --dataset before training: duplicates, leaks, bad files",
     "describe": "check and describe the run that the same command would train: "
@@ -164,7 +166,7 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     text = expand_path("workdir", FLAGS.workdir or "")
     directory = Path(text or workdir.name_workdir(*_name_parts(mode, given)))
     directories = [directory]
-    if mode in ("visualize", "evaluate") and text:
+    if mode in ("visualize", "evaluate", "average") and text:
         directories = workdir.split_directories(text)
     if mode == "evaluate" and len(directories) > 1:
         return _evaluate_runs(directories, given, terminal)
@@ -185,6 +187,8 @@ def run_mode(mode: str, terminal: Terminal) -> int:
         convert.convert(config, directory, terminal)
     elif mode == "export":
         export.export(config, directory, terminal)
+    elif mode == "average":
+        average.average(config, directories, terminal)
     elif mode == "inspect":
         inspect.inspect(config, directory, terminal)
     elif mode == "visualize":
@@ -229,7 +233,7 @@ def _compose(mode: str, directory: Path, given: dict[str, Any]) -> Config:
 def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, Any]:
     """Return the options that the command line changes: a run's, or the preset's."""
     asked = config_module.make_config(given)
-    if mode in ("evaluate", "predict", "export"):
+    if mode in ("evaluate", "predict", "export", "average"):
         _refuse_preset(f"--mode={mode} takes the options of the run")
         return _read_run(directory, given)
     if mode == "visualize" and visualize.needs_run(asked.visualize.pictures):

@@ -118,6 +118,21 @@ class PredictOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class AverageOptions:
+    """How weights of several runs are averaged."""
+
+    modes: ClassVar[str] = "average"
+
+    soup: str = free_option(
+        "uniform",
+        "which of the runs of --workdir=A,B,C are averaged: uniform: all; greedy: from "
+        "the best on, each that does not make the mean's validation metric "
+        "(--select_by of the first run) worse",
+        choices=("uniform", "greedy"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class DescribeOptions:
     """What is described of the run that the same command would train."""
 
@@ -157,6 +172,7 @@ class Config:
     convert: ConvertOptions = ConvertOptions()
     export: ExportOptions = ExportOptions()
     visualize: VisualizeOptions = VisualizeOptions()
+    average: AverageOptions = AverageOptions()
     describe: DescribeOptions = DescribeOptions()
 
     def to_flat(self) -> dict[str, Any]:

@@ -335,6 +335,33 @@ def load_images(
     return dataclasses.replace(data, images=images)
 
 
+def make_judge(
+    config: Config, trained: Trained, data: Evaluated, stop: Stop
+) -> Callable[[Any], dict[str, Any]]:
+    """Make what evaluates several weights of one model on the same images.
+
+    Args:
+        data: of `load_images`.
+
+    Returns:
+        From `params` and `batch_stats` to the metrics of `metrics.summarise`.
+
+    Raises:
+        UserError: the run does not take the images.
+    """
+    mesh = devices.make_mesh(config.device.mesh)
+    structure = _make_structure(config, trained, data)
+    loader = Loader(data.images, config.data, mesh)
+    count = mesh.shape["data"]
+    batch_size = -(-config.step.batch_size // count) * count
+
+    def judge(variables: Any) -> dict[str, Any]:
+        placed = jax.device_put(variables, devices.replicated(mesh))
+        return compute_metrics(structure, placed, loader, batch_size, stop)
+
+    return judge
+
+
 def _compute(
     config: Config, trained: Trained, data: Evaluated
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:

@@ -288,7 +288,6 @@ def make_setup(
     planned = plan.make_plan(
         config, source, stored, structure, description, dataset, terminal
     )
-    statistics.check(config.train.recompute_statistics, planned.phases)
     rule = dataclasses.replace(structure.rule, rates=planned.rates)
     structure = dataclasses.replace(structure, rule=rule)
     structure, teacher = add_teacher(

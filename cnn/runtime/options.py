@@ -11,7 +11,7 @@ class DeviceOptions:
     """How the devices compute."""
 
     modes: ClassVar[str] = (
-        "train sweep evaluate predict convert export visualize inspect describe"
+        "train sweep evaluate predict convert export visualize inspect average describe"
     )
 
     precision: str = option(

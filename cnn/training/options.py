@@ -43,12 +43,12 @@ class TrainOptions:
     )
     recompute_statistics: int = option(
         0,
-        "training batches over which, after training, the running statistics of batch "
-        "normalisation are computed again for the weights that are evaluated, as "
-        "exact means; 0: they stay the moving averages of training",
+        "training batches over which, after training or averaging, the running "
+        "statistics of batch normalisation are computed again for the weights that are "
+        "evaluated, as exact means; 0: they stay the moving averages of training",
         within="[0, 1000000]",
-        only_for=NORMALISED,
-        modes="train sweep describe",
+        only_for=f"mode=average or {NORMALISED}",
+        modes="train sweep describe average",
     )
 
 

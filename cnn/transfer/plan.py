@@ -16,6 +16,7 @@ from cnn.optim.freezing import Phase
 from cnn.optim.layer_rates import Rates, make_rates
 from cnn.option import split_numbers
 from cnn.runtime.terminal import Terminal
+from cnn.training import statistics
 from cnn.training.setup import Plan
 from cnn.training.steps import Structure
 from cnn.transfer import explain, merge, whitening
@@ -54,6 +55,7 @@ def make_plan(
     phases = freezing.make_phases(
         config.freezing, layers, variables, config.train.epochs
     )
+    statistics.check(config.train.recompute_statistics, phases)
     rates = _make_rates(config, layers, params)
     clipping.check_clipped(config.optimizer, list(params), phases)
     shapes = flatten_paths(variables)

@@ -20,8 +20,9 @@ class VisualizeOptions:
     output: str = free_option(
         "",
         "directory of pictures/ and report.html; empty: the run's own, or runs/compare "
-        "for several runs",
+        "for several runs. average: that of the new run",
         is_path=True,
+        modes="visualize average",
     )
     picture_examples: tuple[int, ...] = free_option(
         (),

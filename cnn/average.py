@@ -1,0 +1,373 @@
+"""Mode average: a mean of several runs' weights becomes a run of its own.
+
+Sources: Wortsman et al. 2022, https://arxiv.org/abs/2203.05482 (uniform and greedy
+    soups, algorithm 1); Izmailov et al. 2018, https://arxiv.org/abs/1803.05407
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.table import Table
+
+from cnn import evaluate, train
+from cnn.checkpoints import checkpoint, workdir
+from cnn.checkpoints.options import CheckpointOptions
+from cnn.config import Config, list_modes, make_config
+from cnn.data.options import DataOptions
+from cnn.errors import UserError
+from cnn.models.options import ModelOptions
+from cnn.optim.optimizer import Rule
+from cnn.option import format_value
+from cnn.runtime import devices
+from cnn.runtime.interrupt import Stop, catch_signals
+from cnn.runtime.terminal import Terminal
+from cnn.text import show_line
+from cnn.training import same_data, statistics, steps
+from cnn.training.progress import Counters
+from cnn.training.state import make_state, to_items
+from cnn.training.trained import Trained, load_trained
+from cnn.transfer.options import TransferOptions
+
+RESULT = "average.json"
+METRICS = ("accuracy", "balanced_accuracy", "loss")
+
+Weights = dict[str, Any]
+# From weights to those that are evaluated: with their own statistics, where wanted.
+Finish = Callable[[Weights], Weights]
+# From weights to their metrics on the validation set.
+Judge = Callable[[Weights], dict[str, Any]]
+
+
+@dataclasses.dataclass
+class Ingredient:
+    """A run whose weights may be averaged.
+
+    Attributes:
+        metrics: of the validation set; None where there is none.
+        is_kept: whether its weights are in the mean.
+    """
+
+    directory: Path
+    trained: Trained
+    metrics: dict[str, Any] | None = None
+    is_kept: bool = True
+
+
+def average(
+    config: Config, directories: Sequence[Path], terminal: Terminal
+) -> dict[str, Any]:
+    """Average the weights of runs into a new run, and write `average.json` in it.
+
+    Args:
+        config: the first run's options, those of the command line over them.
+        directories: of the runs.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: the runs differ in their model, classes or images, there is no
+            validation set to choose on, or `--output` holds something. Nothing was
+            written.
+    """
+    output = _check(config, directories)
+    which, stop = config.checkpoint.checkpoint, Stop()
+    runs = [Ingredient(path, load_trained(path, which)) for path in directories]
+    for other in runs[1:]:
+        _check_alike(runs[0], other)
+    for run in runs:
+        variables = jax.tree.map(np.asarray, run.trained.variables)
+        run.trained = dataclasses.replace(run.trained, variables=variables)
+    with catch_signals(stop):
+        finish = _make_finish(config, runs[0].trained, terminal, stop)
+        judge = _make_judge(config, runs, terminal, stop)
+        for run in runs if judge else ():
+            run.metrics = judge(run.trained.variables)
+        if config.average.soup == "greedy":
+            weights, metrics = _choose(runs, config.train.select_by, finish, judge)
+        else:
+            weights = finish(_compute_mean(runs))
+            metrics = judge(weights) if judge else None
+    result = _describe(config, runs, metrics)
+    _write(output, runs, weights, result)
+    terminal.show(_make_table(runs, metrics))
+    terminal.say_written(output)
+    return result
+
+
+def _check(config: Config, directories: Sequence[Path]) -> Path:
+    """Return the new run's directory; refuse one that is taken, and a single run."""
+    if len(directories) < 2:
+        raise UserError(
+            "--mode=average takes several runs; give their directories, as "
+            "--workdir=A,B,C or --workdir='runs/*'"
+        )
+    if not config.visualize.output:
+        raise UserError("--mode=average needs --output=DIR, the new run's directory")
+    output = Path(config.visualize.output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(
+            f"--output={output} holds something already; name another directory"
+        )
+    return output
+
+
+def _check_alike(one: Ingredient, other: Ingredient) -> None:
+    """Refuse runs whose weights mean different things, or images that do.
+
+    Raises:
+        UserError: naming both.
+    """
+    for what, here, there in (
+        ("models", *(_list_choices(x, ModelOptions, "convert") for x in (one, other))),
+        ("classes", one.trained.class_names, other.trained.class_names),
+        ("images", _list_images(one), _list_images(other)),
+    ):
+        if here != there:
+            raise UserError(
+                f"{one.directory} and {other.directory} have different {what}: "
+                f"{_show(here, there)}, and {_show(there, here)}; average runs that "
+                "have the same"
+            )
+
+
+def _list_choices(
+    run: Ingredient, group: type, mode: str
+) -> tuple[tuple[str, Any], ...]:
+    """List a run's options of a group that another mode of the program reads too."""
+    config, modes = make_config(run.trained.options), list_modes()
+    names = [x.name for x in dataclasses.fields(group) if x.metadata["changes_run"]]
+    names = [name for name in names if mode in modes[name] and name != "convolution"]
+    unread = config.find_unread(names, mode)
+    flat = config.to_flat()
+    return tuple((name, flat[name]) for name in names if name not in unread)
+
+
+def _list_images(run: Ingredient) -> tuple[tuple[str, Any], ...]:
+    """List what makes an image of a file, and how its pixels are scaled."""
+    structure, options = run.trained.structure, run.trained.options
+    return (
+        ("image_shape", run.trained.image_shape),
+        ("mean", structure.mean),
+        ("std", structure.std),
+        ("shuffle_pixels", options["shuffle_pixels"] and options["split_seed"]),
+        *_list_choices(run, DataOptions, "predict"),
+    )
+
+
+def _show(here: tuple, there: tuple) -> str:
+    """Write what of one is not in the other."""
+    parts = [part for part in here if part not in there] or here
+    texts = [
+        f"{part[0]}={format_value(part[1])}" if isinstance(part, tuple) else part
+        for part in parts
+    ]
+    return ", ".join(texts[:5]) + (" …" if len(texts) > 5 else "")
+
+
+def _make_finish(
+    config: Config, first: Trained, terminal: Terminal, stop: Stop
+) -> Finish:
+    """Make what gives weights their own statistics, with `--recompute_statistics`.
+
+    The batches are those that would come after the first run's last.
+    """
+    if not config.train.recompute_statistics:
+        return lambda weights: weights
+    if not first.variables["batch_stats"]:
+        raise UserError(
+            f"--recompute_statistics={config.train.recompute_statistics}: the model "
+            "has no batch normalisation; leave it out"
+        )
+    # On images, from no other weights.
+    transfer = TransferOptions(cache_features="never")
+    config = dataclasses.replace(
+        config, transfer=transfer, checkpoint=CheckpointOptions()
+    )
+    structure = first.structure
+    stored = {"mean": structure.mean, "std": structure.std, "data": first.data}
+    stored |= {"class_names": first.class_names, "options": first.options}
+    stored["step"] = first.step
+    setup = train.make_setup(config, stored, terminal, stop)
+    everywhere = devices.replicated(setup.mesh)
+
+    def finish(weights: Weights) -> Weights:
+        placed = jax.device_put(weights, everywhere)
+        found = statistics.compute(
+            setup, setup.phases[-1].structure, placed, first.step, stop
+        )
+        return weights | {"batch_stats": jax.tree.map(np.asarray, found)}
+
+    return finish
+
+
+def _make_judge(
+    config: Config, runs: Sequence[Ingredient], terminal: Terminal, stop: Stop
+) -> Judge | None:
+    """Make what evaluates weights on the first run's validation set; None without one.
+
+    Raises:
+        UserError: there is none, and `--soup=greedy` chooses on it.
+    """
+    first = runs[0]
+    options = dataclasses.replace(config.evaluate, split="validation")
+    config = dataclasses.replace(config, evaluate=options)
+    try:
+        stored = workdir.read_config(first.directory)
+        data = evaluate.load_images(config, first.trained, stored)
+    except UserError as error:
+        if config.average.soup == "greedy":
+            raise UserError(
+                f"--soup=greedy chooses on the validation set of {first.directory}: "
+                f"{error}. Give --soup=uniform to average them all"
+            ) from None
+        terminal.say(f"no validation metrics: {error}")
+        return None
+    for run in runs[1:]:
+        if run.trained.data.get("fingerprint") != first.trained.data.get("fingerprint"):
+            terminal.say(
+                f"warning   {run.directory} saw other data than {first.directory}: it "
+                "may have been trained on images of its validation set"
+            )
+    return evaluate.make_judge(config, first.trained, data, stop)
+
+
+def _choose(
+    runs: list[Ingredient], select_by: str, finish: Finish, judge: Judge
+) -> tuple[Weights, dict[str, Any]]:
+    """Choose greedily: from the best run on, each that makes the mean no worse.
+
+    Args:
+        runs: sorted, and marked where they are not kept.
+        select_by: the metric, one of `METRICS`.
+
+    Returns:
+        The mean of those kept, and its metrics.
+    """
+    sign = -1 if select_by == "loss" else 1
+    runs.sort(key=lambda run: -sign * run.metrics[select_by])
+    for run in runs:
+        run.is_kept = False
+    weights, metrics = None, None
+    for run in runs:
+        run.is_kept = True
+        tried = finish(_compute_mean(runs))
+        found = judge(tried)
+        if metrics and sign * found[select_by] < sign * metrics[select_by]:
+            run.is_kept = False
+        else:
+            weights, metrics = tried, found
+    return weights, metrics
+
+
+def _compute_mean(runs: Sequence[Ingredient]) -> Weights:
+    """Average the weights of the runs that are kept; equal numbers keep their bits."""
+    kept = [run.trained.variables for run in runs if run.is_kept]
+
+    def mean(*leaves: np.ndarray) -> np.ndarray:
+        return (sum(np.float64(x) for x in leaves) / len(leaves)).astype(np.float32)
+
+    return jax.tree.map(mean, *kept)
+
+
+def _describe(
+    config: Config, runs: Sequence[Ingredient], metrics: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return what is written of an average."""
+
+    def select(metrics: dict[str, Any] | None) -> dict[str, float] | None:
+        return metrics and {name: metrics[name] for name in METRICS}
+
+    return {
+        "soup": config.average.soup,
+        "select_by": config.train.select_by,
+        "checkpoint": config.checkpoint.checkpoint,
+        "recompute_statistics": config.train.recompute_statistics,
+        "runs": [
+            {
+                "run": str(run.directory),
+                "step": run.trained.step,
+                "validation": select(run.metrics),
+                "kept": run.is_kept,
+            }
+            for run in runs
+        ],
+        "validation": select(metrics),
+    }
+
+
+def _make_table(runs: Sequence[Ingredient], metrics: dict[str, Any] | None) -> Table:
+    """Make the table of the runs' metrics and of their mean's."""
+    table = Table("run", "step", "accuracy", "loss", "kept", title="validation")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for run in runs:
+        kept = "yes" if run.is_kept else "no"
+        cells = show_line(str(run.directory)), str(run.trained.step)
+        table.add_row(*cells, *_format(run.metrics), kept)
+    count = sum(run.is_kept for run in runs)
+    table.add_row("their mean", "", *_format(metrics), f"{count} of {len(runs)}")
+    return table
+
+
+def _format(metrics: dict[str, Any] | None) -> tuple[str, str]:
+    if metrics is None:
+        return "-", "-"
+    return f"{metrics['accuracy']:.4%}", f"{metrics['loss']:.6f}"
+
+
+def _write(
+    output: Path, runs: Sequence[Ingredient], weights: Weights, result: dict[str, Any]
+) -> None:
+    """Write the run beside its place, and move it there when it is whole."""
+    kept = next(run for run in runs if run.is_kept)
+    trained, new = kept.trained, output.with_name(f".{output.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    description = {
+        "options": trained.options,
+        "class_names": list(trained.class_names),
+        "classes_are_named": trained.classes_are_named,
+        "image_shape": list(trained.image_shape),
+        "mean": list(trained.structure.mean),
+        "std": list(trained.structure.std),
+        "records": dataclasses.asdict(Counters()),
+        "average": result,
+    }
+    seen = {json.dumps(run.trained.data, sort_keys=True) for run in runs}
+    with workdir.lock(new):
+        record = kept.directory / same_data.DATASET_FILE
+        if len(seen) == 1 and record.is_file():
+            description["data"] = trained.data
+            workdir.write_bytes(new / same_data.DATASET_FILE, record.read_bytes())
+        _save(new / "checkpoints", make_config(trained.options), weights, description)
+        workdir.write_json(new / workdir.CONFIG_FILE, trained.options)
+        workdir.write_json(new / RESULT, result)
+    try:
+        os.rename(new, output)
+    except OSError as error:
+        raise UserError(
+            f"--output={output} cannot be written ({error.strerror})"
+        ) from None
+
+
+def _save(
+    path: Path, config: Config, weights: Weights, description: dict[str, Any]
+) -> None:
+    """Write a checkpoint of step 0."""
+    everywhere = devices.replicated(devices.make_mesh())
+    static = config.make_static()
+    rule = Rule(static.optimizer, static.schedule)
+    placed = jax.device_put(weights, everywhere)
+    state = make_state(rule, config.make_numbers(), placed)
+    state = jax.device_put(state, everywhere)
+    sums = jax.device_put(steps.create_train_sums(), everywhere)
+    writer = checkpoint.CheckpointWriter(path, 1)
+    writer.save(to_items(state, sums), 0, description)
+    writer.wait()

@@ -157,7 +157,8 @@ def _list_images(run: Ingredient) -> tuple[tuple[str, Any], ...]:
         ("image_shape", run.trained.image_shape),
         ("mean", structure.mean),
         ("std", structure.std),
-        ("shuffle_pixels", options["shuffle_pixels"] and options["split_seed"]),
+        ("shuffle_pixels", options["shuffle_pixels"]),
+        ("split_seed", options["split_seed"] if options["shuffle_pixels"] else 0),
         *_list_choices(run, DataOptions, "predict"),
     )
 

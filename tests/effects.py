@@ -21,7 +21,7 @@ from fixtures_runs import make_flags, run_main
 from jax.interpreters import partial_eval
 
 import main
-from cnn import describe, evaluate, models, option, predict, train
+from cnn import average, describe, evaluate, models, option, predict, train
 from cnn.checkpoints import manifest
 from cnn.config import Config, Numbers, make_config
 from cnn.data import identity, load_dataset, order
@@ -374,6 +374,31 @@ def see_prediction(choices, directory):
         patched.setattr(classify_files, "make_classifier", make)
         path = predict.predict(config, directory, Terminal())
         return seen | {"written": path.read_text()}
+
+
+def see_average(choices, directory):
+    """See which weights are averaged, where to, and over how many batches."""
+    config, seen = make_config({"widths": (3,)}, choices), {"batches": 0}
+    trained = make_trained(load_dataset(config.data), (8, 8, 1))
+    metrics = {"accuracy": 1.0, "balanced_accuracy": 1.0, "loss": 0.0}
+
+    def measure(setup, structure, variables, step, stop):
+        seen["batches"] = setup.config.train.recompute_statistics
+        return variables["batch_stats"]
+
+    def judge(weights):
+        metrics["accuracy"] -= 0.1  # each worse than the one before
+        return dict(metrics)
+
+    with pytest.MonkeyPatch.context() as patched:
+        load = functools.partial(_note_which, seen, trained)
+        patched.setattr(average, "load_trained", load)
+        patched.setattr(average, "_make_judge", lambda *args: judge)
+        patched.setattr(average.statistics, "compute", measure)
+        patched.setattr(average, "_save", lambda *args: None)
+        found = average.average(config, [directory, directory], Terminal())
+    written = sorted(path.parent.name for path in directory.glob("*/average.json"))
+    return seen | {"kept": [run["kept"] for run in found["runs"]], "where": written}
 
 
 def see_export(choices, directory):

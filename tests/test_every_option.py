@@ -152,7 +152,7 @@ class Look:
             return self._find("changed", choices)
         if name in OF_SWEEPS:
             return self._find("sweep", complete(choices, name))
-        if name in OF_RUNS:
+        if name in OF_RUNS and mode != "average":
             return self._find("run", {"dataset": "npz:{npz}"} | choices)
         choices = complete(choices, name)
         is_linear = name in ON_ANY_MODEL or (
@@ -162,6 +162,8 @@ class Look:
         is_of_one_size = not SIZES & {name, *choices}
         if mode == "train" and is_linear and is_of_one_size:
             choices = {"model": "logistic_regression"} | choices
+        if mode == "average":
+            return self._find(mode, {"output": "{new}/mean"} | choices)
         if mode == "predict":
             choices = {"predict_images": "{photos}/*/*.png"} | choices
         if name == "bad_images":
@@ -191,6 +193,7 @@ class Look:
             "predict": effects.see_prediction,
             "convert": effects.see_conversion,
             "export": effects.see_export,
+            "average": effects.see_average,
             "inspect": effects.see_inspection,
             "describe": effects.see_description,
         }[what]

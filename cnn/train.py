@@ -192,6 +192,8 @@ def _evaluate_epoch(
             )
         if split == "validation":
             progress.counters.note_best(options, progress.step, number, found)
+            if number:
+                progress.counters.note_plateau(setup.config, found)
     line = report.make_epoch_line(setup, progress, found)
     outputs.log.write(progress.step, line)
     report.print_epoch(setup, outputs.terminal, line)

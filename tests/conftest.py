@@ -77,7 +77,12 @@ def make_structure():
             mean=(0.5,),
             std=(0.25,),
             steps_per_epoch=3,
-            rule=Rule(static.optimizer, static.schedule, **parts),
+            rule=Rule(
+                static.optimizer,
+                static.schedule,
+                averaging=static.averaging,
+                **parts,
+            ),
             **fields,
         )
 

@@ -55,6 +55,8 @@ SMALL = {
     "widths": (4, 5),
     "mlp_widths": (4, 5),
     "milestones": (2.0,),
+    "restart_epochs": 1.0,
+    "plateau_patience": 0,
 }
 LINEAR = {"model": "logistic_regression", "batch_size": 4, "epochs": 2}
 

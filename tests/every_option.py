@@ -68,6 +68,9 @@ VALUES = {
     "teacher_model": "mlp",
     "teacher_mean": (0.5,),
     "teacher_std": (0.5,),
+    "ema_every_steps": 3,
+    "plateau_patience": 1,
+    "plateau_threshold": 0.5,
     # runs
     "batch_size": 8,
     "accumulate_steps": 2,
@@ -134,6 +137,8 @@ SAMPLES = {
 # What else must be given with a value, for other reasons than that it be read.
 COMPANIONS = {
     ("optimizer", "muon_sgd"): {"decoupled_rates": True},
+    ("schedule", "plateau"): {"validation_fraction": 0.25},
+    ("warmup_kind", "constant"): {"warmup_start_factor": 0.5},
     ("policy", "augmix"): {"policy_magnitude": 3.0},
     ("policy", "randaugment_increasing"): {"policy_magnitude": 6.0},
     ("search", "optuna"): {"trials": 2},

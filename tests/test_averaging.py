@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cnn.optim import weight_averaging
+from cnn.optim.options import AveragingOptions
 from cnn.optim.schedules import Clock
 
 LENGTH = 7
@@ -46,7 +47,7 @@ def test_lookahead_equals_a_loop(make_numbers, every, start):
     def step(slow, fast, i, update):
         fast = {"w": fast["w"] + update}
         fast, slow = weight_averaging.update(
-            None, Clock(i, LENGTH), numbers, slow, fast
+            AveragingOptions(), None, Clock(i, LENGTH), numbers, slow, fast
         )
         return slow, fast
 
@@ -59,14 +60,19 @@ def test_lookahead_equals_a_loop(make_numbers, every, start):
 
 
 @pytest.mark.parametrize("step, decay", [(0, 0.1), (8, 0.5), (1000, 0.75)])
-def test_ema_trusts_early_averages_less(step, decay):
+def test_ema_trusts_early_averages_less(step, decay, make_numbers):
     old, new = {"w": jnp.float32([1.0])}, {"w": jnp.float32([3.0])}
-    found = weight_averaging.update_ema(old, new, jnp.float32(0.75), jnp.int32(step))
+    clock, numbers = Clock(jnp.int32(step), 5), make_numbers(ema_decay=0.75)
+    _, found = weight_averaging.update(
+        AveragingOptions(), None, clock, numbers, old, new
+    )
     np.testing.assert_allclose(found["w"], [decay + 3 * (1 - decay)], rtol=1e-6)
 
 
 def test_ema_leaves_training_alone(make_numbers):
     numbers, weights = make_numbers(ema_decay=0.5), {"w": jnp.float32([3.0])}
     clock, average = Clock(jnp.int32(9), 5), {"w": jnp.zeros(1)}
-    found, _ = weight_averaging.update(None, clock, numbers, average, weights)
+    found, _ = weight_averaging.update(
+        AveragingOptions(), None, clock, numbers, average, weights
+    )
     np.testing.assert_array_equal(found["w"], weights["w"])

@@ -11,6 +11,7 @@ from cnn import config as config_module
 from cnn.config import make_config
 from cnn.errors import UserError
 from cnn.optim import weight_averaging
+from cnn.optim.options import AveragingOptions
 from cnn.optim.schedules import Clock
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
@@ -20,6 +21,9 @@ from cnn.training import course, report
 
 SMALL = {"model": "mlp", "mlp_widths": (4,), "train_examples": 64, "batch_size": 16}
 LOOKAHEAD = {"lookahead_decay": 0.9}
+BEFORE = {"warmup_epochs": 1.0, "warmup_kind": "before"}
+STEP, RESTARTS = {"schedule": "step"}, {"schedule": "cosine_restarts"}
+PLATEAU = {"schedule": "plateau", "validation_fraction": 0.1}
 NEVER = [
     ({"warmup_epochs": 20.0}, "--warmup_epochs=20 with --epochs=4"),
     ({"warmup_epochs": 4.1}, "never reaches its peak"),
@@ -30,6 +34,14 @@ NEVER = [
     ({"train_until": ("dense1=9", "head=2")}, "trains to the end"),
     ({"mixup_alpha": 0.2, "mixing_until_epoch": 4}, "mixing never ends"),
     (LOOKAHEAD | {"lookahead_start_epochs": 4.0}, "Lookahead never begins"),
+    ({"warmup_epochs": 4.0, "warmup_kind": "instead"}, "cosine never begins"),
+    (BEFORE | {"schedule": "step", "milestones": (3.0,)}, "give some below 3"),
+    (STEP | {"step_every_epochs": 4.0}, "never lowers the rate in its 4 epochs"),
+    (BEFORE | STEP | {"step_every_epochs": 3.0}, "the rate in its 3 epochs"),
+    (RESTARTS | {"restart_epochs": 4.0}, "never restarts in its 4 epochs"),
+    ({"ema_decay": 0.9, "ema_start_epochs": 4.0}, "are never averaged"),
+    (PLATEAU | {"plateau_patience": 2}, "with 4 evaluations: --schedule=plateau never"),
+    (PLATEAU | {"plateau_patience": 1, "eval_every_epochs": 2}, "with 2 evaluations"),
     ({"freeze": ("head",), "unfreeze": ("head:4",)}, "--unfreeze=head:4"),
     (
         {"image_size_schedule": ("0:8", "4:9")},
@@ -40,6 +52,11 @@ HAPPENS = [
     {"warmup_epochs": 4.0},
     {"schedule": "step", "milestones": (1.0, 9.0)},
     {"milestones": (9.0,)},
+    BEFORE | STEP | {"milestones": (2.5,)},
+    BEFORE | STEP | {"step_every_epochs": 2.5, "milestones": (9.0,)},
+    BEFORE | {"warmup_epochs": 9.0, "schedule": "one_cycle"},
+    RESTARTS | {"restart_epochs": 3.5},
+    PLATEAU | {"plateau_patience": 1},
     {"train_until": ("dense1=4", "head=2")},
     {"mixup_alpha": 0.2, "mixing_until_epoch": 3},
     LOOKAHEAD | {"lookahead_start_epochs": 3.5},
@@ -87,7 +104,9 @@ def synchronises(options, steps, length):
     for step in range(steps):
         weights = {"x": jnp.float32(step + 1)}
         clock = Clock(jnp.int32(step), length)
-        moved, average = weight_averaging.update(None, clock, numbers, average, weights)
+        moved, average = weight_averaging.update(
+            AveragingOptions(), None, clock, numbers, average, weights
+        )
         if not np.array_equal(moved["x"], weights["x"]):
             return True
     return False

@@ -42,14 +42,12 @@ OF_PROCESS = ["cpu_devices", "deterministic", "compilation_cache", "distributed"
 OF_PROCESS += ["distributed_seconds", "from_trial"]
 # What acts while a run trains, and is seen in what that writes.
 OF_RUNS = ["eval_every_epochs", "early_stop_epochs", "select_by", "keep_checkpoints"]
-OF_RUNS += [
-    "recompute_statistics",
-    "log_every_steps",
-    "tensorboard",
-    "profile",
-    "profile_steps",
-]
+OF_RUNS += [n for n in GROUPS["schedule"] if n.startswith("plateau_")]
+OF_RUNS += ["recompute_statistics", "log_every_steps", "tensorboard", "profile"]
+OF_RUNS += ["profile_steps"]
 OF_SWEEPS = [n for n in NAMES if list_modes()[n] == ("sweep",)]
+# No evaluation is better by half of the best metric.
+PLATEAU = {"validation_fraction": 0.25, "plateau_threshold": 0.5}
 # What else is chosen so that the effect of an option can be seen.
 BESIDE = {
     "train_split": {"validation_fraction": 0.4},
@@ -61,6 +59,13 @@ BESIDE = {
         "epochs": 3,
     },
     "eval_every_epochs": {"validation_fraction": 0.25},
+    "plateau_factor": PLATEAU | {"plateau_patience": 0, "epochs": 4},
+    "plateau_patience": PLATEAU | {"epochs": 13},
+    "plateau_threshold": {"validation_fraction": 0.25}
+    | {"plateau_patience": 0, "epochs": 4, "dataset": "digits", "train_examples": 40}
+    | {"select_by": "loss"},
+    "plateau_cooldown": PLATEAU | {"plateau_patience": 0, "epochs": 4},
+    "plateau_floor": PLATEAU | {"plateau_patience": 0, "epochs": 4},
     "keep_checkpoints": {"checkpoint_every_epochs": 0.5},
     "checkpoint_every_epochs": {"validation_fraction": 0.25},
     "profile_steps": {"log_every_steps": 1},

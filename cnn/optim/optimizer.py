@@ -18,7 +18,7 @@ from cnn.models.variables import replace_leaves
 from cnn.optim import clipping, freezing, layer_rates, muon, paths, rules, schedules
 from cnn.optim.freezing import Phase
 from cnn.optim.layer_rates import Rates
-from cnn.optim.options import OptimizerOptions, ScheduleOptions
+from cnn.optim.options import AveragingOptions, OptimizerOptions, ScheduleOptions
 from cnn.optim.schedules import Clock
 
 # Rules that add the weight decay to the gradient; see `OptimizerOptions.weight_decay`.
@@ -34,12 +34,14 @@ class Rule:
         schedule: the learning rate's.
         phase: which leaves train; None: all.
         rates: each parameter's place among the learning rates by layer.
+        averaging: how weights are averaged afterwards.
     """
 
     options: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions = ScheduleOptions()
     phase: Phase | None = None
     rates: Rates = ()
+    averaging: AveragingOptions = AveragingOptions()
 
 
 def check(options: OptimizerOptions) -> None:
@@ -77,14 +79,15 @@ def update(
 
     Args:
         gradients: of the parameters that train, as a tree without the others.
-        batch_size: examples of a batch, for decoupled rates.
+        batch_size: examples of a batch, for rates that depend on it.
 
     Returns:
         Parameters, the optimizer's state and the learning rate, float32 [].
     """
     options, trained = rule.options, freezing.select_trained(rule.phase, params)
     schedule = schedules.compute_schedule(rule.schedule, clock, numbers)
-    rate = _scale_rate(options, numbers, schedule, batch_size)
+    rate = _scale_rate(rule, numbers, schedule, batch_size)
+    numbers = schedules.cycle_momentum(rule.schedule, clock, numbers)
     chain = make_optimizer(options, rate, numbers, schedule)
     scale = functools.partial(layer_rates.scale, rule.rates, numbers)
     scaled = scale(gradients) if options.decoupled_rates else gradients
@@ -98,25 +101,36 @@ def update(
 def compute_learning_rate(
     rule: Rule, clock: Clock, numbers: Numbers, batch_size: int = 1024
 ) -> jax.Array:
-    """Compute the learning rate of one step: warm-up times schedule times peak.
+    """Compute the learning rate of one step: warm-up and schedule times peak.
 
-    `batch_size` is for decoupled rates; what is returned is float32 [].
+    `batch_size` is for rates that depend on it; what is returned is float32 [].
     """
     schedule = schedules.compute_schedule(rule.schedule, clock, numbers)
-    return _scale_rate(rule.options, numbers, schedule, batch_size)
+    return _scale_rate(rule, numbers, schedule, batch_size)
+
+
+def compute_peak_rate(rule: Rule, numbers: Numbers, batch_size: int) -> jax.Array:
+    """Compute what warm-up and schedule are times, float32 []."""
+    return _scale_rate(rule, numbers, jnp.ones(()), batch_size)
 
 
 def _scale_rate(
-    options: OptimizerOptions, numbers: Numbers, factor: jax.Array, batch_size: int
+    rule: Rule, numbers: Numbers, factor: jax.Array, batch_size: int
 ) -> jax.Array:
     """Multiply the peak learning rate by a schedule's factor; float32 [].
 
     Source: Jordan 2024, https://arxiv.org/abs/2404.00498, after
-        https://myrtle.ai/learn/how-to-train-your-resnet-5-numbers (decoupled)
+        https://myrtle.ai/learn/how-to-train-your-resnet-5-numbers (decoupled);
+        Goyal et al. 2017, https://arxiv.org/abs/1706.02677 (linear scaling);
+        Krizhevsky 2014, https://arxiv.org/abs/1404.5997 (by the root)
     """
-    if options.decoupled_rates:
+    if rule.options.decoupled_rates:
         momentum = 0.0 if numbers.momentum is None else numbers.momentum
         factor = factor * batch_size / 1024 / (1 + 1 / (1 - momentum))
+    elif rule.schedule.rate_scaling != "none":
+        share = batch_size / numbers.rate_scaling_base
+        is_linear = rule.schedule.rate_scaling == "linear"
+        factor = factor * (share if is_linear else jnp.sqrt(share))
     return numbers.learning_rate * factor
 
 

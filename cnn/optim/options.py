@@ -158,15 +158,92 @@ class ScheduleOptions:
 
     schedule: str = option(
         "cosine",
-        "learning rate over the run: constant, cosine or linear (both to 0), "
-        "step (times milestone_factor at each milestone), triangle (up and down)",
+        "learning rate over the run: constant, cosine, linear and polynomial (all "
+        "three to final_rate_factor), step (times milestone_factor at each milestone), "
+        "exponential (times exponential_factor each epoch), cosine_restarts (cosine "
+        "again and again), one_cycle (up and down along cosines), triangle (up and "
+        "down along lines), plateau (times plateau_factor when the validation metric "
+        "of --select_by no longer gets better)",
         choices=(
             "constant",
             "cosine",
             "linear",
             "step",
+            "polynomial",
+            "exponential",
+            "cosine_restarts",
+            "one_cycle",
             "triangle",
+            "plateau",
         ),
+    )
+    rate_every: str = option(
+        "step",
+        "when the rate changes: at every step, or at every epoch's first step, as if "
+        "an epoch were one step of the schedule",
+        choices=("step", "epoch"),
+    )
+    final_rate_factor: float = strength(
+        "share of the peak rate that the schedule falls to at the end of the run, or "
+        "before each restart",
+        "[0, 1]",
+        only_for="schedule=cosine|linear|polynomial|cosine_restarts",
+    )
+    polynomial_power: float = option(
+        1.0,
+        "power of the share of the run that is left, for schedule=polynomial",
+        kind="traced",
+        within="(0, inf)",
+        only_for="schedule=polynomial",
+    )
+    exponential_factor: float = option(
+        0.97,
+        "what schedule=exponential multiplies the rate by over an epoch",
+        kind="traced",
+        within="(0, 1]",
+        only_for="schedule=exponential",
+    )
+    restart_epochs: float = option(
+        10.0,
+        "epochs of the first period of schedule=cosine_restarts",
+        kind="traced",
+        within="(0, inf)",
+        only_for="schedule=cosine_restarts",
+    )
+    restart_factor: int = option(
+        1,
+        "how many times as long as the one before each further period is",
+        kind="traced",
+        within="[1, inf)",
+        only_for="schedule=cosine_restarts",
+    )
+    one_cycle_start: float = option(
+        0.04,
+        "share of the peak rate that one_cycle starts at",
+        kind="traced",
+        within="[0, 1]",
+        only_for="schedule=one_cycle",
+    )
+    one_cycle_peak: float = option(
+        0.3,
+        "share of the run after which it is at its peak",
+        kind="traced",
+        within="(0, 1)",
+        only_for="schedule=one_cycle",
+    )
+    one_cycle_end: float = option(
+        4e-6,
+        "share of the peak rate that it ends at",
+        kind="traced",
+        within="[0, 1]",
+        only_for="schedule=one_cycle",
+    )
+    one_cycle_momentum: float = strength(
+        "what one_cycle lowers --momentum or --adam_beta1 to while the rate rises, "
+        "and raises it from while the rate falls; 0: it stays",
+        "[0, 1)",
+        default=0.85,
+        only_for="schedule=one_cycle and momentum or schedule=one_cycle and adam_beta1",
     )
     triangle_start: float = option(
         0.2,
@@ -190,13 +267,33 @@ class ScheduleOptions:
         only_for="schedule=triangle",
     )
     warmup_epochs: float = strength(
-        "epochs over which the rate rises linearly, times the schedule", "[0, inf)"
+        "epochs over which the rate rises at first, as --warmup_kind says",
+        "[0, inf)",
+        only_for="schedule!=one_cycle",
+    )
+    warmup_kind: str = option(
+        "product",
+        "product: linear, times the schedule; before: linear, then the schedule over "
+        "the rest of the run, whose epochs count from there; instead: linear in place "
+        "of the schedule's first epochs; constant: the start factor, then as before",
+        choices=("product", "before", "instead", "constant"),
+        only_for="warmup_epochs",
+    )
+    warmup_start_factor: float = strength(
+        "share of the peak rate that warm-up starts at",
+        "[0, 1]",
+        only_for="warmup_epochs",
     )
     milestones: tuple[float, ...] = option(
         (60.0, 120.0, 160.0),
         "epochs at which schedule=step lowers the rate",
         kind="traced",
         within="[0, inf)",
+        only_for="schedule=step and not step_every_epochs",
+    )
+    step_every_epochs: float = strength(
+        "epochs between two steps of schedule=step, in place of the milestones",
+        "[0, inf)",
         only_for="schedule=step",
     )
     milestone_factor: float = option(
@@ -205,6 +302,55 @@ class ScheduleOptions:
         kind="traced",
         within="(0, 1]",
         only_for="schedule=step",
+    )
+    plateau_factor: float = option(
+        0.1,
+        "what schedule=plateau multiplies the rate by",
+        kind="traced",
+        within="(0, 1)",
+        only_for="schedule=plateau",
+    )
+    plateau_patience: int = option(
+        10,
+        "evaluations without a better validation metric that it lets pass",
+        kind="traced",
+        within="[0, inf)",
+        only_for="schedule=plateau",
+    )
+    plateau_threshold: float = option(
+        1e-4,
+        "share of the best metric by which a better one must differ from it",
+        kind="traced",
+        within="[0, 1)",
+        only_for="schedule=plateau",
+    )
+    plateau_cooldown: int = option(
+        0,
+        "evaluations after each lowering that do not count as without a better one",
+        kind="traced",
+        within="[0, inf)",
+        only_for="schedule=plateau",
+    )
+    plateau_floor: float = option(
+        0.0,
+        "share of the peak rate below which it does not go",
+        kind="traced",
+        within="[0, 1]",
+        only_for="schedule=plateau",
+    )
+    rate_scaling: str = option(
+        "none",
+        "linear: the peak rate is learning_rate times batch_size / rate_scaling_base; "
+        "sqrt: times the root of that",
+        choices=("none", "linear", "sqrt"),
+        only_for="not decoupled_rates",
+    )
+    rate_scaling_base: float = option(
+        256.0,
+        "batch size, in examples, whose rate --learning_rate is",
+        kind="traced",
+        within="(0, inf)",
+        only_for="rate_scaling",
     )
 
 
@@ -260,9 +406,44 @@ class AveragingOptions:
     modes: ClassVar[str] = "train sweep describe"
 
     ema_decay: float = strength(
-        "decay per step of the averaged weights, which are then the ones evaluated; "
-        "early on min(decay, (1 + step) / (10 + step))",
+        "decay of the averaged weights, which are then the ones evaluated, at each of "
+        "their updates; early on as --ema_warmup says",
         "[0, 1)",
+    )
+    ema_every_steps: int = strength(
+        "steps from one update of the averaged weights to the next, counted from each "
+        "epoch's first; 0 is 1",
+        "[0, inf)",
+        default=0,
+        only_for="ema_decay",
+    )
+    ema_start_epochs: float = strength(
+        "epochs for which the averaged weights are a copy, and from which --ema_warmup "
+        "counts its steps",
+        "[0, inf)",
+        only_for="ema_decay",
+    )
+    ema_warmup: str = option(
+        "ramp",
+        "decay at first; ramp: min(decay, (1 + step) / (10 + step)); none: 0 once, "
+        "then the decay; power: min(decay, 1 - (1 + step / ema_warmup_steps) ** "
+        "-ema_warmup_power)",
+        choices=("ramp", "none", "power"),
+        only_for="ema_decay",
+    )
+    ema_warmup_power: float = option(
+        2 / 3,
+        "power of --ema_warmup=power; larger ones end sooner",
+        kind="traced",
+        within="(0, inf)",
+        only_for="ema_warmup=power",
+    )
+    ema_warmup_steps: float = option(
+        1.0,
+        "steps by which --ema_warmup=power is slowed down",
+        kind="traced",
+        within="(0, inf)",
+        only_for="ema_warmup=power",
     )
     lookahead_decay: float = strength(
         "decay per step of Lookahead's slow weights, which are then the ones "

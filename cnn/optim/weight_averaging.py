@@ -43,7 +43,12 @@ def create_average(numbers: Numbers, weights: Any) -> Any:
 
 
 def update(
-    phase: Phase | None, clock: Clock, numbers: Numbers, average: Any, weights: Any
+    options: AveragingOptions,
+    phase: Phase | None,
+    clock: Clock,
+    numbers: Numbers,
+    average: Any,
+    weights: Any,
 ) -> tuple[Any, Any]:
     """Average the weights after a step; leaves that `phase` freezes keep their bits.
 
@@ -58,7 +63,7 @@ def update(
         return weights, None
     is_ema = numbers.ema_decay is not None
     if is_ema:
-        moved = update_ema(average, weights, numbers.ema_decay, clock.step)
+        moved = _mix(average, weights, compute_decay(options, clock, numbers))
     else:
         moved = _update_lookahead(average, weights, clock, numbers)
     # A weighted mean of x and x is not always x to the bit.
@@ -94,18 +99,34 @@ def _pull_back(average: Any, weights: Any, clock: Clock, numbers: Numbers) -> An
     return jax.tree.map(lambda a, w: jnp.where(is_due, a, w), average, weights)
 
 
-def update_ema(ema: Any, current: Any, decay: jax.Array, step: jax.Array) -> Any:
-    """Move exponentially averaged weights towards the current ones.
-
-    Args:
-        decay: float32 [] in [0, 1).
-        step: int32 [], from 0; an early step averages over fewer.
+def compute_decay(
+    options: AveragingOptions, clock: Clock, numbers: Numbers
+) -> jax.Array:
+    """Compute the share of the average that a step's weights leave it.
 
     Returns:
-        `d · ema + (1 - d) · current`, d = min(decay, (1 + step) / (10 + step)).
+        float32 []: 1 where the average is not updated, 0 where it is a copy.
+
+    Source: torchvision's references/classification/train.py (ema_every_steps, and
+        ema_start_epochs at the epochs of warm-up, both with ema_warmup=none);
+        timm.utils.ModelEmaV3 (none or power)
     """
-    step = step.astype(jnp.float32)
-    return _mix(ema, current, jnp.minimum(decay, (1 + step) / (10 + step)))
+    step, decay = clock.step.astype(jnp.float32), numbers.ema_decay
+    first = numbers.ema_start_epochs
+    if first is not None:
+        step = step - jnp.round(first * clock.steps_per_epoch)
+    passed = step if first is None else jnp.maximum(step, 0)
+    if options.ema_warmup == "ramp":
+        decay = jnp.minimum(decay, (1 + passed) / (10 + passed))
+    elif options.ema_warmup == "power":
+        slowed = 1 + passed / numbers.ema_warmup_steps
+        decay = jnp.minimum(decay, 1 - slowed**-numbers.ema_warmup_power)
+    if first is not None or options.ema_warmup != "ramp":
+        decay = jnp.where(step <= 0, 0.0, decay)
+    if numbers.ema_every_steps is not None:
+        number = clock.step % clock.steps_per_epoch
+        decay = jnp.where(number % numbers.ema_every_steps == 0, decay, 1.0)
+    return decay
 
 
 def _mix(average: Any, weights: Any, decay: jax.Array) -> Any:

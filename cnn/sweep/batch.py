@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from cnn.models.variables import count_parameters
+from cnn.optim import plateau
 from cnn.sweep.executors import EpochResult, Executor
 from cnn.sweep.table import Row
 from cnn.sweep.trials import Trial
@@ -73,11 +74,11 @@ class Batch:
         """
         self._executor, self._length = executor, executor.steps_per_epoch
         self.progress = list(progress)
-        self._configs = [one.trial.config for one in progress]
+        configs = [one.trial.config for one in progress]
         self._states = (
-            executor.create(self._configs)
+            executor.create(configs)
             if states is None
-            else executor.place(states, self._configs)
+            else executor.place(states, configs)
         )
         self.epoch = progress[0].epoch
 
@@ -106,8 +107,12 @@ class Batch:
 
     def _train_epoch(self) -> None:
         active = [one.status == "running" for one in self.progress]
+        configs = [
+            plateau.lower(one.trial.config, one.counters.plateau)
+            for one in self.progress
+        ]
         self._states, results = self._executor.train_epoch(
-            self._states, self._configs, self.epoch, active
+            self._states, configs, self.epoch, active
         )
         self.epoch += 1
         due = []
@@ -166,6 +171,8 @@ class Batch:
             return
         one.curve.append(line)
         one.counters.note_best(options, step, self.epoch, found)
+        if self.epoch:
+            one.counters.note_plateau(one.trial.config, found)
         if self.epoch == options.epochs or one.counters.stopped_early:
             one.end("finished")
 

@@ -14,6 +14,7 @@ from typing import Any
 from cnn import condition
 from cnn.config import Config, list_conditions
 from cnn.errors import UserError
+from cnn.optim import schedules
 from cnn.option import format_value
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.options import SweepOptions
@@ -70,6 +71,7 @@ def make_trial(number: int, options: Mapping[str, Any], config: Config) -> Trial
     if len(read) < len(options):
         whole = alone.change(read)
     course.check(whole)
+    schedules.check(whole)
     return Trial(number, read, whole, json.dumps(whole.select_run_options()))
 
 

@@ -26,7 +26,7 @@ class TrainOptions:
         1,
         "epochs between evaluations",
         within="[1, inf)",
-        only_for="mode!=sweep or early_stop_epochs",
+        only_for="mode!=sweep or early_stop_epochs or schedule=plateau",
     )
     early_stop_epochs: int = option(
         0,
@@ -36,7 +36,8 @@ class TrainOptions:
     )
     select_by: str = option(
         "accuracy",
-        "validation metric of the best checkpoint and of early stopping",
+        "validation metric of the best checkpoint, of early stopping and of "
+        "schedule=plateau",
         choices=("accuracy", "balanced_accuracy", "loss"),
         only_for="validation_fraction or validation_split or "
         "dataset=folder:*|csv:*|npz:*",

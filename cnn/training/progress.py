@@ -14,11 +14,13 @@ import jax
 import numpy as np
 
 from cnn.checkpoints import checkpoint, proof
+from cnn.config import Config
 from cnn.data.chunks import iterate_chunks
 from cnn.data.order import draw_epoch
 from cnn.errors import UserError
 from cnn.models.variables import replace_leaves
-from cnn.optim import freezing
+from cnn.optim import freezing, plateau
+from cnn.optim.plateau import Plateau
 from cnn.runtime import devices, environment
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.profiling import Profiler
@@ -58,6 +60,7 @@ class Counters:
         gradient_square: sum over the current epoch's steps, where the noise scale is
             logged, of the estimates of `noise_scale`.
         gradient_variance: likewise.
+        plateau: of `--schedule=plateau`, from its first evaluation on; else None.
     """
 
     evaluated_step: int = -1
@@ -73,6 +76,7 @@ class Counters:
     epoch_seconds: float = 0.0
     gradient_square: float = 0.0
     gradient_variance: float = 0.0
+    plateau: Plateau | None = None
 
     def note_noise(self, step_metrics: Mapping[str, np.ndarray]) -> None:
         """Add what the steps of a call estimate for the noise scale, if anything."""
@@ -80,6 +84,17 @@ class Counters:
             # One by one: an epoch's sum is the same however it is divided into calls.
             for value in step_metrics.get(name, ()):
                 setattr(self, name, getattr(self, name) + float(value))
+
+    def note_plateau(self, config: Config, found: Mapping[str, Any]) -> None:
+        """Let the metrics of the validation set after an epoch lower the rate.
+
+        Where the schedule is no plateau, nothing is done.
+        """
+        if config.schedule.schedule == "plateau":
+            name, before = config.train.select_by, self.plateau or Plateau()
+            self.plateau = plateau.note(
+                config.schedule, before, float(found[name]), is_loss=name == "loss"
+            )
 
     def note_best(
         self, options: TrainOptions, step: int, epoch: int, found: Mapping[str, Any]
@@ -199,6 +214,8 @@ def restore(setup: Setup, path: Path, stored: Mapping[str, Any]) -> Progress:
     like = checkpoint.abstract(shapes, devices.split_leaves(setup.mesh, shapes))
     state, sums = from_items(checkpoint.load_items(path, to_items(*like)))
     counters = Counters(**stored["records"])
+    if counters.plateau is not None:
+        counters.plateau = Plateau(**stored["records"]["plateau"])
     frozen = stored.get("transfer", {}).get("frozen", {})
     progress = Progress(state, sums, counters, phase, {}, frozen)
     progress.renew_loaders(setup)
@@ -253,11 +270,15 @@ def take_epoch(
     positions = ids + np.int32(len(labels) * views)
     everywhere = devices.replicated(setup.mesh)
     program, pieces = phase.train_chunk, phase.structure.accumulate_steps
+    numbers = setup.numbers
+    if progress.counters.plateau is not None:
+        config = plateau.lower(setup.config, progress.counters.plateau)
+        numbers = config.make_numbers()
 
     def make_arguments(chunk: epoch.Chunk, first: int, last: int) -> tuple:
         bounds = epoch.make_bounds(first % phase.chunk_steps, last - first)
         # Inside a call nothing crosses between host and devices unless placed here.
-        placed = devices.put(everywhere, (setup.numbers, bounds))
+        placed = devices.put(everywhere, (numbers, bounds))
         state, sums = progress.state, progress.sums
         return (state, sums, chunk, *placed, setup.teacher_variables)
 

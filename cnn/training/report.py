@@ -11,6 +11,7 @@ from cnn.checkpoints import manifest, proof, workdir
 from cnn.errors import UserError
 from cnn.models import summary
 from cnn.models.variables import count_parameters
+from cnn.optim import optimizer
 from cnn.runtime import devices, environment, processes
 from cnn.runtime.metrics_log import MetricsLog
 from cnn.runtime.terminal import Terminal
@@ -68,6 +69,7 @@ def list_notes(setup: Setup) -> list[str]:
             f"each epoch leaves out {left} of {count} training images, others each "
             f"time: its last batch would be smaller than --batch_size={batch_size}"
         )
+    notes += _list_scaling(setup)
     notes += course.list_late(setup.config)
     if setup.teacher and not setup.config.distillation.distillation_share:
         notes.append(
@@ -82,6 +84,20 @@ def list_notes(setup: Setup) -> list[str]:
             f"--log_every_steps={every} logs none of {setup.total_steps} steps"
         )
     return notes
+
+
+def _list_scaling(setup: Setup) -> list[str]:
+    """Write the peak rate where it is scaled to the batch size."""
+    options, rule = setup.config.schedule, setup.config.optimizer
+    if options.rate_scaling == "none" or rule.decoupled_rates:
+        return []
+    batch_size = setup.config.step.batch_size
+    numbers, rate = setup.numbers, optimizer.compute_peak_rate
+    return [
+        f"the peak learning rate is {rate(setup.structure.rule, numbers, batch_size):g}"
+        f": --learning_rate={rule.learning_rate:g} of --rate_scaling_base="
+        f"{options.rate_scaling_base:g} scaled to --batch_size={batch_size}"
+    ]
 
 
 def print_changed_environment(
@@ -156,6 +172,8 @@ def make_epoch_line(
         )
     for name in ("loss", "accuracy", "balanced_accuracy", "top5") if found else ():
         line[f"{setup.eval_split}_{name}"] = found[name]
+    if progress.counters.plateau is not None:
+        line["rate_factor"] = progress.counters.plateau.factor
     progress.update_seconds()
     line["seconds"] = round(progress.counters.seconds, 3)
     if number:
@@ -174,6 +192,8 @@ def print_epoch(setup: Setup, terminal: Terminal, line: dict[str, Any]) -> None:
         if f"{name}_loss" in line:
             loss, accuracy = line[f"{name}_loss"], line[f"{name}_accuracy"]
             parts.append(f"{name} loss {loss:.4f} accuracy {accuracy:.2%}")
+    if line.get("rate_factor", 1) != 1:
+        parts.append(f"rate x {line['rate_factor']:.3g}")
     if "images_per_second" in line:
         parts.append(f"{line['images_per_second']:,.0f} images/s")
     if "noise_scale" in line:

@@ -21,7 +21,7 @@ from cnn.data.files import describe_bad
 from cnn.data.images import Dataset
 from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
-from cnn.optim import freezing, optimizer, weight_averaging
+from cnn.optim import freezing, optimizer, schedules, weight_averaging
 from cnn.optim.freezing import Phase
 from cnn.optim.layer_rates import Rates
 from cnn.optim.optimizer import Rule
@@ -204,7 +204,7 @@ def make_structure(
 
     Raises:
         UserError: the batch is larger than the training set, does not divide into
-            `accumulate_steps`, or early stopping has no validation set.
+            `accumulate_steps`, or early stopping or a plateau has no validation set.
     """
     _check_fits(config, dataset)
     data, num_classes = config.data, len(dataset.class_names)
@@ -239,7 +239,7 @@ def make_structure_of_model(config: Config, num_classes: int) -> Structure:
         accumulate_steps=config.step.accumulate_steps,
         log_noise_scale=config.step.log_noise_scale,
         remat=config.model.remat == "blocks",
-        rule=Rule(static.optimizer, static.schedule),
+        rule=Rule(static.optimizer, static.schedule, averaging=static.averaging),
     )
 
 
@@ -363,6 +363,12 @@ def _check_fits(config: Config, dataset: Dataset) -> None:
             "it out of train with --validation_fraction=0.1"
         )
     losses.check(config.loss, len(dataset.class_names))
+    if config.schedule.schedule == "plateau" and dataset.validation is None:
+        raise UserError(
+            "--schedule=plateau looks at validation data and there is none; carve it "
+            "out of train with --validation_fraction=0.1"
+        )
+    schedules.check(config)
     optimizer.check(config.optimizer)
     weight_averaging.check(config.averaging)
     is_apart = config.data.eval_image_size or config.data.eval_resize_size

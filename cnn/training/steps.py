@@ -117,6 +117,7 @@ def train_step(
         batch_size=batch["labels"].shape[0],
     )
     weights, ema = weight_averaging.update(
+        structure.rule.averaging,
         structure.rule.phase,
         clock,
         numbers,

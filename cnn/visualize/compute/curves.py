@@ -91,6 +91,17 @@ def compute_learning_rates(
     return np.broadcast_to(np.asarray(rates, np.float32), np.shape(steps))
 
 
+def find_rate_factors(history: History, steps: np.ndarray) -> np.ndarray:
+    """Return what a plateau multiplied the rates of steps by; 1 without one.
+
+    Args:
+        steps: int [n].
+    """
+    ends, factors = history.series.get("rate_factor", (np.zeros(0), np.zeros(0)))
+    places = np.searchsorted(ends, steps, side="right")
+    return np.concatenate([[1.0], factors])[places]
+
+
 def _read_line(text: str) -> dict[str, Any] | None:
     """Read one line; None for one that is damaged."""
     try:

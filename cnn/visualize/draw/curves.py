@@ -103,6 +103,7 @@ def _draw_rates(
     except UserError as error:
         subject.note(f"no learning rate: {error}")
         return
+    rates = rates * curves.find_rate_factors(history, steps)
     ax.plot(steps / history.steps_per_epoch, rates, color=colour)
 
 

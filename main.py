@@ -10,6 +10,7 @@
   python main.py --mode=predict --workdir=DIR --predict_images='*.png'
   python main.py --mode=visualize --workdir=DIR    pictures of what a run has learnt
   python main.py --mode=describe --model=mlp       check it, count its operations
+  python main.py --mode=find_rate --model=mlp      try learning rates, suggest one
   python main.py --mode=describe --model=list      the table of all models
   python main.py --mode=inspect --dataset=folder:DIR   look at images before training
   python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
@@ -36,7 +37,7 @@ if __name__ == "__main__":
 
 from absl import app, flags, logging
 
-from cnn import average, condition, describe, evaluate, predict, train
+from cnn import average, condition, describe, evaluate, find_rate, predict, train
 from cnn import config as config_module
 from cnn.checkpoints import workdir
 from cnn.config import Config
@@ -69,6 +70,8 @@ MODES = {
     "inspect": "look at --dataset before training: duplicates, leaks, bad files",
     "describe": "check and describe the run that the same command would train: "
     "describe.json",
+    "find_rate": "suggest a --learning_rate for the run that the same command would "
+    "train: find_rate.png",
 }
 HELP = ("help", "h", "helpfull", "helpshort", "helpxml", "?")
 TRIALS_FAILED = 1
@@ -193,6 +196,8 @@ def run_mode(mode: str, terminal: Terminal) -> int:
         inspect.inspect(config, directory, terminal)
     elif mode == "visualize":
         visualize.visualize(config, directories, terminal)
+    elif mode == "find_rate":
+        find_rate.find_rate(config, directory, terminal)
     else:
         describe.describe(config, directory, terminal)
     return 0
@@ -243,7 +248,7 @@ def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, A
         return {name: x for name, x in stored.items() if name not in own}
     if mode == "visualize" and set(asked.visualize.pictures) == {"demonstrations"}:
         _refuse_preset("--pictures=demonstrations takes no options of a run")
-    if mode in ("train", "describe") and asked.sweep.from_trial:
+    if mode in ("train", "describe", "find_rate") and asked.sweep.from_trial:
         _refuse_preset("--from_trial takes the options of the trial")
         return sweep.read_trial(asked.sweep.from_trial)
     return config_module.load_preset(FLAGS.config)

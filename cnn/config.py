@@ -146,6 +146,26 @@ class DescribeOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class FindRateOptions:
+    """Which learning rates are tried on the run that the same command would train."""
+
+    modes: ClassVar[str] = "find_rate"
+
+    find_rate_min: float = free_option(
+        1e-5, "the --learning_rate of the first step", within="(0, inf)"
+    )
+    find_rate_max: float = free_option(
+        10.0, "the --learning_rate of the last step", within="(0, inf)"
+    )
+    find_rate_steps: int = free_option(
+        200,
+        "steps, over which the rate grows by the same factor each; fewer are taken "
+        "where the loss diverges",
+        within="[20, inf)",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """All options of a run."""
 
@@ -174,6 +194,7 @@ class Config:
     visualize: VisualizeOptions = VisualizeOptions()
     average: AverageOptions = AverageOptions()
     describe: DescribeOptions = DescribeOptions()
+    find_rate: FindRateOptions = FindRateOptions()
 
     def to_flat(self) -> dict[str, Any]:
         """Return every option's value by flag name, as JSON has it."""
@@ -291,12 +312,17 @@ def list_fields() -> dict[str, dataclasses.Field]:
 
 @functools.cache
 def list_modes() -> dict[str, tuple[str, ...]]:
-    """Return the modes that read each option."""
-    return {
-        field.name: tuple((field.metadata["modes"] or group.type.modes).split())
-        for group in dataclasses.fields(Config)
-        for field in dataclasses.fields(group.type)
-    }
+    """Return the modes that read each option.
+
+    As describe, find_rate takes the command line of the run that it is about.
+    """
+    found = {}
+    for group in dataclasses.fields(Config):
+        for field in dataclasses.fields(group.type):
+            modes = (field.metadata["modes"] or group.type.modes).split()
+            is_of_runs = {"train", "describe"} <= set(modes)
+            found[field.name] = (*modes, "find_rate") if is_of_runs else (*modes,)
+    return found
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from fixtures_runs import make_flags, run_main
 from jax.interpreters import partial_eval
 
 import main
-from cnn import average, describe, evaluate, models, option, predict, train
+from cnn import average, describe, evaluate, find_rate, models, option, predict, train
 from cnn.checkpoints import manifest
 from cnn.config import Config, Numbers, make_config
 from cnn.data import identity, load_dataset, order
@@ -485,6 +485,20 @@ def see_description(choices, directory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(describe.memory, "measure_temporary", lambda *args: 7)
         return describe.describe(config, directory, Terminal())
+
+
+def see_range_test(choices, directory):
+    """See which learning rates a range test tries."""
+
+    def try_rates(setup, rates, stop):
+        return np.linspace(2, 1, len(rates))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(find_rate, "_try_rates", try_rates)
+        patched.setattr(
+            find_rate.rate_range, "draw", lambda *args: picture.Picture(args[1], "", "")
+        )
+        return find_rate.find_rate(make_config(LINEAR, choices), directory, Terminal())
 
 
 def save_weights(model, name, shape, path, value):

@@ -201,6 +201,7 @@ class Look:
             "average": effects.see_average,
             "inspect": effects.see_inspection,
             "describe": effects.see_description,
+            "find_rate": effects.see_range_test,
         }[what]
         places = [] if what in ("train", "command") else [directory]
         try:
@@ -228,14 +229,14 @@ def list_seen_modes(name):
     """List the modes in which an option's effect is looked for one by one.
 
     A sweep makes each trial as training makes a run (tests/sweep/test_executors.py);
-    describe takes the command line of a training run as it is, to check it; what
+    describe and find_rate take the command line of a training run as it is; what
     convert writes down is read by the modes that come after; pictures have a test of
     their own, below.
     """
     modes = list_modes()[name]
     if name in OF_PROCESS:
         return modes
-    again = {"sweep", "describe"} if "train" in modes else set()
+    again = {"sweep", "describe", "find_rate"} if "train" in modes else set()
     if name in GROUPS["data"] and name not in SCALE:
         again |= {"convert"}  # which keeps it for those that come after
     if name in MODEL and name != "model":

@@ -6,7 +6,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from cnn.checkpoints import checkpoint, proof
-from cnn.config import Config
+from cnn.config import Config, Numbers
 from cnn.data.chunks import iterate_chunks
 from cnn.data.order import draw_epoch
 from cnn.errors import UserError
@@ -245,6 +245,7 @@ def take_epoch(
     pace: Pace,
     profiler: Profiler,
     interval: int,
+    choose_numbers: Callable[[int], Numbers] | None = None,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Take the steps that are left of the current epoch, call by call.
 
@@ -253,6 +254,8 @@ def take_epoch(
         pace: chooses the steps of a call.
         profiler: traces some of them.
         interval: a call ends wherever the run's step is a multiple of it.
+        choose_numbers: from the steps taken to the numbers of the next call; None: the
+            run's own, its rate lowered as a plateau has it.
 
     Yields:
         After each call, the example ids [n, B] of its steps and their metrics [n].
@@ -270,14 +273,12 @@ def take_epoch(
     positions = ids + np.int32(len(labels) * views)
     everywhere = devices.replicated(setup.mesh)
     program, pieces = phase.train_chunk, phase.structure.accumulate_steps
-    numbers = setup.numbers
-    if progress.counters.plateau is not None:
-        config = plateau.lower(setup.config, progress.counters.plateau)
-        numbers = config.make_numbers()
+    choose = choose_numbers or _choose_lowered(setup, progress.counters.plateau)
 
     def make_arguments(chunk: epoch.Chunk, first: int, last: int) -> tuple:
         bounds = epoch.make_bounds(first % phase.chunk_steps, last - first)
         # Inside a call nothing crosses between host and devices unless placed here.
+        numbers = choose(before + first)
         placed = devices.put(everywhere, (numbers, bounds))
         state, sums = progress.state, progress.sums
         return (state, sums, chunk, *placed, setup.teacher_variables)
@@ -314,6 +315,13 @@ def take_epoch(
             step_metrics = {name: x[here] for name, x in jax.device_get(filled).items()}
             progress.counters.note_noise(step_metrics)
             yield ids[first:last], step_metrics
+
+
+def _choose_lowered(setup: Setup, state: Plateau | None) -> Callable[[int], Numbers]:
+    if state is None:
+        return lambda step: setup.numbers
+    numbers = plateau.lower(setup.config, state).make_numbers()
+    return lambda step: numbers
 
 
 def evaluate(setup: Setup, progress: Progress, split: str, stop: Stop) -> dict:

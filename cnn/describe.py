@@ -256,7 +256,8 @@ def _make_arguments(setup: Setup, state: Any, loader: Loader) -> tuple:
         "labels": jax.ShapeDtypeStruct(batches, jnp.int32),
         "ids": jax.ShapeDtypeStruct(batches, jnp.int32),
     }
-    if setup.config.step.sampling != "uniform":
+    step = setup.config.step
+    if step.sampling != "uniform" or step.repeats_in_batch > 1:
         chunk["copies"] = chunk["ids"]
     sums = jax.eval_shape(steps.create_train_sums)
     rest = setup.numbers, epoch.make_bounds(0, 1)

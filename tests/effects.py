@@ -122,7 +122,8 @@ def _see_program(config):
     for split, loader in setup.loaders.items():
         seen[split] = _see_images(getattr(setup.dataset, split), loader)
     step, labels = config.step, setup.loaders["train"].labels
-    drawn = order.draw_epoch(0, 0, labels, step.batch_size, step.sampling)
+    how = step.batch_size, step.sampling, step.repeats_in_batch
+    drawn = order.draw_epoch(0, 0, labels, *how)
     seen["order"] = digest(*drawn.values())
     numbers, used = setup.numbers, set()
     present = [n for n in sorted(vars(numbers)) if getattr(numbers, n) is not None]

@@ -20,6 +20,7 @@ def draw_epoch(
     labels: np.ndarray,
     batch_size: int,
     sampling: str = "uniform",
+    repeats: int = 1,
 ) -> dict[str, np.ndarray]:
     """Draw the examples of one training epoch.
 
@@ -27,19 +28,26 @@ def draw_epoch(
         labels: of the training set.
         sampling: `uniform`, each example at most once, or a name of `_POWERS`, with
             replacement.
+        repeats: times that each example stands in its batch; there are the fewer of
+            them in an epoch.
 
     Returns:
-        `ids` int32 [N // B, B], positions in the training set. With replacement also
-        `copies` int32 [N // B, B], how often the epoch has drawn an example before, so
-        that each time it is varied on its own.
+        `ids` int32 [N // B, B], positions in the training set. With replacement or
+        repeats also `copies` int32 [N // B, B], how often the epoch has an example
+        before, so that each time it is varied on its own.
+
+    Source: Hoffer et al. 2019, https://arxiv.org/abs/1901.09335 (repeats), as the
+        samplers of torchvision's references and timm draw them
     """
     if sampling == "uniform":
-        return {"ids": make_epoch_order(seed, epoch, len(labels), batch_size)}
-    steps = len(labels) // batch_size
-    weights = make_weights(labels, sampling)
-    ids = _draw(keys.order_key(seed, epoch), weights, steps * batch_size)
-    shape = (steps, batch_size)
-    return {"ids": ids.reshape(shape), "copies": _count_copies(ids).reshape(shape)}
+        ids = make_epoch_order(seed, epoch, len(labels), batch_size)
+        if repeats == 1:
+            return {"ids": ids}
+    else:
+        count = len(labels) // batch_size * batch_size
+        ids = _draw(keys.order_key(seed, epoch), make_weights(labels, sampling), count)
+    ids = _repeat(ids.reshape(-1, batch_size), repeats)
+    return {"ids": ids, "copies": _count_copies(ids.reshape(-1)).reshape(ids.shape)}
 
 
 def make_weights(labels: np.ndarray, sampling: str) -> np.ndarray:
@@ -125,6 +133,17 @@ def _draw(key: jax.Array, weights: np.ndarray, count: int) -> np.ndarray:
     shares = high * 2.0**-32 + np.floor(low * 2.0**-11) * 2.0**-53
     ends = np.cumsum(weights)
     return np.searchsorted(ends / ends[-1], shares, "right").astype(np.int32)
+
+
+def _repeat(ids: np.ndarray, repeats: int) -> np.ndarray:
+    """Fill batches [S, B] with their first examples, all of them again and again.
+
+    So that the neighbour with which an image is mixed is another one.
+    """
+    steps, batch_size = ids.shape
+    few = -(-batch_size // repeats)
+    firsts = ids.reshape(-1)[: steps * few].reshape(steps, few)
+    return np.tile(firsts, (1, repeats))[:, :batch_size]
 
 
 def _count_copies(ids: np.ndarray) -> np.ndarray:

@@ -340,8 +340,9 @@ class Stacked:
         """Stack what each trial sees in an epoch, arrays [T, S, B]."""
         labels = self._setup.loaders["train"].labels
         options = self._setup.config.step
+        how = options.batch_size, options.sampling, options.repeats_in_batch
         orders = {
-            seed: draw_epoch(seed, number, labels, options.batch_size, options.sampling)
+            seed: draw_epoch(seed, number, labels, *how)
             for seed in {config.train.seed for config in configs}
         }
         return self._stack([orders[config.train.seed] for config in configs])

@@ -74,6 +74,12 @@ class StepOptions:
         "several labels is drawn as one of its rarest",
         choices=("uniform", "balanced", "sqrt"),
     )
+    repeats_in_batch: int = option(
+        1,
+        "repeated augmentation: times that an image stands in its batch, each time "
+        "varied differently; an epoch has its number of steps and the fewer images",
+        within="[1, 64]",
+    )
     accumulate_steps: int = option(
         1,
         "pieces in which a batch's gradient is computed, one after the other, to save "

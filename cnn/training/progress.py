@@ -268,7 +268,8 @@ def take_epoch(
     number, done = divmod(progress.step, setup.structure.steps_per_epoch)
     before = progress.step - done
     labels, seed = setup.loaders["train"].labels, setup.config.train.seed
-    drawn = draw_epoch(seed, number, labels, options.batch_size, options.sampling)
+    how = options.batch_size, options.sampling, options.repeats_in_batch
+    drawn = draw_epoch(seed, number, labels, *how)
     ids, views = drawn["ids"], (number + drawn.get("copies", 0)) % phase.views
     positions = ids + np.int32(len(labels) * views)
     everywhere = devices.replicated(setup.mesh)

@@ -59,7 +59,14 @@ def list_notes(setup: Setup) -> list[str]:
     count, batch_size = len(setup.loaders["train"]), setup.config.step.batch_size
     every, notes = setup.config.progress.log_every_steps, []
     left, sampling = count % batch_size, setup.config.step.sampling
-    if sampling != "uniform":
+    repeats = setup.config.step.repeats_in_batch
+    if repeats > 1:
+        seen = count // batch_size * -(-batch_size // repeats)
+        notes.append(
+            f"each epoch draws {seen} times from {count} training images, others each "
+            f"time: each stands {repeats} times in its batch (--repeats_in_batch)"
+        )
+    elif sampling != "uniform":
         notes.append(
             f"each epoch draws {count - left} times from {count} training images, with "
             f"replacement (--sampling={sampling}): some are seen again, some left out"

@@ -331,6 +331,19 @@ def make_create(
     return jax.jit(create)
 
 
+def check_repeats(batch_size: int, repeats: int) -> None:
+    """Refuse batches of copies of less than two images.
+
+    Raises:
+        UserError: naming both flags.
+    """
+    if repeats > 1 and batch_size < 2 * repeats:
+        raise UserError(
+            f"--repeats_in_batch={repeats} leaves less than two images to "
+            f"--batch_size={batch_size}; give a larger batch or fewer repeats"
+        )
+
+
 def check_pieces(batch_size: int, pieces: int) -> None:
     """Refuse a batch that does not divide into pieces of one size.
 
@@ -352,6 +365,7 @@ def _check_fits(config: Config, dataset: Dataset) -> None:
             f"{len(dataset.train)} images; give a smaller one"
         )
     check_pieces(batch_size, pieces)
+    check_repeats(batch_size, config.step.repeats_in_batch)
     if config.step.log_noise_scale and pieces == 1:
         raise UserError(
             "--log_noise_scale compares the pieces of a batch: divide it into some, as "

@@ -99,6 +99,22 @@ def test_copies_count_what_the_epoch_has_drawn_before():
     assert max(seen.values()) > 20, "one of six examples of a third of the draws"
 
 
+def test_repeats_stand_in_their_batch_apart_from_each_other():
+    found = order.draw_epoch(0, 0, LABELS, 8, repeats=3)
+    ids, copies = found["ids"], found["copies"]
+    plain = order.make_epoch_order(0, 0, len(LABELS), 8)
+    assert ids.shape == plain.shape
+    assert np.all(ids != np.roll(ids, 1, axis=1)), "what an image is mixed with"
+    for number, batch in enumerate(ids):
+        first = plain.ravel()[3 * number : 3 * number + 3]
+        np.testing.assert_array_equal(np.bincount(batch)[first], [3, 3, 2])
+    np.testing.assert_array_equal(copies[5], [0, 0, 0, 1, 1, 1, 2, 2])
+    drawn = order.draw_epoch(0, 0, LABELS, 8, "balanced", repeats=2)
+    once = order.draw_epoch(0, 0, LABELS, 8, "balanced")["ids"].ravel()
+    np.testing.assert_array_equal(drawn["ids"][1, :4], once[4:8])
+    np.testing.assert_array_equal(drawn["ids"][1, 4:], once[4:8])
+
+
 def test_an_example_of_several_labels_weighs_as_its_rarest():
     labels = np.int32([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]])
     balanced = order.make_weights(labels, "balanced")

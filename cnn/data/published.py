@@ -24,7 +24,11 @@ PUBLISHED: dict[str, _Entry] = {
     "cifar10": _CIFAR10,
     "cifar10_jpeg": _CIFAR10,
     "cifar100": ((32, 32, 3), 100, {"train": 50_000, "test": 10_000}),
-    "svhn_cropped": ((32, 32, 3), 10, {"train": 73_257, "test": 26_032}),
+    "svhn_cropped": (
+        (32, 32, 3),
+        10,
+        {"train": 73_257, "test": 26_032, "extra": 531_131},
+    ),
     "stl10": ((96, 96, 3), 10, {"train": 5_000, "test": 8_000}),
     "food101": ((None, None, 3), 101, {"train": 75_750, "validation": 25_250}),
     "imagenet2012": ((None, None, 3), 1000, {"train": 1_281_167, "validation": 50_000}),

@@ -15,7 +15,7 @@ from cnn.optim.freezing import Phase
 from cnn.optim.optimizer import Rule
 from cnn.runtime import devices
 from cnn.runtime.interrupt import Interrupted
-from cnn.training import epoch, steps
+from cnn.training import epoch, progress, steps
 from cnn.transfer import features
 
 HEAD_ALONE = {
@@ -86,6 +86,25 @@ def test_fewer_views_than_epochs_come_again(source, tmp_path):
     losses = [x["train_loss"] for x in read_lines(tmp_path) if "train_loss" in x]
     np.testing.assert_allclose(losses[:2], losses[2:], rtol=1e-6)
     assert abs(losses[0] - losses[1]) > 1e-4
+
+
+def test_what_an_epoch_draws_again_is_another_view(source, tmp_path, monkeypatch):
+    """The first sight of an image in epoch e is view e, as without drawing again."""
+    options = HEAD_ALONE | VARIED | {"epochs": 2, "cached_views": 3}
+    seen, iterate = [], progress.iterate_chunks
+
+    def note(loader, steps, arrays, first=0):
+        seen.append(arrays)
+        return iterate(loader, steps, arrays, first)
+
+    monkeypatch.setattr(progress, "iterate_chunks", note)
+    tune(tmp_path, source, sampling="balanced", **options)
+    assert len(seen) == 2
+    for number, arrays in enumerate(seen):
+        views, ids = np.divmod(arrays["positions"], 100)
+        np.testing.assert_array_equal(ids, arrays["ids"])
+        np.testing.assert_array_equal(views, (number + arrays["copies"]) % 3)
+        assert len(np.unique(views)) == 3
 
 
 def test_a_cached_run_is_resumed_exactly(source, tmp_path, no_pauses):

@@ -26,6 +26,10 @@ LARS |= DECAY | {"trust_coefficient": 0.05}
 TF = {"optimizer": "rmsprop_tf", "learning_rate": 0.02, "epsilon": 1e-3}
 TF |= {"rmsprop_decay": 0.9, "momentum": 0.0}
 CASES = {
+    "sgd": {"learning_rate": 0.1} | DECAY,
+    "adam": BETAS | DECAY,
+    "adamw": BETAS | DECAY | {"decay_norms": False},
+    "rmsprop": TF | DECAY | {"optimizer": "rmsprop", "momentum": 0.9},
     "nadam": BETAS | DECAY,
     "nadamw": BETAS | DECAY,
     "adamax": BETAS | DECAY,

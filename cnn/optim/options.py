@@ -99,8 +99,8 @@ class OptimizerOptions:
     )
     epsilon: float = option(
         1e-8,
-        "added to the denominator of all rules but sgd, lion and muon_sgd, of muon's "
-        "for vectors; in rmsprop_tf inside the root, in adabelief inside it too",
+        "added to what the step is divided by; in rmsprop_tf inside the root, in "
+        "adabelief inside and outside; in muon for vectors",
         kind="traced",
         within="(0, inf)",
         only_for=f"optimizer={_ADAMS}|adagrad|rmsprop|rmsprop_tf|lars|muon",

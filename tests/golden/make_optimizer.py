@@ -47,6 +47,14 @@ LARS |= {"trust_coeff": 0.05}
 TF = {"lr": 0.02, "alpha": 0.9, "eps": 1e-3}
 # name: (rule, its arguments, whether the bias is decayed)
 TREES = {
+    "sgd": (
+        OPTIM.SGD,
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+        True,
+    ),
+    "adam": (OPTIM.Adam, BETAS | {"weight_decay": 0.1}, True),
+    "adamw": (OPTIM.AdamW, BETAS | {"weight_decay": 0.1}, False),
+    "rmsprop": (OPTIM.RMSprop, TF | {"momentum": 0.9, "weight_decay": 0.1}, True),
     "nadam": (OPTIM.NAdam, BETAS | {"weight_decay": 0.1}, True),
     "nadamw": (timm.optim.NAdamW, BETAS | {"weight_decay": 0.1}, True),
     "adamax": (OPTIM.Adamax, BETAS | {"weight_decay": 0.1}, True),

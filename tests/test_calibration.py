@@ -139,7 +139,7 @@ def test_intervals_equal_a_bootstrap_of_another_make(case):
         low, high = expected.confidence_interval
         width = high - low
         np.testing.assert_allclose(
-            found[name]["interval"], [low, high], atol=0.1 * width, err_msg=name
+            found[name]["interval"], [low, high], atol=0.06 * width, err_msg=name
         )
     hits = int(scores.hits.sum())
     interval = stats.binomtest(hits, COUNT).proportion_ci(method="wilson")

@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from cnn.ops import scaling
 from cnn.text import cut, show_line
-from cnn.training import steps
+from cnn.training import steps, temperature
 from cnn.training.trained import Trained, load_trained
 from cnn.visualize.compute import features, kernels
 from cnn.visualize.compute.features import map_batches
@@ -98,7 +98,8 @@ def load_run(directory: str | Path, which: str = "latest", name: str = "") -> Na
         UserError: the directory holds no whole checkpoint.
     """
     name = name or name_runs([Path(directory)])[0]
-    return NamedRun(name, Path(directory), load_trained(directory, which))
+    trained, _ = temperature.apply(load_trained(directory, which), Path(directory))
+    return NamedRun(name, Path(directory), trained)
 
 
 def name_runs(directories: Sequence[Path]) -> list[str]:

@@ -173,3 +173,16 @@ def test_of_many_classes_the_most_confused_are_named():
     assert [text.get_text() for text in left.get_yticklabels()] == ["c7 → c3"]
     assert [text.get_text() for text in left.texts] == ["50%"]
     assert {"c3", "c7"} <= {text.get_text() for text in right.get_yticklabels()}
+
+
+def test_a_kept_temperature_is_drawn_beside_the_logits_as_they_are():
+    logits, labels = np.tile([2.0, 0.0], (4, 1)), np.array([0, 0, 0, 1])
+    with picture.use_style():
+        plain = mistakes._draw_reliability(logits, labels)
+        figure = mistakes._draw_reliability(logits, labels, 2 / np.log(3))
+    assert "at T=" not in plain.axes[0].get_title()
+    before, after = figure.axes[0].get_title().split("\n")
+    assert "ECE 0.1308" in before and after.startswith("at T=1.82: ECE 0.0000")
+    drawn = {line.get_label(): line for line in figure.axes[0].lines}
+    points = drawn["at T=1.82"].get_xydata()
+    np.testing.assert_allclose(points[np.isfinite(points[:, 0])], [[0.75, 0.75]])

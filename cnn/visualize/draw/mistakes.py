@@ -86,7 +86,7 @@ def _draw_run(
     figures = {
         **draw_confusion(confusion, names),
         "classes": _draw_classes(confusion, names),
-        "reliability": _draw_reliability(logits, labels),
+        "reliability": _draw_reliability(logits, labels, run.trained.temperature),
     }
     for name, find in _SHEETS.items():
         positions = find(probabilities, labels, _SHEET)
@@ -257,7 +257,17 @@ def _draw_classes(confusion: np.ndarray, names: tuple[str, ...]) -> Any:
     return figure
 
 
-def _draw_reliability(logits: np.ndarray, labels: np.ndarray) -> Any:
+def _describe_scores(scores: calibration.Scores) -> str:
+    found = calibration.compute_reliability(scores.confidence, scores.hits)
+    return (
+        f"ECE {found.calibration_error:.4f}, Brier {scores.brier.mean():.4f}, "
+        f"NLL {scores.nll.mean():.4f} nats"
+    )
+
+
+def _draw_reliability(
+    logits: np.ndarray, labels: np.ndarray, temperature: float | None = None
+) -> Any:
     scores = calibration.compute_scores(logits, labels)
     found = calibration.compute_reliability(scores.confidence, scores.hits)
     figure = picture.make_figure(5.4, 6.2)
@@ -281,11 +291,16 @@ def _draw_reliability(logits: np.ndarray, labels: np.ndarray) -> Any:
     )
     above.set_ylabel("accuracy (share of the bin)")
     above.set_ylim(0, 1.02)
+    title = f"accuracy {scores.hits.mean():.2%}, {_describe_scores(scores)}"
+    if temperature is not None:
+        scores = calibration.compute_scores(logits, labels, temperature)
+        after = calibration.compute_reliability(scores.confidence, scores.hits)
+        style_after = {"color": picture.COLOURS[2], "clip_on": False, "zorder": 4}
+        style_after["label"] = f"at T={temperature:.3g}"
+        above.plot(after.confidence, after.accuracy, "D", **style_after)
+        title += f"\nat T={temperature:.3g}: {_describe_scores(scores)}"
+    above.set_title(title)
     figure.legend(loc="outside lower center", ncols=2)
-    above.set_title(
-        f"accuracy {scores.hits.mean():.2%}, ECE {found.calibration_error:.4f}, "
-        f"Brier {scores.brier.mean():.4f}, NLL {scores.nll.mean():.4f} nats"
-    )
     bars = below.bar(found.edges[:-1], found.counts / len(labels), **style)
     below.bar_label(bars, [str(n) if n else "" for n in found.counts], fontsize=7)
     below.margins(y=0.2)

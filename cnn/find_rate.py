@@ -75,7 +75,7 @@ def find_rate(config: Config, directory: Path, terminal: Terminal) -> dict[str, 
         f"{found['lowest']:.2g} and {end} at {found['rates'][-1]:.2g}"
     )
     terminal.say(
-        f"a tenth of where it is lowest: --learning_rate={found['suggestion']}"
+        f"a third of where it is lowest: --learning_rate={found['suggestion']:g}"
     )
     terminal.say_written(directory / "find_rate.json", drawn.path)
     return found

@@ -85,7 +85,8 @@ def test_it_leaves_a_run_alone(tmp_path, capsys):
     assert run_main(*run) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert run_main(*run, "--mode=find_rate", "--find_rate_steps=20") == 0
-    assert "--learning_rate=" in capsys.readouterr().out
+    found = json.loads((tmp_path / "find_rate.json").read_text())
+    assert f"--learning_rate={found['suggestion']:g}" in capsys.readouterr().out
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     new = {path.name for path in after.keys() - before.keys()}
     assert new == {"find_rate.json", "find_rate.png"}

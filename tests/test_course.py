@@ -133,6 +133,7 @@ def test_lookahead_that_never_synchronises_is_refused(every, start):
         ({"batch_size": 40}, ["leaves out 24 of 64"]),
         ({"schedule": "step", "milestones": (1.0, 4.0, 7.5)}, ["not lowered at 4,7.5"]),
         ({"milestones": (7.0,)}, []),
+        ({"rate_scaling": "linear"}, ["rate is 0.003125: --learning_rate=0.05 of"]),
         ({"early_stop_epochs": 4}, ["--early_stop_epochs=4 stops nothing"]),
         ({"early_stop_epochs": 3}, []),
         ({"select_by": "loss"}, []),

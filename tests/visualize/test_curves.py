@@ -128,3 +128,12 @@ def test_picture_is_written_as_png_and_svg_without_a_display(
     with Image.open(drawn.path) as image:
         assert image.width > 800 and len(image.convert("RGB").getcolors(10**6)) > 20
     assert drawn.path.with_suffix(".svg").read_text().startswith("<?xml")
+
+
+def test_a_plateau_lowers_the_rates_that_follow():
+    series = {"rate_factor": (np.array([5, 10]), np.array([0.5, 0.25]))}
+    history = curves.History(series, steps_per_epoch=5, num_damaged=0)
+    found = curves.find_rate_factors(history, np.array([0, 4, 5, 9, 10, 14]))
+    np.testing.assert_array_equal(found, [1, 1, 0.5, 0.5, 0.25, 0.25])
+    found = curves.find_rate_factors(curves.History({}, 5, 0), np.array([0, 9]))
+    np.testing.assert_array_equal(found, [1, 1])

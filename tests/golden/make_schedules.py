@@ -16,7 +16,7 @@ from torch.optim import lr_scheduler
 
 # Validation metrics of an invented run, for the plateau.
 METRICS = [0.5, 0.6, 0.6, 0.605, 0.6, 0.7, 0.69, 0.7, 0.65, 0.7, 0.71, 0.70, 0.2, 0.3]
-METRICS += [0.7101, 0.71, 0.7, 0.71, 0.72, 0.72, 0.71, 0.72, 0.72]
+METRICS += [0.7101, 0.71, 0.7, 0.71, 0.72, 0.72, 0.71, 0.72, 0.72] + 20 * [0.71]
 
 
 def make_optimizer(rate=0.1, adam=False):
@@ -201,8 +201,8 @@ def main():
             "metrics": METRICS,
             "accuracy": follow_plateau("max", METRICS, factor=0.5, patience=2),
             "loss": follow_plateau(
-                "min", losses, factor=0.3, patience=1, threshold=0.01, cooldown=2,
-                min_lr=0.1,
+                "min", losses, factor=0.6, patience=1, threshold=0.01, cooldown=2,
+                min_lr=0.05,
             ),
         },
         "torchvision_average": average_as_torchvision(0.9, 3, 7, 4, 2),

@@ -394,3 +394,12 @@ def test_a_share_of_nothing_is_said(trained):
             any("distillation_share=0:" in x for x in report.list_notes(setup))
         )
     assert found == [True, False]
+
+
+def test_a_teacher_that_takes_any_size_sees_the_students_with_a_warning(
+    trained, capsys
+):
+    for size in (8, 12):
+        make_setup(STUDENT, {"teacher": str(trained), "image_size": size})
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("trained on images of 8x8 and sees 12x12" in said) == (size == 12)

@@ -213,7 +213,10 @@ def _print(
         there, here = (
             "x".join(map(str, x[:2])) for x in (trained.image_shape, image_shape)
         )
-        terminal.say(f"teacher   it was trained on images of {there} and sees {here}")
+        terminal.say(
+            f"warning   the teacher was trained on images of {there} and sees {here}, "
+            "of which it may know less"
+        )
     if not trained.classes_are_named and dataset.class_names != trained.class_names:
         terminal.say(
             "note      the teacher does not name its classes; they are taken to be in "

@@ -19,7 +19,7 @@ from cnn.data.options import DataOptions, read_schedule
 from cnn.errors import UserError
 from cnn.loaded import load
 from cnn.runtime.interrupt import Interrupted, Stop
-from cnn.sweep.executors import Loop, check_stackable
+from cnn.sweep.executors import Loop, Stacked, check_stackable
 from cnn.training import progress, steps
 from cnn.training import setup as training_setup
 from cnn.training.trained import load_trained
@@ -169,6 +169,8 @@ def test_random_resized_crops_have_the_size_of_the_epoch():
     images = setup.dataset.train.read(np.arange(12))
     alone = make_setup(SMALL, options, {"image_size": 6, "storage_size": 9})
     np.testing.assert_array_equal(prepare(setup, 0, images), prepare(alone, 0, images))
+    evaluated = {setup.for_evaluation(x.structure) for x in setup.phases}
+    assert [x.image_size for x in evaluated] == [9], "one program evaluates all"
 
 
 def test_sizes_and_unfreezing_are_phases_together():
@@ -214,6 +216,14 @@ def test_a_trial_in_a_loop_is_its_solo_run(by_epoch):
     assert found["loss"] == by_epoch[1]["test_loss"]
     with pytest.raises(UserError, match="--image_size_schedule .* --executor=loop"):
         check_stackable("vmap", setup)
+
+
+def test_stacked_trials_are_evaluated_at_the_size_of_evaluation():
+    setup, losses = make_setup(TINY, APART), []
+    for executor in (Loop(setup, Stop(), 1), Stacked(setup, Stop(), "map", 1)):
+        trials = executor.create([setup.config])
+        losses.append(executor.evaluate(trials, "test", [True])[0]["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -64,8 +64,8 @@ def find_obstacle(setup: Setup) -> str:
     if not setup.loaders["train"].is_resident:
         return "needs images on the device, not streamed; use --resident=always"
     if len(setup.phases) > 1:
-        flags = "--unfreeze and --image_size_schedule make"
-        return f"is one program, and {flags} several; leave them out"
+        flags = "--unfreeze or --image_size_schedule"
+        return f"is one program, and {flags} makes several; leave it out"
     if setup.phases[0].structure.takes_features:
         return "computes on images; use --cache_features=never"
     return ""

@@ -400,7 +400,12 @@ def _format_group(name: str, group: type) -> list[str]:
     """Write one group's flags, in the order in which they are declared."""
     lines = [
         f"{group.__doc__.split(chr(10))[0]} (--help={name})",
-        f"  for --mode={group.modes.replace(' ', ' | ')}",
+        *textwrap.wrap(
+            f"for --mode={group.modes.replace(' ', ' | ')}",
+            88,
+            initial_indent="  ",
+            subsequent_indent="    ",
+        ),
     ]
     for field in dataclasses.fields(group):
         detail = field.metadata["help"]

@@ -29,14 +29,13 @@ from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.terminal import Terminal
 from cnn.text import show_line
-from cnn.training import same_data, statistics, steps
+from cnn.training import same_data, statistics, steps, tasks
 from cnn.training.progress import Counters
 from cnn.training.state import make_state, to_items
 from cnn.training.trained import Trained, load_trained
 from cnn.transfer.options import TransferOptions
 
 RESULT = "average.json"
-METRICS = ("accuracy", "balanced_accuracy", "loss")
 
 Weights = dict[str, Any]
 # From weights to those that are evaluated: with their own statistics, where wanted.
@@ -128,6 +127,7 @@ def _check_alike(one: Ingredient, other: Ingredient) -> None:
     for what, here, there in (
         ("models", *(_list_choices(x, ModelOptions, "convert") for x in (one, other))),
         ("classes", one.trained.class_names, other.trained.class_names),
+        ("tasks", *(x.trained.structure.task.name for x in (one, other))),
         ("images", _list_images(one), _list_images(other)),
     ):
         if here != there:
@@ -247,7 +247,7 @@ def _choose(
 
     Args:
         runs: sorted, and marked where they are not kept.
-        select_by: the metric, one of `METRICS`.
+        select_by: the metric, of `Task.compared`.
 
     Returns:
         The mean of those kept, and its metrics.
@@ -283,8 +283,10 @@ def _describe(
 ) -> dict[str, Any]:
     """Return what is written of an average."""
 
+    compared = runs[0].trained.structure.task.compared
+
     def select(metrics: dict[str, Any] | None) -> dict[str, float] | None:
-        return metrics and {name: metrics[name] for name in METRICS}
+        return metrics and {name: metrics[name] for name in compared}
 
     return {
         "soup": config.average.soup,
@@ -306,22 +308,24 @@ def _describe(
 
 def _make_table(runs: Sequence[Ingredient], metrics: dict[str, Any] | None) -> Table:
     """Make the table of the runs' metrics and of their mean's."""
-    table = Table("run", "step", "accuracy", "loss", "kept", title="validation")
+    shown = runs[0].trained.structure.task.shown[0]
+    table = Table("run", "step", shown[1], "loss", "kept", title="validation")
     for column in table.columns[1:4]:
         column.justify = "right"
     for run in runs:
         kept = "yes" if run.is_kept else "no"
         cells = show_line(str(run.directory)), str(run.trained.step)
-        table.add_row(*cells, *_format(run.metrics), kept)
+        table.add_row(*cells, *_format(shown[0], run.metrics), kept)
     count = sum(run.is_kept for run in runs)
-    table.add_row("their mean", "", *_format(metrics), f"{count} of {len(runs)}")
+    share = f"{count} of {len(runs)}"
+    table.add_row("their mean", "", *_format(shown[0], metrics), share)
     return table
 
 
-def _format(metrics: dict[str, Any] | None) -> tuple[str, str]:
+def _format(name: str, metrics: dict[str, Any] | None) -> tuple[str, str]:
     if metrics is None:
         return "-", "-"
-    return f"{metrics['accuracy']:.4%}", f"{metrics['loss']:.6f}"
+    return f"{metrics[name]:.4%}", f"{metrics['loss']:.6f}"
 
 
 def _write(
@@ -341,13 +345,16 @@ def _write(
         "records": dataclasses.asdict(Counters()),
         "average": result,
     }
+    task = trained.structure.task
+    if task is not tasks.MULTICLASS:
+        description["task"] = task.name
     seen = {json.dumps(run.trained.data, sort_keys=True) for run in runs}
     with workdir.lock(new):
         record = kept.directory / same_data.DATASET_FILE
         if len(seen) == 1 and record.is_file():
             description["data"] = trained.data
             workdir.write_bytes(new / same_data.DATASET_FILE, record.read_bytes())
-        _save(new / "checkpoints", make_config(trained.options), weights, description)
+        _save(new / "checkpoints", trained, weights, description)
         workdir.write_json(new / workdir.CONFIG_FILE, trained.options)
         workdir.write_json(new / RESULT, result)
     try:
@@ -359,16 +366,18 @@ def _write(
 
 
 def _save(
-    path: Path, config: Config, weights: Weights, description: dict[str, Any]
+    path: Path, trained: Trained, weights: Weights, description: dict[str, Any]
 ) -> None:
     """Write a checkpoint of step 0."""
     everywhere = devices.replicated(devices.make_mesh())
+    config, structure = make_config(trained.options), trained.structure
     static = config.make_static()
     rule = Rule(static.optimizer, static.schedule)
     placed = jax.device_put(weights, everywhere)
     state = make_state(rule, config.make_numbers(), placed)
     state = jax.device_put(state, everywhere)
-    sums = jax.device_put(steps.create_train_sums(), everywhere)
+    sums = steps.create_train_sums(structure.task, structure.num_classes)
+    sums = jax.device_put(sums, everywhere)
     writer = checkpoint.CheckpointWriter(path, 1)
     writer.save(to_items(state, sums), 0, description)
     writer.wait()

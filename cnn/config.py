@@ -63,6 +63,13 @@ class EvaluateOptions:
         only_for="mode!=visualize or pictures=all|mistakes|kernels|features|patches|"
         "maximisation|invariance or pictures=saliency and not picture_files",
     )
+    threshold: float = free_option(
+        0.0,
+        "of several labels an image: probability from which a class is one of them; 0: "
+        "each class's own, tuned on validation data, or 0.5 where there was none",
+        within="[0, 1]",
+        modes="evaluate predict",
+    )
     per_image: bool = free_option(
         False,
         "evaluate: write a CSV file beside the evaluation's: path or id, label, "

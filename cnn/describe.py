@@ -28,7 +28,7 @@ from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
-from cnn.training import epoch, memory, report, same_data, steps
+from cnn.training import epoch, memory, report, same_data, steps, tasks
 from cnn.training.setup import PhaseSetup, Setup
 from cnn.transfer import features
 from cnn.transfer.source import check_same_source
@@ -112,6 +112,7 @@ def _check(config: Config, directory: Path, terminal: Terminal) -> Setup:
     _check_directory(directory)
     _check_directory(directory / "checkpoints")
     config = preprocessing.resolve(config, directory, terminal)
+    config = tasks.resume(config, directory)
     defaults = Config().to_flat()
     respelled = workdir.check_same_run(directory, config.select_run_options(), defaults)
     newest, damaged = manifest.find_finished(directory / "checkpoints")
@@ -235,7 +236,8 @@ def _make_loaders(setup: Setup) -> Mapping[str, Loader]:
     shape = features.cut_before_head(setup.structure, setup.image_shape).shape
     loaders = {}
     for split, loader in setup.loaders.items():
-        labels = np.tile(loader.labels, phase.views if split == "train" else 1)
+        views = phase.views if split == "train" else 1
+        labels = np.concatenate([loader.labels] * views)
         images = Images(labels, shape, lambda positions: positions, True, 4)
         loaders[split] = Loader(images, data, setup.mesh, reads=False)
     return loaders
@@ -253,13 +255,18 @@ def _make_arguments(setup: Setup, state: Any, loader: Loader) -> tuple:
     dtype = jnp.float32 if phase.structure.takes_features else jnp.uint8
     chunk = {
         "images": jax.ShapeDtypeStruct((*batches, *loader.image_shape), dtype),
-        "labels": jax.ShapeDtypeStruct(batches, jnp.int32),
+        "labels": jax.ShapeDtypeStruct(
+            (*batches, *loader.labels.shape[1:]), loader.labels.dtype
+        ),
         "ids": jax.ShapeDtypeStruct(batches, jnp.int32),
     }
     step = setup.config.step
     if step.sampling != "uniform" or step.repeats_in_batch > 1:
         chunk["copies"] = chunk["ids"]
-    sums = jax.eval_shape(steps.create_train_sums)
+    structure = phase.structure
+    sums = jax.eval_shape(
+        lambda: steps.create_train_sums(structure.task, structure.num_classes)
+    )
     rest = setup.numbers, epoch.make_bounds(0, 1)
     return (
         checkpoint.abstract(state, devices.split_leaves(mesh, state)),

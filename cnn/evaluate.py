@@ -26,6 +26,7 @@ from cnn.data import (
     load_evaluated,
     use_evaluation_sizes,
 )
+from cnn.data import labels as labelled
 from cnn.data.chunks import Loader
 from cnn.data.files import describe_bad, format_bad
 from cnn.data.images import Evaluated
@@ -36,7 +37,14 @@ from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal
 from cnn.text import format_row, name_file, show_line
-from cnn.training import calibration, ensemble, same_data, temperature
+from cnn.training import (
+    calibration,
+    ensemble,
+    multilabel,
+    same_data,
+    tasks,
+    temperature,
+)
 from cnn.training.ensemble import Ensemble, Examples
 from cnn.training.epoch import compute_metrics
 from cnn.training.steps import Structure
@@ -46,6 +54,7 @@ from cnn.training.trained import (
     get_class_names,
     load_trained,
     match_labels,
+    set_threshold,
 )
 
 # The share of validation images that a run may have been trained on, as duplicates.
@@ -53,6 +62,7 @@ _MOST_TRAINED = 0.1
 # Options of the data that some values of --split alone depend on.
 _READ_BY = {
     "num_classes": (),
+    "task": (),
     "train_examples": ("train",),
     "validation_fraction": ("train", "validation"),
     "train_split": ("train", "validation", "all"),
@@ -108,31 +118,30 @@ def evaluate_runs(
     Raises:
         UserError: probabilities cannot be averaged, or `ensemble.json` is of others.
     """
-    table, failed = Table("run", "split", "images", "accuracy", "top-5", "loss"), 0
-    for column in table.columns[2:]:
-        column.justify = "right"
+    rows, failed = [], 0
     mean, members = Ensemble(), {}
     for directory in directories:
         quiet = Terminal()
         quiet.console.quiet = True
-        cells, found = ["failed"], None
+        cells, found = {"run": show_line(str(directory)), "split": "failed"}, None
+        rows.append(cells)
         try:
             found = _evaluate(make_config(directory), directory, quiet)
             terminal.say(f"{directory}: {_format_result(found.result)}")
-            cells = _format_cells(found.result)
+            cells |= _format_cells(found.result)
             _write(found.files)
         except (UserError, OSError) as error:
             failed += 1
             terminal.say(f"{directory}: error: {error}")
-        table.add_row(show_line(str(directory)), *cells)
         if averages and found is not None:
             members[directory] = found
             ensemble.check_own(_name_ensemble(members), directories)
             mean.add(str(directory), found.take_examples())
     if averages and not failed:
         files, result = _evaluate_ensemble(mean, members)
-        table.add_row(f"ensemble of {len(members)}", *_format_cells(result))
-    terminal.show(table)
+        name = {"run": f"ensemble of {len(members)}"}
+        rows.append(name | _format_cells(result))
+    terminal.show(_make_table(rows))
     if failed:
         without = ": no ensemble is made of the others" if averages else ""
         terminal.say(f"{failed} of {len(directories)} runs failed{without}")
@@ -141,6 +150,18 @@ def evaluate_runs(
         _write(files)
         terminal.say_written(*files)
     return failed
+
+
+def _make_table(rows: Sequence[dict[str, str]]) -> Table:
+    """Make a table of cells by column; what a run does not have stays empty."""
+    names = [n for n in dict.fromkeys(n for row in rows for n in row) if n != "loss"]
+    table = Table()
+    for name in [*names, "loss"]:
+        justify = "left" if name in ("run", "split") else "right"
+        table.add_column(name, justify=justify)
+    for row in rows:
+        table.add_row(*(row.get(name, "") for name in [*names, "loss"]))
+    return table
 
 
 @dataclasses.dataclass
@@ -174,6 +195,7 @@ def _evaluate(config: Config, directory: Path, terminal: Terminal) -> _Evaluatio
     """Evaluate a run; nothing is written."""
     config = dataclasses.replace(config, data=config.data.for_evaluation())
     trained = load_trained(directory, config.checkpoint.checkpoint)
+    trained = set_threshold(trained, config.evaluate.threshold)
     changed = proof.find_changed(trained.transfer.get("frozen", {}), trained.variables)
     proof.check_unchanged(changed, f"--workdir={directory}")
     stored = same_data.find_moved(directory, config.data)
@@ -194,23 +216,43 @@ def _evaluate(config: Config, directory: Path, terminal: Terminal) -> _Evaluatio
     result |= _measure_calibration(trained, found["logits"], data.images.labels)
     examples = None
     if config.evaluate.per_image or config.evaluate.ensemble:
-        logits, scale = found["logits"], trained.temperature or 1.0
-        examples = Examples(
-            class_names=tuple(result["class_names"]),
-            names=data.images.names,
-            stamps=data.images.stamps,
-            labels=data.images.labels,
-            log_probabilities=calibration.compute_log_probabilities(logits, scale),
-        )
+        examples = _make_examples(trained, data, result["class_names"], found["logits"])
     if config.evaluate.per_image:
         table = path.with_suffix(".csv")
-        files[table] = _format_examples(data.name, examples, found["loss"])
+        said = _choose_classes(trained, examples, found["logits"])
+        files[table] = _format_examples(data.name, examples, *said, found["loss"])
         result["per_image"] = table.name
     if data.excluded:
         listed = format_bad(data.name, data.excluded)
         files[directory / same_data.BAD_FILE] = listed
     files[path] = _format_json(result)
     return _Evaluation(path, files, result, examples)
+
+
+def _make_examples(
+    trained: Trained, data: Evaluated, class_names: Sequence[str], logits: np.ndarray
+) -> Examples:
+    """Keep what a run says of each image, as probabilities of one class among all."""
+    scale = trained.temperature or 1.0
+    return Examples(
+        class_names=tuple(class_names),
+        names=data.images.names,
+        stamps=data.images.stamps,
+        labels=data.images.labels,
+        log_probabilities=calibration.compute_log_probabilities(logits, scale),
+    )
+
+
+def _choose_classes(
+    trained: Trained, examples: Examples, logits: np.ndarray
+) -> tuple[np.ndarray, list]:
+    """Return each image's probabilities [N, K] and classes, as `labels.to_lists`."""
+    if trained.structure.task is tasks.MULTILABEL:
+        probabilities = multilabel.compute_probabilities(logits)
+        chosen = multilabel.choose_labels(probabilities, trained.thresholds)
+        return probabilities, labelled.to_lists(chosen)
+    logs = examples.log_probabilities
+    return np.exp(logs), logs.argmax(axis=1).tolist()
 
 
 def _choose_temperature(
@@ -221,12 +263,25 @@ def _choose_temperature(
     terminal: Terminal,
 ) -> tuple[Trained, dict[Path, str]]:
     """Return the model with its temperature, and what is to be written of that."""
+    if trained.structure.task is tasks.MULTILABEL:
+        return _refuse_softmax(config, trained), {}
     if config.evaluate.calibrate:
         return _calibrate(config, trained, directory, stored, terminal)
     trained, line = temperature.apply(trained, directory, config.evaluate.calibration)
     if line:
         terminal.say(line)
     return trained, {}
+
+
+def _refuse_softmax(config: Config, trained: Trained) -> Trained:
+    """Return a model of several labels an image; refuse what is not for it."""
+    for name in ("calibrate", "ensemble"):
+        if getattr(config.evaluate, name):
+            raise UserError(
+                f"--{name} is for one class an image, and this run may choose several; "
+                "leave it out"
+            )
+    return trained
 
 
 def _calibrate(
@@ -280,7 +335,12 @@ def _calibrate(
 def _measure_calibration(
     trained: Trained, logits: np.ndarray, labels: np.ndarray
 ) -> dict[str, Any]:
-    """Measure probabilities as the logits have them, and with the temperature."""
+    """Measure probabilities as the logits have them, and with the temperature.
+
+    Of several labels an image nothing is measured.
+    """
+    if trained.structure.task is tasks.MULTILABEL:
+        return {}
     scores = calibration.compute_scores(logits, labels)
     found = {"calibration": calibration.summarise(scores)}
     if trained.temperature is not None:
@@ -301,7 +361,8 @@ def _evaluate_ensemble(
         table = path.with_suffix(".csv")
         logs, labels = average.log_probabilities, average.labels
         losses = -np.take_along_axis(logs, labels[:, None], axis=1)[:, 0]
-        files[table] = _format_examples(first["dataset"], average, losses)
+        said = np.exp(logs), logs.argmax(axis=1).tolist()
+        files[table] = _format_examples(first["dataset"], average, *said, losses)
         result["per_image"] = table.name
     files[path] = _format_json(result)
     return files, result
@@ -381,7 +442,7 @@ def _compute(
     examples: dict[str, list[np.ndarray]] = {}
     with catch_signals(stop):
         found = compute_metrics(
-            structure, variables, loader, batch_size, stop, examples
+            structure, variables, loader, batch_size, stop, examples, trained.thresholds
         )
     about = {
         "batch_size": batch_size,
@@ -407,7 +468,11 @@ def _describe(config: Config, trained: Trained, data: Evaluated) -> dict[str, An
     options = config.select_run_options()
     read = [field.name for field in dataclasses.fields(config.data)]
     read = [name for name in read if split in _READ_BY.get(name, (split,))]
-    return {name: options[name] for name in read if name in options} | {
+    task, about = trained.structure.task, {}
+    if task is tasks.MULTILABEL:
+        about["task"] = task.name
+    about |= {name: options[name] for name in read if name in options}
+    return about | {
         "split": split,
         "whole_dataset": data.is_whole,
         "class_names": list(get_class_names(trained, data.class_names)),
@@ -428,28 +493,32 @@ def _describe(config: Config, trained: Trained, data: Evaluated) -> dict[str, An
     }
 
 
-def _format_examples(dataset: str, examples: Examples, losses: np.ndarray) -> str:
-    """Write a line of CSV for each image, in their order.
+def _format_examples(
+    dataset: str,
+    examples: Examples,
+    probabilities: np.ndarray,
+    predicted: Sequence,
+    losses: np.ndarray,
+) -> str:
+    """Write a line of CSV for each image, in their order; several labels as `a|b`.
 
     Numbers have the digits that tell one float32 from another.
 
     Args:
         dataset: the value of `--dataset`.
+        probabilities: [n, K].
+        predicted: as of `labels.to_lists`.
         losses: [n].
     """
-    class_names, probabilities = (
-        examples.class_names,
-        np.exp(examples.log_probabilities),
-    )
+    class_names, labels = examples.class_names, labelled.to_lists(examples.labels)
     columns = [f"probability_{name}" for name in class_names]
     has_paths = dataset.partition(":")[0] in ("folder", "csv")
     first = "path" if has_paths else "id"
     lines = [format_row([first, "label", "prediction", "loss", *columns])]
-    for i, label in enumerate(examples.labels):
-        predicted = class_names[int(examples.log_probabilities[i].argmax())]
+    for i, pair in enumerate(zip(labels, predicted, strict=True)):
+        written = [labelled.write(label, class_names) for label in pair]
         numbers = [f"{x:.9g}" for x in (losses[i], *probabilities[i])]
-        cells = [examples.names[i], class_names[label], predicted, *numbers]
-        lines.append(format_row(cells))
+        lines.append(format_row([examples.names[i], *written, *numbers]))
     return "".join(lines)
 
 
@@ -457,10 +526,12 @@ def _format_json(result: Mapping[str, Any]) -> str:
     return json.dumps(result, indent=2) + "\n"
 
 
-def _format_cells(result: Mapping[str, Any]) -> list[str]:
-    """Write the numbers of a line of the table."""
-    shares = [f"{result[name]:.4%}" for name in ("accuracy", "top5")]
-    return [result["split"], str(result["count"]), *shares, f"{result['loss']:.6f}"]
+def _format_cells(result: Mapping[str, Any]) -> dict[str, str]:
+    """Write the numbers of a line of the table, by column."""
+    shown = tasks.get_task(result).shown
+    shares = {words: f"{result[name]:.4%}" for name, words in shown}
+    start = {"split": result["split"], "images": str(result["count"])}
+    return start | shares | {"loss": f"{result['loss']:.6f}"}
 
 
 def _format_ensemble(result: Mapping[str, Any]) -> str:
@@ -480,12 +551,16 @@ def _format_result(result: Mapping[str, Any]) -> str:
         for name in ("calibration", "calibrated")
         if name in result
     ]
-    return (
-        f"{result['split']}: accuracy {result['accuracy']:.4%} "
-        f"({result['correct']} of {result['count']}), top-5 {result['top5']:.4%}, "
-        f"loss {result['loss']:.6f}, calibration error "
-        f"{f', at T={result.get("temperature", 1):.4g} '.join(errors)}{without}"
-    )
+    task = tasks.get_task(result)
+    (name, words), *others = task.shown
+    right = f"{result['correct']} of " if "correct" in result else ""
+    parts = [f"{words} {result[name]:.4%} ({right}{result['count']})"]
+    parts += [f"{words} {result[name]:.4%}" for name, words in others]
+    parts.append(f"loss {result['loss']:.6f}")
+    if errors:
+        scaled = f", at T={result.get('temperature', 1):.4g} ".join(errors)
+        parts.append(f"calibration error {scaled}")
+    return f"{result['split']}: {', '.join(parts)}{without}"
 
 
 def _name_file(config: Config, stored: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from cnn.ops import scaling
 from cnn.option import read_group
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
-from cnn.training import temperature
+from cnn.training import multilabel, tasks, temperature
 from cnn.training.classify_files import choose_intake, classify_files
 from cnn.training.image_arrays import make_checked_classifier
 from cnn.training.trained import Trained, load_trained
@@ -43,12 +43,15 @@ class Prediction:
         class_name: of the most probable class.
         probability: its own.
         probabilities: of all classes, float32 [K].
+        labels: names of the classes that the image is said to have: those whose
+            probability is at least their threshold, of one class an image that one.
     """
 
     path: str
     class_name: str
     probability: float
     probabilities: np.ndarray
+    labels: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,18 @@ class Loaded:
     def class_names(self) -> tuple[str, ...]:
         """Names of the K classes, in the order of the outputs."""
         return self.trained.class_names
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """Probabilities from which classes are labels, float64 [K].
+
+        None of a model of one class an image.
+        """
+        if self.trained.structure.task is not tasks.MULTILABEL:
+            return None
+        count = len(self.class_names)
+        tuned = self.trained.thresholds or (multilabel.THRESHOLD,) * count
+        return np.array(tuned)
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -147,10 +162,13 @@ class Loaded:
                         f"{paths[position]}: {problem}; mend it, or leave it out"
                     )
                 rows[some.positions] = some.probabilities
-        best = rows.argmax(1).tolist()
+        names, best = self.class_names, rows.argmax(1).tolist()
+        chosen = [[k] for k in best]
+        if self.thresholds is not None:
+            chosen = [np.flatnonzero(row >= self.thresholds) for row in rows]
         return [
-            Prediction(path, self.class_names[k], float(row[k]), row)
-            for path, k, row in zip(paths, best, rows, strict=True)
+            Prediction(path, names[k], float(row[k]), row, tuple(names[i] for i in own))
+            for path, k, row, own in zip(paths, best, rows, chosen, strict=True)
         ]
 
     @functools.cached_property

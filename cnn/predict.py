@@ -17,6 +17,7 @@ from cnn.augment import pipeline
 from cnn.augment.options import AugmentOptions
 from cnn.checkpoints import rows
 from cnn.config import Config
+from cnn.data import labels as labelled
 from cnn.data.files import describe_bad
 from cnn.data.images import BadFile
 from cnn.data.named_files import find_files
@@ -24,7 +25,7 @@ from cnn.errors import UserError
 from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.terminal import Terminal
 from cnn.text import show_line
-from cnn.training import same_data, temperature
+from cnn.training import multilabel, same_data, tasks, temperature
 from cnn.training.classify_files import (
     Classified,
     Intake,
@@ -32,7 +33,7 @@ from cnn.training.classify_files import (
     classify_files,
 )
 from cnn.training.image_arrays import make_checked_classifier
-from cnn.training.trained import Trained, load_trained
+from cnn.training.trained import Trained, load_trained, set_threshold
 
 _COLUMNS = ("class", "probability")
 _MOST_PIXELS = 64 * 256 * 256  # of a batch, unless --predict_batch_size says how many
@@ -68,8 +69,9 @@ def predict(config: Config, directory: Path, terminal: Terminal) -> Path:
             `predict_images` says which files.
 
     Returns:
-        The file, a row for each image: `path`, the most probable `class` with its
-        `probability`, the next as `class2`, `probability2`, …, and `error`, what is
+        The file, a row for each image: `path`, where it may have several labels
+        `labels`, those above their thresholds as `a|b`; the most probable `class` with
+        its `probability`, the next as `class2`, `probability2`, …, and `error`, what is
         wrong with a file that cannot be read. With `--bad_images=skip` such files have
         no row; `bad_images.txt` lists them.
 
@@ -87,6 +89,7 @@ def predict(config: Config, directory: Path, terminal: Terminal) -> Path:
     for note in notes:
         terminal.say(note)
     trained = load_trained(directory, config.checkpoint.checkpoint)
+    trained = set_threshold(trained, config.evaluate.threshold)
     intake = choose_intake(trained, config.data)
     trained = _set_views(config, trained, intake)
     trained, line = temperature.apply(trained, directory, config.evaluate.calibration)
@@ -98,12 +101,12 @@ def predict(config: Config, directory: Path, terminal: Terminal) -> Path:
     try:
         classified = _classify(config, trained, intake, paths, terminal)
         with (
-            rows.open_rows(target, _name_columns(shown)) as write,
+            rows.open_rows(target, _name_columns(trained, shown)) as write,
             contextlib.closing(classified),
         ):
             for some in classified:
                 problems |= some.problems
-                write(_format(some, paths, trained.class_names, shown, is_skipping))
+                write(_format(some, paths, trained, shown, is_skipping))
                 kept = True
             if is_skipping and len(problems) == len(paths):
                 raise UserError(_describe(paths, problems))
@@ -163,23 +166,29 @@ def _classify(
         )
 
 
-def _name_columns(shown: int) -> list[str]:
+def _name_columns(trained: Trained, shown: int) -> list[str]:
+    first = ["path"]
+    if trained.structure.task is tasks.MULTILABEL:
+        first.append("labels")
     ranks = ["", *range(2, shown + 1)]
     names = [f"{name}{rank}" for rank in ranks for name in _COLUMNS]
-    return ["path", *names, "error"]
+    return [*first, *names, "error"]
 
 
 def _format(
     some: Classified,
     paths: Sequence[str],
-    class_names: Sequence[str],
+    trained: Trained,
     shown: int,
     is_skipping: bool,
 ) -> list[tuple[int, list[str]]]:
     """Return the position and the cells of each file that gets a row."""
-    found = []
-    for position, probabilities in zip(
-        some.positions.tolist(), some.probabilities, strict=True
+    found, class_names = [], trained.class_names
+    several = trained.structure.task is tasks.MULTILABEL
+    chosen = multilabel.choose_labels(some.probabilities, trained.thresholds)
+    labels = labelled.to_lists(chosen) if several else [[]] * len(chosen)
+    for position, own, probabilities in zip(
+        some.positions.tolist(), labels, some.probabilities, strict=True
     ):
         problem, cells = some.problems.get(position, ""), []
         if problem and is_skipping:
@@ -189,6 +198,9 @@ def _format(
                 cells += [rows.escape_text(class_names[k]), f"{probabilities[k]:.6f}"]
         cells += [""] * (2 * shown - len(cells))
         path = rows.escape_path(paths[position])
+        if several:
+            written = "" if problem else labelled.write(own, class_names)
+            cells.insert(0, rows.escape_text(written))
         found.append((position, [path, *cells, problem]))
     return found
 

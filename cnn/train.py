@@ -22,7 +22,7 @@ from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
 from cnn.runtime.metrics_log import MetricsLog, NoLog
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
-from cnn.training import course, report, same_data, statistics, takes_sizes
+from cnn.training import course, report, same_data, statistics, takes_sizes, tasks
 from cnn.training import progress as training_progress
 from cnn.training import setup as training_setup
 from cnn.training.epoch import Pace
@@ -69,6 +69,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
     started, is_first = time.perf_counter(), processes.is_first()
     terminal.console.quiet = terminal.console.quiet or not is_first
     config = preprocessing.resolve(config, directory, terminal)
+    config = tasks.resume(config, directory)
     ended = report.read_ended(directory)
     with contextlib.nullcontext() if ended or not is_first else workdir.lock(directory):
         respelled = _check_same_run(config, directory)
@@ -106,7 +107,8 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
                 f"no trace was written: training ended after step {progress.step}, "
                 f"before --profile_steps={config.profile.profile_steps}"
             )
-        report.print_result(terminal, directory, result, config.train.select_by)
+        metric = setup.config.train.select_by
+        report.print_result(terminal, directory, result, metric)
         return result
 
 
@@ -304,7 +306,7 @@ def make_setup(
         config, structure, planned.phases, image_shape, loaders, options
     )
     setup = Setup(
-        config=config,
+        config=tasks.resolve(config, structure.task),
         numbers=config.make_numbers(),
         mesh=mesh,
         dataset=dataset,

@@ -17,7 +17,7 @@ from cnn.runtime import xla
 from cnn.training import steps
 from cnn.training.state import create_state
 
-pytest_plugins = ["fixtures_runs"]
+pytest_plugins = ["fixtures_runs", "fixtures_pairs"]
 
 # LLVM's lowest level: programs of tests run for milliseconds and compile for seconds.
 FAST = "--xla_backend_optimization_level=1"

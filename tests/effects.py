@@ -155,7 +155,8 @@ def _trace_phase(setup, phase):
         dtype = "float32"
     images = np.zeros((size, *shape), dtype)
     ids = np.zeros(size, np.int32)
-    batch = {"images": images, "labels": ids, "ids": ids}
+    labels = setup.loaders["train"].labels[:size]
+    batch = {"images": images, "labels": labels, "ids": ids}
     create = functools.partial(phase.create, taken=setup.plan.taken)
     state = jax.eval_shape(create, numbers)
     state = state.replace(teacher=setup.teacher_variables)
@@ -315,7 +316,7 @@ def see_evaluation(choices, directory):
     trained = make_trained(dataset, (*shape[:2], dataset.train.shape[2]))
     keep_temperature(trained, directory)
 
-    def compute(structure, variables, loader, batch_size, stop, examples):
+    def compute(structure, variables, loader, batch_size, stop, examples, thresholds):
         positions = np.arange(len(loader) // 2 * 2, dtype=np.int32)
         images = loader.fill(positions[None])["images"]
         look = functools.partial(steps.predict_step, structure, variables)

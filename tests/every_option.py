@@ -26,6 +26,7 @@ VALUES = {
     "kernel_size": 5,
     # data: {…} are the directories and files that the fixture `files` makes
     "dataset": "npz:{npz}",
+    "task": "multilabel",
     "data_dir": "{other_tfds}",
     "train_split": "test",
     "validation_split": "train[12:]",
@@ -84,6 +85,7 @@ VALUES = {
     "cache_features": "never",
     "resident": "never",
     "select_by": "loss",
+    "loss": "bce",
     "cpu_kernels": "onednn",
     "mesh": "data:1",
     "precision": "bfloat16",

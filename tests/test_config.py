@@ -203,7 +203,7 @@ def test_processes_share_all_options_but_their_own():
 @pytest.mark.parametrize(
     "name, registry",
     [
-        ("loss", losses.LOSSES),
+        ("loss", ["auto", *losses.LOSSES]),
         ("schedule", schedules.SCHEDULES),
         ("executor", ["auto", "loop", *executors.STACKED]),
     ],

@@ -15,6 +15,7 @@ from cnn.checkpoints import workdir
 from cnn.config import make_config
 from cnn.data.images import concatenate, from_array
 from cnn.errors import UserError
+from cnn.training import tasks
 from cnn.training.trained import match_labels
 from cnn.visualize.subject import Subject
 
@@ -280,7 +281,9 @@ def test_classes_called_by_numbers_keep_their_names(tmp_path):
 )
 def test_numbers_mean_the_classes_of_a_run_without_names(named, here, expected):
     run = types.SimpleNamespace(
-        class_names=tuple(map(str, range(11))), classes_are_named=named
+        class_names=tuple(map(str, range(11))),
+        classes_are_named=named,
+        structure=types.SimpleNamespace(task=tasks.MULTICLASS),
     )
     images = from_array(np.zeros((len(here), 2, 2, 1), np.uint8), np.arange(len(here)))
     evaluated = data.Evaluated("folder:x", here, images)

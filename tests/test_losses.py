@@ -134,7 +134,14 @@ def test_evaluation_sees_focal_as_cross_entropy():
 def test_a_threshold_lies_between_the_targets(threshold, smoothing, fits):
     options = LossOptions("bce", bce_threshold=threshold, label_smoothing=smoothing)
     if fits:
-        losses.check(options, 4)
+        losses.check(options, 4, are_several=False)
         return
     with pytest.raises(UserError, match="^--bce_threshold=.* 0.025 and 0.925"):
-        losses.check(options, 4)
+        losses.check(options, 4, are_several=False)
+
+
+def test_of_several_labels_a_threshold_lies_between_their_targets():
+    options = LossOptions("bce", bce_threshold=0.04, label_smoothing=0.1)
+    losses.check(options, 4, are_several=False)
+    with pytest.raises(UserError, match="^--bce_threshold=.* 0.05 and 0.95"):
+        losses.check(options, 4, are_several=True)

@@ -12,8 +12,10 @@ from fixtures_runs import make_setup, run_main, train_run
 
 from cnn.checkpoints import manifest
 from cnn.config import Config
+from cnn.data.order import draw_epoch
 from cnn.errors import UserError
 from cnn.models.layers import Layers
+from cnn.ops import scaling
 from cnn.runtime import devices
 from cnn.runtime.interrupt import Interrupted, Stop
 from cnn.training import progress, statistics, steps
@@ -84,7 +86,7 @@ def test_they_are_means_over_the_batches_that_would_follow():
     setup, before, after = renew(recompute_statistics=7, crop_padding=2)
     variables, length = get_variables(before), setup.structure.steps_per_epoch
     images = np.asarray(setup.loaders["train"].resident["images"])
-    ids = statistics._list_ids(setup, 0, 7)
+    ids = statistics._draw(setup, 0, 7)["ids"]
     assert len(np.unique(ids[:length])) == length * 20, "an epoch has each example once"
     found = [
         jax.jit(statistics.measure, static_argnums=0)(
@@ -107,7 +109,7 @@ def test_they_are_means_over_the_batches_that_would_follow():
 
 def test_a_batch_is_measured_as_training_normalises_it():
     setup, before, _ = renew(recompute_statistics=1)
-    ids = statistics._list_ids(setup, 0, 1)[0]
+    ids = statistics._draw(setup, 0, 1)["ids"][0]
     images = np.asarray(setup.loaders["train"].resident["images"])[ids]
     batch = {"images": images, "labels": ids * 0, "ids": ids}
     after = steps.train_step(setup.structure, before, batch, setup.numbers)[0]
@@ -121,6 +123,30 @@ def test_a_batch_is_measured_as_training_normalises_it():
         before.batch_stats,
         after.batch_stats,
         found,
+    )
+
+
+def test_of_another_size_they_are_of_images_as_evaluation_sees_them():
+    options = {"image_size": 8, "eval_image_size": 12, "head": "global_average"}
+    options |= {"flip_probability": 1.0, "recompute_statistics": 2, "batch_size": 4}
+    setup = make_setup({"dataset": "digits", "train_examples": 40}, options)
+    structure = setup.phases[0].structure
+    variables = get_variables(progress.begin(setup).state)
+    found = statistics.compute(setup, structure, variables, 0, Stop())
+    images = setup.dataset.train.refit(setup.config.data.for_evaluation())
+    ids = draw_epoch(0, 0, images.labels, 4)["ids"][:2]
+    assert images.shape == (12, 12, 1)
+    model = statistics._forget(structure.model)
+    each = []
+    for batch in ids:
+        pixels = scaling.scale_images(
+            jnp.asarray(images.read(batch)), structure.mean, structure.std
+        )
+        _, updated = model.apply(variables, pixels, train=True, mutable=["batch_stats"])
+        each.append(updated["batch_stats"])
+    wanted = jax.tree.map(lambda *x: sum(x) / 2, *each)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, 1e-5, 1e-6), found, wanted
     )
 
 

@@ -185,7 +185,7 @@ def test_tensorboard_gets_the_options_with_the_result(tmp_path, monkeypatch):
 
 def note(counters, values, losses, **changes):
     """Note the metrics of some epochs, from the first; returns the counters."""
-    options = TrainOptions(**changes)
+    options = TrainOptions(**{"select_by": "accuracy"} | changes)
     for epoch, (value, loss) in enumerate(zip(values, losses, strict=True)):
         counters.note_best(
             options, epoch * 10, epoch, {"accuracy": value, "loss": loss}
@@ -217,7 +217,7 @@ def test_a_lower_loss_alone_does_not_put_off_early_stopping():
 
 def test_counters_of_an_earlier_version_are_taken():
     stored = {"best_step": 10, "best_value": 0.9, "best_epoch": 1}
-    options = TrainOptions(early_stop_epochs=2)
+    options = TrainOptions(select_by="accuracy", early_stop_epochs=2)
     for epoch, loss in ((2, 0.1), (3, 0.2)):
         counters = Counters(**stored)
         found = {"accuracy": 0.9, "loss": loss}

@@ -183,15 +183,18 @@ def average_views(
     images: jax.Array,
     tta: str = "none",
     image_size: int = 0,
+    average: Callable[[list[jax.Array]], jax.Array] | None = None,
 ) -> jax.Array:
     """Average what a model predicts for views of each image, as `tta` chooses them.
 
     Args:
         predict: maps images [N, h, w, C] to logits [N, K].
+        average: from logits of views to those of their mean probabilities; None:
+            `average_softmax`.
 
     Returns:
-        float32 [N, K]: the logits of one view; the mean logits of `shifts`; else the
-        logarithms of the mean probabilities, whose softmax is that mean.
+        float32 [N, K]: the logits of one view; the mean logits of `shifts`; else those
+        of the mean probabilities.
 
     Source: Krizhevsky et al. 2012, section 4.1, averages the ten views' softmax;
         Jordan 2024, https://arxiv.org/abs/2404.00498, the logits of shifted ones.
@@ -203,8 +206,13 @@ def average_views(
     if tta == "shifts":
         weights = jnp.array([0.25, 0.125, 0.125] * 2)
         return jnp.tensordot(weights, jnp.stack(logits), 1)
+    return (average or average_softmax)(logits)
+
+
+def average_softmax(logits: list[jax.Array]) -> jax.Array:
+    """Return the logarithms of mean probabilities, whose softmax is that mean."""
     logs = jnp.stack([jax.nn.log_softmax(view) for view in logits])
-    return jax.nn.logsumexp(logs, axis=0) - jnp.log(len(views))
+    return jax.nn.logsumexp(logs, axis=0) - jnp.log(len(logits))
 
 
 def make_views(images: jax.Array, tta: str, image_size: int = 0) -> list[jax.Array]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnn.data import choose, digits, files, folder, npz, published, table, tfds
+from cnn.data import labels as labelled
 from cnn.data.images import Dataset, Evaluated, Images, get_part
 from cnn.data.options import SIZES, DataOptions
 from cnn.errors import UserError, suggest
@@ -21,7 +22,7 @@ from cnn.text import show_line
 
 __all__ = ["DataOptions", "Dataset", "Evaluated", "Images"]
 __all__ += ["find_own_classes", "forget_dataset", "is_same_source", "load_dataset"]
-__all__ += ["check_options", "list_dataset", "load_evaluated"]
+__all__ += ["check_options", "has_several_labels", "list_dataset", "load_evaluated"]
 __all__ += ["use_evaluation_sizes"]
 
 LOADERS = {
@@ -42,9 +43,15 @@ EVALUATED = {
     "csv": table.load_evaluated,
     "npz": npz.load_evaluated,
 }
+# From what is behind the kind to whether its images may have several labels.
+_MAY_HAVE_SEVERAL = {
+    "tfds": tfds.has_several_labels,
+    "csv": table.has_several_labels,
+    "npz": npz.has_several_labels,
+}
 # What a run says of its own dataset and means nothing of another one.
 _OF_ONE_DATASET = ("train_split", "validation_split", "test_split", "num_classes")
-_OF_ONE_DATASET += ("classes", "train_examples", "validation_fraction")
+_OF_ONE_DATASET += ("classes", "train_examples", "validation_fraction", "task")
 
 
 def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
@@ -56,9 +63,10 @@ def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
             but their pixels are left black.
 
     Returns:
-        Parts with labels in 0..K-1 for K class names, of one shape unless evaluation
-        has a size of its own. With `--storage_size` that shape is the stored one; the
-        model sees `--image_size`.
+        Parts with labels for K class names: one each, or any number of them, as
+        `--task` says. They are of one shape unless evaluation has a size of its own.
+        With `--storage_size` that shape is the stored one; the model sees
+        `--image_size`.
 
     Raises:
         UserError: options contradict each other, or data are missing or wrong; it
@@ -66,6 +74,7 @@ def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
     """
     kind, rest = _read_options(options)
     dataset = _name_classes(_load(kind, rest, options, preview), options.num_classes)
+    dataset = _take_task(dataset, options.task)
     parts = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
     parts = {name: part for name, part in parts.items() if part is not None}
     for name, part in parts.items():
@@ -74,7 +83,7 @@ def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
         _check_labels(dataset.name, name, part.labels, len(dataset.class_names))
     class_names, parts = choose.select_classes(dataset.class_names, parts, options)
     _check_several_classes(dataset.name, class_names, parts["train"].labels)
-    notes = list(dataset.notes)
+    notes = [*dataset.notes, *_describe_task(parts["train"].labels)]
     by_name = dataset.is_named
     parts.update(choose.carve_validation(parts, options, notes, by_name))
     parts["train"] = choose.take_examples(parts["train"], options, by_name)
@@ -156,6 +165,7 @@ def load_evaluated(
         return found if classes else _select(found, split, options)
     kind, rest = _read_options(options)
     found = EVALUATED[kind](rest, options, split)
+    found = _take_task_of_part(found, split, options.task)
     _check_labels(found.name, split, found.images.labels, len(found.class_names))
     if found.is_whole and split == "test":
         note = f"{found.name}: all of its images are its test set"
@@ -173,6 +183,18 @@ def _select(found: Evaluated, split: str, options: DataOptions) -> Evaluated:
         found.class_names, {split: found.images}, options
     )
     return dataclasses.replace(found, class_names=class_names, images=parts[split])
+
+
+def has_several_labels(options: DataOptions) -> bool:
+    """Return whether images may have several labels; no image is looked at.
+
+    Raises:
+        UserError: as `load_dataset`, of what says so.
+    """
+    kind, rest = _read_options(options)
+    if options.task != "auto" or kind not in _MAY_HAVE_SEVERAL:
+        return options.task == "multilabel"
+    return _MAY_HAVE_SEVERAL[kind](rest, options)
 
 
 def find_own_classes(
@@ -279,7 +301,81 @@ def _name_classes(dataset: Dataset, num_classes: int) -> Dataset:
     return dataclasses.replace(dataset, class_names=dataset.class_names + more)
 
 
+def _take_task(dataset: Dataset, task: str) -> Dataset:
+    """Bring labels to the form that `--task` asks for."""
+    parts = {}
+    for name in ("train", "validation", "test"):
+        part, count = getattr(dataset, name), len(dataset.class_names)
+        if part is None:
+            continue
+        labels = _convert_labels(dataset.name, name, part.labels, count, task)
+        parts[name] = dataclasses.replace(part, labels=labels)
+    if labelled.are_several(parts["train"].labels):
+        _check_separable(dataset.name, dataset.class_names)
+    return dataclasses.replace(dataset, **parts)
+
+
+def _take_task_of_part(found: Evaluated, split: str, task: str) -> Evaluated:
+    """Do as `_take_task`, to images that are evaluated."""
+    count, images = len(found.class_names), found.images
+    labels = _convert_labels(found.name, split, images.labels, count, task)
+    images = dataclasses.replace(images, labels=labels)
+    return dataclasses.replace(found, images=images)
+
+
+def _convert_labels(
+    dataset: str, part: str, labels: np.ndarray, count: int, task: str
+) -> np.ndarray:
+    """Return labels of a part in the form of a task.
+
+    Args:
+        count: of the classes; a matrix gets as many columns.
+
+    Raises:
+        UserError: an image has not one label, and one class each is asked for.
+    """
+    if not labelled.are_several(labels):
+        if task != "multilabel":
+            return labels
+        _check_labels(dataset, part, labels, count)
+        return labelled.to_matrix(labels, count)
+    if task != "multiclass":
+        return labelled.to_matrix(labels, count)
+    (wrong,) = np.nonzero(labels.sum(axis=1) != 1)
+    if len(wrong):
+        raise UserError(
+            f"--task=multiclass: {part} example {wrong[0]} of {dataset} has "
+            f"{labels[wrong[0]].sum()} labels, and each needs one; leave --task out to "
+            "take it as multilabel"
+        )
+    return labelled.as_stored(labels.argmax(axis=1))
+
+
+def _check_separable(dataset: str, class_names: tuple[str, ...]) -> None:
+    """Refuse names that could not be told from several in one text."""
+    for name in class_names:
+        if labelled.SEPARATOR in name or not name:
+            raise UserError(
+                f"{dataset}: the class name {name!r} is empty or has "
+                f"{labelled.SEPARATOR}, which separates the labels of an image where "
+                "they are written; rename the class"
+            )
+
+
+def _describe_task(labels: np.ndarray) -> list[str]:
+    """Write a line of data of which an image may have several labels."""
+    if not labelled.are_several(labels):
+        return []
+    counts = labels.sum(axis=1)
+    return [
+        f"task      multilabel: a training image has {counts.min()} to {counts.max()} "
+        f"labels, {counts.mean():.2f} on average"
+    ]
+
+
 def _check_labels(dataset: str, part: str, labels: np.ndarray, count: int) -> None:
+    if labelled.are_several(labels):
+        return  # whose columns are the classes
     (wrong,) = np.nonzero((labels < 0) | (labels >= count))
     if len(wrong):
         raise UserError(
@@ -292,9 +388,17 @@ def _check_several_classes(
     dataset: str, class_names: tuple[str, ...], labels: np.ndarray
 ) -> None:
     """Refuse to train on images of one class, which any classifier gets right."""
-    if (labels == labels[0]).all():
-        name = show_line(class_names[labels[0]])
+    if not (labels == labels[0]).all():
+        return
+    if labelled.are_several(labels):
+        row = labelled.to_lists(labels[:1])[0]
+        written = show_line(labelled.write(row, class_names)) or labelled.NONE
         raise UserError(
-            f"{dataset}: all {len(labels)} training images are of one class, "
-            f"{name}; a classifier needs two classes or more"
+            f"{dataset}: all {len(labels)} training images have the same labels, "
+            f"{written}; give images with other ones too"
         )
+    name = show_line(class_names[labels[0]])
+    raise UserError(
+        f"{dataset}: all {len(labels)} training images are of one class, "
+        f"{name}; a classifier needs two classes or more"
+    )

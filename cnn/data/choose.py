@@ -2,7 +2,8 @@
 
 `parts` are sets by name, `train` among them. Splits depend on labels, sizes and a seed
 (0 or more) alone, and use numpy's `RandomState`, whose stream never changes, so that a
-split stays the same for ever.
+split stays the same for ever. Images of several labels each are split by names too,
+whatever their source.
 
 Files change: they are split by a hash of each one's name and the seed, so that a file
 that comes or goes moves no other (`split_by_name`).
@@ -15,6 +16,7 @@ import hashlib
 import numpy as np
 
 from cnn.data import images
+from cnn.data import labels as labelled
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
 
@@ -25,6 +27,8 @@ def select_classes(
     options: DataOptions,
 ) -> tuple[tuple[str, ...], dict[str, images.Images]]:
     """Keep the examples of `--classes` and number their labels in that order.
+
+    Of several labels an image the others are dropped, and every image is kept.
 
     Raises:
         UserError: a class is named twice or does not exist, or a part is left empty.
@@ -42,11 +46,13 @@ def select_classes(
     numbers[list(chosen)] = np.arange(len(chosen))
     kept = {}
     for name, part in parts.items():
-        (positions,) = np.nonzero(numbers[part.labels] >= 0)
-        if not len(positions):
+        renumbered = labelled.renumber(part.labels, numbers, len(chosen))
+        several = labelled.are_several(renumbered)
+        is_kept = np.full(len(part), True) if several else renumbered >= 0
+        if not (renumbered.any() if several else is_kept.any()):
             raise UserError(f"{given}: the {name} set has no example of these")
-        part = part.take(positions)
-        kept[name] = dataclasses.replace(part, labels=numbers[part.labels])
+        part = dataclasses.replace(part, labels=renumbered)
+        kept[name] = part.take(np.flatnonzero(is_kept))
     return tuple(class_names[label] for label in chosen), kept
 
 
@@ -78,6 +84,7 @@ def carve_validation(
         )
         return {}
     seed, taken = options.split_seed, round(fraction * len(train))
+    is_named = is_named or labelled.are_several(train.labels)
     if is_named:
         rest, part = split_by_name(train, fraction, seed, "validation")
         taken = len(part)
@@ -102,6 +109,9 @@ def take_examples(
 ) -> images.Images:
     """Take `--train_examples` of a training set, as `balanced_subset` chooses them.
 
+    Of several labels an image they are drawn, whatever the labels; with one seed, fewer
+    lie within more.
+
     Args:
         is_named: whether examples are taken in the order of their names' hashes.
 
@@ -119,6 +129,10 @@ def take_examples(
     order = None
     if is_named:
         order = np.argsort(_draw(train, options.split_seed, "train"), kind="stable")
+    if labelled.are_several(train.labels):  # which no choice of images makes equal
+        if order is None:
+            order = np.random.RandomState(options.split_seed).permutation(len(train))
+        return train.take(np.sort(order[:wanted]))
     return train.take(balanced_subset(train.labels, wanted, options.split_seed, order))
 
 
@@ -196,8 +210,9 @@ def split_by_name(
     an example that is added or removed moves no other. Hence parts are stratified in
     expectation only, with two exceptions: the highest of each class always stays, and
     the lowest of all (with `every_class`, of each class of two or more) is always in
-    the second part. Only where these apply, in small classes, can one that comes or
-    goes move one other of its class.
+    the second part, unless it is the highest of another of its classes. Only where
+    these apply, in small classes, can one that comes or goes move one other of its
+    class.
 
     Args:
         purpose: another draws other numbers.
@@ -207,12 +222,14 @@ def split_by_name(
         when every class has a single example.
     """
     drawn = _draw(examples, seed, purpose)
-    taken, lowest = drawn < fraction, []
-    for label in np.unique(examples.labels):
-        (same,) = np.nonzero(examples.labels == label)
+    taken, lowest, highest = drawn < fraction, [], set()
+    for label in labelled.list_occurring(examples.labels):
+        same = labelled.find_members(examples.labels, label)
         order = same[np.argsort(drawn[same], kind="stable")]
         taken[order[-1]] = False
+        highest.add(order[-1])
         lowest += [order[0]] if len(order) > 1 else []
+    lowest = [position for position in lowest if position not in highest]
     if lowest and (every_class or not taken.any()):
         lowest = np.array(lowest)
         taken[lowest if every_class else lowest[np.argmin(drawn[lowest])]] = True
@@ -223,11 +240,11 @@ def describe_split(purpose: str, labels: np.ndarray, part: np.ndarray) -> str:
     """Say how a set was split off by names.
 
     Args:
-        labels: of all [N].
+        labels: of all, as of `cnn.data.labels`.
         part: positions of the set that was split off.
     """
-    counts = np.bincount(labels[part], minlength=int(labels.max()) + 1)
-    counts = counts[np.unique(labels)]
+    counts = labelled.count_classes(labels[part], int(labels.max()) + 1)
+    counts = counts[labelled.list_occurring(labels)]
     return (
         f"{purpose} set: {len(part)} of {len(labels)} images, by their names' hashes "
         f"and --split_seed, {counts.min()} to {counts.max()} of each class"

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from cnn.data.images import Images
+from cnn.data.labels import as_stored
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
 from cnn.runtime import devices
@@ -43,7 +44,7 @@ class Loader:
 
     Attributes:
         mesh: the devices that chunks lie on.
-        labels: int32 [N].
+        labels: int32 [N], or several an image, uint8 [N, K].
         image_shape: (H, W, C).
         image_bytes: bytes of one image.
     """
@@ -70,7 +71,7 @@ class Loader:
         if reads and not images.decoded and options.keeps_in_memory(size):
             images = images.in_memory()
         self._images, self.mesh = images, mesh
-        self.labels = np.asarray(images.labels, np.int32)
+        self.labels = as_stored(images.labels)
         self.image_shape = images.shape
         self.image_bytes = images.num_bytes // len(images)
         if not self.is_resident:
@@ -91,7 +92,7 @@ class Loader:
 
     @property
     def resident(self) -> dict[str, jax.Array]:
-        """Return `images` uint8 [N, H, W, C] and `labels` int32 [N] on the device."""
+        """Return `images` uint8 [N, H, W, C] and `labels` on the device."""
         return {"images": self._on_device, "labels": jax.numpy.asarray(self.labels)}
 
     def fill(self, positions: np.ndarray, **arrays: np.ndarray) -> dict[str, Any]:
@@ -102,8 +103,8 @@ class Loader:
             **arrays: more arrays [S, B, …] of the chunk.
 
         Returns:
-            `images` uint8 [S, B, H, W, C], `labels` int32 [S, B] and `arrays`, on the
-            devices, batches split over them.
+            `images` uint8 [S, B, H, W, C], `labels` [S, B] or [S, B, K] and `arrays`,
+            on the devices, batches split over them.
         """
         sharding = devices.split_batches(self.mesh, positions.shape[1])
         chunk = devices.put(sharding, {"labels": self.labels[positions], **arrays})

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnn.data import choose, contents, decode, headers, images
+from cnn.data.labels import count_classes
 from cnn.data.names import check_class_names, count
 from cnn.data.options import DataOptions
 from cnn.data.stamps import stamp_bytes
@@ -39,7 +40,7 @@ class Listing:
         paths: of the files [N], in a fixed order.
         names: of the files [N], object array of texts that do not depend on where the
             data set lies.
-        labels: int32 [N].
+        labels: int32 [N], or several an image, uint8 [N, K].
         parts: `train`, `validation` or `test` for each file [N]; None: a test set is
             split off.
         notes: lines to print.
@@ -67,7 +68,7 @@ def load_files(listing: Listing, options: DataOptions) -> images.Dataset:
     """
     listing, examples, excluded = read_files(listing, options)
     is_trained = slice(None) if listing.parts is None else listing.parts == "train"
-    counts = np.bincount(listing.labels[is_trained], minlength=len(listing.class_names))
+    counts = count_classes(listing.labels[is_trained], len(listing.class_names))
     if not counts.all():
         raise UserError(
             f"{listing.name}: class {listing.class_names[int(counts.argmin())]} has "

@@ -2,10 +2,10 @@
 
 A record is JSON: `fingerprint`, `dataset` (where the data lay; no part of the
 fingerprint), `class_names` and, for each part, its `count` and `fingerprint` and the
-lists `names`, `stamps` and `labels`, in the order of the examples; of files also
-`taken`, what of them was taken and left out, which is no part of the fingerprint. A
-summary of it has neither lists nor `taken`. Fingerprints are SHA-256 and are equal
-where the lists are.
+lists `names`, `stamps` and `labels` (each a number, or a list of them where an image
+may have several), in the order of the examples; of files also `taken`, what of them was
+taken and left out, which is no part of the fingerprint. A summary of it has neither
+lists nor `taken`. Fingerprints are SHA-256 and are equal where the lists are.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cnn.data import labels
 from cnn.data.images import Dataset, Images
 from cnn.text import show_line
 
@@ -45,7 +46,7 @@ def describe(images: Images) -> dict[str, Any]:
     lists = {
         "names": list(images.names),
         "stamps": list(images.stamps),
-        "labels": images.labels.tolist(),
+        "labels": labels.to_lists(images.labels),
     }
     return {"count": len(images), "fingerprint": _hash(lists), **lists}
 
@@ -182,7 +183,8 @@ def _index(record: Record) -> dict[str, _Example]:
             while key in found:
                 number += 1
                 key = f"{name} ({number})"
-            found[key] = _Example(part_name, stamp, class_names[label])
+            written = labels.write(label, class_names) or labels.NONE
+            found[key] = _Example(part_name, stamp, written)
     return found
 
 
@@ -207,7 +209,9 @@ def _find_renamed_classes(
     """Map each class that has gone to the new one that most of its examples are in."""
     counts: dict[str, dict[str, int]] = {}
     for a, b in pairs:
-        if a.label not in new["class_names"] and b.label not in old["class_names"]:
+        is_named = a.label in old["class_names"] and b.label in new["class_names"]
+        is_new = a.label not in new["class_names"] and b.label not in old["class_names"]
+        if is_named and is_new:  # of several labels it is not known which became which
             votes = counts.setdefault(a.label, {})
             votes[b.label] = votes.get(b.label, 0) + 1
     return {name: max(votes, key=votes.__getitem__) for name, votes in counts.items()}

@@ -1,6 +1,6 @@
 """Labelled images as the rest of the code sees them, wherever they come from.
 
-Images are uint8 [H, W, C] in 0..255 and labels int32 in 0..K-1. The order of a set
+Images are uint8 [H, W, C] in 0..255, labels as of `cnn.data.labels`. The order of a set
 is fixed: position `i` is the same example in every run, and `read` may be called
 with any positions, from any thread.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn.data.labels import as_stored
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
 
@@ -22,7 +23,7 @@ class Images:
     """Labelled images in a fixed order, readable in any order.
 
     Attributes:
-        labels: int32 [N].
+        labels: int32 [N], or several an image, uint8 [N, K].
         shape: (H, W, C) of every image.
         read: positions [n], whole numbers in 0..N-1, to uint8 [n, H, W, C]; pure
             and safe in threads.
@@ -127,7 +128,7 @@ class Dataset:
             on these, and not on their number or order.
         excluded: files that cannot be read and were left out.
         taken: what of the source was taken, as JSON, `files` by part and class among
-            it; empty where a source has no files.
+            it (`labels` where a file may have several); empty where a source has none.
     """
 
     name: str
@@ -172,14 +173,14 @@ def from_array(
 
     Args:
         images: uint8 [N, H, W, C].
-        labels: whole numbers [N].
+        labels: whole numbers [N], or 0 and 1 [N, K].
         names: as of `Images`.
         stamps: as of `Images`.
     """
     assert images.dtype == np.uint8 and images.ndim == 4, (images.dtype, images.shape)
     assert len(images) == len(labels), (len(images), len(labels))
     return Images(
-        labels=np.asarray(labels, dtype=np.int32),
+        labels=as_stored(labels),
         shape=tuple(int(size) for size in images.shape[1:]),
         read=lambda positions: images[positions],
         decoded=True,

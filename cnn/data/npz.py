@@ -3,7 +3,9 @@
 Images are uint8 [N, H, W] or [N, H, W, C] with 1 or 3 channels, or floats in [0, 1],
 which become `round(255 x)`, hence exactly themselves when they once were uint8
 divided by 255. Labels are whole numbers from 0 on; the largest of y_train says how
-many classes there are. Nothing is ever unpickled.
+many classes there are. Or they are matrices [N, K] of 0 and 1, K at least 2, whose
+columns are the classes, any of which an image may have; `class_names` [K] names them.
+Nothing is ever unpickled.
 """
 
 import pathlib
@@ -15,7 +17,8 @@ from typing import BinaryIO
 import numpy as np
 
 from cnn.data import decode, images
-from cnn.data.names import show
+from cnn.data import labels as labelled
+from cnn.data.names import check_class_names, normalise, show
 from cnn.data.options import DataOptions
 from cnn.data.stamps import stamp_arrays
 from cnn.errors import UserError
@@ -57,16 +60,28 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
             for part in ("train", "val", "test")
             if part != "val" or "x_val" in archive.files
         }
+        _check_kinds(path, {x: part.labels for x, part in splits.items()}, options)
+        class_names = _name_classes(archive, path, splits["train"].labels)
     _check_shapes(path, splits)
-    num_classes = 1 + int(splits["train"].labels.max())
     return images.Dataset(
         name=f"npz:{rest}",
-        class_names=tuple(str(label) for label in range(num_classes)),
+        class_names=class_names,
         train=splits["train"],
         validation=splits.get("val"),
         test=splits["test"],
         notes=_list_missing(f"{path}: y_train", splits["train"].labels),
     )
+
+
+def has_several_labels(rest: str, options: DataOptions) -> bool:
+    """Return whether the training labels of the file are a matrix."""
+    del options
+    path = pathlib.Path(rest).expanduser()
+    with _open_file(f"npz:{rest}", path) as file:
+        archive = _open(file, path)
+        _check_names(path, archive.files, ["y_train"])
+        labels = _read(archive, path, "y_train")
+    return labelled.are_several(_to_labels(labels, f"{path}: y_train"))
 
 
 def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evaluated:
@@ -95,11 +110,13 @@ def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evalua
         needed = [f"{kind}_{short}" for short in shorts for kind in "xy"]
         _check_names(path, archive.files, needed)
         found = {n: _read_split(archive, path, n, options) for n in shorts}
-    _check_shapes(path, found)
-    examples = images.concatenate(list(found.values()))
+        _check_kinds(path, {n: part.labels for n, part in found.items()})
+        _check_shapes(path, found)
+        examples = images.concatenate(list(found.values()))
+        class_names = _name_classes(archive, path, examples.labels)
     return images.Evaluated(
         name=name,
-        class_names=tuple(map(str, range(1 + int(examples.labels.max())))),
+        class_names=class_names,
         images=examples,
         notes=_list_missing(str(path), examples.labels),
         is_whole=len(chosen) == len(parts),
@@ -141,10 +158,15 @@ def _open(file: BinaryIO, path: pathlib.Path) -> np.lib.npyio.NpzFile:
 
 def _list_missing(what: str, labels: np.ndarray) -> tuple[str, ...]:
     """Say which classes up to the largest label have no image."""
-    missing = np.setdiff1d(np.arange(labels.max()), labels)
+    several = labelled.are_several(labels)
+    last = labels.shape[1] if several else labels.max()
+    missing = np.setdiff1d(np.arange(last), labelled.list_occurring(labels))
     if not len(missing):
         return ()
     classes = "class" if len(missing) == 1 else "classes"
+    if several:
+        columns = show(list(map(str, missing)))
+        return (f"{what} has no image of the {classes} in column {columns}",)
     return (
         f"{what} has no image of {classes} {show(list(map(str, missing)))}: its labels "
         f"are {labels.min()} to {labels.max()}, and labels count from 0",
@@ -218,13 +240,73 @@ def _to_uint8(pixels: np.ndarray, what: str) -> np.ndarray:
     return result
 
 
+def _to_matrix(labels: np.ndarray, what: str) -> np.ndarray:
+    wrong = np.argwhere((labels != 0) & (labels != 1))
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise UserError(
+            f"{what}[{row}, {column}] is {labels[row, column]}; a matrix of labels "
+            "holds 1 where a class is a label of the image, else 0"
+        )
+    return labels.astype(np.uint8)
+
+
+def _check_kinds(
+    path: pathlib.Path, parts: dict[str, np.ndarray], options: DataOptions | None = None
+) -> None:
+    """Refuse labels of different forms, and rows that may mean two things.
+
+    Args:
+        parts: labels, by part.
+        options: of training, for which it matters what rows of a single 1 mean.
+    """
+    shapes = {part: labels.shape[1:] for part, labels in parts.items()}
+    first, *others = shapes
+    for part in others:
+        if shapes[part] != shapes[first]:
+            forms = (["N", *map(str, shapes[x])] for x in (first, part))
+            there, here = (f"[{', '.join(form)}]" for form in forms)
+            raise UserError(
+                f"{path}: y_{first} is {there} but y_{part} {here}; give both one form"
+            )
+    if options is None or options.task != "auto" or not shapes[first]:
+        return
+    if all((labels.sum(axis=1) == 1).all() for labels in parts.values()):
+        raise UserError(
+            f"{path}: each row of y_{first} has a single 1; say whether an image has "
+            "one class by --task=multiclass, or may have several by --task=multilabel"
+        )
+
+
+def _name_classes(
+    archive: np.lib.npyio.NpzFile, path: pathlib.Path, labels: np.ndarray
+) -> tuple[str, ...]:
+    """Return the names of the classes: numbers, or those of a matrix's columns."""
+    if not labelled.are_several(labels):
+        return tuple(map(str, range(1 + int(labels.max()))))
+    if "class_names" not in archive.files:
+        return tuple(map(str, range(labels.shape[1])))
+    names = _read(archive, path, "class_names")
+    is_fit = names.dtype.kind == "U" and names.shape == labels.shape[1:]
+    if not is_fit or len(set(names.tolist())) < len(names):
+        raise UserError(
+            f"{path}: class_names is {names.dtype} of shape {names.shape}; it names "
+            f"the {labels.shape[1]} columns of the labels, each by another text"
+        )
+    check_class_names(f"{path}: class_names", names.tolist())
+    return tuple(normalise(name) for name in names.tolist())
+
+
 def _to_labels(labels: np.ndarray, what: str) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+    is_whole = np.issubdtype(labels.dtype, np.integer)
+    if labels.ndim == 2 and (is_whole or labels.dtype == bool):
+        return _to_matrix(labels, what)
+    if labels.ndim != 1 or not is_whole:
         raise UserError(
             f"{what} is {labels.dtype} of shape {labels.shape}; labels are whole "
-            "numbers [N] (of one-hot rows, save their argmax)"
+            "numbers [N], or of several an image 0 and 1 [N, K]"
         )
     (wrong,) = np.nonzero((labels < 0) | (labels > np.iinfo(np.int32).max))
     if len(wrong):

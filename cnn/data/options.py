@@ -37,6 +37,14 @@ class DataOptions:
         "npz:FILE (x_train, y_train, x_test, y_test)",
         is_path=True,
     )
+    task: str = option(
+        "auto",
+        "multiclass: an image has one class; multilabel: it may have none or several, "
+        "each with a probability of its own; auto: as the data have it. Labels of one "
+        "class each are taken as multilabel where that is asked for",
+        choices=("auto", "multiclass", "multilabel"),
+        modes=f"{_TRAINING} inspect",
+    )
     data_dir: str = free_option(
         "",
         "directory of prepared tensorflow-datasets; empty: ~/tensorflow_datasets",

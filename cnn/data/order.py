@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from cnn import keys
+from cnn.data.labels import count_classes
 
 # By the name of --sampling: a class of n examples is drawn as often as n to this.
 _POWERS = {"balanced": 0.0, "sqrt": 0.5}
@@ -61,7 +62,7 @@ def make_weights(labels: np.ndarray, sampling: str) -> np.ndarray:
     Returns:
         float64 [N], above 0.
     """
-    counts = count_classes(labels)
+    counts = count_classes(labels, 0)
     of_class = np.maximum(counts, 1.0) ** (_POWERS[sampling] - 1)
     if labels.ndim == 1:
         return of_class[labels]
@@ -88,21 +89,6 @@ def make_epoch_order(
     steps = num_examples // batch_size
     order = np.asarray(_permute(keys.order_key(seed, epoch), num_examples))
     return order[: steps * batch_size].reshape(steps, batch_size)
-
-
-def count_classes(labels: np.ndarray, num_classes: int = 0) -> np.ndarray:
-    """Count the examples of each class.
-
-    Args:
-        labels: int32 [N], each of one class, or [N, K] of 0 and 1, each of any.
-        num_classes: K at least; 0: as many as labels name.
-
-    Returns:
-        int64 [K].
-    """
-    if labels.ndim == 2:
-        return np.sum(labels > 0, axis=0)
-    return np.bincount(labels, minlength=num_classes)
 
 
 def make_eval_order(

@@ -1,10 +1,14 @@
-"""Images that a CSV file lists in columns `path`, `label` and maybe `split`.
+"""Images that a CSV file lists in columns `path`, `label` or `labels`, maybe `split`.
 
 The file is UTF-8; columns are separated by commas, semicolons or tabs, whatever the
 first line has; names of columns and splits are read in any case (`names.find_part`).
 Cells are stripped, empty lines skipped, and every other line has as many cells as the
 first. Paths are relative to the file. Classes are the labels of the training rows,
 sorted; whole numbers are sorted by value. Neither depends on the order of the lines.
+
+A cell holds one label, or any number of them: where the column is called `labels`, a
+cell of `label` holds `|`, or `--task=multilabel` says so. They are then separated by
+`|`; in tables without any `|` whose columns are not, by `;`. An empty cell is no label.
 """
 
 import csv
@@ -18,11 +22,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from cnn.data import files, images, taken
+from cnn.data.labels import SEPARATOR, as_stored
 from cnn.data.names import count, find_part, normalise, show
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 
 _COLUMNS = ("path", "label", "split")
+_PLURAL = "labels"
 # Longer ones are no numbers: Python refuses to convert more than 4,300 digits.
 _DIGITS = 1000
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -33,7 +39,7 @@ class _Row:
     line: int
     path: pathlib.Path
     name: str
-    label: str
+    labels: tuple[str, ...]  # as they are read, the cell alone
     part: str | None
 
 
@@ -41,6 +47,7 @@ class _Row:
 class _Table:
     rows: list[_Row]
     notes: tuple[str, ...]
+    has_several: bool  # whether an image may have any number of labels
 
     @property
     def parts(self) -> np.ndarray | None:
@@ -60,7 +67,7 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
             to train or to test on; or a file is bad.
     """
     name, path = f"csv:{rest}", pathlib.Path(rest).expanduser()
-    table = _read(name, path)
+    table = _read(name, path, options.task)
     parts = table.parts
     if parts is not None and ("train" not in parts or len(set(parts)) < 2):
         raise UserError(
@@ -70,12 +77,19 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
     trained = [row for row in table.rows if row.part in (None, "train")]
     class_names = _sort_labels(path, trained)
     for row in table.rows:
-        if row.label not in class_names:
-            raise UserError(
-                f"{path}, line {row.line}: label {row.label!r} is no class of the "
-                f"training images{suggest(row.label, class_names)}"
-            )
+        for label in row.labels:
+            if label not in class_names:
+                raise UserError(
+                    f"{path}, line {row.line}: label {label!r} is no class of the "
+                    f"training images{suggest(label, class_names)}"
+                )
     return files.load_files(_list(name, table, class_names), options)
+
+
+def has_several_labels(rest: str, options: DataOptions) -> bool:
+    """Return whether a cell of the file may hold several labels."""
+    path = pathlib.Path(rest).expanduser()
+    return _read(f"csv:{rest}", path, options.task).has_several
 
 
 def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evaluated:
@@ -88,7 +102,7 @@ def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evalua
         UserError: as `load`, or there is no such part.
     """
     name, path = f"csv:{rest}", pathlib.Path(rest).expanduser()
-    table = _read(name, path)
+    table = _read(name, path, options.task)
     known = sorted({row.part or "" for row in table.rows})
     chosen = images.choose_parts(name, known, split)
     rows = [row for row in table.rows if (row.part or "") in chosen]
@@ -100,8 +114,13 @@ def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evalua
 
 def _list(name: str, table: _Table, class_names: dict[str, int]) -> files.Listing:
     rows, parts = table.rows, table.parts
-    labels = np.array([class_names[row.label] for row in rows], dtype=np.int32)
+    labels = np.zeros((len(rows), len(class_names)), np.uint8)
+    for i, row in enumerate(rows):
+        labels[i, [class_names[label] for label in row.labels]] = 1
+    if not table.has_several:
+        labels = as_stored(labels.argmax(axis=1))
     counts = taken.count_files(tuple(class_names), labels, parts)
+    noun = "label" if table.has_several else "file"
     return files.Listing(
         name=name,
         class_names=tuple(class_names),
@@ -109,14 +128,16 @@ def _list(name: str, table: _Table, class_names: dict[str, int]) -> files.Listin
         names=np.array([row.name for row in rows], object),
         labels=labels,
         parts=parts,
-        notes=(*table.notes, *taken.describe_counts(counts)),
-        taken={"files": counts},
+        notes=(*table.notes, *taken.describe_counts(counts, noun)),
+        taken={f"{noun}s": counts},
     )
 
 
 def _sort_labels(path: pathlib.Path, rows: list[_Row]) -> dict[str, int]:
     """Number the labels of rows in their order."""
-    labels = sorted({row.label for row in rows})
+    labels = sorted({label for row in rows for label in row.labels})
+    if not labels:
+        raise UserError(f"{path}: no image has a label")
     if all(label.isdecimal() and len(label) < _DIGITS for label in labels):
         labels = sorted(labels, key=int)
         for one, other in zip(labels, labels[1:], strict=False):
@@ -128,20 +149,62 @@ def _sort_labels(path: pathlib.Path, rows: list[_Row]) -> dict[str, int]:
     return {label: number for number, label in enumerate(labels)}
 
 
-def _read(name: str, path: pathlib.Path) -> _Table:
-    """Read the rows of a table."""
+def _read(name: str, path: pathlib.Path, task: str) -> _Table:
+    """Read the rows of a table; `task` as of `--task`."""
     text = _read_text(name, path)
     separator = _find_separator(path, text)
     lines = _split_lines(path, text, separator)
     _, header = next(lines)
     columns = [cell.casefold() for cell in header]
+    is_plural = "label" not in columns
+    columns = ["label" if x == _PLURAL and is_plural else x for x in columns]
     rows = [_read_row(path, line, header, columns, cells) for line, cells in lines]
     if not rows:
         raise UserError(f"{path} lists no image below its first line")
+    several = _choose_label_separator(rows, separator, task, is_plural)
+    rows = [_split_labels(path, row, several) for row in rows]
     notes = _check_repeated(path, rows)
     if separator != ",":
         notes = (f"{path}: columns are separated by {_SEPARATORS[separator]}", *notes)
-    return _Table(rows, notes)
+    return _Table(rows, notes, bool(several))
+
+
+def _choose_label_separator(
+    rows: list[_Row], separator: str, task: str, is_plural: bool
+) -> str:
+    """Return what separates the labels of a cell; empty where a cell is one label.
+
+    Args:
+        rows: with whole cells.
+        separator: of the columns.
+        task: as of `--task`.
+        is_plural: whether the column is called `labels`.
+    """
+    holds = {x: any(x in row.labels[0] for row in rows) for x in (SEPARATOR, ";")}
+    is_asked = is_plural or task == "multilabel"
+    if task == "multiclass" or not (is_asked or holds[SEPARATOR]):
+        return ""
+    is_other = holds[";"] and separator != ";" and not holds[SEPARATOR]
+    return ";" if is_other else SEPARATOR
+
+
+def _split_labels(path: pathlib.Path, row: _Row, separator: str) -> _Row:
+    """Split the cell of labels, each once; with no separator it is one label."""
+    (cell,) = row.labels
+    if not separator:
+        if not cell:
+            raise UserError(
+                f"{path}, line {row.line}: label is empty; where images may have none "
+                f"or several, call the column {_PLURAL}"
+            )
+        return row
+    labels = [x.strip() for x in cell.split(separator)] if cell else []
+    if "" in labels:
+        raise UserError(
+            f"{path}, line {row.line}: one of the labels {cell!r} is empty; they are "
+            f"separated by {separator}"
+        )
+    return dataclasses.replace(row, labels=tuple(sorted(set(labels))))
 
 
 def _read_text(name: str, path: pathlib.Path) -> str:
@@ -170,8 +233,8 @@ def _find_separator(path: pathlib.Path, text: str) -> str:
     for separator in _SEPARATORS:
         _, header = next(_split_lines(path, text, separator), (1, []))
         columns = [cell.casefold() for cell in header]
-        if "path" in columns and "label" in columns:
-            twice = [x for x in _COLUMNS if columns.count(x) > 1]
+        if "path" in columns and ("label" in columns or _PLURAL in columns):
+            twice = [x for x in (*_COLUMNS, _PLURAL) if columns.count(x) > 1]
             if twice:
                 raise UserError(f"{path}: the first line has {twice[0]} twice")
             return separator
@@ -224,7 +287,7 @@ def _read_row(
         )
     row = {x: cells[columns.index(x)] for x in _COLUMNS if x in columns}
     for column, cell in row.items():
-        if not cell:
+        if not cell and column != "label":
             raise UserError(f"{where}: {column} is empty")
     part = None
     if "split" in row:
@@ -239,7 +302,7 @@ def _read_row(
     if "\\" in text and not os.path.exists(path.parent / text):
         text = text.replace("\\", "/")  # as Windows writes it
     file = path.parent / text
-    return _Row(line, file, _name(path, text), normalise(row["label"]), part)
+    return _Row(line, file, _name(path, text), (normalise(row["label"]),), part)
 
 
 def _name(path: pathlib.Path, text: str) -> str:
@@ -255,10 +318,11 @@ def _check_repeated(path: pathlib.Path, rows: list[_Row]) -> tuple[str, ...]:
     repeated, shared = [], []
     for row in rows:
         other = first.setdefault(row.name, row)
-        if other.label != row.label:
+        if other.labels != row.labels:
+            there, here = (SEPARATOR.join(x.labels) for x in (other, row))
             raise UserError(
-                f"{path}: {row.name} has the label {other.label!r} in line "
-                f"{other.line} and {row.label!r} in line {row.line}; keep one"
+                f"{path}: {row.name} has the label {there!r} in line "
+                f"{other.line} and {here!r} in line {row.line}; keep one"
             )
         if other.part != row.part:
             shared.append(row.name)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cnn.data.labels import count_classes
 from cnn.data.names import count, show
 from cnn.text import show_line
 
@@ -19,7 +20,7 @@ def count_files(
 
     Args:
         class_names: of the labels.
-        labels: int32 [N].
+        labels: as of `labels`.
         parts: of the files [N]; None: they are not divided.
 
     Returns:
@@ -31,18 +32,22 @@ def count_files(
     for part in ("all", "train", "validation", "test"):
         chosen = labels[parts == part]
         if len(chosen):
-            counts = np.bincount(chosen, minlength=len(class_names)).tolist()
+            counts = count_classes(chosen, len(class_names)).tolist()
             found[part] = dict(zip(class_names, counts, strict=True))
     return found
 
 
-def describe_counts(counts: Counts) -> list[str]:
-    """Write a line for each part: its files, and how many of each class."""
+def describe_counts(counts: Counts, noun: str = "file") -> list[str]:
+    """Write a line for each part: its files, and how many of each class.
+
+    Args:
+        noun: what the counts add up to: files, or labels where one has several.
+    """
     lines = []
     for part, classes in counts.items():
         files = [n for n in classes.values() if n]
         line = "" if part == "all" else f"{part} "
-        line += f"{count(sum(files), 'file')} of {count(len(files), 'class')}"
+        line += f"{count(sum(files), noun)} of {count(len(files), 'class')}"
         if len(classes) <= _LISTED:
             each = [f"{show_line(name)} {n:,}" for name, n in classes.items() if n]
             line += f": {', '.join(each)}"
@@ -50,5 +55,5 @@ def describe_counts(counts: Counts) -> list[str]:
             least, most = min(files), max(files)
             line += f" ({least:,}{f' to {most:,}' if most > least else ''} a class)"
         empty = [name for name, n in classes.items() if not n]
-        lines.append(line + (f"; no file of {show(empty)}" if empty else ""))
+        lines.append(line + (f"; no {noun} of {show(empty)}" if empty else ""))
     return lines

@@ -3,7 +3,8 @@
 `tfds:NAME[/CONFIG][:VERSION]`, `rest` without `tfds:`, names a directory
 NAME/CONFIG/VERSION below `--data_dir`. array_record files are read through
 `as_data_source`, tfrecord files by an index of their records. Labels are read once at
-loading, from every file; images are decoded when they are read.
+loading, from every file; images are decoded when they are read. A feature that is a
+sequence of class labels gives an image any number of them.
 
 A prepared dataset is found by its directories alone; its code does not run, because
 that may try the network for minutes.
@@ -85,6 +86,15 @@ def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evalua
     )
 
 
+def has_several_labels(rest: str, options: DataOptions) -> bool:
+    """Return whether the labels of a prepared dataset are a sequence."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(find_directory(rest, options.data_dir))
+    key = _find_features(builder, rest, options.task)[1]
+    return _is_sequence(builder.info.features[key])
+
+
 def _open(
     rest: str, options: DataOptions
 ) -> tuple[tuple[str, ...], Callable[[str, str], images.Images]]:
@@ -94,9 +104,11 @@ def _open(
 
     # Not asked whether it is prepared: it takes the path for a pattern.
     builder = tfds.builder_from_directory(directory)
-    image_key, label_key = _find_features(builder, rest)
+    image_key, label_key = _find_features(builder, rest, options.task)
     shape = find_shape(builder.info.features[image_key], rest, options)
-    class_names = tuple(builder.info.features[label_key].names)
+    feature = builder.info.features[label_key]
+    several = _is_sequence(feature)
+    class_names = tuple((feature.feature if several else feature).names)
     check_class_names(f"tfds:{rest}", class_names)
 
     def read_split(flag: str, split: str) -> images.Images:
@@ -104,7 +116,11 @@ def _open(
         read_records = _open_split(builder, rest, flag, split)
         count = builder.info.splits[split].num_examples
         keys = image_key, label_key
-        labels, stamps = _read_labels(read_records, count, keys, where)
+        lists, stamps = _read_labels(read_records, count, keys, where)
+        if several:
+            labels = _make_matrix(lists, len(class_names), where)
+        else:
+            labels = _make_vector(lists, where)
         read_contents = _make_contents(read_records, image_key, where)
         found = images.Images(
             labels=labels,
@@ -126,31 +142,40 @@ def _open(
     return class_names, read_split
 
 
-def _find_features(builder: Any, rest: str) -> tuple[str, str]:
-    """Return the keys of the image and of its label."""
+def _find_features(builder: Any, rest: str, task: str) -> tuple[str, str]:
+    """Return the keys of the image and of its label, or of its sequence of labels.
+
+    Args:
+        task: of `--task`; where there are both, `multilabel` takes the sequence.
+    """
     from tensorflow_datasets import features
 
     known = builder.info.features
     if isinstance(known, features.FeaturesDict):
-        keys = builder.info.supervised_keys
-        pairs = [keys] if keys and len(keys) == 2 else []
-        by_kind = [
-            [key for key in known if isinstance(known[key], kind)]
-            for kind in (features.Image, features.ClassLabel)
-        ]
-        if all(len(found) == 1 for found in by_kind):
-            pairs.append((by_kind[0][0], by_kind[1][0]))
-        for image, label in pairs:
-            if not (isinstance(image, str) and isinstance(label, str)):
-                continue
-            if isinstance(known[image], features.Image) and isinstance(
-                known[label], features.ClassLabel
-            ):
-                return image, label
+        images = [key for key in known if isinstance(known[key], features.Image)]
+        labels = [key for key in known if isinstance(known[key], features.ClassLabel)]
+        several = [key for key in known if _is_sequence(known[key])]
+        supervised = builder.info.supervised_keys
+        pairs = [supervised] if supervised and len(supervised) == 2 else []
+        for found in (several, labels) if task == "multilabel" else (labels, several):
+            if len(images) == len(found) == 1:
+                pairs.append((images[0], found[0]))
+            for image, label in pairs:
+                if image in images and label in found:
+                    return image, label
     raise UserError(
         f"--dataset=tfds:{rest} does not classify images: it needs one image and one "
-        f"class label among its features, which are {sorted(known.keys())}"
+        "class label, or a sequence of class labels, among its features, which are "
+        f"{sorted(known.keys())}"
     )
+
+
+def _is_sequence(feature: Any) -> bool:
+    """Return whether a feature is a sequence of class labels."""
+    from tensorflow_datasets import features
+
+    is_sequence = isinstance(feature, features.Sequence)
+    return is_sequence and isinstance(feature.feature, features.ClassLabel)
 
 
 def find_shape(feature: Any, rest: str, options: DataOptions) -> tuple[int, int, int]:
@@ -235,26 +260,43 @@ def _name_examples(builder: Any, split: str) -> np.ndarray:
 
 def _read_labels(
     read_records: ReadRecords, count: int, keys: tuple[str, str], where: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read each example's label and the stamp of its encoded image.
+) -> tuple[list[list[int]], np.ndarray]:
+    """Read each example's labels and the stamp of its encoded image.
 
     Args:
-        keys: of the image and of its label.
+        keys: of the image and of its labels.
     """
-    labels = np.empty(count, dtype=np.int64)
+    labels = []
     stamps = np.empty(count, dtype=object)
     for start in range(0, count, _CHUNK):
         positions = np.arange(start, min(start + _CHUNK, count))
         for position, record in zip(positions, read_records(positions), strict=True):
             features = _parse_example(record, where, position)
-            values = features[keys[1]].int64_list.value
-            if len(values) != 1:
-                raise UserError(
-                    f"{where}, example {position}: it has no label; {_REMEDY}"
-                )
-            labels[position] = values[0]
+            labels.append(list(features[keys[1]].int64_list.value))
             stamps[position] = stamp_bytes(_get_image(features, keys[0]))
     return labels, stamps
+
+
+def _make_vector(lists: list[list[int]], where: str) -> np.ndarray:
+    """Return the only label of each example, [N]."""
+    for position, labels in enumerate(lists):
+        if len(labels) != 1:
+            raise UserError(f"{where}, example {position}: it has no label; {_REMEDY}")
+    return np.array(lists, np.int64).reshape(-1)
+
+
+def _make_matrix(lists: list[list[int]], num_classes: int, where: str) -> np.ndarray:
+    """Return which classes each example has as labels, 0 and 1 [N, K]."""
+    matrix = np.zeros((len(lists), num_classes), np.uint8)
+    for position, labels in enumerate(lists):
+        wrong = [label for label in labels if not 0 <= label < num_classes]
+        if wrong:
+            raise UserError(
+                f"{where}, example {position}: its label {wrong[0]} is outside "
+                f"0..{num_classes - 1}; {_REMEDY}"
+            )
+        matrix[position, labels] = 1
+    return matrix
 
 
 def _get_image(features: Any, key: str) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn.data import labels as labelled
 from cnn.data import statistics
 from cnn.inspection import likeness
 from cnn.inspection.read import Look
@@ -44,7 +45,7 @@ class Findings:
         class_names: one for each label.
         parts: of the image at each position, object array [N].
         names: likewise.
-        labels: int32 [N].
+        labels: as of `cnn.data.labels`.
         looks: what was seen of each.
         pairs: exact ones first, then near ones, the most alike first.
         scaling: mean and std by channel of each part, in 0..1.
@@ -84,7 +85,12 @@ class Findings:
 
     def crosses_classes(self, pair: Pair) -> bool:
         """Return whether a pair's images are of two classes: a conflict."""
-        return bool(self.labels[pair.one] != self.labels[pair.other])
+        return bool(np.any(self.labels[pair.one] != self.labels[pair.other]))
+
+    def name_class(self, position: int) -> str:
+        """Return the name of an image's class, or of all its labels."""
+        (label,) = labelled.to_lists(self.labels[[position]])
+        return labelled.write(label, self.class_names) or labelled.NONE
 
     def count_leaked(self) -> dict[str, int]:
         """Count the images of each other part that are alike to a training image."""
@@ -104,7 +110,7 @@ class Findings:
     def show(self, position: int) -> str:
         """Name an image with its class, and its part if that is not in its name."""
         name, part = str(self.names[position]), self.parts[position]
-        label = self.class_names[self.labels[position]]
+        label = self.name_class(position)
         where = "" if name.startswith(f"{part}/") else f"{part}: "
         return show_line(f"{where}{name} ({label})")
 
@@ -155,7 +161,8 @@ def _choose_each(
     group: Sequence[int], parts: np.ndarray, labels: np.ndarray
 ) -> list[int]:
     """Choose one of equal images for each part and class that they are in."""
-    return list({(parts[x], labels[x]): x for x in reversed(group)}.values())
+    keys = {(parts[x], labels[x].tobytes()): x for x in reversed(group)}
+    return list(keys.values())
 
 
 def _pair_near(
@@ -206,7 +213,7 @@ def describe(findings: Findings) -> dict[str, Any]:
 def count_classes(findings: Findings, part: str) -> np.ndarray:
     """Count the readable images of each class in a part, [K]."""
     labels = findings.labels[(findings.parts == part) & findings.readable]
-    return np.bincount(labels, minlength=len(findings.class_names))
+    return labelled.count_classes(labels, len(findings.class_names))
 
 
 def _describe_part(findings: Findings, part: str) -> dict[str, Any]:
@@ -214,7 +221,7 @@ def _describe_part(findings: Findings, part: str) -> dict[str, Any]:
     mean, std = findings.scaling[part]
     least = int(counts.min())
     return {
-        "count": int(counts.sum()),
+        "count": int(((findings.parts == part) & findings.readable).sum()),
         "classes": {
             name: int(n) for name, n in zip(findings.class_names, counts, strict=True)
         },
@@ -228,7 +235,7 @@ def _describe_image(findings: Findings, position: int) -> dict[str, str]:
     return {
         "part": str(findings.parts[position]),
         "name": str(findings.names[position]),
-        "class": findings.class_names[findings.labels[position]],
+        "class": findings.name_class(position),
     }
 
 

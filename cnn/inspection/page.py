@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnn.data.images import Images
+from cnn.data.labels import find_members
 from cnn.errors import UserError
 from cnn.inspection import summary
 from cnn.inspection.findings import Findings, Pair
@@ -120,7 +121,8 @@ class _Draw:
         usable = findings.readable & (findings.parts == "train")
         pictures = []
         for label, name in enumerate(names):
-            (found,) = np.nonzero(usable & (findings.labels == label))
+            members = find_members(findings.labels, label)
+            found = members[usable[members]]
             if not len(found):
                 continue
             places = np.linspace(0, len(found) - 1, min(each, len(found)))

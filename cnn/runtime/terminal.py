@@ -62,11 +62,17 @@ class Terminal:
         )
 
     def update_bar(
-        self, step: int, epoch: int, loss: float, accuracy: float, speed: float
+        self,
+        step: int,
+        epoch: int,
+        loss: float,
+        share: float,
+        speed: float,
+        name: str = "accuracy",
     ) -> None:
-        """Move the bar: steps done, epoch, the epoch's loss and accuracy, images/s."""
+        """Move the bar: steps done, epoch, its loss and a named share, images/s."""
         if self._bar is not None:
-            numbers = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {speed:,.0f} images/s"
+            numbers = f"loss {loss:.4f}  {name} {share:.2%}  {speed:,.0f} images/s"
             self._bar.update(self._task, completed=step, epoch=epoch, numbers=numbers)
 
     def stop_bar(self) -> None:

@@ -14,15 +14,14 @@ import numpy as np
 
 from cnn.models.variables import count_parameters
 from cnn.optim import plateau
-from cnn.sweep.executors import EpochResult, Executor
+from cnn.sweep.executors import EpochResult, Executor, Thresholds
 from cnn.sweep.table import Row
 from cnn.sweep.trials import Trial
 from cnn.training.progress import Counters
-from cnn.training.report import TEST_METRICS
 from cnn.training.state import TrainState, compute_state_sha256
+from cnn.training.tasks import MULTICLASS
 
 Status = Literal["running", "finished", "pruned", "failed"]
-VALIDATION_METRICS = ("accuracy", "balanced_accuracy", "loss")
 
 
 @dataclasses.dataclass
@@ -33,8 +32,9 @@ class TrialProgress:
         reason: why it failed or was pruned.
         rung: the rung, from 0, at which halving pruned it.
         epoch: epochs trained.
-        curve: a line for each evaluation: `epoch`, `train_loss` and `train_accuracy`
+        curve: a line for each evaluation: `epoch`, the loss and the metric of training
             over that epoch, and the validation metrics.
+        thresholds: of the classes, as the newest evaluation tuned them; or None.
         seconds: its share of the time that training took.
     """
 
@@ -46,6 +46,7 @@ class TrialProgress:
     counters: Counters = dataclasses.field(default_factory=Counters)
     curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
+    thresholds: Thresholds = None
 
     @property
     def metric(self) -> float:
@@ -73,6 +74,7 @@ class Batch:
             states: of the trials; None: create those before the first step.
         """
         self._executor, self._length = executor, executor.steps_per_epoch
+        self._task = executor.task
         self.progress = list(progress)
         configs = [one.trial.config for one in progress]
         self._states = (
@@ -144,7 +146,7 @@ class Batch:
         """Compute batch normalisation's statistics again where training has ended."""
         if any(ended):
             self._states = self._executor.renew_statistics(
-                self._states, self._configs, ended
+                self._states, [one.trial.config for one in self.progress], ended
             )
 
     def _evaluate(
@@ -164,12 +166,14 @@ class Batch:
         step, options = self.epoch * self._length, one.trial.config.train
         line: dict[str, Any] = {"epoch": self.epoch}
         if result is not None:
-            line |= {"train_loss": result.loss, "train_accuracy": result.accuracy}
-        line |= {f"validation_{name}": found[name] for name in VALIDATION_METRICS}
+            line["train_loss"] = result.loss
+            line[f"train_{self._task.train_metric}"] = result.metric
+        line |= {f"validation_{name}": found[name] for name in self._task.compared}
         if not math.isfinite(found["loss"]):
             one.end("failed", f"the validation loss is not finite after step {step}")
             return
         one.curve.append(line)
+        one.thresholds = found.get("thresholds")
         one.counters.note_best(options, step, self.epoch, found)
         if self.epoch:
             one.counters.note_plateau(one.trial.config, found)
@@ -193,7 +197,9 @@ class Batch:
                     for is_done, one in zip(finished, self.progress, strict=True)
                 ]
             )
-            tested = self._executor.evaluate(self._states, "test", finished)
+            thresholds = [one.thresholds for one in self.progress]
+            evaluate = self._executor.evaluate
+            tested = evaluate(self._states, "test", finished, thresholds)
             states = self._executor.take_states(self._states)
         described = []
         for one, metrics, state in zip(self.progress, tested, states, strict=False):
@@ -224,12 +230,16 @@ class Batch:
             "stopped_early": one.counters.stopped_early,
         }
         if one.status in ("finished", "pruned"):
-            names = [f"validation_{name}" for name in VALIDATION_METRICS]
+            names = [f"validation_{name}" for name in self._task.compared]
             row |= {name: one.curve[-1][name] for name in names}
         if state is not None:
-            row |= {f"test_{name}": tested[name] for name in TEST_METRICS}
+            row |= {f"test_{name}": tested[name] for name in self._task.tested}
             row["num_parameters"] = count_parameters(state.params)
             row["state_sha256"] = compute_state_sha256(state)
+        if one.thresholds is not None:
+            row["thresholds"] = one.thresholds
+        if self._task is not MULTICLASS:
+            row["task"] = self._task.name
         return row | {"curve": one.curve}
 
 

@@ -20,12 +20,14 @@ from cnn.runtime.interrupt import Stop
 from cnn.runtime.options import ProfileOptions
 from cnn.runtime.profiling import Profiler
 from cnn.sweep import programs
-from cnn.training import epoch, metrics, progress, statistics, steps
+from cnn.training import epoch, metrics, multilabel, progress, statistics, steps
 from cnn.training.epoch import Pace
 from cnn.training.progress import Progress, find_bad_step
 from cnn.training.setup import Setup
 from cnn.training.state import TrainState, get_variables
+from cnn.training.tasks import Task
 
+Thresholds = tuple[float, ...] | None
 STACKED = {
     "map": ("map", False),
     "vmap": ("vmap", False),
@@ -41,22 +43,27 @@ class EpochResult:
     Attributes:
         losses: float32 [n], of each step.
         loss: mean over examples.
+        metric: `Task.train_metric`.
         bad_step: the first step whose loss or gradient is not finite, None if none.
         seconds: the trial's share of the time that training took.
     """
 
     losses: np.ndarray
     loss: float
-    accuracy: float
+    metric: float
     bad_step: int | None
     seconds: float
 
 
 def _summarise(
-    losses: np.ndarray, sums: Mapping[str, Any], bad_step: int | None, seconds: float
+    task: Task,
+    losses: np.ndarray,
+    sums: Mapping[str, Any],
+    bad_step: int | None,
+    seconds: float,
 ) -> EpochResult:
-    loss, accuracy, _ = metrics.divide(sums)
-    return EpochResult(losses, loss, accuracy, bad_step, seconds)
+    loss, metric, _ = task.divide(sums)
+    return EpochResult(losses, loss, metric, bad_step, seconds)
 
 
 def find_obstacle(setup: Setup) -> str:
@@ -87,6 +94,7 @@ class Loop:
         """Use a setup's programs for batches of `width` trials."""
         self._setup, self._stop, self.width = setup, stop, width
         self.steps_per_epoch = setup.structure.steps_per_epoch
+        self.task = setup.structure.task
         self._pace, self._profiler = Pace(), Profiler(ProfileOptions(), 0)
         self._last: tuple[Progress, Setup] | None = None
 
@@ -152,12 +160,23 @@ class Loop:
                 if bad_step or one.step - before == most:
                     break
         seconds = one.counters.epoch_seconds
-        return _summarise(np.concatenate(losses), one.sums, bad_step, seconds)
+        task = setup.structure.task
+        return _summarise(task, np.concatenate(losses), one.sums, bad_step, seconds)
 
     def evaluate(
-        self, trials: list[Progress], split: str, active: Sequence[bool]
+        self,
+        trials: list[Progress],
+        split: str,
+        active: Sequence[bool],
+        thresholds: Sequence[Thresholds] = (),
     ) -> list[dict[str, Any] | None]:
-        """Evaluate every active trial on a split; see `metrics.summarise`."""
+        """Evaluate every active trial on a split; see `progress.evaluate`.
+
+        Args:
+            thresholds: of each trial's classes, for the test set; empty: none.
+        """
+        for one, own in zip(trials, thresholds, strict=False):
+            one.thresholds = own
         return [
             progress.evaluate(self._setup, one, split, self._stop)
             if takes_part
@@ -213,6 +232,7 @@ class Stacked:
             structure, setup.image_shape, axis, mesh
         )
         self._train = programs.make_train_trials(structure, axis, mesh)
+        self.task = structure.task
         evaluated = setup.for_evaluation(structure)
         self._evaluate = programs.make_eval_trials(evaluated, axis, mesh)
         self._pace = Pace()
@@ -242,7 +262,8 @@ class Stacked:
         chunk = self._stack_orders(configs, number)
         numbers = self._stack_numbers(configs)
         shared = self._images["train"], self._teacher
-        sums = self._stack([steps.create_train_sums()])
+        classes = self._setup.structure.num_classes
+        sums = self._stack([steps.create_train_sums(self.task, classes)])
         losses, bad_steps = [], [None] * len(configs)
         seconds, until = np.zeros(self.width), min(most or length, length)
 
@@ -267,31 +288,43 @@ class Stacked:
         for i in np.flatnonzero(active):
             own = np.concatenate([values[i] for values in losses])
             total = {name: values[i] for name, values in totals.items()}
-            ended[i] = _summarise(own, total, bad_steps[i], float(seconds[i]))
+            took = float(seconds[i])
+            ended[i] = _summarise(self.task, own, total, bad_steps[i], took)
         return states, ended
 
     def evaluate(
-        self, states: TrainState, split: str, active: Sequence[bool]
+        self,
+        states: TrainState,
+        split: str,
+        active: Sequence[bool],
+        thresholds: Sequence[Thresholds] = (),
     ) -> list[dict[str, Any] | None]:
         """Evaluate every active trial on a split; as `Loop.evaluate`."""
         running = np.array(self._fill(active, False))
         size, step = len(self._setup.loaders[split]), self._setup.config.step
         positions, mask = make_eval_order(size, step.batch_size)
         shared = self._images[split] | {"positions": positions, "mask": mask}
-        sums = self._stack([metrics.create_sums(self._setup.structure.num_classes)])
+        sums = self._stack([self.task.create_sums(self._setup.structure.num_classes)])
         variables = get_variables(states)
 
         def make_arguments(shared: Any, first: int, last: int) -> tuple:
             bounds = self._make_bounds(first, last, running)
             return shared, variables, sums, bounds
 
-        for _, _, sums, _ in self._run_chunks(  # noqa: B007
+        examples = []
+        for first, last, results, _ in self._run_chunks(
             self._evaluate, (0, len(positions), shared), make_arguments, Pace()
         ):
-            pass
+            sums = results
+            if self.task.keeps_examples:
+                sums, found = results
+                found = {name: x[:, first:last] for name, x in found.items()}
+                own = mask[first:last]
+                examples.append({n: x[:, own] for n, x in self._unstack(found).items()})
         totals = self._unstack(sums)
+        thresholds = thresholds or [None] * len(active)
         return [
-            metrics.summarise({n: x[i] for n, x in totals.items()})
+            self._measure(split, i, totals, examples, thresholds[i])
             if running[i]
             else None
             for i in range(len(active))
@@ -310,6 +343,27 @@ class Stacked:
             placed = jax.device_put(single[i], everywhere)
             single[i] = statistics.renew(setup, 0, placed, self._stop)
         return self._stack(jax.device_get(single))
+
+    def _measure(
+        self,
+        split: str,
+        i: int,
+        totals: dict[str, np.ndarray],
+        examples: list[dict[str, np.ndarray]],
+        thresholds: Thresholds,
+    ) -> dict[str, Any]:
+        """Compute the metrics of the trial at place i of a batch."""
+        if not self.task.keeps_examples:
+            return metrics.summarise({n: x[i] for n, x in totals.items()})
+        labels = self._setup.loaders[split].labels
+        logits, losses = (
+            np.concatenate([x[name][i] for x in examples])
+            for name in ("logits", "loss")
+        )
+        if split == "test":
+            return multilabel.summarise(logits, labels, losses, thresholds)
+        found = multilabel.summarise(logits, labels, losses)
+        return found | {"thresholds": multilabel.tune_thresholds(logits, labels)}
 
     def take_states(self, states: TrainState) -> list[TrainState]:
         """Bring the states of the single trials to the host."""

@@ -26,7 +26,7 @@ from cnn.sweep.live import format_options
 from cnn.sweep.table import Row
 from cnn.sweep.trials import Trial, make_setting, make_trial
 from cnn.text import quote, show_line
-from cnn.training import progress, report, same_data
+from cnn.training import progress, report, same_data, tasks
 from cnn.training.progress import Counters
 from cnn.training.setup import Setup
 from cnn.training.state import TrainState, to_items
@@ -68,7 +68,8 @@ def conclude(
     is_there = publish_best(home, source, best, ranking, trial)
     terminal.show(live.make_settings_table(ranking, select_by))
     notes = table.describe_ties(ranking, everything, select_by)
-    test = ", ".join(f"{n} {best[f'test_{n}']:.4f}" for n in report.TEST_METRICS[:2])
+    tested = tasks.get_task(best).tested
+    test = ", ".join(f"{n} {best[f'test_{n}']:.4f}" for n in tested[:2])
     notes += [f"best: trial {best['trial']}, test {test}; {len(failed)} trials failed"]
     for note in notes:
         say(note)
@@ -132,6 +133,7 @@ def save_run(
     one = progress.begin(own)  # for the digests of what was frozen at first
     one.state = jax.device_put(state, devices.split_leaves(own.mesh, state))
     one.phase = own.find_phase(one.step)
+    one.thresholds = tasks.read_thresholds(row)
     metric = row[f"validation_{trial.config.train.select_by}"]
     length = own.structure.steps_per_epoch
     lines = [{"step": x["epoch"] * length, **x} for x in row["curve"]]
@@ -154,7 +156,7 @@ def save_run(
     description = progress.describe_checkpoint(own, one)
     writer.save(to_items(one.state, one.sums), one.step, description, one.step)
     writer.wait()
-    found = {name: row[f"test_{name}"] for name in report.TEST_METRICS}
+    found = {name: row[f"test_{name}"] for name in own.structure.task.tested}
     result = report.make_result(own, one, found)
     workdir.write_json(directory / "result.json", result)
 
@@ -193,19 +195,21 @@ def publish_best(
 
 def format_preset(trial: Trial, row: Row) -> str:
     """Write a preset for configs/ of what a trial reads that is not the default."""
-    defaults, options = Config().to_flat(), trial.config.select_run_options()
+    defaults = tasks.list_defaults(trial.config)
+    options = trial.config.select_run_options()
     unread = trial.config.find_unread(options, "train")
     lines = [
         f"    {json.dumps(name)}: {_to_python(value)},"
         for name, value in options.items()
         if value != defaults[name] and name not in unread
     ]
-    validation, test = row["validation_accuracy"], row["test_accuracy"]
+    name, words = tasks.get_task(row).shown[0]
+    validation, test = row[f"validation_{name}"], row[f"test_{name}"]
     found = format_options(row["options"])
     found = found.replace("\\", r"\\").replace('"', r"\"")
     return (
-        f'"""Best of a sweep: {found}.\n\nValidation accuracy {validation:.2%}, test '
-        f'accuracy {test:.2%} (one run).\n"""\n\noptions = {{\n'
+        f'"""Best of a sweep: {found}.\n\nValidation {words} {validation:.2%}, test '
+        f'{words} {test:.2%} (one run).\n"""\n\noptions = {{\n'
         + "\n".join(lines)
         + "\n}\n"
     )

@@ -6,7 +6,8 @@ from typing import Any
 
 from cnn.config import Config
 from cnn.sweep.plots import list_varied
-from cnn.sweep.table import FIRST_COLUMNS, LAST_COLUMNS, Row
+from cnn.sweep.table import FIRST_COLUMNS, Row, list_last_columns
+from cnn.training import tasks
 from cnn.visualize.draw.picture import Picture, Section
 from cnn.visualize.page import report
 
@@ -44,14 +45,14 @@ def write_page(
     names = list(dict.fromkeys(name for row in rows for name in row["options"]))
     settings = [row | row["options"] for row in ranking]
     trials = [row | row["options"] for row in sorted(rows, key=lambda r: r["trial"])]
-    defaults = Config().to_flat()
+    defaults = tasks.list_defaults(config)
     options = [
         {"option": name, "value": value}
         for name, value in config.select_run_options().items()
         if value != defaults[name] and name not in names
     ]
     columns = [name for name in names if name != "seed"] + _RANKED
-    every = FIRST_COLUMNS + names + LAST_COLUMNS
+    every = FIRST_COLUMNS + names + list_last_columns(rows)
     tables = {
         "Settings": report.tabulate(columns, settings),
         "Trials": report.tabulate(every, trials),

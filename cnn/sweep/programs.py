@@ -88,10 +88,10 @@ def make_train_trials(structure: Structure, axis: str, mesh: Mesh) -> Callable:
 
     Returns:
         A jitted function of (shared, states, chunk, sums, numbers, bounds): `images`
-        uint8 [N, H, W, C] and `labels` int32 [N], and the variables of a teacher, or
-        None; the chunk's `ids` int32 [T, S, B] and maybe `copies`; two int32 [T]. It
-        returns states, sums and step metrics [T, S]. A trial whose bounds are equal
-        stays as it is. States and sums are donated.
+        uint8 [N, H, W, C] and `labels`, and the variables of a teacher, or None; the
+        chunk's `ids` int32 [T, S, B] and maybe `copies`; two int32 [T]. It returns
+        states, sums and step metrics [T, S]. A trial whose bounds are equal stays as
+        it is. States and sums are donated.
     """
 
     def train_one(
@@ -123,8 +123,13 @@ def make_eval_trials(structure: Structure, axis: str, mesh: Mesh) -> Callable:
     Returns:
         A jitted function of (shared, variables, sums, bounds): `images`, `labels`,
         `positions` int32 [S, B] and `mask` bool [S, B] for all trials; stacked
-        variables and sums; two int32 [T]. It returns the sums with those batches added.
+        variables and sums; two int32 [T]. It returns the sums with those batches added;
+        where metrics need every example, these and the examples, as
+        `epoch.example_chunk`.
     """
+    evaluate = epoch.eval_chunk
+    if structure.task.keeps_examples:
+        evaluate = epoch.example_chunk
 
     def eval_one(
         shared: Images,
@@ -140,7 +145,7 @@ def make_eval_trials(structure: Structure, axis: str, mesh: Mesh) -> Callable:
                 "mask": shared["mask"][i],
             }
 
-        return epoch.eval_chunk(structure, None, take, variables, sums, shared, bounds)
+        return evaluate(structure, None, take, variables, sums, shared, bounds)
 
     return _name(over_trials(eval_one, axis, mesh), "eval_trials")
 

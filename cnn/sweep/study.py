@@ -26,6 +26,7 @@ from cnn.errors import UserError
 from cnn.option import format_value
 from cnn.sweep import trials
 from cnn.sweep.space import Axis, Space
+from cnn.training import tasks
 
 if TYPE_CHECKING:
     import optuna
@@ -355,7 +356,7 @@ def describe_study(config: Config, space: Space) -> dict[str, Any]:
 
     Data and source are not described: the sweep compares what they hold.
     """
-    defaults = Config().to_flat()
+    defaults = tasks.list_defaults(config)
     given = config.select_run_options().items()
     description = {
         "space": "; ".join(_format_axis(axis) for axis in space.axes),

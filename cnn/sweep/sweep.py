@@ -19,12 +19,14 @@ from typing import Any
 
 from cnn.checkpoints import workdir
 from cnn.config import Config, list_fields
+from cnn.data import has_several_labels
 from cnn.errors import UserError, suggest
 from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import outcome, searches, space, study, table, trials, worker
 from cnn.sweep.options import SweepOptions
 from cnn.sweep.session import Session
+from cnn.training import tasks
 from cnn.weights import preprocessing
 
 # Set once for the process, before the first device call; what all are ranked by.
@@ -51,6 +53,11 @@ def sweep(
         Interrupted: a signal arrived; the trials that have ended are saved.
     """
     config = preprocessing.resolve(config, directory / "sweep", terminal)
+    config = tasks.resume(config, directory / "sweep")
+    if config.train.select_by == "auto":
+        several = has_several_labels(config.data)
+        task = tasks.MULTILABEL if several else tasks.MULTICLASS
+        config = config.change({"select_by": task.choose_metric("auto")})
     points = space.parse_space(config.sweep.sweep, select_sweepable())
     stop, home = Stop(), directory / "sweep"
     if config.sweep.search == "optuna":

@@ -20,18 +20,22 @@ from cnn.errors import UserError
 from cnn.option import format_value
 from cnn.sweep.trials import make_setting
 from cnn.text import format_row
+from cnn.training import tasks
 
 Row = dict[str, Any]
 FIRST_COLUMNS = ["trial", "status"]  # the options follow
-RESULTS = (
-    ["validation_accuracy", "validation_balanced_accuracy", "validation_loss"]
-    + ["test_accuracy", "test_balanced_accuracy", "test_loss"]
-    + ["best_epoch", "stopped_early", "trained_epochs", "steps", "seconds"]
-    + ["num_parameters", "executor", "state_sha256"]
-)
-LAST_COLUMNS = [*RESULTS, "reason"]
+_LAST = ["best_epoch", "stopped_early", "trained_epochs", "steps", "seconds"]
+_LAST += ["num_parameters", "executor", "state_sha256", "reason"]
 CONFIDENCE = 0.95
 _DECIMALS = 12
+
+
+def list_last_columns(rows: Iterable[Row]) -> list[str]:
+    """List the columns behind the options: metrics of the rows' task, and the rest."""
+    known = [row for row in rows if "validation_loss" in row]
+    metrics = tasks.get_task(known[0] if known else {}).compared
+    splits = ("validation", "test")
+    return [f"{split}_{name}" for split in splits for name in metrics] + _LAST
 
 
 class TrialLog:
@@ -83,7 +87,7 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
     """Write the table of trials, in the order of their numbers, whole or not at all."""
     rows = sorted(rows, key=lambda row: row["trial"])
     names = list(dict.fromkeys(n for row in rows for n in row["options"]))
-    columns = FIRST_COLUMNS + names + LAST_COLUMNS
+    columns = FIRST_COLUMNS + names + list_last_columns(rows)
     write_rows(path, columns, [row | row["options"] for row in rows])
 
 
@@ -126,7 +130,7 @@ def rank_settings(rows: Sequence[Row], select_by: str) -> list[dict[str, Any]]:
 
     Args:
         rows: of trials; only those that finished count.
-        select_by: `accuracy`, `balanced_accuracy` or `loss`.
+        select_by: a metric of `Task.select_by`.
 
     Returns:
         A row for each setting, the best first, those with a failed trial last:

@@ -21,7 +21,7 @@ from cnn.sweep.live import LiveTable
 from cnn.sweep.session import Session
 from cnn.sweep.space import Space
 from cnn.sweep.study import Study
-from cnn.sweep.table import RESULTS, read_rows
+from cnn.sweep.table import list_last_columns, read_rows
 from cnn.sweep.trials import Trial, group_trials, make_trial
 
 SETTINGS_AT_ONCE = 8
@@ -144,7 +144,7 @@ class _Worker:
         """Gather what a dashboard shows of a setting: its seeds' results, in lists."""
         numbers = [one.trial.number for one in ones]
         rows = [row for row in self._session.rows if row["trial"] in numbers]
-        names = ["trial", "status", *RESULTS]
+        names = ["trial", "status", *list_last_columns(rows)[:-1]]
         found = {name: [row[name] for row in rows if name in row] for name in names}
         seeds = [row["options"].get("seed") for row in rows]
         return {"directory": str(self._session.home), "seeds": seeds} | found

@@ -9,7 +9,7 @@ structures: runs of one structure share one trace and one executable.
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
 from cnn.data.order import make_eval_order
 from cnn.runtime import devices, processes
 from cnn.runtime.interrupt import Stop
-from cnn.training import memory, metrics, noise_scale, steps
+from cnn.training import memory, metrics, multilabel, noise_scale, steps, tasks
 from cnn.training.state import TrainState
 from cnn.training.steps import Batch, Structure, Sums
 
@@ -227,7 +227,7 @@ def eval_chunk(
         mesh: as of `make_eval_chunk`.
         take: from (chunk, i) to batch i.
         variables: `params` and `batch_stats`.
-        sums: of `metrics.create_sums`.
+        sums: of `Task.create_sums`.
         chunk: the batches.
         bounds: the first batch and the one after the last, int32 [].
     """
@@ -251,12 +251,13 @@ def make_example_chunk(
     Returns:
         `example_chunk`, jitted, of (variables, sums, chunk, bounds).
     """
-    return jax.jit(functools.partial(example_chunk, structure, mesh))
+    return jax.jit(functools.partial(example_chunk, structure, mesh, take_batch))
 
 
 def example_chunk(
     structure: Structure,
-    mesh: Mesh,
+    mesh: Mesh | None,
+    take: Callable[[Chunk, jax.Array], Batch],
     variables: Any,
     sums: Sums,
     chunk: Chunk,
@@ -267,7 +268,9 @@ def example_chunk(
     Returns:
         The sums, and `logits` [S, B, K] and `loss` [S, B], filled within the bounds.
     """
-    variables, shape = _constrain(mesh, variables), chunk["labels"].shape
+    shape = chunk["mask"].shape
+    if mesh is not None:
+        variables = _constrain(mesh, variables)
     empty = {
         "logits": jnp.zeros((*shape, structure.num_classes), jnp.float32),
         "loss": jnp.zeros(shape, jnp.float32),
@@ -275,11 +278,12 @@ def example_chunk(
 
     def body(i: jax.Array, carry: Any) -> Any:
         sums, filled = carry
-        more, found = steps.eval_examples(structure, variables, take_batch(chunk, i))
+        more, found = steps.eval_examples(structure, variables, take(chunk, i))
         filled = {name: filled[name].at[i].set(x) for name, x in found.items()}
         return metrics.add_sums(sums, more), filled
 
-    return _constrain(mesh, jax.lax.fori_loop(*bounds, body, (sums, empty)))
+    found = jax.lax.fori_loop(*bounds, body, (sums, empty))
+    return found if mesh is None else _constrain(mesh, found)
 
 
 def compute_metrics(
@@ -289,6 +293,7 @@ def compute_metrics(
     batch_size: int,
     stop: Stop,
     examples: dict[str, list[np.ndarray]] | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Evaluate all images of a loader.
 
@@ -296,10 +301,11 @@ def compute_metrics(
         variables: `params` and `batch_stats`.
         batch_size: images computed at a time.
         examples: gets `logits` [n, K] and `loss` [n], some images at a time, in their
-            order; None: only sums are computed.
+            order; None: only what the metrics need is computed.
+        thresholds: as of `multilabel.summarise`, for several labels an image.
 
     Returns:
-        As `metrics.summarise`.
+        As `metrics.summarise`, or `multilabel.summarise`.
 
     Raises:
         Interrupted: a signal arrived.
@@ -308,7 +314,10 @@ def compute_metrics(
     positions, mask = make_eval_order(len(loader), batch_size)
     size = choose_chunk_steps(len(positions), batch_size, loader.image_bytes)
     everywhere = devices.replicated(loader.mesh)
-    sums = devices.put(everywhere, metrics.create_sums(structure.num_classes))
+    task = structure.task
+    sums = devices.put(everywhere, task.create_sums(structure.num_classes))
+    if examples is None and task.keeps_examples:
+        examples = {}
 
     def make_arguments(chunk: Chunk, first: int, last: int) -> tuple:
         bounds = make_bounds(first % size, last - first)
@@ -329,7 +338,12 @@ def compute_metrics(
             for name, array in found.items():
                 kept = np.asarray(array[rows])[mask[first:last]]
                 examples.setdefault(name, []).append(kept)
-    return metrics.summarise(sums)
+    if not task.keeps_examples:
+        return metrics.summarise(sums)
+    found = tasks.concatenate(examples)
+    return multilabel.summarise(
+        found["logits"], loader.labels, found["loss"], thresholds
+    )
 
 
 def make_bounds(first: int, count: int) -> tuple[np.int32, np.int32]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn.config import Numbers
-from cnn.data.order import count_classes
+from cnn.data.labels import count_classes
 from cnn.errors import UserError
 from cnn.training.options import LossOptions
 
@@ -27,17 +27,25 @@ _TINY = float(np.finfo(np.float32).tiny)
 def make_targets(
     labels: jax.Array, num_classes: int, label_smoothing: jax.Array | None
 ) -> jax.Array:
-    """Turn labels into target distributions.
+    """Turn labels into target distributions, or into a target for each class.
 
     Args:
-        labels: int32 [N], each in [0, num_classes).
+        labels: int32 [N], each in [0, num_classes); or several an image, 0 and 1
+            [N, K].
         label_smoothing: s in [0, 1); None means 0.
 
     Returns:
-        float32 [N, K]: `(1 - s) · onehot + s / K`.
+        float32 [N, K]: `(1 - s) · onehot + s / K`; of several an image
+        `(1 - s) · labels + s / 2`, as Keras' `BinaryCrossentropy` documents.
 
-    Source: Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567
+    Source: Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567;
+        https://keras.io/api/losses/probabilistic_losses/
     """
+    if labels.ndim == 2:
+        targets = labels.astype(jnp.float32)
+        if label_smoothing is None:
+            return targets
+        return (1 - label_smoothing) * targets + label_smoothing / 2
     targets = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     if label_smoothing is None:
         return targets
@@ -200,7 +208,7 @@ def compute_class_weights(
 
     Args:
         options: the loss's options.
-        labels: of the training set, int32 [N], or [N, K] of 0 and 1.
+        labels: of the training set, as of `cnn.data.labels`.
 
     Returns:
         K weights; empty when all are 1. A class without examples weighs 0.
@@ -221,7 +229,7 @@ def sum_weights(
     Args:
         loss: a name of `LOSSES`.
         class_weights: K weights, or none where all are 1.
-        labels: int32 [N], or [N, K] of 0 and 1.
+        labels: int32 [N], or several an image [N, K].
         are_mixed: whether targets are mixed of several examples'.
 
     Returns:
@@ -229,14 +237,18 @@ def sum_weights(
         `torch.nn.CrossEntropyLoss` has it with labels; else N, as that has it with
         probabilities, and `torch.nn.BCEWithLogitsLoss` always.
     """
-    if not class_weights or loss != "softmax" or are_mixed or labels.ndim > 1:
+    if not class_weights or loss != "softmax" or are_mixed or labels.ndim == 2:
         return jnp.full((), labels.shape[0], jnp.float32)
     weights = jnp.asarray(class_weights, jnp.float32)[labels]
     return jnp.maximum(jnp.sum(weights), _TINY)
 
 
-def check(options: LossOptions, num_classes: int) -> None:
+def check(options: LossOptions, num_classes: int, are_several: bool) -> None:
     """Refuse a threshold that would make all targets of an example alike.
+
+    Args:
+        num_classes: K.
+        are_several: whether an image may have several labels.
 
     Raises:
         UserError: naming the flags to change.
@@ -244,7 +256,8 @@ def check(options: LossOptions, num_classes: int) -> None:
     threshold, smoothing = options.bce_threshold, options.label_smoothing
     if options.loss != "bce" or not threshold:
         return
-    low, high = smoothing / num_classes, 1 - smoothing + smoothing / num_classes
+    low = smoothing / (2 if are_several else num_classes)
+    high = 1 - smoothing + low
     if not low <= threshold < high:
         raise UserError(
             f"--bce_threshold={threshold:g} with --label_smoothing={smoothing:g}: "

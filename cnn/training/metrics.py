@@ -62,12 +62,6 @@ def add_sums(a: dict[str, jax.Array], b: dict[str, jax.Array]) -> dict[str, jax.
     return jax.tree.map(jnp.add, a, b)
 
 
-def divide(sums: dict[str, jax.Array]) -> tuple[float, float, int]:
-    """Return mean loss, accuracy and count of a training epoch's sums."""
-    count = int(sums["count"])
-    return float(sums["loss"]) / count, int(sums["correct"]) / count, count
-
-
 def summarise(sums: dict[str, jax.Array]) -> dict[str, float | int | list]:
     """Divide sums once.
 

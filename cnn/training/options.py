@@ -35,10 +35,18 @@ class TrainOptions:
         within="[0, inf)",
     )
     select_by: str = option(
-        "accuracy",
+        "auto",
         "validation metric of the best checkpoint, of early stopping and of "
-        "schedule=plateau",
-        choices=("accuracy", "balanced_accuracy", "loss"),
+        "schedule=plateau; of several labels an image mean_average_precision, f1 (at a "
+        "probability of 0.5) or loss; auto: accuracy, or mean_average_precision",
+        choices=(
+            "auto",
+            "accuracy",
+            "balanced_accuracy",
+            "loss",
+            "mean_average_precision",
+            "f1",
+        ),
         only_for="validation_fraction or validation_split or "
         "dataset=folder:*|csv:*|npz:*",
     )
@@ -103,11 +111,13 @@ class LossOptions:
     modes: ClassVar[str] = "train sweep describe"
 
     loss: str = option(
-        "softmax",
-        "softmax: cross-entropy of one class among all; bce: binary cross-entropy of "
-        "each class; focal: bce in which terms weigh less the better they are "
-        "predicted; mse: squared distance of the logits from the targets",
+        "auto",
+        "auto: softmax, or bce of several labels an image; softmax: cross-entropy of "
+        "one class among all; bce: binary cross-entropy of each class; focal: bce in "
+        "which terms weigh less the better they are predicted; mse: squared distance "
+        "of the logits from the targets",
         choices=(
+            "auto",
             "softmax",
             "bce",
             "focal",
@@ -121,7 +131,7 @@ class LossOptions:
         "in evaluation too; the gradient of the sum is as many times larger as there "
         "are classes",
         choices=("mean", "sum"),
-        only_for="loss!=softmax",
+        only_for="loss=bce|focal|mse",
         modes="train sweep describe convert",
     )
     bce_threshold: float = strength(
@@ -144,13 +154,15 @@ class LossOptions:
         only_for="loss=focal",
     )
     label_smoothing: float = strength(
-        "share of the target spread evenly over all classes", "[0, 1)"
+        "share s of the target spread evenly over all classes; of several labels an "
+        "image each class's target t becomes (1 - s) · t + s / 2",
+        "[0, 1)",
     )
     class_weights: str = option(
         "none",
-        "weight of each class in the loss: none, or balanced: examples / (classes · "
-        "examples of the class), so that every class counts the same; it multiplies "
-        "the class's term, that of smoothed and mixed parts too, as in PyTorch",
+        "weight of each class in the loss: none, or balanced: labels / (classes · "
+        "labels of the class), so that every class counts the same; it multiplies the "
+        "class's term, that of smoothed and mixed parts too, as in PyTorch",
         choices=("none", "balanced"),
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn.checkpoints import checkpoint, proof
+from cnn.checkpoints import checkpoint, manifest, proof
 from cnn.config import Config, Numbers
 from cnn.data.chunks import iterate_chunks
 from cnn.data.order import draw_epoch
@@ -24,7 +24,7 @@ from cnn.optim.plateau import Plateau
 from cnn.runtime import devices, environment
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.profiling import Profiler
-from cnn.training import epoch, memory, noise_scale, steps
+from cnn.training import epoch, memory, multilabel, noise_scale, steps, tasks
 from cnn.training.epoch import Pace
 from cnn.training.options import TrainOptions
 from cnn.training.setup import Loaders, PhaseSetup, Setup
@@ -136,6 +136,8 @@ class Progress:
         frozen: digests of the leaves that were frozen at first, by path.
         started: the time, by `time.perf_counter`, at which `counters.seconds` was 0.
         checked_phase: the number of the last one whose program is known to fit.
+        thresholds: of the classes, tuned on the validation set when it was last
+            evaluated; None without, or of one class an image.
     """
 
     state: TrainState
@@ -146,6 +148,7 @@ class Progress:
     frozen: dict[str, str]
     started: float = dataclasses.field(default_factory=time.perf_counter)
     checked_phase: int = -1
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def step(self) -> int:
@@ -191,7 +194,7 @@ def stand(setup: Setup, state: TrainState, frozen: dict[str, str]) -> Progress:
         frozen: digests of the leaves that were frozen at first.
     """
     everywhere = devices.replicated(setup.mesh)
-    sums = devices.put(everywhere, steps.create_train_sums())
+    sums = devices.put(everywhere, _create_sums(setup))
     phase = setup.find_phase(int(state.step))
     progress = Progress(state, sums, Counters(), phase, {}, frozen)
     progress.renew_loaders(setup)
@@ -210,7 +213,7 @@ def restore(setup: Setup, path: Path, stored: Mapping[str, Any]) -> Progress:
     """
     phase = setup.find_phase(int(path.name))
     shapes = jax.eval_shape(setup.phases[phase].create, setup.numbers, {})
-    shapes = shapes, jax.eval_shape(steps.create_train_sums)
+    shapes = shapes, jax.eval_shape(lambda: _create_sums(setup))
     like = checkpoint.abstract(shapes, devices.split_leaves(setup.mesh, shapes))
     state, sums = from_items(checkpoint.load_items(path, to_items(*like)))
     counters = Counters(**stored["records"])
@@ -218,8 +221,14 @@ def restore(setup: Setup, path: Path, stored: Mapping[str, Any]) -> Progress:
         counters.plateau = Plateau(**stored["records"]["plateau"])
     frozen = stored.get("transfer", {}).get("frozen", {})
     progress = Progress(state, sums, counters, phase, {}, frozen)
+    progress.thresholds = tasks.read_thresholds(stored)
     progress.renew_loaders(setup)
     return progress
+
+
+def _create_sums(setup: Setup) -> Sums:
+    structure = setup.structure
+    return steps.create_train_sums(structure.task, structure.num_classes)
 
 
 def enter_phase(setup: Setup, progress: Progress) -> PhaseSetup:
@@ -264,14 +273,10 @@ def take_epoch(
         Interrupted: a signal arrived.
         UserError: the device has too little memory.
     """
-    phase, options = enter_phase(setup, progress), setup.config.step
+    phase = enter_phase(setup, progress)
     number, done = divmod(progress.step, setup.structure.steps_per_epoch)
     before = progress.step - done
-    labels, seed = setup.loaders["train"].labels, setup.config.train.seed
-    how = options.batch_size, options.sampling, options.repeats_in_batch
-    drawn = draw_epoch(seed, number, labels, *how)
-    ids, views = drawn["ids"], (number + drawn.get("copies", 0)) % phase.views
-    positions = ids + np.int32(len(labels) * views)
+    drawn = _draw(setup, number, phase.views)
     everywhere = devices.replicated(setup.mesh)
     program, pieces = phase.train_chunk, phase.structure.accumulate_steps
     choose = choose_numbers or _choose_lowered(setup, progress.counters.plateau)
@@ -302,8 +307,7 @@ def take_epoch(
         step = before + first
         return profiler.cut(step, min(available, interval - step % interval))
 
-    arrays = {"positions": positions, **drawn}
-    chunks = iterate_chunks(progress.loaders["train"], phase.chunk_steps, arrays, done)
+    chunks = iterate_chunks(progress.loaders["train"], phase.chunk_steps, drawn, done)
     with contextlib.closing(chunks):
         calls = epoch.run_chunks(
             program, chunks, make_arguments, stop, pace, limit, around, check
@@ -315,7 +319,16 @@ def take_epoch(
             here = slice(first % phase.chunk_steps, (last - 1) % phase.chunk_steps + 1)
             step_metrics = {name: x[here] for name, x in jax.device_get(filled).items()}
             progress.counters.note_noise(step_metrics)
-            yield ids[first:last], step_metrics
+            yield drawn["ids"][first:last], step_metrics
+
+
+def _draw(setup: Setup, number: int, views: int) -> dict[str, np.ndarray]:
+    """Draw an epoch as `draw_epoch`, with the `positions` among its loader's images."""
+    labels, options = setup.loaders["train"].labels, setup.config.step
+    how = options.batch_size, options.sampling, options.repeats_in_batch
+    drawn = draw_epoch(setup.config.train.seed, number, labels, *how)
+    view = (number + drawn.get("copies", 0)) % views
+    return {"positions": drawn["ids"] + np.int32(len(labels) * view), **drawn}
 
 
 def _choose_lowered(setup: Setup, state: Plateau | None) -> Callable[[int], Numbers]:
@@ -328,16 +341,32 @@ def _choose_lowered(setup: Setup, state: Plateau | None) -> Callable[[int], Numb
 def evaluate(setup: Setup, progress: Progress, split: str, stop: Stop) -> dict:
     """Evaluate the current weights, averaged where averaging is on.
 
+    Of several labels an image the validation set is evaluated at the thresholds that
+    nothing has tuned, and then tunes those of the test set.
+
     Returns:
-        As `metrics.summarise`.
+        As `epoch.compute_metrics`; of a validation set that tunes, `thresholds` too.
     """
-    return epoch.compute_metrics(
-        setup.for_evaluation(setup.phases[progress.phase].structure),
+    structure = setup.phases[progress.phase].structure
+    structure, examples = setup.for_evaluation(structure), None
+    tunes = structure.task.keeps_examples and split == "validation"
+    if tunes:
+        examples = {}
+    found = epoch.compute_metrics(
+        structure,
         get_variables(progress.state),
         progress.loaders[split],
         setup.config.step.batch_size,
         stop,
+        examples,
+        progress.thresholds if split == "test" else None,
     )
+    if tunes:
+        logits = tasks.concatenate(examples)["logits"]
+        labels = progress.loaders[split].labels
+        progress.thresholds = multilabel.tune_thresholds(logits, labels)
+        found["thresholds"] = progress.thresholds
+    return found
 
 
 def evaluate_best(
@@ -350,7 +379,7 @@ def evaluate_best(
         checkpoints: the directory that holds it.
 
     Returns:
-        As `metrics.summarise`.
+        As `epoch.compute_metrics`.
 
     Raises:
         UserError: it is not there, or is damaged.
@@ -367,7 +396,10 @@ def evaluate_best(
     averaged = progress.state.ema is not None
     variables = checkpoint.load_variables(path, like, averaged)
     loader, batch_size = setup.loaders["test"], setup.config.step.batch_size
-    return epoch.compute_metrics(structure, variables, loader, batch_size, stop)
+    thresholds = tasks.read_thresholds(manifest.read_description(path))
+    return epoch.compute_metrics(
+        structure, variables, loader, batch_size, stop, thresholds=thresholds
+    )
 
 
 def describe_checkpoint(setup: Setup, progress: Progress) -> dict[str, Any]:
@@ -384,6 +416,10 @@ def describe_checkpoint(setup: Setup, progress: Progress) -> dict[str, Any]:
     }
     if setup.teacher is not None:
         description["teacher"] = setup.teacher.about
+    if setup.structure.task is not tasks.MULTICLASS:
+        description["task"] = setup.structure.task.name
+    if progress.thresholds is not None:
+        description["thresholds"] = list(progress.thresholds)
     phase = setup.phases[progress.phase].structure.rule.phase
     about = setup.plan.about
     if phase is None and not about:

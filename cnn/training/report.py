@@ -16,14 +16,12 @@ from cnn.runtime import devices, environment, processes
 from cnn.runtime.metrics_log import MetricsLog
 from cnn.runtime.terminal import Terminal
 from cnn.text import quote, show_line
-from cnn.training import course, metrics, noise_scale
-from cnn.training.options import TrainOptions
+from cnn.training import course, noise_scale, tasks
 from cnn.training.progress import Progress, describe_checkpoint, find_bad_step
 from cnn.training.setup import Setup
 from cnn.training.state import compute_state_sha256, get_variables, get_weights
 
 REMEDY = "Lower --learning_rate, or add --warmup_epochs=1 or --clip_norm=1"
-TEST_METRICS = ("accuracy", "loss", "correct", "count", "top5", "balanced_accuracy")
 
 
 def announce(setup: Setup, terminal: Terminal) -> None:
@@ -84,7 +82,8 @@ def list_notes(setup: Setup) -> list[str]:
             "computed nevertheless"
         )
     select_by = setup.config.train.select_by
-    if setup.eval_split != "validation" and select_by != TrainOptions.select_by:
+    default = setup.structure.task.select_by[0]
+    if setup.eval_split != "validation" and select_by != default:
         notes.append(f"--select_by={select_by} selects nothing: no validation set")
     if every > setup.total_steps:
         notes.append(
@@ -156,10 +155,12 @@ def check_and_log(
             line: dict[str, Any] = {n: float(v[i]) for n, v in step_metrics.items()}
             line["example_ids_hash"] = f"{zlib.crc32(ids[i].tobytes()):08x}"
             log.write(step, line)
-    loss, accuracy, count = metrics.divide(progress.sums)
+    task = setup.structure.task
+    loss, value, count = task.divide(progress.sums)
     epoch = before // setup.structure.steps_per_epoch + 1
     speed = count / progress.counters.epoch_seconds
-    terminal.update_bar(progress.step, epoch, loss, accuracy, speed)
+    name = _write_name(task.train_metric)
+    terminal.update_bar(progress.step, epoch, loss, value, speed, name)
 
 
 def make_epoch_line(
@@ -172,12 +173,12 @@ def make_epoch_line(
         found: the metrics of the evaluated split; None when it was not evaluated.
     """
     number = progress.step // setup.structure.steps_per_epoch
+    task = setup.structure.task
     line: dict[str, Any] = {"epoch": number}
     if number:
-        line["train_loss"], line["train_accuracy"], count = metrics.divide(
-            progress.sums
-        )
-    for name in ("loss", "accuracy", "balanced_accuracy", "top5") if found else ():
+        metric = f"train_{task.train_metric}"
+        line["train_loss"], line[metric], count = task.divide(progress.sums)
+    for name in task.logged if found else ():
         line[f"{setup.eval_split}_{name}"] = found[name]
     if progress.counters.plateau is not None:
         line["rate_factor"] = progress.counters.plateau.factor
@@ -195,10 +196,12 @@ def make_epoch_line(
 def print_epoch(setup: Setup, terminal: Terminal, line: dict[str, Any]) -> None:
     """Print an epoch's line of metrics.jsonl."""
     parts = [f"epoch {line['epoch']:>3}/{setup.config.train.epochs}"]
-    for name in ("train", setup.eval_split):
+    task = setup.structure.task
+    shown = {"train": task.train_metric, setup.eval_split: task.shown[0][0]}
+    for name, metric in shown.items():
         if f"{name}_loss" in line:
-            loss, accuracy = line[f"{name}_loss"], line[f"{name}_accuracy"]
-            parts.append(f"{name} loss {loss:.4f} accuracy {accuracy:.2%}")
+            loss, value = line[f"{name}_loss"], line[f"{name}_{metric}"]
+            parts.append(f"{name} loss {loss:.4f} {_write_name(metric)} {value:.2%}")
     if line.get("rate_factor", 1) != 1:
         parts.append(f"rate x {line['rate_factor']:.3g}")
     if "images_per_second" in line:
@@ -208,6 +211,11 @@ def print_epoch(setup: Setup, terminal: Terminal, line: dict[str, Any]) -> None:
         shown = "not measurable" if scale is None else f"{scale:,.0f} images"
         parts.append(f"noise scale {shown}")
     terminal.say("  ".join(parts))
+
+
+def _write_name(metric: str) -> str:
+    """Write a metric's name as it is printed."""
+    return "F1" if metric == "f1" else metric.replace("_", " ")
 
 
 def write_result(
@@ -247,7 +255,7 @@ def make_result(
 
     Args:
         progress: at the end of the run.
-        found: `TEST_METRICS` of its final weights.
+        found: `Task.tested` of its final weights.
     """
     about = proof.summarise(*_examine_frozen(setup, progress))
     return _list_figures(setup, progress, found, found) | about
@@ -259,13 +267,15 @@ def _list_figures(
     found: Mapping[str, Any],
     best: Mapping[str, Any],
 ) -> dict[str, Any]:
-    counters = progress.counters
+    counters, task = progress.counters, setup.structure.task
     images = progress.step * setup.config.step.batch_size
-    figures = {f"test_{name}": found[name] for name in TEST_METRICS}
+    figures = {f"test_{name}": found[name] for name in task.tested}
+    if task is not tasks.MULTICLASS:
+        figures |= {"task": task.name, "thresholds": progress.thresholds}
     return figures | {
         "best_step": counters.best_step,
         "best_validation": counters.best_value if counters.best_step >= 0 else None,
-        **{f"best_test_{name}": best[name] for name in TEST_METRICS if best},
+        **{f"best_test_{name}": best[name] for name in task.tested if best},
         "num_parameters": count_parameters(progress.state.params),
         "steps": progress.step,
         "epochs": progress.step // setup.structure.steps_per_epoch,
@@ -320,12 +330,12 @@ def print_result(
 ) -> None:
     """Print the result, where everything lies, and what to try next."""
     say = terminal.say
+    task = tasks.get_task(result)
     say(
-        f"test accuracy {result['test_accuracy']:.2%} ({result['test_correct']} of "
-        f"{result['test_count']}), loss {result['test_loss']:.4f}; "
-        f"{result['steps']} steps in {result['seconds']:.1f} s"
+        f"test {tasks.write_metrics(task, result, 'test_')}; {result['steps']} steps "
+        f"in {result['seconds']:.1f} s"
     )
-    if "best_test_accuracy" in result:
+    if "best_test_loss" in result:
         say(_format_best(result, select_by))
     files = "config.json, dataset.json, metrics.jsonl, result.json, checkpoints"
     say(f"in {show_line(str(directory))}: {files}")
@@ -340,8 +350,5 @@ def _format_best(result: Mapping[str, Any], select_by: str) -> str:
     text = f"best checkpoint by validation {select_by} ({value:{form}}): step {step}"
     if step == result["steps"]:
         return f"{text}, the last one"
-    return (
-        f"{text}, test accuracy {result['best_test_accuracy']:.2%} "
-        f"({result['best_test_correct']} of {result['best_test_count']}), loss "
-        f"{result['best_test_loss']:.4f}"
-    )
+    tested = tasks.write_metrics(tasks.get_task(result), result, "best_test_")
+    return f"{text}, test {tested}"

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from cnn import models
 from cnn.augment import pipeline
 from cnn.config import Config, Numbers
+from cnn.data import labels as labelled
 from cnn.data import load_dataset
 from cnn.data.chunks import Loader, choose_chunk_steps
 from cnn.data.files import describe_bad
@@ -31,6 +32,7 @@ from cnn.training import epoch, losses
 from cnn.training.same_data import Seen
 from cnn.training.state import TrainState, create_state
 from cnn.training.steps import Structure
+from cnn.training.tasks import MULTICLASS, Task, find_task
 
 Loaders = Mapping[str, Loader]
 Shape = tuple[int, int, int]
@@ -212,7 +214,7 @@ def make_structure(
         data.scaling, data.mean, data.std, dataset.train
     )
     return dataclasses.replace(
-        make_structure_of_model(config, num_classes),
+        make_structure_of_model(config, num_classes, find_task(dataset.train.labels)),
         mean=mean,
         std=std,
         steps_per_epoch=len(dataset.train) // config.step.batch_size,
@@ -222,7 +224,9 @@ def make_structure(
     )
 
 
-def make_structure_of_model(config: Config, num_classes: int) -> Structure:
+def make_structure_of_model(
+    config: Config, num_classes: int, task: Task = MULTICLASS
+) -> Structure:
     """Make what of the static part does not depend on the images."""
     static = config.make_static()
     return Structure(
@@ -234,7 +238,8 @@ def make_structure_of_model(config: Config, num_classes: int) -> Structure:
         std=(0.25,),
         image_size=config.data.training_size,
         augment=static.augment,
-        loss=config.loss.loss,
+        task=task,
+        loss=task.choose_loss(config.loss.loss),
         loss_reduction=config.loss.loss_reduction,
         accumulate_steps=config.step.accumulate_steps,
         log_noise_scale=config.step.log_noise_scale,
@@ -376,7 +381,8 @@ def _check_fits(config: Config, dataset: Dataset) -> None:
             "--early_stop_epochs selects on validation data and there is none; carve "
             "it out of train with --validation_fraction=0.1"
         )
-    losses.check(config.loss, len(dataset.class_names))
+    are_several = labelled.are_several(dataset.train.labels)
+    losses.check(config.loss, len(dataset.class_names), are_several)
     if config.schedule.schedule == "plateau" and dataset.validation is None:
         raise UserError(
             "--schedule=plateau looks at validation data and there is none; carve it "

@@ -5,9 +5,12 @@ weights have statistics of none. Here they are means over N batches: of the batc
 means, and of their variances. The batches are those that training would take in the N
 steps after a given one, varied and mixed as there, whole (`--accumulate_steps` divides
 none), dropout included: a pure function of the weights, the images, seed and step.
+Where evaluation has another size of images, training images are seen as there, not
+varied.
 
 Source: Izmailov et al. 2018, https://arxiv.org/abs/1803.05407, and PyTorch's
-    `torch.optim.swa_utils.update_bn`
+    `torch.optim.swa_utils.update_bn`; Touvron et al. 2019 (at another size),
+    https://arxiv.org/abs/1906.06423
 """
 
 import contextlib
@@ -23,9 +26,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnn import keys
+from cnn.augment.options import AugmentOptions
 from cnn.config import Numbers
-from cnn.data.chunks import choose_chunk_steps, iterate_chunks
-from cnn.data.order import make_epoch_order
+from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
+from cnn.data.order import draw_epoch
 from cnn.errors import UserError
 from cnn.models import layers
 from cnn.optim import freezing
@@ -97,9 +101,10 @@ def compute(
         Interrupted: a signal arrived.
         UserError: the device has too little memory.
     """
-    loader, batch_size = setup.loaders["train"], setup.config.step.batch_size
-    ids = _list_ids(setup, step, setup.config.train.recompute_statistics)
-    size = choose_chunk_steps(len(ids), batch_size, loader.image_bytes)
+    loader, structure, numbers = _choose_images(setup, structure)
+    drawn = _draw(setup, step, setup.config.train.recompute_statistics)
+    count, batch_size = drawn["ids"].shape
+    size = choose_chunk_steps(count, batch_size, loader.image_bytes)
     everywhere = devices.replicated(setup.mesh)
     means = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
     program = make_chunk_program(structure, setup.mesh)
@@ -107,10 +112,10 @@ def compute(
     def make_arguments(chunk: epoch.Chunk, first: int, last: int) -> tuple:
         bounds = epoch.make_bounds(first % size, last - first)
         start = np.int32(first // size * size), np.int32(step)
-        placed = devices.put(everywhere, (setup.numbers, bounds, start))
+        placed = devices.put(everywhere, (numbers, bounds, start))
         return variables, means, chunk, *placed
 
-    chunks = iterate_chunks(loader, size, {"positions": ids, "ids": ids})
+    chunks = iterate_chunks(loader, size, {"positions": drawn["ids"], **drawn})
     with contextlib.closing(chunks):
         for _, _, means, _ in epoch.run_chunks(  # noqa: B007
             program, chunks, make_arguments, stop, epoch.Pace()
@@ -195,13 +200,32 @@ def _forget(model: nn.Module) -> nn.Module:
     return model.clone(layers=dataclasses.replace(model.layers, momentum=0.0))
 
 
-def _list_ids(setup: Setup, step: int, count: int) -> np.ndarray:
-    """List the examples of `count` batches after a step, int32 [count, B]."""
+def _choose_images(
+    setup: Setup, structure: Structure
+) -> tuple[Loader, Structure, Numbers]:
+    """Return the training images, and the structure and numbers they are seen with."""
+    seen = setup.config.data.for_evaluation()
+    if seen.image_size in (0, structure.resized_to or structure.image_size):
+        return setup.loaders["train"], structure, setup.numbers
+    train = setup.dataset.train
+    loader = Loader(train.refit(seen) if train.refit else train, seen, setup.mesh)
+    plain = dataclasses.replace(setup.config, augment=AugmentOptions())
+    structure = setup.for_evaluation(structure)
+    structure = dataclasses.replace(structure, augment=plain.make_static().augment)
+    return loader, structure, plain.make_numbers()
+
+
+def _draw(setup: Setup, step: int, count: int) -> dict[str, np.ndarray]:
+    """Draw the examples of `count` batches after a step, as of `draw_epoch`."""
     length, seed = setup.structure.steps_per_epoch, setup.config.train.seed
-    size, batch_size = len(setup.loaders["train"]), setup.config.step.batch_size
+    labels, options = setup.loaders["train"].labels, setup.config.step
+    how = options.batch_size, options.sampling, options.repeats_in_batch
     number, done = divmod(step, length)
-    orders, available = [], -done
+    drawn, available = [], -done
     while available < count:
-        orders.append(make_epoch_order(seed, number, size, batch_size))
+        drawn.append(draw_epoch(seed, number, labels, *how))
         number, available = number + 1, available + length
-    return np.concatenate(orders)[done : done + count]
+    last = slice(done, done + count)
+    return {
+        name: np.concatenate([one[name] for one in drawn])[last] for name in drawn[0]
+    }

@@ -1,8 +1,8 @@
 """The training step and the evaluation step: pure functions, not jitted here.
 
-Images are uint8 [N, H, W, C], as they were read; labels int32 [N]. A batch is a dict
-of `images`, `labels` and, in training, `ids` (positions in the training set), in
-evaluation, `mask` (False for padding).
+Images are uint8 [N, H, W, C], as they were read; labels int32 [N], or of several an
+image uint8 [N, K]. A batch is a dict of `images`, `labels` and, in training, `ids`
+(positions in the training set), in evaluation, `mask` (False for padding).
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ from cnn.optim.optimizer import Rule
 from cnn.optim.schedules import Clock
 from cnn.training import distillation, losses, metrics, noise_scale
 from cnn.training.state import TrainState
+from cnn.training.tasks import MULTICLASS, Task
 
 Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
@@ -51,6 +52,7 @@ class Structure:
         augment: the structure of augmentation.
         takes_features: whether a training batch's `images` are what the model takes,
             neither to be varied nor scaled.
+        task: what labels are.
         loss: a name of `losses.LOSSES`.
         loss_reduction: over classes, `mean` or `sum`.
         class_weights: K weights of the loss; empty when all are 1.
@@ -70,6 +72,7 @@ class Structure:
     steps_per_epoch: int = 1
     augment: AugmentOptions = AugmentOptions()
     takes_features: bool = False
+    task: Task = MULTICLASS
     loss: str = "softmax"
     loss_reduction: str = "mean"
     class_weights: tuple[float, ...] = ()
@@ -89,9 +92,9 @@ def train_step(
         batch: `images`, `labels`, `ids`.
 
     Returns:
-        The state after it; the batch's metric sums (`loss`, `correct`, `count`);
-        the step's metrics `loss`, `learning_rate` and `gradient_norm`, float32 [], and
-        those of `noise_scale.estimate` where it is logged.
+        The state after it; the batch's metric sums (`loss`, `count` and what the task
+        counts); the step's metrics `loss`, `learning_rate` and `gradient_norm`,
+        float32 [], and those of `noise_scale.estimate` where it is logged.
     """
     clock = Clock(state.step, structure.steps_per_epoch)
     prepared = prepare_batch(structure, clock.epoch, batch, numbers)
@@ -207,7 +210,7 @@ def compute_gradients(
             lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), batch
         )
         nothing = jax.tree.map(jnp.zeros_like, trained)
-        first_sums = create_train_sums()
+        first_sums = create_train_sums(structure.task, structure.num_classes)
         if structure.log_noise_scale:
             first_sums["piece_square"] = jnp.zeros((), jnp.float32)
         start = (nothing, state.batch_stats, first_sums)
@@ -263,7 +266,7 @@ def compute_loss(
     focus = losses.get_focus(structure.loss, numbers)
     sums = {
         "loss": jnp.sum(compute(logits, targets)),
-        "correct": jnp.sum(jnp.argmax(logits, -1) == labels, dtype=jnp.int32),
+        **structure.task.count(logits, labels),
         "count": jnp.full((), labels.shape[0], jnp.int32),
     }
     loss, weights = sums["loss"], None
@@ -329,7 +332,8 @@ def predict_step(
     if structure.takes_features:
         return predict(images)
     size = structure.image_size
-    return pipeline.average_views(predict, images, structure.augment.tta, size)
+    tta, average = structure.augment.tta, structure.task.average
+    return pipeline.average_views(predict, images, tta, size, average)
 
 
 def eval_step(structure: Structure, variables: Mapping[str, Any], batch: Batch) -> Sums:
@@ -340,7 +344,7 @@ def eval_step(structure: Structure, variables: Mapping[str, Any], batch: Batch) 
         batch: `images`, `labels`, `mask`.
 
     Returns:
-        Sums as of `metrics.create_sums`; the loss is neither smoothed nor weighted, by
+        Sums as of `Task.create_sums`; the loss is neither smoothed nor weighted, by
         class or difficulty.
     """
     return eval_examples(structure, variables, batch)[0]
@@ -363,11 +367,12 @@ def eval_examples(
     targets = losses.make_targets(labels, structure.num_classes, None)
     compute = losses.make_loss(structure.loss, structure.loss_reduction)
     example_losses = compute(logits, targets)
-    sums = metrics.compute_sums(logits, labels, example_losses, mask)
+    sums = structure.task.compute_sums(logits, labels, example_losses, mask)
     return sums, {"logits": logits, "loss": example_losses}
 
 
-def create_train_sums() -> Sums:
+def create_train_sums(task: Task = MULTICLASS, num_classes: int = 0) -> Sums:
     """Create the sums that a training epoch keeps, over no examples."""
     zero = jnp.zeros((), jnp.int32)
-    return {"loss": jnp.zeros((), jnp.float32), "correct": zero, "count": zero}
+    counts = task.create_counts(num_classes)
+    return {"loss": jnp.zeros((), jnp.float32), **counts, "count": zero}

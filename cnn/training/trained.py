@@ -14,6 +14,7 @@ import numpy as np
 from cnn import models
 from cnn.checkpoints import checkpoint, manifest
 from cnn.data import choose
+from cnn.data import labels as labelled
 from cnn.data.images import Evaluated
 from cnn.data.names import show
 from cnn.data.options import DataOptions
@@ -24,7 +25,7 @@ from cnn.optim import weight_averaging
 from cnn.option import read_group
 from cnn.runtime import devices
 from cnn.runtime.options import DeviceOptions
-from cnn.training import memory, steps
+from cnn.training import memory, steps, tasks
 from cnn.training.options import LossOptions
 from cnn.training.steps import Structure
 
@@ -49,6 +50,8 @@ class Trained:
             nobody noted them.
         temperature: by which logits are divided for probabilities, as of
             `cnn.training.temperature`; None: as they are.
+        thresholds: K probabilities from which a class is a label of an image that may
+            have several; None where none were tuned.
     """
 
     structure: Structure
@@ -62,6 +65,7 @@ class Trained:
     transfer: dict[str, Any] = dataclasses.field(default_factory=dict)
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
     temperature: float | None = None
+    thresholds: tuple[float, ...] | None = None
 
 
 def load_trained(directory: str | Path, which: str = "latest") -> Trained:
@@ -88,7 +92,7 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
 
 def make_structure(description: Mapping[str, Any]) -> Structure:
     """Make the structure that a checkpoint's description says."""
-    stored = description["options"]
+    stored, task = description["options"], tasks.get_task(description)
     return Structure(
         model=models.create_model(
             read_group(ModelOptions, stored),
@@ -98,7 +102,8 @@ def make_structure(description: Mapping[str, Any]) -> Structure:
         num_classes=len(description["class_names"]),
         mean=tuple(description["mean"]),
         std=tuple(description["std"]),
-        loss=read_group(LossOptions, stored).loss,
+        task=task,
+        loss=task.choose_loss(read_group(LossOptions, stored).loss),
         loss_reduction=read_group(LossOptions, stored).loss_reduction,
     )
 
@@ -121,7 +126,25 @@ def make_trained(
         averaged=averaged,
         transfer=description.get("transfer", {}),
         data=description.get("data", {}),
+        thresholds=tasks.read_thresholds(description),
     )
+
+
+def set_threshold(trained: Trained, threshold: float) -> Trained:
+    """Return a model with `--threshold` for all classes; 0 keeps those it has.
+
+    Raises:
+        UserError: an image has one class.
+    """
+    if not threshold:
+        return trained
+    if trained.structure.task is not tasks.MULTILABEL:
+        raise UserError(
+            f"--threshold={threshold:g} would have no effect: the run takes one class "
+            "an image, the most probable one; leave it out"
+        )
+    thresholds = (threshold,) * trained.structure.num_classes
+    return dataclasses.replace(trained, thresholds=thresholds)
 
 
 def check_image_shape(trained: Trained, image_shape: tuple[int, int, int]) -> None:
@@ -179,23 +202,27 @@ def match_labels(
 ) -> np.ndarray:
     """Number the labels of images as a run does, class by class of the same name.
 
+    Of a run whose images may have several, one label each is taken as one of several.
+
     Args:
         trained: the run; classes that the images lack do not matter.
         data: the images.
         numbers: of `--classes`, what selected the data's classes; empty: all.
 
     Returns:
-        int32 [N].
+        As of `cnn.data.labels`.
 
     Raises:
-        UserError: the run does not know the class of an image.
+        UserError: the run does not know the class of an image, or takes one class an
+            image and some have not one.
     """
-    here, labels = data.class_names, data.images.labels
+    here = data.class_names
+    labels = _take_task(trained, data)
     known = get_class_names(trained, here)
     if known == here:
         return labels
     place = {name: number for number, name in enumerate(known)}
-    occurring = np.unique(labels)
+    occurring = labelled.list_occurring(labels)
     unknown = [here[label] for label in occurring if here[label] not in place]
     if unknown:
         kept = [label for label in occurring if here[label] in place]
@@ -209,7 +236,23 @@ def match_labels(
             f"{leave_out if kept else ''}"
         )
     table = np.array([place.get(name, -1) for name in here], np.int32)
-    return table[labels]
+    return labelled.renumber(labels, table, len(known))
+
+
+def _take_task(trained: Trained, data: Evaluated) -> np.ndarray:
+    """Return the labels of images in the form of a run's."""
+    labels, several = data.images.labels, trained.structure.task is tasks.MULTILABEL
+    if labelled.are_several(labels) == several:
+        return labels
+    if several:
+        return labelled.to_matrix(labels, len(data.class_names))
+    if (labels.sum(axis=1) != 1).any():
+        raise UserError(
+            f"The run takes one class an image, and images of {data.name} may have "
+            "several labels or none; train one with --task=multilabel to evaluate it "
+            "on them"
+        )
+    return labelled.as_stored(labels.argmax(axis=1))
 
 
 def _write_classes(names: Sequence[str]) -> str:
@@ -234,7 +277,7 @@ def make_classifier(trained: Trained) -> Callable[[np.ndarray], np.ndarray]:
         logits = steps.predict_step(trained.structure, variables, images)
         if trained.temperature is not None:
             logits = logits / trained.temperature
-        return jax.nn.softmax(logits)
+        return trained.structure.task.to_probabilities(logits)
 
     @functools.lru_cache(_PROGRAMS_KEPT)
     def compile_for(shape: tuple[int, ...]) -> Any:

@@ -106,7 +106,7 @@ class FeatureLoaders(Mapping[str, Loader]):
             config = self._setup.config
             views = max(1, config.transfer.cached_views) if split == "train" else 1
             features = np.concatenate([self._compute(split, v) for v in range(views)])
-            labels = np.tile(self._setup.loaders[split].labels, views)
+            labels = np.concatenate([self._setup.loaders[split].labels] * views)
             images = Images(labels, features.shape[1:], features.__getitem__, True, 4)
             self._made[split] = Loader(images, config.data, self._setup.mesh)
         return self._made[split]

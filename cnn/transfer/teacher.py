@@ -23,6 +23,7 @@ from cnn.training.distillation import Teacher
 from cnn.training.options import DistillationOptions
 from cnn.training.setup import LoadedTeacher, Setup
 from cnn.training.steps import Structure
+from cnn.training.tasks import MULTILABEL
 from cnn.training.trained import Trained, check_image_shape, get_class_names
 from cnn.transfer import any_trained
 from cnn.transfer.source import find_run
@@ -108,6 +109,11 @@ def add_teacher(
     if trained is None:
         return structure, None
     options, source = config.distillation, config.distillation.teacher
+    if MULTILABEL in (structure.task, trained.structure.task):
+        raise UserError(
+            f"--teacher={source}: what is learnt are probabilities of one class among "
+            "all, and here an image may have several labels; leave --teacher out"
+        )
     try:
         check_image_shape(trained, image_shape)
     except UserError as error:

@@ -13,6 +13,7 @@ import numpy as np
 
 from cnn.config import Config
 from cnn.data import find_own_classes, load_dataset, load_evaluated
+from cnn.data import labels as labelled
 from cnn.data.files import decode_files, describe_bad
 from cnn.data.images import BadFile, Dataset, Evaluated, Images, get_part
 from cnn.data.named_files import find_files
@@ -20,6 +21,7 @@ from cnn.data.options import find_centre
 from cnn.errors import UserError, suggest
 from cnn.text import name_file, show_line
 from cnn.training import same_data
+from cnn.training.tasks import MULTILABEL
 from cnn.training.trained import check_image_shape, get_class_names, match_labels
 from cnn.visualize.compute import patches
 from cnn.visualize.compute.features import Stage, list_stages, map_batches
@@ -294,8 +296,10 @@ class Subject:
         if self.config.visualize.picture_files:
             return self._read_files(self.config.visualize.picture_files)
         positions = self._choose_positions(self.config.visualize.picture_examples)
-        labels = lettering.make_labels(self.evaluated.class_names)
-        names = [f"{labels[self.split.labels[i]]}\n#{i}" for i in positions]
+        names = lettering.make_labels(self.evaluated.class_names)
+        labels = labelled.to_lists(self.split.labels[positions])
+        written = [labelled.write(x, names) or labelled.NONE for x in labels]
+        names = [f"{x}\n#{i}" for x, i in zip(written, positions, strict=True)]
         return Chosen(self.read(positions), tuple(names))
 
     def _read_files(self, pattern: str) -> Chosen:
@@ -331,7 +335,7 @@ class Subject:
                 )
         if given:
             return np.asarray(given, np.int64)
-        return np.unique(labels, return_index=True)[1][:_MOST_CHOSEN]
+        return labelled.find_first(labels)[:_MOST_CHOSEN]
 
     def get_class_names(self, run: NamedRun) -> tuple[str, ...]:
         """Return the names of a run's classes, the data's where it has none."""
@@ -342,7 +346,9 @@ class Subject:
         return lettering.make_labels(self.get_class_names(run))
 
     def get_labels(self, run: NamedRun) -> np.ndarray:
-        """Return the labels of the split as a run numbers its classes, int32 [N].
+        """Return the labels of the split as a run numbers its classes.
+
+        They are as of `cnn.data.labels`.
 
         Raises:
             UserError: it does not know the class of an image.
@@ -364,6 +370,26 @@ class Subject:
         """
         self.get_labels(run)
         return run
+
+    @property
+    def single_class_runs(self) -> tuple[NamedRun, ...]:
+        """Return those of `comparable_runs` for which an image has one class.
+
+        The others are noted.
+
+        Raises:
+            UserError: there is none.
+        """
+
+        def check(run: NamedRun) -> NamedRun:
+            if run.trained.structure.task is MULTILABEL:
+                raise UserError(
+                    f"{run.name}: its images may have several labels, and this is "
+                    "about the only right class"
+                )
+            return run
+
+        return self.collect(check, self.comparable_runs)
 
     def compute_logits(self, run: NamedRun) -> np.ndarray:
         """Return a run's logits of the whole split, float32 [N, K]; computed once."""

@@ -22,11 +22,13 @@ from cnn.models.variables import count_parameters, flatten_paths
 from cnn.option import format_value
 from cnn.runtime.terminal import Terminal
 from cnn.text import quote, show_line
+from cnn.training import multilabel, tasks
 from cnn.training.trained import Trained
 
 FILE, CARD = "model.json", "README.md"
 MODE = 0o644
 _METRICS = ("accuracy", "balanced_accuracy", "top5", "loss", "correct", "count")
+_METRICS += tuple(x for x in tasks.MULTILABEL.tested if x not in _METRICS)
 _CONDITIONS = (
     "dataset",
     "split",
@@ -87,7 +89,16 @@ def describe(config: Config, directory: Path, trained: Trained) -> dict[str, Any
         "command": result.get("command", ""),
         "commit": result.get("commit"),
         "versions": result.get("versions", {}),
+        **_describe_task(trained),
     }
+
+
+def _describe_task(trained: Trained) -> dict[str, Any]:
+    """Return what is said of images that may have several labels; else nothing."""
+    if trained.structure.task is not tasks.MULTILABEL:
+        return {}
+    tuned = trained.thresholds or (multilabel.THRESHOLD,) * len(trained.class_names)
+    return {"task": tasks.MULTILABEL.name, "thresholds": list(tuned)}
 
 
 def hash_variables(variables: Any) -> str:
@@ -179,6 +190,7 @@ def make_card(description: Mapping[str, Any]) -> str:
         f"{seen['interpolation']}",
         f"- scaled as `{seen['scaling']}`, mean {seen['mean']}, std {seen['std']}",
         f"- classes, in the order of the outputs: {classes}",
+        *_list_thresholds(description),
         "",
         "## Architecture",
         "",
@@ -196,6 +208,18 @@ def make_card(description: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _list_thresholds(description: Mapping[str, Any]) -> list[str]:
+    """Say from when on a class is a label of an image that may have several."""
+    thresholds = [f"{x:.4g}" for x in description.get("thresholds", ())]
+    if not thresholds:
+        return []
+    return [
+        "- an image may have several labels: the classes whose probability, the "
+        f"logistic function of the logit, is at least {', '.join(thresholds)}, in that "
+        "order"
+    ]
 
 
 def _format_metrics(metrics: list[dict[str, Any]]) -> list[str]:

@@ -22,7 +22,7 @@ from cnn.option import format_value
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
 from cnn.text import show_line
-from cnn.training import steps
+from cnn.training import steps, tasks
 from cnn.training.progress import Counters
 from cnn.training.state import make_state, to_items
 from cnn.weights import (
@@ -155,8 +155,16 @@ def take(config: Config) -> Converted:
         "std": list(std),
         "records": dataclasses.asdict(Counters()),
         "num_batches_tracked": 0 if is_flax(found) else _get_counter(found),
-    }
+    } | _describe_task(config)
     return Converted(config, variables, description, notes, len(found), renamed)
+
+
+def _describe_task(config: Config) -> dict[str, str]:
+    """Return what a checkpoint says of its task; refuse a loss that is not for it."""
+    several = config.data.task == tasks.MULTILABEL.name
+    described = {"task": config.data.task} if several else {}
+    tasks.get_task(described).choose_loss(config.loss.loss)
+    return described
 
 
 def _list_choices(config: Config) -> str:
@@ -277,7 +285,8 @@ def _write(config: Config, directory: Path, variables: Any, description: dict) -
     placed = jax.device_put(variables, everywhere)
     state = make_state(rule, config.make_numbers(), placed)
     state = jax.device_put(state, everywhere)
-    sums = jax.device_put(steps.create_train_sums(), everywhere)
+    task, classes = tasks.get_task(description), len(description["class_names"])
+    sums = jax.device_put(steps.create_train_sums(task, classes), everywhere)
     writer = checkpoint.CheckpointWriter(directory / "checkpoints", 1)
     writer.save(to_items(state, sums), 0, description)
     writer.wait()

@@ -300,7 +300,8 @@ def make_artifact(trained: Trained, preprocessing: bool = True) -> bytes:
 
     def compute(images: jax.Array) -> jax.Array:
         if preprocessing:
-            return jax.nn.softmax(steps.predict_step(structure, variables, images))
+            logits = steps.predict_step(structure, variables, images)
+            return structure.task.to_probabilities(logits)
         return structure.model.apply(variables, images).astype(jnp.float32)
 
     (count,) = jax.export.symbolic_shape("N")
@@ -332,7 +333,7 @@ def check_artifact(
             found = reloaded.call(images)
         else:
             scaled = scaling.scale_images(images, structure.mean, structure.std)
-            found = jax.nn.softmax(reloaded.call(scaled))
+            found = structure.task.to_probabilities(reloaded.call(scaled))
         worst = max(worst, float(np.abs(found - classify(images)).max()))
     if not worst <= _TOLERANCE:
         raise UserError(

@@ -86,7 +86,10 @@ BAD = {
     "int images": ({"x_train": PIXELS.astype(np.int64)}, "is int64"),
     "lengths": ({"y_train": np.zeros(19, int)}, "20 images but y_train 19"),
     "float labels": ({"y_train": np.zeros(20)}, "whole numbers"),
-    "one-hot": ({"y_train": np.eye(20, dtype=int)}, "argmax"),
+    "one-hot": (
+        {"y_train": np.eye(20, dtype=int)},
+        "y_train is .N, 20. but y_test .N.; give both one form",
+    ),
     "negative": ({"y_train": np.arange(20) - 3}, r"y_train\[0\] is -3"),
     "outside": ({"y_test": np.array([0] * 7 + [9])}, "test example 7 has label 9"),
     "empty": ({"x_test": PIXELS[:0], "y_test": np.zeros(0, int)}, "x_test is empty"),

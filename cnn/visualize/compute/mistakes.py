@@ -95,3 +95,23 @@ def find_doubtful_hits(
     confidence = probabilities.max(axis=1)
     (right,) = np.nonzero(probabilities.argmax(axis=1) == labels)
     return right[np.argsort(confidence[right], kind="stable")][:count]
+
+
+def find_label_errors(
+    probabilities: np.ndarray, chosen: np.ndarray, there: np.ndarray, count: int
+) -> np.ndarray:
+    """Find images with missing or added labels, the surest first.
+
+    Args:
+        probabilities: of each class by itself, [N, K].
+        chosen: which classes are taken for labels, bool [N, K].
+        there: which are labels.
+        count: the most that are found.
+
+    Returns:
+        Positions, int64 [n]: by the largest distance of a wrong label's probability
+        from the truth.
+    """
+    errors = np.where(chosen != there, np.abs(probabilities - there), -1.0).max(axis=1)
+    order = np.argsort(-errors, kind="stable")[:count]
+    return order[errors[order] >= 0]

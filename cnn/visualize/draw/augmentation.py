@@ -17,6 +17,7 @@ import numpy as np
 from cnn.augment import pipeline
 from cnn.augment.options import AugmentOptions
 from cnn.config import Config
+from cnn.data.labels import find_first
 from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
 from cnn.ops import scaling
@@ -125,7 +126,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
 
 def _choose_examples(labels: np.ndarray, count: int) -> np.ndarray:
     """Choose examples of as many classes as there are, in the order of the set."""
-    _, first = np.unique(labels, return_index=True)
+    first = find_first(labels)
     rest = np.setdiff1d(np.arange(len(labels)), first)
     return np.concatenate([np.sort(first), rest])[:count].astype(np.int32)
 

@@ -1,8 +1,11 @@
 """Curves: loss, accuracy, learning rate and images/s over training.
 
+Of several labels an image, mean average precision and F1 stand where accuracy does.
+
 Several runs share the axes, a colour for each.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from cnn.visualize.subject import Subject
 
 _SPLITS = {"train": "--", "validation": "-", "test": "-"}
 _RATE_POINTS = 200
+_SHARES = ("accuracy", "mean_average_precision", "f1")  # the last one thin
 
 
 def draw(subject: Subject, folder: Path) -> list[Picture]:
@@ -40,7 +44,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
         _draw_splits(axes, history, label, style)
         axes["speed"].plot(*_to_epochs(history, "images_per_second"), **style)
         _draw_rates(axes["rate"], subject, directory, history, style["color"])
-    _label(axes, any(history.steps_per_epoch for *_, history in histories))
+    _label(axes, [history for *_, history in histories])
     handles, labels = axes["loss"].get_legend_handles_labels()
     columns = 2 if is_alone else min(3, len(histories))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
@@ -83,10 +87,14 @@ def _draw_splits(
     for place, (split, line) in enumerate(_SPLITS.items()):
         if not label:
             style = {**style, "color": picture.COLOURS[place]}
-        for metric in ("loss", "accuracy"):
+        x, y = _to_epochs(history, f"{split}_loss")
+        if len(x):
+            axes["loss"].plot(x, y, line, label=f"{label}{split}", **style)
+        for metric in _SHARES:
             x, y = _to_epochs(history, f"{split}_{metric}")
+            thin = {"linewidth": 0.8} if metric == "f1" else {}
             if len(x):
-                axes[metric].plot(x, y, line, label=f"{label}{split}", **style)
+                axes["accuracy"].plot(x, y, line, **style | thin)
 
 
 def _draw_rates(
@@ -107,12 +115,22 @@ def _draw_rates(
     ax.plot(steps / history.steps_per_epoch, rates, color=colour)
 
 
-def _label(axes: dict[str, Any], has_epochs: bool) -> None:
+def _name_shares(histories: Sequence[History]) -> str:
+    """Say what the second panel shows."""
+    found = {name for history in histories for name in history.series}
+    parts = ["accuracy (share of images)"] if "train_accuracy" in found else []
+    if "train_f1" in found:
+        parts.append("mean average precision; thin: F1")
+    return "\n".join(parts) or "accuracy (share of images)"
+
+
+def _label(axes: dict[str, Any], histories: Sequence[History]) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
+    has_epochs = any(history.steps_per_epoch for history in histories)
     names = {
         "loss": "loss (nats)",
-        "accuracy": "accuracy (share of images)",
+        "accuracy": _name_shares(histories),
         "rate": "learning rate",
         "speed": "training speed (images/s)",
     }

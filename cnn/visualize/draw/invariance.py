@@ -27,7 +27,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     The numbers go into `invariance.json`, beside the folder.
 
     Raises:
-        UserError: no run takes the images and knows their classes.
+        UserError: no run takes the images and knows their class.
     """
     positions = subject.sample(subject.config.visualize.invariance_images)
     images = subject.read(positions)
@@ -46,7 +46,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
             strengths,
             **outside,
         )
-        for run in subject.comparable_runs
+        for run in subject.single_class_runs
     }
     about = {
         "dataset": subject.evaluated.name,

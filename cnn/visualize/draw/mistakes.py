@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cnn.training import calibration
+from cnn.training import calibration, multilabel
+from cnn.training.tasks import MULTILABEL
 from cnn.visualize.compute import mistakes
 from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
@@ -19,7 +20,7 @@ from cnn.visualize.subject import Subject
 
 _SHEET, _COLUMNS, _MOST_CHARACTERS = 24, 8, 24
 _MOST_LISTED, _MOST_NAMED, _MOST_NUMBERED, _MOST_PAIRS = 30, 40, 20, 30
-_LINE_ART = ("classes", "reliability")
+_LINE_ART = ("classes", "reliability", "label_classes")
 _SHEETS = {
     "confident_errors": mistakes.find_confident_errors,
     "doubtful_hits": mistakes.find_doubtful_hits,
@@ -55,11 +56,23 @@ _TEXTS = {
         "The least sure hits",
         "Right predictions with their probability; the least sure first.",
     ),
+    "label_classes": (
+        "Precision and recall by class",
+        "Precision is the share of a label's predictions that is right, recall the "
+        "share of its images that is found, at its threshold; worst recall first.",
+    ),
+    "label_errors": (
+        "The surest errors",
+        "− a label that is missing, + one that is added, each with its probability; "
+        "the surest first.",
+    ),
 }
 
 
 def draw(subject: Subject, folder: Path) -> list[Picture]:
     """Draw confusion, classes, errors, doubtful hits and reliability of each run.
+
+    Of several labels an image: classes, and images with missing and added labels.
 
     Raises:
         UserError: no run takes the images and knows their classes.
@@ -76,6 +89,8 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
 def _draw_run(
     subject: Subject, run: NamedRun, folder: Path, ending: str, of_run: str
 ) -> dict[str, Picture]:
+    if run.trained.structure.task is MULTILABEL:
+        return _save(_draw_labels(subject, run, of_run), folder, ending, of_run)
     labels = subject.get_labels(run)
     logits = subject.compute_logits(run)
     probabilities = np.exp(calibration.compute_log_probabilities(logits))
@@ -101,6 +116,46 @@ def _draw_run(
             figures[name] = _draw_sheet(subject.read(positions), texts)
         else:
             subject.note(f"{_TEXTS[name][0].lower()}{of_run}: there are none")
+    return _save(figures, folder, ending, of_run)
+
+
+def _draw_labels(subject: Subject, run: NamedRun, of_run: str) -> dict[str, Any]:
+    """Draw the figures of a run whose images may have several labels, by name."""
+    names, thresholds = subject.label_classes(run), run.trained.thresholds
+    there = subject.get_labels(run) > 0
+    probabilities = multilabel.compute_probabilities(subject.compute_logits(run))
+    chosen = multilabel.choose_labels(probabilities, thresholds)
+    hits, totals = (chosen & there).sum(axis=0), there.sum(axis=0)
+    precision, recall = (
+        calibration.divide(hits, x) for x in (chosen.sum(axis=0), totals)
+    )
+    figures = {"label_classes": _draw_shares(precision, recall, totals, names)}
+    subject.note(
+        f"confusion and reliability{of_run}: they are of one class an image, and these "
+        "may have several"
+    )
+    positions = mistakes.find_label_errors(probabilities, chosen, there, _SHEET)
+    texts = []
+    for i in positions:
+        wrong = np.flatnonzero(chosen[i] != there[i])
+        lines = [
+            f"{'+' if chosen[i, k] else '−'} {_shorten(names[k])}: "
+            f"{probabilities[i, k]:.1%}"
+            for k in wrong[np.argsort(-np.abs(probabilities[i] - there[i])[wrong])]
+        ]
+        more = [f"… {len(lines) - 2} more"] if len(lines) > 2 else []
+        texts.append("\n".join([*lines[:2], *more, f"#{i}"]))
+    if texts:
+        figures["label_errors"] = _draw_sheet(subject.read(positions), texts)
+    else:
+        subject.note(f"{_TEXTS['label_errors'][0].lower()}{of_run}: there are none")
+    return figures
+
+
+def _save(
+    figures: dict[str, Any], folder: Path, ending: str, of_run: str
+) -> dict[str, Picture]:
+    """Save figures by name."""
     pictures = {}
     for name, figure in figures.items():
         path, (title, caption) = folder / f"{name}{ending}.png", _TEXTS[name]
@@ -232,6 +287,13 @@ def _draw_sheet(images: np.ndarray, texts: list[str]) -> Any:
 def _draw_classes(confusion: np.ndarray, names: tuple[str, ...]) -> Any:
     precision = mistakes.compute_precision(confusion)
     recall = mistakes.compute_recall(confusion)
+    return _draw_shares(precision, recall, confusion.sum(axis=1), names)
+
+
+def _draw_shares(
+    precision: np.ndarray, recall: np.ndarray, totals: np.ndarray, names: Sequence[str]
+) -> Any:
+    """Draw precision and recall, NaN where there is none, of classes of `totals`."""
     order = np.argsort(recall, kind="stable")[:_MOST_LISTED]
     figure = picture.make_figure(7, 1.4 + 0.24 * len(order))
     ax = figure.subplots()
@@ -244,7 +306,6 @@ def _draw_classes(confusion: np.ndarray, names: tuple[str, ...]) -> Any:
     ax.scatter(
         recall[order], places, 18, color=picture.COLOURS[1], label="recall", zorder=3
     )
-    totals = confusion.sum(axis=1)
     ax.set_yticks(places, [f"{names[k]} ({totals[k]})" for k in order])
     ax.invert_yaxis()
     ax.set_xlabel("share (0..1)")

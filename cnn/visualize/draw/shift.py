@@ -28,7 +28,7 @@ def draw_shift(subject: Subject, folder: Path) -> list[Picture]:
     Raises:
         UserError: no run takes the images, or none has weights for each pixel.
     """
-    runs = subject.comparable_runs[:_MOST_RUNS]
+    runs = subject.single_class_runs[:_MOST_RUNS]
     fixed = [run for run in runs if _get_model(run) in ("logistic_regression", "mlp")]
     if not fixed:
         raise UserError(

@@ -24,6 +24,8 @@ _WIDE = 720
 PAGE_FILE = "report.html"
 _RESULTS = {
     "test_accuracy": ("test accuracy", "{:.2%}"),
+    "test_mean_average_precision": ("test mean average precision", "{:.2%}"),
+    "test_f1": ("test F1", "{:.2%}"),
     "test_loss": ("test loss (nats)", "{:.4f}"),
     "test_top5": ("test top-5", "{:.2%}"),
     "best_validation": ("best validation", "{:.4f}"),

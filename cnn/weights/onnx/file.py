@@ -15,6 +15,7 @@ import numpy as np
 
 from cnn.errors import UserError
 from cnn.ops import scaling
+from cnn.training.tasks import MULTILABEL, Task
 from cnn.training.trained import Trained
 from cnn.weights.onnx.compare import check_logits
 from cnn.weights.onnx.graph import Graph, Node, Tensor
@@ -43,7 +44,8 @@ def make_file(trained: Trained, preprocessing: bool) -> bytes:
             "--export_format=onnx needs onnx: pip install onnx onnxruntime"
         ) from None
     graph, logits = make_graph(trained, preprocessing)
-    names = _name_outputs(graph, logits, preprocessing)
+    task = trained.structure.task
+    names = _name_outputs(graph, logits, task if preprocessing else None)
     constants = _name_constants(graph)
     if sum(array.nbytes for array in constants.values()) > _LIMIT:
         raise UserError(
@@ -91,14 +93,20 @@ def prepare(trained: Trained, images: np.ndarray) -> np.ndarray:
     return np.asarray(scaled).transpose(0, 3, 1, 2)
 
 
-def _name_outputs(graph: Graph, logits: Tensor, preprocessing: bool) -> list[str]:
-    """Name the logits, and add probabilities; return the outputs' names in order."""
+def _name_outputs(graph: Graph, logits: Tensor, task: Task | None) -> list[str]:
+    """Name the logits, and add probabilities; return the outputs' names in order.
+
+    Args:
+        task: whose probabilities are added; None: none.
+    """
     graph.makers[logits.name].output = "logits"
     logits = dataclasses.replace(logits, name="logits")
-    if not preprocessing:
+    if task is None:
         return ["logits"]
-    softmax = Node("Softmax", "Softmax", [logits], "probabilities", {"axis": -1})
-    graph.nodes.append(softmax)
+    op, attributes = "Softmax", {"axis": -1}
+    if task is MULTILABEL:
+        op, attributes = "Sigmoid", {}
+    graph.nodes.append(Node(op, op, [logits], "probabilities", attributes))
     return ["probabilities", "logits"]
 
 

@@ -29,6 +29,7 @@ from cnn.training import epoch, losses, multilabel, tasks
 from cnn.training.options import LossOptions
 from cnn.training.steps import Structure, create_train_sums
 from cnn.training.trained import load_trained, make_classifier
+from cnn.visualize.compute import mistakes
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -89,6 +90,11 @@ def test_thresholds_maximise_f1_and_the_highest_is_taken():
         low = values[best - 1] if best else 0
         assert low < found[k] == (np.float64(low) + values[best]) / 2 < values[best]
     assert found[4] == multilabel.THRESHOLD
+    # F1 is 2 / 3 with the first alone, and with all four.
+    ranked, there = np.float32([[2], [0], [-1], [-2]]), np.array([[1], [0], [0], [1]])
+    (threshold,) = multilabel.tune_thresholds(ranked, there)
+    first, second = multilabel.compute_probabilities(ranked[:2, 0]).astype(float)
+    assert threshold == (first + second) / 2
 
 
 def test_targets_weights_and_training_counts():
@@ -288,3 +294,24 @@ def test_weights_of_one_class_an_image_start_a_run_of_several(trained, pairs, tm
     other = {"init_from": str(trained), "num_classes": 12}
     train_run(tmp_path / "b", dataset=pairs, **SMALL, **other)
     assert load_trained(tmp_path / "b").structure.num_classes == 12
+
+
+def test_pictures_show_missing_and_added_labels(pairs_run, tmp_path, capsys):
+    arguments = f"--workdir={pairs_run}", f"--output={tmp_path}"
+    pictures = "--pictures=mistakes,curves,invariance"
+    assert run_main("--mode=visualize", pictures, *arguments) == 0
+    names = {path.stem for path in tmp_path.rglob("*.png")}
+    assert names == {"curves", "label_classes", "label_errors"}
+    said = capsys.readouterr().out
+    assert "confusion and reliability" in said
+    assert "invariance: not drawn" in said
+
+
+def test_errors_are_sorted_by_how_sure_they_are():
+    probabilities = np.array([[0.9, 0.6], [0.2, 0.8], [0.95, 0.1], [0.4, 0.3]])
+    there = np.array([[1, 0], [0, 1], [0, 0], [1, 0]], bool)
+    chosen = probabilities >= 0.5
+    found = mistakes.find_label_errors(probabilities, chosen, there, 9)
+    assert found.tolist() == [2, 0, 3]
+    few = mistakes.find_label_errors(probabilities, chosen, there, 1)
+    assert few.tolist() == [2]

@@ -9,13 +9,11 @@ that the command may be stopped.
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+import variants
+
 KINDS = {
     "none": [],
     "rotation": ["--rotation_degrees=15"],
@@ -37,34 +35,11 @@ KINDS = {
 def measure(kind: str, seed: int, arguments: argparse.Namespace) -> float:
     """Train once, unless it was done, and return the test accuracy in percent."""
     workdir = Path(arguments.results) / f"{kind.replace(', ', '_')},{seed}"
-    result = workdir / "result.json"
-    if not result.exists():
-        command = [sys.executable, "main.py", f"--workdir={workdir.absolute()}"]
-        command += ["--dataset=tfds:cifar10_jpeg", f"--data_dir={arguments.data_dir}"]
-        command += ["--config=cifar10_simple_cnn", f"--seed={seed}"]
-        command += ["--train_examples=2000", f"--epochs={arguments.epochs}"]
-        command += [f"--eval_every_epochs={arguments.epochs}", *KINDS[kind]]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return 100 * json.loads(result.read_text())["test_accuracy"]
-
-
-def draw(found: dict[str, list[float]], path: Path) -> None:
-    """Plot the accuracy of every kind: a point a seed, a line at their mean."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots()
-    names = list(found)[::-1]
-    for place, name in enumerate(names):
-        values = found[name]
-        axes.plot(values, [place] * len(values), "o", color="#0072b2", alpha=0.7)
-        mean = statistics.mean(values)
-        axes.plot([mean, mean], [place - 0.3, place + 0.3], color="#d55e00", lw=2)
-    axes.axvline(statistics.mean(found["none"]), color="0.6", lw=1, ls="--")
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("test accuracy, % (points: seeds; bar: mean; dashed: none)")
-    axes.set_title("simple_cnn, 2,000 training images of cifar10_jpeg")
-    figure.savefig(path, dpi=120)
+    given = ["--dataset=tfds:cifar10_jpeg", f"--data_dir={arguments.data_dir}"]
+    given += ["--config=cifar10_simple_cnn", f"--seed={seed}"]
+    given += ["--train_examples=2000", f"--epochs={arguments.epochs}"]
+    given += [f"--eval_every_epochs={arguments.epochs}", *KINDS[kind]]
+    return 100 * variants.train(given, workdir)["test_accuracy"]
 
 
 def main() -> None:
@@ -83,7 +58,9 @@ def main() -> None:
         spread = statistics.stdev(found[kind]) if arguments.seeds > 1 else 0.0
         gain = mean - statistics.mean(found["none"])
         print(f"| {kind} | {mean:.2f} ± {spread:.2f} | {gain:+.2f} |", flush=True)
-    draw(found, ROOT / "docs" / "augmentation.png")
+    title = "simple_cnn, 2,000 training images of cifar10_jpeg"
+    path = variants.ROOT / "docs" / "augmentation.png"
+    variants.draw(found, "none", title, path)
 
 
 if __name__ == "__main__":

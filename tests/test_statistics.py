@@ -169,6 +169,19 @@ def test_frozen_statistics_stay():
     assert set(frozen.values()) == {True, False}
 
 
+def test_a_run_that_ends_while_all_are_frozen_keeps_them(tmp_path):
+    """Early stopping ends it in its first phase, which computes on features."""
+    options = {"train_only": ("head",), "unfreeze": ("stage1:3",), "epochs": 4}
+    options |= {"early_stop_epochs": 1, "learning_rate": 0.0, "dropout_rate": 0.0}
+    options |= {"recompute_statistics": 2, "cache_features": "always"}
+    directory = tmp_path / "run"
+    result = train_run(directory, **options)
+    assert result["stopped_early"] and result["epochs"] < 3
+    found = load_trained(directory, str(result["steps"])).variables["batch_stats"]
+    before = load_trained(directory, "best").variables["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, found, before)
+
+
 def test_frozen_everywhere_is_refused():
     with pytest.raises(
         UserError, match="--recompute_statistics=2 would have no effect"

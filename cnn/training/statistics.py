@@ -70,13 +70,15 @@ def renew(setup: Setup, phase: int, state: TrainState, stop: Stop) -> TrainState
 
     Returns:
         The state with them: of the averaged weights where averaging is on, else of the
-        others. As it is where nothing normalises batches, or without
+        others. As it is where no statistics move: nothing normalises batches, or the
+        phase in which early stopping has ended the run freezes them all; or without
         `--recompute_statistics`.
     """
-    variables = get_variables(state)
-    if not setup.config.train.recompute_statistics or not variables["batch_stats"]:
+    variables, structure = get_variables(state), setup.phases[phase].structure
+    held = structure.rule.phase is not None and not structure.rule.phase.moving
+    count = setup.config.train.recompute_statistics
+    if not count or held or not variables["batch_stats"]:
         return state
-    structure = setup.phases[phase].structure
     found = compute(setup, structure, variables, int(state.step), stop)
     if state.ema is not None:
         return state.replace(ema=state.ema | {"batch_stats": found})

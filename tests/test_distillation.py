@@ -44,6 +44,9 @@ STEP = jax.jit(steps.train_step, static_argnums=0)
 # A student that is compiled fast, on the data of the run `trained`.
 STUDENT = {"model": "logistic_regression", "train_examples": 100, "epochs": 2}
 STUDENT |= {"batch_size": 20, "validation_fraction": 0.1}
+# One that sees images of two sizes.
+BY_EPOCH = {"model": "simple_cnn", "widths": (4,), "head": "global_average"}
+BY_EPOCH |= {"image_size_schedule": ("0:6", "1:8")}
 
 
 @pytest.mark.parametrize("name, temperature", [("soft1", 1), ("soft4", 4), ("hard", 1)])
@@ -348,6 +351,10 @@ def test_what_cannot_be_a_teacher_is_refused(trained, letters, tmp_path):
             file | {"teacher_model": "lenet5"} | scaled,
             "does not fit --teacher_model=lenet5.*--mode=convert",
         ),
+        (
+            file | {"teacher_model": "mlp"} | scaled | BY_EPOCH,
+            "trained on images of 8x8x1 and cannot take 6x6x1",
+        ),
         (run | {"teacher_model": "mlp"}, "leave out --teacher_model"),
         (run | {"teacher_std": (0.5,)}, "leave out --teacher_std"),
         (
@@ -403,3 +410,6 @@ def test_a_teacher_that_takes_any_size_sees_the_students_with_a_warning(
         make_setup(STUDENT, {"teacher": str(trained), "image_size": size})
         said = " ".join(capsys.readouterr().out.split())
         assert ("trained on images of 8x8 and sees 12x12" in said) == (size == 12)
+    make_setup(STUDENT, BY_EPOCH, {"teacher": str(trained)})
+    said = " ".join(capsys.readouterr().out.split())
+    assert "trained on images of 8x8 and sees 6x6," in said

@@ -96,7 +96,7 @@ def add_teacher(
         trained: the teacher; None without.
         stored: the description of the run's newest checkpoint; empty without one.
         structure: of the run's steps.
-        image_shape: (H, W, C) of what the run's model sees.
+        image_shape: (H, W, C) of what the run's model sees, of the largest size.
         like: a run on the same data, whose teacher is shared if it is the same.
 
     Returns:
@@ -114,8 +114,11 @@ def add_teacher(
             f"--teacher={source}: what is learnt are probabilities of one class among "
             "all, and here an image may have several labels; leave --teacher out"
         )
+    sizes = {size for _, size in config.data.sizes if size}
+    shapes = sorted({image_shape, *((x, x, image_shape[2]) for x in sizes)})
     try:
-        check_image_shape(trained, image_shape)
+        for shape in shapes:
+            check_image_shape(trained, shape)
     except UserError as error:
         raise UserError(f"--teacher={source}: {error}") from None
     about = _describe(trained, source)
@@ -142,7 +145,7 @@ def add_teacher(
         everywhere = devices.replicated(devices.make_mesh(config.device.mesh))
         variables = devices.put(everywhere, jax.device_get(trained.variables))
         loaded = LoadedTeacher(variables, about)
-        _print(trained, about, dataset, image_shape, terminal)
+        _print(trained, about, dataset, shapes, terminal)
     return dataclasses.replace(structure, teacher=teacher), loaded
 
 
@@ -208,19 +211,18 @@ def _print(
     trained: Trained,
     about: Mapping[str, Any],
     dataset: Dataset,
-    image_shape: tuple[int, int, int],
+    shapes: Sequence[tuple[int, int, int]],
     terminal: Terminal,
 ) -> None:
     """Print whom a run learns from, and what of that is worth knowing."""
     source, step = about["source"], f", step {trained.step}" * bool(trained.step)
     count = count_parameters(trained.variables["params"])
     terminal.say(f"teacher   {source}{step}: {_name(about)}, {count:,} parameters")
-    if trained.image_shape[:2] != image_shape[:2]:
-        there, here = (
-            "x".join(map(str, x[:2])) for x in (trained.image_shape, image_shape)
-        )
+    there, *seen = ("x".join(map(str, x[:2])) for x in (trained.image_shape, *shapes))
+    if others := [here for here in seen if here != there]:
         terminal.say(
-            f"warning   the teacher was trained on images of {there} and sees {here}, "
+            f"warning   the teacher was trained on images of {there} and sees "
+            f"{', '.join(others)}, "
             "of which it may know less"
         )
     if not trained.classes_are_named and dataset.class_names != trained.class_names:

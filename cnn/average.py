@@ -30,6 +30,7 @@ from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.terminal import Terminal
 from cnn.text import show_line
 from cnn.training import same_data, statistics, steps, tasks
+from cnn.training.options import DistillationOptions
 from cnn.training.progress import Counters
 from cnn.training.state import make_state, to_items
 from cnn.training.trained import Trained, load_trained
@@ -187,10 +188,12 @@ def _make_finish(
             f"--recompute_statistics={config.train.recompute_statistics}: the model "
             "has no batch normalisation; leave it out"
         )
-    # On images, from no other weights.
-    transfer = TransferOptions(cache_features="never")
+    # On images, from no other weights and without a teacher, who may be gone.
     config = dataclasses.replace(
-        config, transfer=transfer, checkpoint=CheckpointOptions()
+        config,
+        transfer=TransferOptions(cache_features="never"),
+        checkpoint=CheckpointOptions(),
+        distillation=DistillationOptions(),
     )
     structure = first.structure
     stored = {"mean": structure.mean, "std": structure.std, "data": first.data}

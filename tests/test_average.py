@@ -101,6 +101,17 @@ def test_greedy_keeps_what_does_not_make_it_worse(select_by, sign):
     assert pot.asked == ["b", "bc", "ab"]
 
 
+def test_a_students_teacher_may_be_gone(home, tmp_path, capsys):
+    (tmp_path / "teacher").symlink_to(home / "start")
+    changes = {"teacher": str(tmp_path / "teacher"), "distillation_share": 0.5}
+    for name in "ab":
+        train_run(tmp_path / name, **CHANGES | changes)
+    (tmp_path / "teacher").unlink()
+    flags = "--recompute_statistics=2", "--soup=greedy"
+    assert run_average(tmp_path, tmp_path / "mean", *flags, runs="ab") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_greedy_and_new_statistics_on_real_runs(home, tmp_path, capsys):
     output = tmp_path / "soup"
     flags = "--soup=greedy", "--recompute_statistics=3"

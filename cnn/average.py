@@ -6,6 +6,7 @@ Sources: Wortsman et al. 2022, https://arxiv.org/abs/2203.05482 (uniform and gre
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -74,8 +75,8 @@ def average(
 
     Raises:
         UserError: the runs differ in their model, classes or images, there is no
-            validation set to choose on, or `--output` holds something. Nothing was
-            written.
+            validation set to choose on, the mean's loss on it is not finite, or
+            `--output` holds something. Nothing was written.
     """
     output = _check(config, directories)
     which, stop = config.checkpoint.checkpoint, Stop()
@@ -95,6 +96,11 @@ def average(
         else:
             weights = finish(_compute_mean(runs))
             metrics = judge(weights) if judge else None
+    if metrics and not math.isfinite(metrics["loss"]):
+        raise UserError(
+            "The validation loss of the mean is not finite; average runs that start "
+            "from the same weights"
+        )
     result = _describe(config, runs, metrics)
     _write(output, runs, weights, result)
     terminal.show(_make_table(runs, metrics))
@@ -248,6 +254,8 @@ def _choose(
 ) -> tuple[Weights, dict[str, Any]]:
     """Choose greedily: from the best run on, each that makes the mean no worse.
 
+    What has no finite loss is worse than all that has one.
+
     Args:
         runs: sorted, and marked where they are not kept.
         select_by: the metric, of `Task.compared`.
@@ -256,7 +264,12 @@ def _choose(
         The mean of those kept, and its metrics.
     """
     sign = -1 if select_by == "loss" else 1
-    runs.sort(key=lambda run: -sign * run.metrics[select_by])
+
+    def rate(metrics: dict[str, Any]) -> float:
+        is_finite = math.isfinite(metrics["loss"])
+        return sign * metrics[select_by] if is_finite else -math.inf
+
+    runs.sort(key=lambda run: -rate(run.metrics))
     for run in runs:
         run.is_kept = False
     weights, metrics = None, None
@@ -264,7 +277,7 @@ def _choose(
         run.is_kept = True
         tried = finish(_compute_mean(runs))
         found = judge(tried)
-        if metrics and sign * found[select_by] < sign * metrics[select_by]:
+        if metrics and rate(found) < rate(metrics):
             run.is_kept = False
         else:
             weights, metrics = tried, found

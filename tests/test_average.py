@@ -77,7 +77,7 @@ class Pot:
         runs = []
         for number, name in enumerate(names):
             trained = type("Trained", (), {"variables": np.float32(10.0**number)})
-            metrics = {self.select_by: self.table[name]}
+            metrics = {"loss": 0.0, self.select_by: self.table[name]}
             runs.append(average.Ingredient(name, trained, metrics))
         places = {name: 10.0**number for number, name in enumerate(names)}
 
@@ -85,7 +85,7 @@ class Pot:
             for key, value in self.table.items():
                 if np.isclose(mean, np.mean([places[x] for x in key])):
                     self.asked.append(key)
-                    return {self.select_by: value}
+                    return {"loss": 0.0, self.select_by: value}
             raise AssertionError(mean)
 
         average._choose(runs, self.select_by, lambda mean: mean, judge)
@@ -99,6 +99,21 @@ def test_greedy_keeps_what_does_not_make_it_worse(select_by, sign):
     # From b on: c makes it worse, a leaves it as it is.
     assert pot.choose("abc") == "ab"
     assert pot.asked == ["b", "bc", "ab"]
+
+
+def test_greedy_keeps_nothing_without_a_finite_loss():
+    nan = float("nan")
+    pot = Pot("loss", {"a": nan, "b": 0.2, "c": 0.1, "bc": nan, "ac": 0.05})
+    assert pot.choose("abc") == "ac"
+    assert pot.asked == ["c", "bc", "ac"]
+
+
+def test_a_mean_without_a_finite_loss_is_refused(home, tmp_path, monkeypatch, capsys):
+    metrics = {"accuracy": 0.5, "loss": float("inf")}
+    monkeypatch.setattr(average, "_make_judge", lambda *args: lambda weights: metrics)
+    assert run_average(home, tmp_path / "mean") == 2
+    assert "loss of the mean is not finite" in capsys.readouterr().err
+    assert not (tmp_path / "mean").exists()
 
 
 def test_a_students_teacher_may_be_gone(home, tmp_path, capsys):

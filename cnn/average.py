@@ -101,8 +101,10 @@ def average(
             "The validation loss of the mean is not finite; average runs that start "
             "from the same weights"
         )
-    result = _describe(config, runs, metrics)
-    _write(output, runs, weights, result)
+    result, thresholds = _describe(config, runs, metrics), None
+    if metrics:
+        thresholds = tasks.read_thresholds(metrics)
+    _write(output, runs, weights, thresholds, result)
     terminal.show(_make_table(runs, metrics))
     terminal.say_written(output)
     return result
@@ -345,7 +347,11 @@ def _format(name: str, metrics: dict[str, Any] | None) -> tuple[str, str]:
 
 
 def _write(
-    output: Path, runs: Sequence[Ingredient], weights: Weights, result: dict[str, Any]
+    output: Path,
+    runs: Sequence[Ingredient],
+    weights: Weights,
+    thresholds: Sequence[float] | None,
+    result: dict[str, Any],
 ) -> None:
     """Write the run beside its place, and move it there when it is whole."""
     kept = next(run for run in runs if run.is_kept)
@@ -364,6 +370,8 @@ def _write(
     task = trained.structure.task
     if task is not tasks.MULTICLASS:
         description["task"] = task.name
+    if thresholds is not None:
+        description["thresholds"] = list(thresholds)
     seen = {json.dumps(run.trained.data, sort_keys=True) for run in runs}
     with workdir.lock(new):
         record = kept.directory / same_data.DATASET_FILE

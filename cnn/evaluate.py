@@ -405,7 +405,8 @@ def make_judge(
         data: of `load_images`.
 
     Returns:
-        From `params` and `batch_stats` to the metrics of `metrics.summarise`.
+        From `params` and `batch_stats` to what `compute_metrics` returns; of several
+        labels an image with the `thresholds` that these tune, too.
 
     Raises:
         UserError: the run does not take the images.
@@ -418,7 +419,12 @@ def make_judge(
 
     def judge(variables: Any) -> dict[str, Any]:
         placed = jax.device_put(variables, devices.replicated(mesh))
-        return compute_metrics(structure, placed, loader, batch_size, stop)
+        examples = {} if structure.task.keeps_examples else None
+        found = compute_metrics(structure, placed, loader, batch_size, stop, examples)
+        if examples:
+            logits = tasks.concatenate(examples)["logits"]
+            found["thresholds"] = multilabel.tune_thresholds(logits, loader.labels)
+        return found
 
     return judge
 

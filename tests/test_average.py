@@ -116,6 +116,17 @@ def test_a_mean_without_a_finite_loss_is_refused(home, tmp_path, monkeypatch, ca
     assert not (tmp_path / "mean").exists()
 
 
+def test_of_several_labels_the_mean_has_thresholds_of_its_own(pairs_run, tmp_path):
+    """The mean of a run with itself has those that the run has tuned."""
+    for name in "ab":
+        (tmp_path / name).symlink_to(pairs_run)
+    assert run_average(tmp_path, tmp_path / "mean", runs="ab") == 0
+    wanted = load_trained(pairs_run).thresholds
+    assert len(set(wanted)) > 1
+    found = load_trained(tmp_path / "mean").thresholds
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
 def test_a_students_teacher_may_be_gone(home, tmp_path, capsys):
     (tmp_path / "teacher").symlink_to(home / "start")
     changes = {"teacher": str(tmp_path / "teacher"), "distillation_share": 0.5}

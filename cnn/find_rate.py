@@ -98,9 +98,13 @@ def _try_rates(setup: Setup, rates: np.ndarray, stop: Stop) -> np.ndarray:
 def _take_epoch(setup: Setup, one: Progress, rates: np.ndarray, stop: Stop) -> Any:
     """Take the steps of an epoch, each at its rate, in calls of one step."""
 
+    length = setup.structure.steps_per_epoch
+    # Lookahead's decay grows with the share of the run: above 1 it would diverge.
+    epochs = np.int32(max(setup.config.train.epochs, -(-len(rates) // length)))
+
     def choose(step: int) -> Numbers:
         rate = np.float32(rates[min(step, len(rates) - 1)])
-        return dataclasses.replace(setup.numbers, learning_rate=rate)
+        return dataclasses.replace(setup.numbers, learning_rate=rate, epochs=epochs)
 
     profiler = Profiler(ProfileOptions(), 0)
     return training_progress.take_epoch(

@@ -59,6 +59,14 @@ def test_it_diverges_by_its_recent_losses():
     assert not find_rate.has_diverged([])
 
 
+def test_a_test_longer_than_the_run_does_not_diverge_by_lookahead(tmp_path):
+    options = FEW | {"epochs": 1, "find_rate_max": 1e-2, "find_rate_steps": 40}
+    options |= {"lookahead_decay": 0.95, "lookahead_every_steps": 2}
+    config = make_config(TINY, options)
+    found = find_rate.find_rate(config, tmp_path, Terminal())
+    assert len(found["losses"]) == 40 and not found["diverged"]
+
+
 def test_each_step_has_its_rate_whatever_the_schedule(tmp_path, monkeypatch):
     """The run's own warm-up, plateau and ends of epochs do not touch it."""
     rates, take_epoch = [], training_progress.take_epoch

@@ -86,6 +86,8 @@ def average(
     for run in runs:
         variables = jax.tree.map(np.asarray, run.trained.variables)
         run.trained = dataclasses.replace(run.trained, variables=variables)
+    # Converted weights have no metric of their own.
+    config = tasks.resolve(config, runs[0].trained.structure.task)
     with catch_signals(stop):
         finish = _make_finish(config, runs[0].trained, terminal, stop)
         judge = _make_judge(config, runs, terminal, stop)

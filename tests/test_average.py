@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -106,6 +107,16 @@ def test_greedy_keeps_nothing_without_a_finite_loss():
     pot = Pot("loss", {"a": nan, "b": 0.2, "c": 0.1, "bc": nan, "ac": 0.05})
     assert pot.choose("abc") == "ac"
     assert pot.asked == ["c", "bc", "ac"]
+
+
+def test_weights_that_name_no_metric_are_chosen_by_that_of_their_task(home, tmp_path):
+    for name in "ab":
+        shutil.copytree(home / name, tmp_path / name)
+        path = tmp_path / name / "config.json"
+        options = json.loads(path.read_text()) | {"select_by": "auto", "loss": "auto"}
+        path.write_text(json.dumps(options))
+    assert run_average(tmp_path, tmp_path / "mean", "--soup=greedy", runs="ab") == 0
+    assert read(tmp_path / "mean")["select_by"] == "accuracy"
 
 
 def test_a_mean_without_a_finite_loss_is_refused(home, tmp_path, monkeypatch, capsys):

@@ -31,6 +31,13 @@ def hash_leaves(variables: Any, is_wanted: Callable[[str], bool]) -> dict[str, s
     }
 
 
+def hash_variables(variables: Any) -> str:
+    """Return SHA-256 over the digests of all leaves in the order of their paths."""
+    digests = hash_leaves(variables, lambda path: True)
+    lines = [f"{path} {digest}\n" for path, digest in sorted(digests.items())]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def find_changed(digests: Mapping[str, str], *variables: Any) -> list[str]:
     """Find frozen leaves that have changed.
 

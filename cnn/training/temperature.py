@@ -7,7 +7,6 @@ weights it is never used.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -20,13 +19,6 @@ from cnn.text import show_line
 from cnn.training.trained import Trained
 
 CALIBRATION_FILE = "calibration.json"
-
-
-def hash_weights(trained: Trained) -> str:
-    """Return SHA-256 over the digests of all parameters and running statistics."""
-    digests = proof.hash_leaves(trained.variables, lambda path: True)
-    lines = [f"{path} {digest}\n" for path, digest in sorted(digests.items())]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def apply(
@@ -49,7 +41,7 @@ def apply(
     kept = None if calibration == "off" else _read(path).get(str(trained.step))
     if kept is None:
         return trained, ""
-    if kept.get("weights_sha256") != hash_weights(trained):
+    if kept.get("weights_sha256") != proof.hash_variables(trained.variables):
         return trained, (
             f"probabilities are not calibrated: {show_line(str(path))} is of other "
             f"weights of step {trained.step}; fit it to these by --mode=evaluate "
@@ -73,7 +65,7 @@ def format_kept(trained: Trained, directory: Path, about: Mapping[str, Any]) -> 
     others = _read(directory / CALIBRATION_FILE)
     own = {
         "temperature": trained.temperature,
-        "weights_sha256": hash_weights(trained),
+        "weights_sha256": proof.hash_variables(trained.variables),
         **about,
     }
     return json.dumps({**others, str(trained.step): own}, indent=2) + "\n"

@@ -1,7 +1,6 @@
 """The teacher of a run: loaded from any source and matched with what the run sees."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -155,14 +154,12 @@ def _get_scaling(trained: Trained) -> tuple[tuple[float, ...], tuple[float, ...]
 
 def _describe(trained: Trained, source: str) -> dict[str, Any]:
     """Describe a teacher as checkpoints do; the digest is as of `Source.sha256`."""
-    digests = proof.hash_leaves(trained.variables, lambda path: True)
-    lines = [f"{path} {digest}\n" for path, digest in sorted(digests.items())]
     return {
         "source": source,
         "model": trained.options["model"],
         "mean": list(trained.structure.mean),
         "std": list(trained.structure.std),
-        "sha256": hashlib.sha256("".join(lines).encode()).hexdigest(),
+        "sha256": proof.hash_variables(trained.variables),
     }
 
 

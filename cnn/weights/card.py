@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cnn.checkpoints import workdir
-from cnn.checkpoints.proof import hash_array
+from cnn.checkpoints.proof import hash_variables
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.models.options import ModelOptions
-from cnn.models.variables import count_parameters, flatten_paths
+from cnn.models.variables import count_parameters
 from cnn.option import format_value
 from cnn.runtime.terminal import Terminal
 from cnn.text import quote, show_line
@@ -99,13 +97,6 @@ def _describe_task(trained: Trained) -> dict[str, Any]:
         return {}
     tuned = trained.thresholds or (multilabel.THRESHOLD,) * len(trained.class_names)
     return {"task": tasks.MULTILABEL.name, "thresholds": list(tuned)}
-
-
-def hash_variables(variables: Any) -> str:
-    """Return SHA-256 over paths, dtypes, shapes and bytes of variables."""
-    flat = flatten_paths(variables)
-    lines = [f"{path} {hash_array(np.asarray(x))}\n" for path, x in flat.items()]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def check_free(directory: Path, description: Mapping[str, Any], name: str) -> None:

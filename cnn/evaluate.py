@@ -477,6 +477,8 @@ def _describe(config: Config, trained: Trained, data: Evaluated) -> dict[str, An
     task, about = trained.structure.task, {}
     if task is tasks.MULTILABEL:
         about["task"] = task.name
+        if config.evaluate.threshold:
+            about["threshold"] = config.evaluate.threshold
     about |= {name: options[name] for name in read if name in options}
     return about | {
         "split": split,
@@ -582,6 +584,8 @@ def _name_file(config: Config, stored: Mapping[str, Any]) -> str:
         parts.append(f"checkpoint={config.checkpoint.checkpoint}")
     if config.augment.tta != stored.get("tta", "none"):
         parts.append(f"tta={config.augment.tta}")
+    if config.evaluate.threshold:
+        parts.append(f"threshold={format_value(config.evaluate.threshold)}")
     base = forget_dataset(use_evaluation_sizes(stored), config.data.dataset)
     if is_same_source(stored["dataset"], config.data.dataset):
         base["dataset"] = config.data.dataset  # however its path is written

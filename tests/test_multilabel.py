@@ -163,9 +163,11 @@ def test_evaluation_is_that_of_the_run_whatever_the_batch(pairs_run, batch_size)
 def test_threshold_overrides(pairs_run):
     arguments = f"--workdir={pairs_run}", "--threshold=1", "--per_image"
     assert run_main("--mode=evaluate", *arguments) == 0
-    found = json.loads((pairs_run / "evaluation.json").read_text())
+    path = pairs_run / "evaluation,threshold=1.0.json"  # the run's own stays
+    found = json.loads(path.read_text())
     assert found["f1"] == 0 < found["mean_average_precision"]
-    rows = list(csv.DictReader((pairs_run / "evaluation.csv").open()))
+    assert found["threshold"] == 1
+    rows = list(csv.DictReader(path.with_suffix(".csv").open()))
     assert {row["prediction"] for row in rows} == {""}
     assert {len(row["label"].split("|")) for row in rows} == {1, 2}
 

@@ -35,6 +35,7 @@ _CONDITIONS = (
     "resize_size",
     "resize_interpolation",
     "tta",
+    "threshold",
     "precision",
     "dataset_fingerprint",
 )

@@ -123,7 +123,7 @@ def evaluate_runs(
     for directory in directories:
         quiet = Terminal()
         quiet.console.quiet = True
-        cells, found = {"run": show_line(str(directory)), "split": "failed"}, None
+        cells = {"run": show_line(str(directory)), "split": "failed"}
         rows.append(cells)
         try:
             found = _evaluate(make_config(directory), directory, quiet)
@@ -133,7 +133,7 @@ def evaluate_runs(
         except (UserError, OSError) as error:
             failed += 1
             terminal.say(f"{directory}: error: {error}")
-        if averages and found is not None:
+        if averages and not failed:
             members[directory] = found
             ensemble.check_own(_name_ensemble(members), directories)
             mean.add(str(directory), found.take_examples())

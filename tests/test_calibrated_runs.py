@@ -249,6 +249,8 @@ def test_runs_that_cannot_be_averaged(run, other, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "1 of 2 runs failed: no ensemble" in printed
     assert not (run / "ensemble.json").exists()
+    (run / "ensemble.json").write_text("of others, which no ensemble would replace")
+    assert evaluate(f"--workdir={empty},{run}", "--ensemble") == 1
 
 
 def make_examples(class_names, labels, shares, stamps="abc"):

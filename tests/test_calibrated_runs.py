@@ -175,7 +175,8 @@ def test_a_damaged_file_is_refused_and_can_be_left_out(run, capsys, text):
         text = json.dumps({STEPS[1]: kept | {"temperature": -1.0}})
     (run / "calibration.json").write_text(text)
     assert evaluate(f"--workdir={run}") == 2
-    assert "calibration.json is damaged" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "calibration.json is damaged" in error and "remove it, and fit it" in error
     assert evaluate(f"--workdir={run}", "--calibration=off") == 0
 
 

@@ -19,6 +19,7 @@ from cnn.text import show_line
 from cnn.training.trained import Trained
 
 CALIBRATION_FILE = "calibration.json"
+_REMEDY = "remove it, and fit it again by --mode=evaluate --calibrate"
 
 
 def apply(
@@ -50,7 +51,7 @@ def apply(
     temperature = kept.get("temperature")
     is_number = isinstance(temperature, float) and math.isfinite(temperature)
     if not is_number or temperature <= 0:
-        raise UserError(f"{path} is damaged: temperature is {temperature}")
+        raise UserError(f"{path} is damaged: temperature is {temperature}; {_REMEDY}")
     found = dataclasses.replace(trained, temperature=temperature)
     return found, f"probabilities calibrated, T={temperature:.4g}"
 
@@ -75,11 +76,12 @@ def _read(path: Path) -> dict[str, Any]:
     """Read what is kept, by step; nothing where there is no file."""
     if not path.exists():
         return {}
-    found = workdir.read_json(path)
+    try:
+        found = workdir.read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; {_REMEDY}") from None
     if not isinstance(found, dict) or not all(
         isinstance(one, dict) for one in found.values()
     ):
-        raise UserError(
-            f"{path} is damaged; remove it, or leave it out with --calibration=off"
-        )
+        raise UserError(f"{path} is damaged; {_REMEDY}")
     return found

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scipy import special
+
 ROOT = Path(__file__).parent.parent
-# Of Student's t: half of a 95 % interval in standard errors, by the number of seeds.
-T_QUANTILES = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 
 
 def train(flags: Sequence[str], workdir: Path) -> dict[str, Any]:
@@ -28,7 +28,8 @@ def find_interval(values: Sequence[float]) -> float:
     count = len(values)
     if count < 2:
         return 0.0
-    return T_QUANTILES[count] * statistics.stdev(values) / math.sqrt(count)
+    quantile = float(special.stdtrit(count - 1, 0.975))
+    return quantile * statistics.stdev(values) / math.sqrt(count)
 
 
 def draw(

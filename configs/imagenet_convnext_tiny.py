@@ -6,7 +6,8 @@ Published: top-1 82.1 %, on 32 GPUs of 128 images. The rates equal those of the 
 schedule (`tests/test_schedules.py`); the whole run was not made here.
 
 Windows of training are cut out of the middle square of an image, where the source cuts
-them out of the whole one, and RandAugment copies pixels where it interpolates.
+them out of the whole one. RandAugment copies pixels where it interpolates, and what
+comes in from outside is middle grey where it is the mean colour.
 
 Source: Liu et al. 2022, table 5, https://arxiv.org/abs/2201.03545, and
 https://github.com/facebookresearch/ConvNeXt/blob/main/TRAINING.md

@@ -6,7 +6,8 @@ Published: top-1 78.1 %. The rate of each epoch and the losses of 20 steps equal
 of timm's code (`tests/test_recipes.py`); the whole run was not made here.
 
 Windows of training are cut out of the middle square of an image, where the source cuts
-them out of the whole one, and RandAugment copies pixels where it interpolates.
+them out of the whole one. RandAugment copies pixels where it interpolates, and what
+comes in from outside is middle grey where it is the mean colour.
 
 Source: Wightman et al. 2021, table 2, https://arxiv.org/abs/2110.00476; rates at both
 ends and the threshold of BCE are those of timm's published arguments

@@ -72,8 +72,9 @@ def randaugment_increasing(
             operation; None: 0.
 
     Source: Wightman et al. 2021, https://arxiv.org/abs/2110.00476, appendix A. What
-        lies outside of an image is middle grey, as there; timm interpolates, by
-        bilinear or bicubic weights as chance has it, where this copies a pixel.
+        lies outside of an image is middle grey, where timm's trainer puts the mean
+        colour; timm interpolates, by bilinear or bicubic weights as chance has it,
+        where this copies a pixel.
     """
     space = SPACES["randaugment_increasing"]
     unchanged = list(space).index("identity")

@@ -27,8 +27,8 @@ from cnn.training.trained import Trained, check_image_shape, get_class_names
 from cnn.transfer import any_trained
 from cnn.transfer.source import find_run
 
-# Options of a teacher that is a file, and what --mode=convert calls them.
-_OF_FILES = {"teacher_model": "model", "teacher_mean": "mean", "teacher_std": "std"}
+# What --mode=convert calls the options of a teacher that is a file, --teacher_NAME.
+_OF_FILES = ("model", "mean", "std")
 _SAID_OTHERWISE = {
     "--scaling=unit": "--teacher_mean=0 --teacher_std=1",
     "; nothing was written": "",
@@ -47,7 +47,8 @@ def open_teacher(options: DistillationOptions) -> Trained | None:
     source = options.teacher
     if not source:
         return None
-    given = {x: y for ours, x in _OF_FILES.items() if (y := getattr(options, ours))}
+    values = options.teacher_model, options.teacher_mean, options.teacher_std
+    given = {n: x for n, x in zip(_OF_FILES, values, strict=True) if x}
     if not any_trained.is_ours(source, "--teacher"):
         if not options.teacher_model:
             raise UserError(
@@ -59,7 +60,7 @@ def open_teacher(options: DistillationOptions) -> Trained | None:
         except UserError as error:
             raise UserError(_rewrite(source, str(error))) from None
     if given:
-        names = ", ".join(f"--{ours}" for ours in _OF_FILES if getattr(options, ours))
+        names = ", ".join(f"--teacher_{name}" for name in given)
         raise UserError(
             f"--teacher={source} is a run, which knows its own architecture and "
             f"scaling; leave out {names}"
@@ -72,8 +73,8 @@ def open_teacher(options: DistillationOptions) -> Trained | None:
 
 def _rewrite(source: str, message: str) -> str:
     """Write what `--mode=convert` refuses in the flags of a teacher."""
-    for ours, theirs in _OF_FILES.items():
-        message = message.replace(f"--{theirs}=", f"--{ours}=")
+    for name in _OF_FILES:
+        message = message.replace(f"--{name}=", f"--teacher_{name}=")
     for theirs, ours in _SAID_OTHERWISE.items():
         message = message.replace(theirs, ours)
     return message if source in message else f"--teacher={source}: {message}"

@@ -168,7 +168,7 @@ class FindRateOptions:
         200,
         "steps, over which the rate grows by the same factor each; fewer are taken "
         "where the loss diverges",
-        within="[20, inf)",
+        within="[20, 10000]",
     )
 
 

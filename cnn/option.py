@@ -20,6 +20,9 @@ Kind = Literal["static", "traced", "traced_unless_zero", "traced_by_name"]
 
 _SCHEMES = "s3a?|gs|gcs|hdfs|abfss?|az|https?|ftp|file|memory"
 _ADDRESS = re.compile(rf"({_SCHEMES})://|(s3|gs):/", re.IGNORECASE)
+_LARGEST_INT = 2**31 - 1
+# The largest and the smallest normal float32.
+_LARGEST, _SMALLEST = 3.4028234e38, 1.1754944e-38
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -152,11 +155,30 @@ def check(group: Any) -> None:
         if field.metadata["kind"] == "traced_by_name":
             value = split_numbers(field.name, value)[1]
         for number in value if isinstance(value, tuple) else (value,):
+            if field.metadata["kind"] != "static":
+                _check_fits(field.name, number)
             if within and not _is_within(number, within):
                 raise UserError(
                     f"--{field.name}={number} is outside {within}: "
                     f"{field.metadata['help']}"
                 )
+
+
+def _check_fits(flag: str, number: float) -> None:
+    """Refuse what the program's 32 bits would make infinite, or 0.
+
+    Infinity and NaN are left to the option's interval.
+    """
+    size = abs(number)
+    if isinstance(number, int) and size > _LARGEST_INT:
+        raise UserError(f"--{flag}={number} is too large; give {_LARGEST_INT} or less")
+    if _LARGEST < size < math.inf:
+        raise UserError(f"--{flag}={number} is too large; give {_LARGEST:g} or less")
+    if 0 < size < _SMALLEST:
+        raise UserError(
+            f"--{flag}={number} is too small; give {_SMALLEST:g} or more, or 0 where "
+            "that is allowed"
+        )
 
 
 def split_numbers(

@@ -210,3 +210,25 @@ def test_processes_share_all_options_but_their_own():
 )
 def test_choices_are_the_names_of_the_registry(name, registry):
     assert list(list_fields()[name].metadata["choices"]) == list(registry)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("restart_factor", 2**31),
+        ("ema_every_steps", 10**20),
+        ("plateau_cooldown", 10**400),
+        ("clip_value", 1e39),
+        ("distillation_temperature", 1e-39),
+        ("milestones", (1.0, 1e39)),
+        ("learning_rate_for", ("head=1e39",)),
+    ],
+)
+def test_numbers_that_32_bits_cannot_hold_are_refused(name, value):
+    with pytest.raises(UserError, match=rf"--{name}=.* is too (large|small); give"):
+        make_config({name: value})
+
+
+@pytest.mark.parametrize("value", [3.4e38, 1.2e-38, 0.0])
+def test_the_largest_and_smallest_numbers_are_taken(value):
+    assert make_config({"clip_value": value}).make_numbers().clip_value != np.inf

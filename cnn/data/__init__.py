@@ -15,6 +15,7 @@ import numpy as np
 from cnn.data import choose, digits, files, folder, npz, published, table, tfds
 from cnn.data import labels as labelled
 from cnn.data.images import Dataset, Evaluated, Images, get_part
+from cnn.data.names import show
 from cnn.data.options import SIZES, DataOptions
 from cnn.errors import UserError, suggest
 from cnn.option import expand_path, read_group
@@ -391,8 +392,8 @@ def _check_several_classes(
     if not (labels == labels[0]).all():
         return
     if labelled.are_several(labels):
-        row = labelled.to_lists(labels[:1])[0]
-        written = show_line(labelled.write(row, class_names)) or labelled.NONE
+        row = [class_names[k] for k in labelled.to_lists(labels[:1])[0]]
+        written = show(row) or labelled.NONE
         raise UserError(
             f"{dataset}: all {len(labels)} training images have the same labels, "
             f"{written}; give images with other ones too"

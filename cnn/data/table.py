@@ -9,6 +9,7 @@ sorted; whole numbers are sorted by value. Neither depends on the order of the l
 A cell holds one label, or any number of them: where the column is called `labels`, a
 cell of `label` holds `|`, or `--task=multilabel` says so. They are then separated by
 `|`; in tables without any `|` whose columns are not, by `;`. An empty cell is no label.
+Of a table with both columns `--task` says which is read.
 """
 
 import csv
@@ -156,8 +157,9 @@ def _read(name: str, path: pathlib.Path, task: str) -> _Table:
     lines = _split_lines(path, text, separator)
     _, header = next(lines)
     columns = [cell.casefold() for cell in header]
-    is_plural = "label" not in columns
-    columns = ["label" if x == _PLURAL and is_plural else x for x in columns]
+    is_plural = _choose_column(path, columns, task) == _PLURAL
+    if is_plural:
+        columns = [{"label": "", _PLURAL: "label"}.get(x, x) for x in columns]
     rows = [_read_row(path, line, header, columns, cells) for line, cells in lines]
     if not rows:
         raise UserError(f"{path} lists no image below its first line")
@@ -167,6 +169,18 @@ def _read(name: str, path: pathlib.Path, task: str) -> _Table:
     if separator != ",":
         notes = (f"{path}: columns are separated by {_SEPARATORS[separator]}", *notes)
     return _Table(rows, notes, bool(several))
+
+
+def _choose_column(path: pathlib.Path, columns: list[str], task: str) -> str:
+    """Choose between `label` and `labels` where a table has both."""
+    if not {"label", _PLURAL} <= set(columns):
+        return "label" if "label" in columns else _PLURAL
+    if task == "auto":
+        raise UserError(
+            f"{path} has the columns label and {_PLURAL}; take the first by "
+            "--task=multiclass, or the second by --task=multilabel"
+        )
+    return _PLURAL if task == "multilabel" else "label"
 
 
 def _choose_label_separator(

@@ -96,6 +96,19 @@ def test_bad_labels_in_csv_are_refused(tmp_path, header, cells, message):
         load(write_csv(tmp_path, header, cells))
 
 
+def test_task_chooses_between_label_and_labels(tmp_path):
+    cells = ["a,a|b", "b,", "b,b", "a,a", "a,a|b", "b,b"]
+    name = write_csv(tmp_path, "label,labels", cells)
+    with pytest.raises(UserError, match="columns label and labels.*--task"):
+        load(name)
+    for task, written in (
+        ("multiclass", ["a", "b", "b", "a", "b"]),
+        ("multilabel", ["a|b", "", "b", "a|b", "b"]),
+    ):
+        dataset = load(name, task=task)
+        assert name_labels(dataset.train, dataset.class_names) == written
+
+
 def test_npz_with_matrices(tmp_path):
     names = np.array(["odd", "three", "five"])
     dataset = load(write_npz(tmp_path, class_names=names, y_test=MATRIX[:8] > 0))

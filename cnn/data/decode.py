@@ -26,6 +26,7 @@ import numpy as np
 from cnn.data import formats, metadata
 from cnn.data.images import Images, from_array
 from cnn.data.options import DataOptions, find_centre
+from cnn.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -176,6 +177,9 @@ def fit_arrays(images: np.ndarray, layout: Layout) -> np.ndarray:
 
     Returns:
         uint8 [N, size, size, channels].
+
+    Raises:
+        UserError: they would be too large, each or together.
     """
     n, height, width, channels = images.shape
     size, wanted = layout.size, layout.channels or channels
@@ -185,10 +189,17 @@ def fit_arrays(images: np.ndarray, layout: Layout) -> np.ndarray:
         return images
     from PIL import Image
 
-    result = np.empty((n, size or height, size or width, wanted), dtype=np.uint8)
-    for i, pixels in enumerate(images):
-        image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-        result[i] = _to_array(_fit(_flatten(image, wanted), layout))
+    try:
+        result = np.empty((n, size or height, size or width, wanted), dtype=np.uint8)
+        for i, pixels in enumerate(images):
+            image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+            result[i] = _to_array(_fit(_flatten(image, wanted), layout))
+    except (BadImage, MemoryError) as error:
+        raise UserError(
+            f"images of {width}x{height} cannot be brought to {size}x{size} ({error}); "
+            "give smaller sizes (--image_size, --resize_size, --eval_image_size, "
+            "--eval_resize_size)"
+        ) from None
     return result
 
 

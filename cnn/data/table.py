@@ -177,8 +177,8 @@ def _choose_column(path: pathlib.Path, columns: list[str], task: str) -> str:
         return "label" if "label" in columns else _PLURAL
     if task == "auto":
         raise UserError(
-            f"{path} has the columns label and {_PLURAL}; take the first by "
-            "--task=multiclass, or the second by --task=multilabel"
+            f"{path} has the columns label and {_PLURAL}; leave one out, or train "
+            "with --task=multiclass, which takes the first, or multilabel, the second"
         )
     return _PLURAL if task == "multilabel" else "label"
 

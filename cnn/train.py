@@ -369,13 +369,23 @@ def _repeat_result(
 def _find_newest(
     directory: Path, terminal: Terminal
 ) -> tuple[Path | None, Mapping[str, Any]]:
-    """Return the newest whole checkpoint and what it says of itself, with its step."""
+    """Return the newest whole checkpoint and what it says of itself, with its step.
+
+    Raises:
+        UserError: it is a mean of runs, which no options lead to.
+    """
     newest, damaged = manifest.find_newest(directory / "checkpoints")
     for line in damaged:
         terminal.say(line)
     if newest is None:
         return None, {}
-    return newest, manifest.read_description(newest) | {"step": int(newest.name)}
+    stored = manifest.read_description(newest)
+    if "average" in stored:
+        raise UserError(
+            f"{directory} holds a mean of several runs; train from it in another "
+            f"--workdir, with --init_from={directory}"
+        )
+    return newest, stored | {"step": int(newest.name)}
 
 
 def _resume_or_begin(

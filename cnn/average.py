@@ -4,12 +4,13 @@ Sources: Wortsman et al. 2022, https://arxiv.org/abs/2203.05482 (uniform and gre
     soups, algorithm 1); Izmailov et al. 2018, https://arxiv.org/abs/1803.05407
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -358,7 +359,6 @@ def _write(
     """Write the run beside its place, and move it there when it is whole."""
     kept = next(run for run in runs if run.is_kept)
     trained, new = kept.trained, output.with_name(f".{output.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
     description = {
         "options": trained.options,
         "class_names": list(trained.class_names),
@@ -375,7 +375,7 @@ def _write(
     if thresholds is not None:
         description["thresholds"] = list(thresholds)
     seen = {json.dumps(run.trained.data, sort_keys=True) for run in runs}
-    with workdir.lock(new):
+    with _make_directory(new, output):
         record = kept.directory / same_data.DATASET_FILE
         if len(seen) == 1 and record.is_file():
             description["data"] = trained.data
@@ -383,12 +383,35 @@ def _write(
         _save(new / "checkpoints", trained, weights, description)
         workdir.write_json(new / workdir.CONFIG_FILE, trained.options)
         workdir.write_json(new / RESULT, result)
+
+
+@contextlib.contextmanager
+def _make_directory(new: Path, output: Path) -> Iterator[None]:
+    """Make `new`, empty and locked, and move it to `output` at the end."""
     try:
-        os.rename(new, output)
-    except OSError as error:
-        raise UserError(
-            f"--output={output} cannot be written ({error.strerror})"
-        ) from None
+        with workdir.lock(new):
+            _clear(new)  # of what one that was killed has left
+            try:
+                yield
+                os.rename(new, output)
+            except (OSError, UserError) as error:
+                _clear(new)
+                what = getattr(error, "strerror", None) or error
+                raise UserError(
+                    f"--output={output} cannot be written ({what})"
+                ) from None
+    except UserError as error:
+        own = str(error).replace(f"--workdir={new}", f"--output={output}")
+        raise UserError(own) from None
+
+
+def _clear(directory: Path) -> None:
+    """Remove everything but the locks."""
+    for path in directory.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif not path.name.startswith(".lock"):
+            path.unlink()
 
 
 def _save(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from fixtures_runs import run_main, train_run
 
 from cnn import average
 from cnn.checkpoints import manifest
+from cnn.errors import UserError
 from cnn.training.trained import load_trained
 
 RUNS = "a", "b", "c"
@@ -236,7 +238,37 @@ def test_it_is_whole_or_absent(home, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["mean"]
 
 
+def test_what_a_killed_one_has_left_is_no_part_of_it(home, tmp_path):
+    left = tmp_path / ".mean.new"
+    (left / "checkpoints" / "7").mkdir(parents=True)
+    (left / "result.json").write_text("{}")
+    assert run_average(home, tmp_path / "mean") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mean"]
+    assert not (tmp_path / "mean" / "result.json").exists()
+    assert [x.name for x in (tmp_path / "mean" / "checkpoints").iterdir()] == ["0"]
+
+
+def test_an_output_that_cannot_be_written(home, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    assert run_average(home, tmp_path / "file" / "mean") == 2
+    assert f"--output={tmp_path / 'file' / 'mean'} cannot" in capsys.readouterr().err
+    output = tmp_path / "mean"
+
+    def move(new, to):  # another process was faster
+        output.mkdir()
+        (output / "its.txt").write_text("")
+        raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr(average, "os", types.SimpleNamespace(rename=move))
+    assert run_average(home, output) == 2
+    assert f"--output={output} cannot be written" in capsys.readouterr().err
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["file", "mean"]
+    assert [path.name for path in output.iterdir()] == ["its.txt"]
+
+
 def test_training_starts_from_it(home, tmp_path):
     assert run_average(home, tmp_path / "mean") == 0
+    with pytest.raises(UserError, match="mean of several runs.*--init_from"):
+        train_run(tmp_path / "mean", **load_trained(tmp_path / "mean").options)
     result = train_run(tmp_path / "more", **CHANGES, init_from=str(tmp_path / "mean"))
     assert result["steps"] > 0

@@ -133,7 +133,10 @@ def check_own(path: Path, directories: Iterable[Path]) -> None:
     """
     if not path.exists():
         return
-    stored = workdir.read_json(path)
+    try:
+        stored = workdir.read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; remove it") from None
     try:
         there = [Path(member["workdir"]).resolve() for member in stored["members"]]
     except (KeyError, TypeError):

@@ -29,8 +29,9 @@ from cnn.sweep.session import Session
 from cnn.training import tasks
 from cnn.weights import preprocessing
 
-# Set once for the process, before the first device call; what all are ranked by.
-_FIXED = ("deterministic", "select_by", "preprocessing")
+# Set once for the process, before the first device call; what all are ranked by, and
+# what has metrics of its own.
+_FIXED = ("deterministic", "select_by", "task", "preprocessing")
 
 
 def sweep(

@@ -172,6 +172,7 @@ BAD = [
     ("batch_size=20,5000", "--batch_size=5000 is larger than the training set"),
     ("widths=(8),(8,8,8,8,8)", "The image is too small for this model"),
     ("data_dir=a,b", "data_dir is no option that can be swept"),
+    ("task=auto,multilabel", "task is no option that can be swept"),
     ("executor=map,vmap", "executor is no option that can be swept"),
     ("deterministic=true,false", "deterministic is no option that can be swept"),
     ("learning_rate=uniform(0.1,1)", "say how many times with --trials=N"),

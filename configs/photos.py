@@ -5,10 +5,10 @@
         --init_from=resnet18-f37072fd.pth --learning_rate=0.005
 
 `flowers/` holds a folder of images for each class, in `train/` and `test/` or without
-them. A tenth of the training images is set aside: training stops when it has not become
-better on them for eight epochs, and the best checkpoint is kept, which evaluate, predict
-and export take with `--checkpoint=best`. Rare classes are drawn more often than their
-share. From weights, only the head is new, and all layers train;
+them. A tenth of the training images is set aside: training stops when it has not
+become better on them for eight epochs, and the best checkpoint is kept, which evaluate,
+predict and export take with `--checkpoint=best`. Rare classes are drawn more often than
+their share. From weights, only the head is new, and all layers train;
 `--config=finetune_folder` unfreezes them stage by stage. There is no figure here: it
 depends on the images.
 """

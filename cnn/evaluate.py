@@ -446,10 +446,12 @@ def _compute(
     loader = Loader(data.images, config.data, mesh)
     variables = jax.device_put(trained.variables, devices.replicated(mesh))
     examples: dict[str, list[np.ndarray]] = {}
+    arguments = structure, variables, loader, batch_size, stop
     with catch_signals(stop):
-        found = compute_metrics(
-            structure, variables, loader, batch_size, stop, examples, trained.thresholds
-        )
+        found = compute_metrics(*arguments, examples, trained.thresholds)
+        if not structure.task.keeps_examples:
+            # By the program that the run was tested with: its loss to the last bit.
+            found = compute_metrics(*arguments)
     about = {
         "batch_size": batch_size,
         "deterministic": config.device.deterministic,

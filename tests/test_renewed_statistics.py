@@ -1,5 +1,6 @@
 """Statistics of batch normalisation that are computed again after training."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_they_are_means_over_the_batches_that_would_follow():
     setup, before, after = renew(recompute_statistics=7, crop_padding=2)
     variables, length = get_variables(before), setup.structure.steps_per_epoch
     images = np.asarray(setup.loaders["train"].resident["images"])
-    ids = statistics._draw(setup, 0, 7)["ids"]
+    ids = statistics._draw(setup, 0, 7, Stop())["ids"]
     assert len(np.unique(ids[:length])) == length * 20, "an epoch has each example once"
     found = [
         jax.jit(statistics.measure, static_argnums=0)(
@@ -109,7 +110,7 @@ def test_they_are_means_over_the_batches_that_would_follow():
 
 def test_a_batch_is_measured_as_training_normalises_it():
     setup, before, _ = renew(recompute_statistics=1)
-    ids = statistics._draw(setup, 0, 1)["ids"][0]
+    ids = statistics._draw(setup, 0, 1, Stop())["ids"][0]
     images = np.asarray(setup.loaders["train"].resident["images"])[ids]
     batch = {"images": images, "labels": ids * 0, "ids": ids}
     after = steps.train_step(setup.structure, before, batch, setup.numbers)[0]
@@ -187,6 +188,23 @@ def test_frozen_everywhere_is_refused():
         UserError, match="--recompute_statistics=2 would have no effect"
     ):
         make_setup({"recompute_statistics": 2, "freeze_statistics": True})
+
+
+def test_a_signal_ends_the_drawing_of_many_batches(monkeypatch):
+    setup, before, _ = renew(recompute_statistics=1)
+    train = dataclasses.replace(setup.config.train, recompute_statistics=10**6)
+    config = dataclasses.replace(setup.config, train=train)
+    drawn, stop = [], Stop()
+
+    def draw(*args):
+        drawn.append(args)
+        stop.signal = 15
+        return draw_epoch(*args)
+
+    monkeypatch.setattr(statistics, "draw_epoch", draw)
+    with pytest.raises(Interrupted):
+        statistics.renew(dataclasses.replace(setup, config=config), 0, before, stop)
+    assert len(drawn) == 1
 
 
 def test_they_are_in_the_checkpoint_and_a_stopped_run_has_the_same(

@@ -104,7 +104,7 @@ def compute(
         UserError: the device has too little memory.
     """
     loader, structure, numbers = _choose_images(setup, structure)
-    drawn = _draw(setup, step, setup.config.train.recompute_statistics)
+    drawn = _draw(setup, step, setup.config.train.recompute_statistics, stop)
     count, batch_size = drawn["ids"].shape
     size = choose_chunk_steps(count, batch_size, loader.image_bytes)
     everywhere = devices.replicated(setup.mesh)
@@ -217,7 +217,7 @@ def _choose_images(
     return loader, structure, plain.make_numbers()
 
 
-def _draw(setup: Setup, step: int, count: int) -> dict[str, np.ndarray]:
+def _draw(setup: Setup, step: int, count: int, stop: Stop) -> dict[str, np.ndarray]:
     """Draw the examples of `count` batches after a step, as of `draw_epoch`."""
     length, seed = setup.structure.steps_per_epoch, setup.config.train.seed
     labels, options = setup.loaders["train"].labels, setup.config.step
@@ -225,6 +225,7 @@ def _draw(setup: Setup, step: int, count: int) -> dict[str, np.ndarray]:
     number, done = divmod(step, length)
     drawn, available = [], -done
     while available < count:
+        stop.check()  # a million batches of a small set take minutes
         drawn.append(draw_epoch(seed, number, labels, *how))
         number, available = number + 1, available + length
     last = slice(done, done + count)

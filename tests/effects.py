@@ -316,7 +316,7 @@ def see_evaluation(choices, directory):
     trained = make_trained(dataset, (*shape[:2], dataset.train.shape[2]))
     keep_temperature(trained, directory)
 
-    def compute(structure, variables, loader, batch_size, stop, examples, thresholds):
+    def compute(structure, variables, loader, batch_size, stop, examples=None, *rest):
         positions = np.arange(len(loader) // 2 * 2, dtype=np.int32)
         images = loader.fill(positions[None])["images"]
         look = functools.partial(steps.predict_step, structure, variables)
@@ -325,7 +325,8 @@ def see_evaluation(choices, directory):
         seen["batches"] = batch_size, dict(loader.mesh.shape)
         logits = np.eye(len(trained.class_names))[loader.labels]
         logits[0] = np.roll(logits[0], 1)
-        examples |= {"logits": [logits], "loss": [logits[:, 0]]}
+        if examples is not None:
+            examples |= {"logits": [logits], "loss": [logits[:, 0]]}
         names = "accuracy correct count top5 loss".split()
         return dict.fromkeys(names, 0)
 

@@ -339,3 +339,10 @@ def test_a_flag_beside_the_one_that_replaces_it_is_refused():
     with pytest.raises(UserError, match="only for --image_size or"):
         make_config(SMALL).check_read({"eval_image_size": 9}, "train")
     assert read_schedule(()) == ()
+
+
+@pytest.mark.parametrize("name", ["image_size", "eval_image_size"])
+def test_sizes_that_nothing_holds_are_refused(name):
+    options = DataOptions(**{"image_size": 8, name: 16384})
+    with pytest.raises(UserError, match="8x8 cannot be brought to 16384x16384.*--eval"):
+        load_dataset(options)

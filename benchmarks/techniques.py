@@ -21,7 +21,12 @@ import variants
 TECHNIQUES = {
     "recipe": [],
     "SAM": ["--sam_rho=0.05"],
-    "distillation": ["--teacher={teacher}", "--teacher_model=resnet20"],
+    "distillation": [
+        "--teacher={teacher}",
+        "--teacher_model=resnet20",
+        "--teacher_mean=0.485,0.456,0.406",
+        "--teacher_std=0.229,0.224,0.225",
+    ],
     "BCE, mix-up": ["--loss=bce", "--loss_reduction=sum", "--mixup_alpha=0.2"],
     "EMA": ["--ema_decay=0.99"],
     "progressive sizes": ["--image_size_schedule={sizes}"],
@@ -33,7 +38,7 @@ def measure(
     model: str, name: str, seed: int, options: argparse.Namespace
 ) -> tuple[float, float]:
     """Return test accuracy in percent, and seconds, of one run."""
-    third = max(1, options.epochs // 3)
+    third = options.epochs // 3
     sizes = f"0:16,{third}:24,{2 * third}:32"
     given = [f"--config={PRESETS[model]}", "--dataset=tfds:cifar10_jpeg"]
     given += [f"--data_dir={options.data_dir}", f"--seed={seed}"]
@@ -61,6 +66,8 @@ def main() -> None:
     parser.add_argument("--models", default="simple_cnn,resnet20")
     parser.add_argument("--results", default="runs/techniques")
     options = parser.parse_args()
+    if options.epochs < 3:
+        parser.error("--epochs: at least 3, one for each of the progressive sizes")
     for model in options.models.split(","):
         found: dict[str, list[float]] = {}
         print(

@@ -6,6 +6,7 @@ and fill with black. Ranges and signs are torchvision's.
 """
 
 import functools
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -157,6 +158,7 @@ def apply(
     operation: jax.Array,
     value: jax.Array | float,
     fill: int = 0,
+    names: Collection[str] = OPERATIONS,
 ) -> jax.Array:
     """Apply to each image the operation of its own.
 
@@ -166,12 +168,13 @@ def apply(
             for brightness, contrast, saturation and sharpness, bits, threshold, or
             what solarize_add adds.
         fill: grey in 0..255 outside of a moved image.
+        names: of the operations that occur; others cost nothing.
     """
     value = jnp.broadcast_to(jnp.asarray(value, jnp.float32), operation.shape)
     kinds = jnp.asarray([_KINDS.index(_find_kind(name)) for name in OPERATIONS])
     branches = (
         lambda image, operation, value: image,
-        _apply_point,
+        functools.partial(_apply_point, names=names),
         functools.partial(_apply_move, fill=fill),
         lambda image, operation, value: _alone(colour.adjust_sharpness, image, value),
         lambda image, operation, value: _alone(colour.equalize, image),
@@ -189,8 +192,10 @@ def _find_kind(name: str) -> str:
     return "move" if name in _MOVED else name
 
 
-def _apply_point(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax.Array:
-    """Compute all operations on single pixels, in one pass, and choose."""
+def _apply_point(
+    image: jax.Array, operation: jax.Array, value: jax.Array, names: Collection[str]
+) -> jax.Array:
+    """Compute the named operations on single pixels, in one pass, and choose."""
     functions = {
         "brightness": colour.adjust_brightness,
         "contrast": colour.adjust_contrast,
@@ -203,6 +208,8 @@ def _apply_point(image: jax.Array, operation: jax.Array, value: jax.Array) -> ja
     }
     result = image
     for name, function in functions.items():
+        if name not in names:
+            continue
         values = (value,) if name in _ENHANCED else ()
         is_it = operation == OPERATIONS.index(name)
         result = jnp.where(is_it, _alone(function, image, *values), result)
@@ -288,7 +295,7 @@ def _apply_named(
     extent = jnp.where(cut, jnp.trunc(extent), extent)
     value = low + jnp.where(signed, sign, 1.0) * extent
     value = jnp.where(rounded, jnp.round(value), value)
-    return apply(images, jnp.asarray(operations)[index], value, fill)
+    return apply(images, jnp.asarray(operations)[index], value, fill, tuple(rows))
 
 
 class Range(NamedTuple):

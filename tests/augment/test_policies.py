@@ -115,7 +115,7 @@ def test_increasing_randaugment_has_timms_ranges(timm_name, monkeypatch):
         policies._apply_named(
             "randaugment_increasing", images, index, share, jnp.ones(1)
         )
-        _, operation, value, _ = applied.pop()
+        _, operation, value, *_ = applied.pop()
         assert OPERATIONS[int(operation[0])] == name
         if argument is not None:
             size = {"translate_x": 100, "translate_y": 200}.get(name, 1)

@@ -19,24 +19,23 @@ import numpy as np
 from rich.table import Table
 
 from cnn import evaluate, train
-from cnn.checkpoints import checkpoint, workdir
+from cnn.checkpoints import workdir
 from cnn.checkpoints.options import CheckpointOptions
 from cnn.config import Config, list_modes, make_config
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
 from cnn.models.options import ModelOptions
-from cnn.optim.optimizer import Rule
 from cnn.option import format_value
 from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.terminal import Terminal
 from cnn.text import show_line
-from cnn.training import same_data, statistics, steps, tasks
+from cnn.training import same_data, statistics, tasks
 from cnn.training.options import DistillationOptions
 from cnn.training.progress import Counters
-from cnn.training.state import make_state, to_items
 from cnn.training.trained import Trained, load_trained
 from cnn.transfer.options import TransferOptions
+from cnn.weights import convert
 
 RESULT = "average.json"
 
@@ -380,8 +379,7 @@ def _write(
         if len(seen) == 1 and record.is_file():
             description["data"] = trained.data
             workdir.write_bytes(new / same_data.DATASET_FILE, record.read_bytes())
-        _save(new / "checkpoints", trained, weights, description)
-        workdir.write_json(new / workdir.CONFIG_FILE, trained.options)
+        convert.write_run(make_config(trained.options), new, weights, description)
         workdir.write_json(new / RESULT, result)
 
 
@@ -412,21 +410,3 @@ def _clear(directory: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif not path.name.startswith(".lock"):
             path.unlink()
-
-
-def _save(
-    path: Path, trained: Trained, weights: Weights, description: dict[str, Any]
-) -> None:
-    """Write a checkpoint of step 0."""
-    everywhere = devices.replicated(devices.make_mesh())
-    config, structure = make_config(trained.options), trained.structure
-    static = config.make_static()
-    rule = Rule(static.optimizer, static.schedule)
-    placed = jax.device_put(weights, everywhere)
-    state = make_state(rule, config.make_numbers(), placed)
-    state = jax.device_put(state, everywhere)
-    sums = steps.create_train_sums(structure.task, structure.num_classes)
-    sums = jax.device_put(sums, everywhere)
-    writer = checkpoint.CheckpointWriter(path, 1)
-    writer.save(to_items(state, sums), 0, description)
-    writer.wait()

@@ -40,6 +40,12 @@ from cnn.transfer.source import (
 from cnn.transfer.teacher import add_teacher, open_teacher
 from cnn.weights import preprocessing
 
+# What else than a run's the checkpoint of a directory may hold, by what it says.
+_UNTRAINED = {
+    "average": "a mean of several runs",
+    "num_batches_tracked": "converted weights",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
@@ -372,7 +378,7 @@ def _find_newest(
     """Return the newest whole checkpoint and what it says of itself, with its step.
 
     Raises:
-        UserError: it is a mean of runs, which no options lead to.
+        UserError: no run has trained it: its options do not lead to it.
     """
     newest, damaged = manifest.find_newest(directory / "checkpoints")
     for line in damaged:
@@ -380,11 +386,12 @@ def _find_newest(
     if newest is None:
         return None, {}
     stored = manifest.read_description(newest)
-    if "average" in stored:
-        raise UserError(
-            f"{directory} holds a mean of several runs; train from it in another "
-            f"--workdir, with --init_from={directory}"
-        )
+    for key, what in _UNTRAINED.items():
+        if key in stored:
+            raise UserError(
+                f"{directory} holds {what}; train from it in another --workdir, with "
+                f"--init_from={directory}"
+            )
     return newest, stored | {"step": int(newest.name)}
 
 

@@ -86,7 +86,7 @@ def convert(config: Config, directory: Path, terminal: Terminal) -> Path:
         )
     taken = take(config)
     with workdir.lock(directory):
-        _write(taken.config, directory, taken.variables, taken.description)
+        write_run(taken.config, directory, taken.variables, taken.description)
     path = directory / "checkpoints" / "0"
     for note in taken.notes:
         terminal.say(f"source    {note}")
@@ -278,7 +278,17 @@ def _fill_data(
     return dataclasses.replace(config, data=data)
 
 
-def _write(config: Config, directory: Path, variables: Any, description: dict) -> None:
+def write_run(
+    config: Config, directory: Path, variables: Any, description: Mapping[str, Any]
+) -> None:
+    """Write weights that no step has trained as a run: its checkpoint of step 0.
+
+    Args:
+        config: its options.
+        directory: of the run, made and locked.
+        variables: `params` and `batch_stats`.
+        description: of the checkpoint.
+    """
     everywhere = devices.replicated(devices.make_mesh())
     static = config.make_static()
     rule = Rule(static.optimizer, static.schedule)

@@ -9,12 +9,14 @@ import pytest
 from fixtures_runs import run_main
 
 from cnn import config as config_module
-from cnn import evaluate, models, predict
+from cnn import evaluate, models, predict, train
+from cnn.checkpoints import manifest
 from cnn.errors import UserError
 from cnn.models.options import ModelOptions
 from cnn.models.variables import create_variables, flatten_paths
 from cnn.runtime.terminal import Terminal
 from cnn.training import steps
+from cnn.training.trained import load_trained
 from cnn.weights import convert, exchange, export, safetensors_file
 
 SMALL = {"model": "simple_cnn", "widths": (3, 4), "image_size": 8, "channels": 1}
@@ -158,6 +160,27 @@ def test_a_model_is_named_with_the_options_that_nobody_typed(tmp_path, capsys):
     flags.append("--widths=3,4")
     assert run_main(*flags, "--head=global_average") == 0
     assert f"converted to simple_cnn {choices} with 10" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("says", ["", "average"])
+def test_weights_that_no_run_has_trained_are_not_trained_on(converted, says):
+    """They would be resumed as a run whose options say otherwise."""
+    directory, what = converted[0], "converted weights"
+    if says:
+        description = {
+            says: {},
+            **manifest.read_description(directory / "checkpoints/0"),
+        }
+        what = "a mean of several runs"
+        mean = directory.with_name("mean")
+        config = config_module.make_config(description["options"])
+        variables = load_trained(directory).variables
+        convert.write_run(config, mean, variables, description)
+        directory = mean
+    with pytest.raises(UserError, match=f"holds {what}; train .* --init_from="):
+        train.train(
+            config_module.make_config(read_options(directory)), directory, Terminal()
+        )
 
 
 def test_a_run_is_not_overwritten(converted, tmp_path):

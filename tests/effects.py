@@ -400,7 +400,7 @@ def see_average(choices, directory):
         patched.setattr(average, "load_trained", load)
         patched.setattr(average, "_make_judge", lambda *args: judge)
         patched.setattr(average.statistics, "compute", measure)
-        patched.setattr(average, "_save", lambda *args: None)
+        patched.setattr(average.convert, "write_run", lambda *args: None)
         found = average.average(config, [directory, directory], Terminal())
     written = sorted(path.parent.name for path in directory.glob("*/average.json"))
     return seen | {"kept": [run["kept"] for run in found["runs"]], "where": written}

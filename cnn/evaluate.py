@@ -29,7 +29,7 @@ from cnn.data import (
 from cnn.data import labels as labelled
 from cnn.data.chunks import Loader
 from cnn.data.files import describe_bad, format_bad
-from cnn.data.images import Evaluated
+from cnn.data.images import Evaluated, Images
 from cnn.errors import UserError
 from cnn.option import format_value, read_group
 from cnn.runtime import devices, environment
@@ -214,13 +214,13 @@ def _evaluate(config: Config, directory: Path, terminal: Terminal) -> _Evaluatio
     )
     result = about | proof.summarise(trained.transfer, changed) | metrics
     result |= _measure_calibration(trained, found["logits"], data.images.labels)
-    examples = None
-    if config.evaluate.per_image or config.evaluate.ensemble:
-        examples = _make_examples(trained, data, result["class_names"], found["logits"])
+    examples, class_names = None, result["class_names"]
+    if config.evaluate.ensemble:
+        examples = _make_examples(trained, data, class_names, found["logits"])
     if config.evaluate.per_image:
         table = path.with_suffix(".csv")
-        said = _choose_classes(trained, examples, found["logits"])
-        files[table] = _format_examples(data.name, examples, *said, found["loss"])
+        said = (*_choose_classes(trained, found["logits"]), found["loss"])
+        files[table] = _format_examples(data.name, data.images, class_names, *said)
         result["per_image"] = table.name
     if data.excluded:
         listed = format_bad(data.name, data.excluded)
@@ -232,7 +232,7 @@ def _evaluate(config: Config, directory: Path, terminal: Terminal) -> _Evaluatio
 def _make_examples(
     trained: Trained, data: Evaluated, class_names: Sequence[str], logits: np.ndarray
 ) -> Examples:
-    """Keep what a run says of each image, as probabilities of one class among all."""
+    """Keep what a run says of each image, for an ensemble."""
     scale = trained.temperature or 1.0
     return Examples(
         class_names=tuple(class_names),
@@ -243,15 +243,14 @@ def _make_examples(
     )
 
 
-def _choose_classes(
-    trained: Trained, examples: Examples, logits: np.ndarray
-) -> tuple[np.ndarray, list]:
+def _choose_classes(trained: Trained, logits: np.ndarray) -> tuple[np.ndarray, list]:
     """Return each image's probabilities [N, K] and classes, as `labels.to_lists`."""
     if trained.structure.task is tasks.MULTILABEL:
         probabilities = multilabel.compute_probabilities(logits)
         chosen = multilabel.choose_labels(probabilities, trained.thresholds)
         return probabilities, labelled.to_lists(chosen)
-    logs = examples.log_probabilities
+    scale = trained.temperature or 1.0
+    logs = calibration.compute_log_probabilities(logits, scale)
     return np.exp(logs), logs.argmax(axis=1).tolist()
 
 
@@ -264,7 +263,8 @@ def _choose_temperature(
 ) -> tuple[Trained, dict[Path, str]]:
     """Return the model with its temperature, and what is to be written of that."""
     if trained.structure.task is tasks.MULTILABEL:
-        return _refuse_softmax(config, trained), {}
+        _refuse_softmax(config)
+        return trained, {}
     if config.evaluate.calibrate:
         return _calibrate(config, trained, directory, stored, terminal)
     trained, line = temperature.apply(trained, directory, config.evaluate.calibration)
@@ -273,15 +273,14 @@ def _choose_temperature(
     return trained, {}
 
 
-def _refuse_softmax(config: Config, trained: Trained) -> Trained:
-    """Return a model of several labels an image; refuse what is not for it."""
+def _refuse_softmax(config: Config) -> None:
+    """Refuse what is not for several labels an image."""
     for name in ("calibrate", "ensemble"):
         if getattr(config.evaluate, name):
             raise UserError(
                 f"--{name} is for one class an image, and this run may choose several; "
                 "leave it out"
             )
-    return trained
 
 
 def _calibrate(
@@ -361,8 +360,10 @@ def _evaluate_ensemble(
         table = path.with_suffix(".csv")
         logs, labels = average.log_probabilities, average.labels
         losses = -np.take_along_axis(logs, labels[:, None], axis=1)[:, 0]
-        said = np.exp(logs), logs.argmax(axis=1).tolist()
-        files[table] = _format_examples(first["dataset"], average, *said, losses)
+        said = np.exp(logs), logs.argmax(axis=1).tolist(), losses
+        files[table] = _format_examples(
+            first["dataset"], average, average.class_names, *said
+        )
         result["per_image"] = table.name
     files[path] = _format_json(result)
     return files, result
@@ -505,7 +506,8 @@ def _describe(config: Config, trained: Trained, data: Evaluated) -> dict[str, An
 
 def _format_examples(
     dataset: str,
-    examples: Examples,
+    images: Images | Examples,
+    class_names: Sequence[str],
     probabilities: np.ndarray,
     predicted: Sequence,
     losses: np.ndarray,
@@ -516,11 +518,12 @@ def _format_examples(
 
     Args:
         dataset: the value of `--dataset`.
+        images: `names` and `labels` of them, [n].
         probabilities: [n, K].
         predicted: as of `labels.to_lists`.
         losses: [n].
     """
-    class_names, labels = examples.class_names, labelled.to_lists(examples.labels)
+    labels = labelled.to_lists(images.labels)
     columns = [f"probability_{name}" for name in class_names]
     has_paths = dataset.partition(":")[0] in ("folder", "csv")
     first = "path" if has_paths else "id"
@@ -528,7 +531,7 @@ def _format_examples(
     for i, pair in enumerate(zip(labels, predicted, strict=True)):
         written = [labelled.write(label, class_names) for label in pair]
         numbers = [f"{x:.9g}" for x in (losses[i], *probabilities[i])]
-        lines.append(format_row([examples.names[i], *written, *numbers]))
+        lines.append(format_row([images.names[i], *written, *numbers]))
     return "".join(lines)
 
 

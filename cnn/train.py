@@ -77,7 +77,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
     config = preprocessing.resolve(config, directory, terminal)
     config = tasks.resume(config, directory)
     ended = report.read_ended(directory)
-    with contextlib.nullcontext() if ended or not is_first else workdir.lock(directory):
+    with contextlib.nullcontext() if ended or not is_first else _hold(directory):
         respelled = _check_same_run(config, directory)
         stop = Stop(processes.find_most)
         if ended and not respelled:
@@ -96,6 +96,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         profiler = Profiler(config.profile, setup.total_steps)
         progress = _resume_or_begin(setup, newest, stored, terminal, profiler)
         progress.started = started - progress.counters.seconds
+        manifest.check_places(checkpoints, lambda x: _is_saved(setup, progress, x))
         report.announce(setup, terminal)
         log = _open_log(setup, directory, progress, terminal) if is_first else NoLog()
         outputs = Outputs(terminal, log, writer, profiler)
@@ -106,6 +107,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
                 _save(setup, progress, outputs)
             found = training_progress.evaluate(setup, progress, "test", stop)
             best = _test_best(setup, progress, outputs, directory, found, stop)
+            writer.check_place()
             result = report.write_result(setup, progress, directory, found, best)
             log.write_result(config.select_run_options(), result)
         if profiler.is_missing:
@@ -116,6 +118,20 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         metric = setup.config.train.select_by
         report.print_result(terminal, directory, result, metric)
         return result
+
+
+@contextlib.contextmanager
+def _hold(directory: Path) -> Iterator[None]:
+    """Lock a run's directory and its checkpoints, which may lie elsewhere."""
+    with workdir.lock(directory), manifest.hold(directory / "checkpoints"):
+        yield
+
+
+def _is_saved(setup: Setup, progress: Progress, step: int) -> bool:
+    """Whether a checkpoint of a step is still to be written, unless a signal comes."""
+    regular = (setup.checkpoint_interval, setup.structure.steps_per_epoch)
+    is_ahead = progress.step < step <= setup.total_steps or step == progress.step == 0
+    return is_ahead and any(step % every == 0 for every in regular)
 
 
 def _loop(setup: Setup, progress: Progress, outputs: Outputs, stop: Stop) -> None:

@@ -169,9 +169,11 @@ def test_absent_and_damaged_json_are_named(tmp_path):
 
 def test_resuming_with_another_option_is_refused(tmp_path):
     stored = {"learning_rate": 0.1, "widths": [8, 16], "data_dir": "/a", "seed": 1}
+    stored |= {"model": "mlp", "dataset": "digits"}
     workdir.check_same_run(tmp_path, {"seed": 2}, {})
     (tmp_path / "config.json").write_text(json.dumps(stored))
     same = {"learning_rate": 0.1, "widths": [8, 16], "seed": 1}
+    same |= {"model": "mlp", "dataset": "digits"}
     workdir.check_same_run(tmp_path, same, {})
     workdir.check_same_run(tmp_path, same | {"newer": 0}, {"newer": 0})
     with pytest.raises(UserError, match="--newer=0 .now 1"):
@@ -187,6 +189,7 @@ def test_places_are_compared_however_they_are_spelled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "a")
     stored = {"dataset": f"folder:{tmp_path}/a", "init_from": "runs/x", "seed": 1}
+    stored |= {"model": "mlp"}
     (tmp_path / "config.json").write_text(json.dumps(stored))
 
     def check(**changes):

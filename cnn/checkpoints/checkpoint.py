@@ -45,6 +45,7 @@ class CheckpointWriter:
         self._keep = keep
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: concurrent.futures.Future | None = None
+        self._place = directory.stat() if directory.exists() else None
         if directory.exists():
             try:
                 tempfile.TemporaryFile(dir=directory).close()
@@ -78,9 +79,8 @@ class CheckpointWriter:
         new = self._directory / f"{step}{manifest.NEW}"
         with self._explain_errors():
             if processes.is_first():
-                self._directory.mkdir(parents=True, exist_ok=True)
-                if new.exists():
-                    shutil.rmtree(new)
+                self._make_directory()
+                manifest.remove_unfinished(new)
         processes.check_equal("step", new.name)
         with self._explain_errors(), contextlib.ExitStack() as opened:
             # In the background, a directory that cannot be made would leave threads
@@ -117,6 +117,32 @@ class CheckpointWriter:
         with self._explain_errors():
             pending.result()
         processes.check_equal("checkpoints", str(self._directory))
+
+    def check_place(self) -> None:
+        """Refuse to write where the directory no longer is.
+
+        Raises:
+            UserError: it was moved or removed, or another one is there now.
+        """
+        try:
+            is_there = self._place is None or os.path.samestat(
+                self._place, self._directory.stat()
+            )
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise UserError(
+                f"{self._directory} is no longer there: it was moved or removed while "
+                "the run wrote to it; put it back, or give where it is now as "
+                "--workdir, and the same command resumes"
+            )
+
+    def _make_directory(self) -> None:
+        """Make the directory if there was none; one that has gone is not made again."""
+        self.check_place()
+        if self._place is None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._place = self._directory.stat()
 
     @contextlib.contextmanager
     def _explain_errors(self) -> Iterator[None]:

@@ -4,10 +4,19 @@ A checkpoint is `STEP/` (`path` below; `directory` holds all of a run) with, wri
 last, `manifest.json`: SHA-256 of every other file in it. A directory without a manifest
 was never finished and is no checkpoint. It is written as `STEP.new/` and renamed, so
 that it never replaces a whole one before it is whole itself.
+
+Only what a run wrote is removed or replaced: a directory of that name, no link, in
+which nothing lies that a checkpoint does not have. Anything else in `checkpoints/`
+stays.
 """
 
+import contextlib
+import errno
 import hashlib
+import os
+import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cnn.checkpoints import workdir
@@ -15,6 +24,14 @@ from cnn.checkpoints.workdir import DESCRIPTION, MANIFEST
 from cnn.errors import UserError
 
 NEW = ".new"
+# A checkpoint, one that is not finished, and the same while the library writes it.
+_NAME = re.compile(r"(0|[1-9][0-9]*)(\.new(\.orbax-checkpoint-tmp)?)?")
+# What lies in it, finished or not: the trees, the library's notes, and ours.
+_CONTENTS = re.compile(
+    r"(weights|training|average)(\.orbax-checkpoint-tmp)?"
+    r"|_CHECKPOINT_METADATA|_METADATA|commit_success\.txt|orbax\.checkpoint"
+    r"|(description|manifest)\.json|\.(description|manifest)\.json\.[0-9]+"
+)
 
 
 class DamagedCheckpoint(UserError):
@@ -24,7 +41,8 @@ class DamagedCheckpoint(UserError):
 def list_steps(directory: Path) -> list[int]:
     """List the finished checkpoints of a directory, oldest first."""
     names = [path.parent.name for path in directory.glob(f"*/{MANIFEST}")]
-    return sorted(int(name) for name in names if name.isdecimal())
+    found = [_NAME.fullmatch(name) for name in names]
+    return sorted(int(match[1]) for match in found if match and not match[2])
 
 
 def find_damage(path: Path, only: str = "") -> str:
@@ -40,6 +58,8 @@ def find_damage(path: Path, only: str = "") -> str:
     if not isinstance(manifest, dict) or (only and only not in manifest):
         return f"{path / MANIFEST} has changed since it was written"
     for name in [only] if only else manifest:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"{path / MANIFEST} names files outside of {path}"
         if not (path / name).is_file():
             return f"{path / name} is missing"
         if _hash_file(path / name) != manifest[name]:
@@ -155,29 +175,161 @@ def finish(new: Path) -> None:
 def finish_interrupted(directory: Path) -> None:
     """Rename each whole `STEP.new/` whose process ended before it could."""
     for new in directory.glob(f"*{NEW}"):
-        if not find_damage(new):
+        is_own = _NAME.fullmatch(new.name) and not find_foreign(new)
+        if is_own and not find_damage(new):
             _put_in_place(new)
+
+
+@contextlib.contextmanager
+def hold(directory: Path) -> Iterator[None]:
+    """Keep other runs, whose `checkpoints/` may be a link to this, from writing here.
+
+    The directory is made if need be, and removed again if it stays empty.
+
+    Raises:
+        UserError: another process holds it, or it cannot be made.
+    """
+    is_new = not os.path.lexists(directory)
+    try:
+        if is_new:
+            directory.mkdir()
+        opened = _lock(directory)
+    except BlockingIOError:
+        raise UserError(
+            f"{directory} is in use by another run, which has it or a link to it; "
+            "wait for it, or choose another --workdir"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{directory} cannot be written ({error.strerror}); let this user write "
+            "it, or choose another --workdir"
+        ) from None
+    try:
+        yield
+    finally:
+        if opened is not None:
+            os.close(opened)
+        if is_new:
+            with contextlib.suppress(OSError):  # it holds something
+                directory.rmdir()
+
+
+def _lock(directory: Path) -> int | None:
+    """Lock a directory itself; returns what to close, None without such locks.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+        OSError: it is no directory, or cannot be read.
+    """
+    if workdir.fcntl is None:  # Windows
+        return None
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        workdir.fcntl.flock(opened, workdir.fcntl.LOCK_EX | workdir.fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(opened)
+            raise BlockingIOError from None
+    return opened
+
+
+def find_foreign(path: Path) -> Path | None:
+    """Find what lies in a `STEP/` or `STEP.new/` and was not written by a run.
+
+    Returns:
+        Its path: the directory's own where that is a link or no directory, else the
+        first in it; None without.
+    """
+    if path.is_symlink() or not path.is_dir():
+        return path
+    listed = _list_files(path)
+    tops = {name.split(os.sep)[0] for name in listed}
+    for each in sorted(path.rglob("*")):
+        name = str(each.relative_to(path))
+        top = name.split(os.sep)[0]
+        is_known = top in tops or _CONTENTS.fullmatch(top) is not None
+        if listed and not each.is_dir() and top != name:
+            is_known = name in listed
+        is_plain = not each.is_symlink() and (each.is_file() or each.is_dir())
+        if not is_known or not is_plain:
+            return each
+    return None
+
+
+def _list_files(path: Path) -> list[str]:
+    """List the files of which the manifest of a checkpoint speaks; none if damaged."""
+    try:
+        listed = workdir.read_json(path / MANIFEST)
+    except UserError:
+        return []
+    is_whole = isinstance(listed, dict) and DESCRIPTION in listed
+    is_whole = is_whole and all((path / name).is_file() for name in listed)
+    return list(listed) if is_whole else []
+
+
+def check_free(path: Path) -> None:
+    """Refuse to write a `STEP/` or `STEP.new/` where something else lies.
+
+    Raises:
+        UserError: naming what is in the way.
+    """
+    if os.path.lexists(path) and (foreign := find_foreign(path)):
+        raise UserError(
+            f"{foreign} is in the way of a checkpoint and was not written by this run; "
+            f"move it out of {path.parent}, and the same command resumes"
+        )
+
+
+def check_places(directory: Path, is_written: Callable[[int], bool]) -> None:
+    """Refuse what is in the way of checkpoints still to be written.
+
+    Args:
+        is_written: whether a checkpoint of a step will be.
+
+    Raises:
+        UserError: naming it.
+    """
+    for path in sorted(directory.iterdir()):
+        match = _NAME.fullmatch(path.name)
+        if match and is_written(int(match[1])):
+            check_free(path)
 
 
 def remove_old(directory: Path, newest: int, keep: int, best: int) -> None:
     """Remove unfinished checkpoints and all but the newest `keep` and the best.
+
+    What no run wrote stays, and does not count.
 
     Args:
         newest: the step just written; later ones were damaged and are removed.
         best: a step that is kept too; -1 for none.
     """
     steps = [step for step in list_steps(directory) if step <= newest]
-    kept = {str(step) for step in (*steps[-keep:], best)}
+    own = [step for step in steps if not (directory / str(step)).is_symlink()]
+    kept = {str(step) for step in (*own[-keep:], best)}
     for path in directory.iterdir():
-        if path.is_dir() and path.name not in kept:
+        is_old = _NAME.fullmatch(path.name) and path.name not in kept
+        if is_old and not find_foreign(path) and any(path.iterdir()):
             _remove(path)
 
 
 def _put_in_place(new: Path) -> None:
     path = new.with_suffix("")
+    check_free(path)
     if path.exists():
         _remove(path)
     new.rename(path)
+
+
+def remove_unfinished(new: Path) -> None:
+    """Remove what is left of a `STEP.new/` whose process was killed.
+
+    Raises:
+        UserError: something else lies there.
+    """
+    check_free(new)
+    if new.exists():
+        _remove(new)
 
 
 def _remove(path: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 
 from cnn.checkpoints import workdir
 from cnn.errors import UserError
+from cnn.runtime import own_files
 from cnn.text import format_row
 
 _ALWAYS = re.compile(r"[=@\t\r\n]")
@@ -69,7 +70,7 @@ def open_rows(
     partial = name_partial(path)
     numbers, starts = array.array("q"), array.array("q")
     try:
-        file = open(partial, "ab+", buffering=0)  # noqa: SIM115
+        file = own_files.open_own(partial, "ab+", buffering=0)
     except OSError as error:
         raise _explain(path, error) from None
     with file, _lock(file, path):
@@ -131,7 +132,7 @@ def _sort(file: IO[bytes], path: Path, numbers: np.ndarray, starts: np.ndarray) 
     sizes = np.diff(starts, append=file.seek(0, os.SEEK_END))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "wb") as whole:
+        with own_files.create(temporary) as whole:
             file.seek(0)
             whole.write(file.read(int(starts[0])))
             for i in np.argsort(numbers):

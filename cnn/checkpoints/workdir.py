@@ -1,4 +1,8 @@
-"""A run's directory: its name, its lock, its options, and files written whole."""
+"""A run's directory: its name, its lock, its options, and files written whole.
+
+Nothing is written through a link: the run's files and directories lie in its own
+directory, which as a whole, or its `checkpoints/`, may be a link.
+"""
 
 import contextlib
 import errno
@@ -15,6 +19,7 @@ from filelock import SoftFileLock, Timeout
 
 from cnn.errors import UserError
 from cnn.option import expand_path, format_value
+from cnn.runtime import own_files
 from cnn.text import quote
 
 try:
@@ -27,6 +32,9 @@ CONFIG_FILE = "config.json"
 SPELLED = ("dataset", "init_from", "teacher")
 MANIFEST, DESCRIPTION = "manifest.json", "description.json"  # of a checkpoint
 _LOCK, _SOFT = ".lock", ".lock.soft"
+_OWNER = 20  # characters that the number of a process has at most
+# What every run's options say, and hardly a file of that name of another program.
+_OWN = {"model", "dataset", "seed"}
 _SOFT_SECONDS = 1.0  # in which the lock of a process that has died is taken over
 # Options that earlier versions wrote and that no longer exist.
 _RETIRED = ("step_images_per_second", "decode_images_per_second")
@@ -106,7 +114,7 @@ def lock(workdir: Path) -> Iterator[None]:
     try:
         made = [path for path in (workdir, *workdir.parents) if not path.exists()]
         workdir.mkdir(parents=True, exist_ok=True)
-        file = open(workdir / _LOCK, "a+")  # noqa: SIM115
+        file = own_files.open_own(workdir / _LOCK, "a+", is_shared=True)
     except OSError as error:
         raise UserError(
             f"--workdir={workdir} cannot be written ({error.strerror}); "
@@ -117,9 +125,11 @@ def lock(workdir: Path) -> Iterator[None]:
             raise UserError(
                 f"--workdir={workdir} was removed by another process; try again"
             )
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        # Under another name, as in a copy made of hard links, it may be anything.
+        if os.fstat(file.fileno()).st_nlink == 1:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         try:
             yield
         except UserError:
@@ -166,7 +176,8 @@ def _hold(workdir: Path, file: IO) -> contextlib.AbstractContextManager:
         return hold(file, wait=False)
     except BlockingIOError:
         file.seek(0)
-        owner = file.read().strip() or "unknown"
+        owner = file.read(_OWNER).strip()
+        owner = owner if owner.isdecimal() else "unknown"
         remedy = "wait for it, or choose another directory"
         if (workdir / _SOFT).exists():
             remedy += f"; if there is no such process, remove {workdir / _SOFT}"
@@ -202,7 +213,7 @@ def write_bytes(path: Path, content: bytes, mode: int = 0) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
+        with own_files.create(temporary) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -270,6 +281,22 @@ def _find_description(directory: Path) -> Path | None:
     return max(finished, key=lambda path: int(path.parent.name), default=None)
 
 
+def check_own(directory: Path) -> None:
+    """Refuse a directory whose config.json another program has written.
+
+    Raises:
+        UserError: it would be overwritten.
+    """
+    path = directory / CONFIG_FILE
+    if not path.exists() or _find_description(directory):
+        return
+    stored = read_json(path)
+    if not isinstance(stored, dict) or not stored.keys() >= _OWN:
+        raise UserError(
+            f"{path} is no run's and is not overwritten; choose another --workdir"
+        )
+
+
 def _is_same_place(*texts: str) -> bool:
     """Return whether two paths, or datasets such as `folder:PATH`, are one place."""
     kinds, places = set(), set()
@@ -297,6 +324,7 @@ def check_same_run(
     Raises:
         UserError: naming the options that differ, with both values.
     """
+    check_own(directory)
     if not (directory / CONFIG_FILE).exists() and not _find_description(directory):
         return {}
     stored = {**defaults, **read_config(directory)}
@@ -322,7 +350,7 @@ def check_same_run(
             "own options to resume it, or another --workdir to start from scratch"
         )
         epochs = stored.get("epochs") != run_options.get("epochs")
-        if epochs and (directory / "checkpoints").is_dir():
+        if epochs and any((directory / "checkpoints").glob("*")):
             message += (
                 ". To train it for longer, continue in another --workdir with "
                 f"--init_from={quote(str(directory))} --keep_optimizer, the "

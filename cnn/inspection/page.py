@@ -1,5 +1,6 @@
 """The page of an inspection: `inspect.html`, one file with its pictures in it."""
 
+import io
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn.checkpoints import workdir
 from cnn.data.images import Images
 from cnn.data.labels import find_members
 from cnn.errors import UserError
@@ -163,7 +165,9 @@ class _Draw:
         for left, tile in zip(lefts, tiles, strict=False):
             sheet.paste(tile, (int(left), 0))
         path = self._folder / f"{file}.png"
-        sheet.save(path)
+        content = io.BytesIO()
+        sheet.save(content, "PNG")
+        workdir.write_bytes(path, content.getvalue())
         return Picture(path, title, caption)
 
     def _read(self, position: int) -> np.ndarray:

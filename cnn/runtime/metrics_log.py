@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnn.errors import UserError
+from cnn.runtime import own_files
 from cnn.text import show
 
 
@@ -26,9 +27,10 @@ class MetricsLog:
             tensorboard: whether to write scalars to `tensorboard/` too.
 
         Raises:
-            UserError: tensorboardX is not installed.
+            UserError: tensorboardX is not installed, or one of them is a link.
         """
-        self._file = open(workdir / "metrics.jsonl", "a+b")  # noqa: SIM115
+        own_files.unshare(workdir / "metrics.jsonl")
+        self._file = own_files.open_own(workdir / "metrics.jsonl", "a+b")
         self._file.seek(0)
         content = self._file.read(length)
         found, self._lost = _read_lines(content), ""
@@ -143,4 +145,5 @@ def _open_tensorboard(workdir: Path) -> Any:
         raise UserError(
             "--tensorboard needs tensorboardX: pip install tensorboardX"
         ) from None
+    own_files.check_no_link(workdir / "tensorboard")
     return SummaryWriter(str(workdir / "tensorboard"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn.option import format_value
+from cnn.runtime import own_files
 from cnn.sweep.table import Row, rank_settings
 from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
@@ -49,6 +50,7 @@ def draw_plots(rows: Sequence[Row], select_by: str, directory: Path) -> list[Pic
     for x, y in itertools.combinations(varied, 2):
         title = f"{x} and {y}"
         drawings[f"{x}_by_{y}"] = title, _draw_heat, finished, x, y, select_by
+    own_files.check_no_link(directory)
     directory.mkdir(parents=True, exist_ok=True)
     pictures = []
     with picture.use_style():

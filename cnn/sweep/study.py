@@ -24,6 +24,7 @@ from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.option import format_value
+from cnn.runtime import own_files
 from cnn.sweep import trials
 from cnn.sweep.space import Axis, Space
 from cnn.training import tasks
@@ -384,6 +385,8 @@ def _open_storage(text: str, home: Path) -> Any:
     if "://" not in text:
         path = Path(text).expanduser() if text else home / "study.log"
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not text:
+            own_files.check_no_link(path)
         return optuna.storages.JournalStorage(journal.JournalFileBackend(str(path)))
     arguments = {}
     if text.startswith(("postgresql", "mysql")):

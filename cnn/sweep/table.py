@@ -18,6 +18,7 @@ from typing import Any
 from cnn.checkpoints import workdir
 from cnn.errors import UserError
 from cnn.option import format_value
+from cnn.runtime import own_files
 from cnn.sweep.trials import make_setting
 from cnn.text import format_row
 from cnn.training import tasks
@@ -49,7 +50,8 @@ class TrialLog:
         """
         self.rows = read_rows(path)
         whole = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
-        self._file = open(path, "ab")  # noqa: SIM115
+        own_files.unshare(path)
+        self._file = own_files.open_own(path, "ab")
         self._file.truncate(whole)
 
     def append(self, rows: Sequence[Row]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError
+from cnn.runtime import own_files
 from cnn.sweep import choose
 from cnn.sweep.batch import Batch, TrialProgress, start_batch
 from cnn.sweep.live import LiveTable
@@ -210,8 +211,9 @@ def gather_rows(home: Path, ended: Collection[int], seeds: int) -> dict[Path, li
 @contextlib.contextmanager
 def one_at_a_time(home: Path) -> Iterator[None]:
     """Hold the lock under which one worker at a time writes the results."""
-    with open(home / ".gather", "a") as file, workdir.hold(file, wait=True):
-        yield
+    with own_files.open_own(home / ".gather", "a", is_shared=True) as file:
+        with workdir.hold(file, wait=True):
+            yield
 
 
 def _mean(ones: Sequence[TrialProgress]) -> float:

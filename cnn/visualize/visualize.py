@@ -10,7 +10,7 @@ from types import ModuleType
 
 from cnn.config import Config
 from cnn.errors import UserError, suggest
-from cnn.runtime import metrics_log
+from cnn.runtime import metrics_log, own_files
 from cnn.runtime.terminal import Terminal
 from cnn.training import same_data
 from cnn.visualize.draw import (
@@ -73,6 +73,7 @@ def visualize(
     default = directories[0] if len(directories) == 1 else several
     directory = Path(config.visualize.output or default)
     folder = directory / "pictures"
+    own_files.check_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     subject, sections = Subject(config, directories), []
     with picture.use_style():

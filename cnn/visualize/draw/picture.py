@@ -9,12 +9,14 @@ Source: Okabe and Ito 2008, Color Universal Design, https://jfly.uni-koeln.de/co
 
 import contextlib
 import dataclasses
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cnn.checkpoints import workdir
 from cnn.errors import UserError
 from cnn.visualize.draw import lettering
 
@@ -105,7 +107,7 @@ def make_figure(width: float, height: float) -> Any:
 def save(
     figure: Any, path: Path, title: str, caption: str, *, is_line_art: bool = False
 ) -> Picture:
-    """Write a figure as PNG, line art as SVG too.
+    """Write a figure as PNG, line art as SVG too, each whole or not at all.
 
     Args:
         figure: of `make_figure`.
@@ -114,9 +116,14 @@ def save(
     """
     lettering.prepare(figure)
     margin = {"bbox_inches": "tight", "pad_inches": 0.1}
-    figure.savefig(path, dpi=_DOTS_PER_INCH, **margin)
+    drawings = {path: {"format": "png", "dpi": _DOTS_PER_INCH}}
     if is_line_art:
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None}, **margin)
+        about = {"format": "svg", "metadata": {"Date": None}}
+        drawings[path.with_suffix(".svg")] = about
+    for name, how in drawings.items():
+        content = io.BytesIO()
+        figure.savefig(content, **how, **margin)
+        workdir.write_bytes(name, content.getvalue())
     return Picture(path, title, caption)
 
 

@@ -70,12 +70,12 @@ def _match(flag: str, text: str, left_out: Counter[str]) -> list[str] | None:
     """
     for name in dict.fromkeys((text, text.strip())):
         path = expand_path(flag, name)
-        if os.path.isfile(path):
-            return [path]
         if os.path.isdir(path):
             return _list_images([path], left_out) or None
+        if os.path.lexists(path):  # what is no file is a bad image
+            return [path]
         found = _glob(path) if glob.has_magic(path) else []
-        files = [match for match in found if os.path.isfile(match)]
+        files = [match for match in found if not os.path.isdir(match)]
         files = files or _list_images(found, left_out)
         if files:
             return sorted(files)

@@ -84,6 +84,7 @@ def convert(config: Config, directory: Path, terminal: Terminal) -> Path:
         raise UserError(
             f"--workdir={directory} holds a run already; name another directory"
         )
+    workdir.check_own(directory)
     taken = take(config)
     with workdir.lock(directory):
         write_run(taken.config, directory, taken.variables, taken.description)

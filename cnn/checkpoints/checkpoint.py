@@ -31,6 +31,12 @@ from cnn.runtime import processes
 # the address of a bucket; it takes no path that is not Unicode (surrogates).
 _STRANGE = re.compile(r"[]\[*?\\\udc80-\udcff]|^/(gs|s3|az|hf)/")
 
+# What lies in a directory of `save_tree`.
+_TREE = re.compile(
+    r"_METADATA|_sharding|_CHECKPOINT_METADATA|commit_success\.txt|array_metadatas|d"
+    r"|manifest\.ocdbt|ocdbt\.process_[0-9]+"
+)
+
 
 class CheckpointWriter:
     """Writes one checkpoint at a time in the background, in order."""
@@ -77,9 +83,13 @@ class CheckpointWriter:
 
         self.wait()
         new = self._directory / f"{step}{manifest.NEW}"
+        self.check_place()
+        if processes.is_first():
+            manifest.check_free(new)
         with self._explain_errors():
             if processes.is_first():
-                self._make_directory()
+                self._directory.mkdir(parents=True, exist_ok=True)
+                self._place = self._directory.stat()
                 manifest.remove_unfinished(new)
         processes.check_equal("step", new.name)
         with self._explain_errors(), contextlib.ExitStack() as opened:
@@ -137,13 +147,6 @@ class CheckpointWriter:
                 "--workdir, and the same command resumes"
             )
 
-    def _make_directory(self) -> None:
-        """Make the directory if there was none; one that has gone is not made again."""
-        self.check_place()
-        if self._place is None:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._place = self._directory.stat()
-
     @contextlib.contextmanager
     def _explain_errors(self) -> Iterator[None]:
         # Orbax reports a full disk by ValueError.
@@ -182,6 +185,18 @@ def save_tree(path: Path, tree: Any, mode: int) -> None:
     except (OSError, ValueError) as error:
         shutil.rmtree(new, ignore_errors=True)
         raise UserError(f"{path} cannot be written ({error})") from None
+
+
+def check_tree(path: Path) -> None:
+    """Refuse to replace what holds more than `save_tree` has written.
+
+    Raises:
+        UserError: naming what does not belong there.
+    """
+    inside = path.iterdir() if path.is_dir() and not path.is_symlink() else []
+    for each in inside:
+        if each.is_symlink() or not _TREE.fullmatch(each.name):
+            raise UserError(f"{each} is no part of an export; move it away")
 
 
 def load_items(path: Path, like: dict[str, Any]) -> dict[str, Any]:

@@ -322,13 +322,8 @@ def _put_in_place(new: Path) -> None:
 
 
 def remove_unfinished(new: Path) -> None:
-    """Remove what is left of a `STEP.new/` whose process was killed.
-
-    Raises:
-        UserError: something else lies there.
-    """
-    check_free(new)
-    if new.exists():
+    """Remove what is left of a `STEP.new/` whose process was killed."""
+    if new.exists() and not find_foreign(new):
         _remove(new)
 
 

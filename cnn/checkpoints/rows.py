@@ -132,7 +132,7 @@ def _sort(file: IO[bytes], path: Path, numbers: np.ndarray, starts: np.ndarray) 
     sizes = np.diff(starts, append=file.seek(0, os.SEEK_END))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with own_files.create(temporary) as whole:
+        with open(temporary, "wb") as whole:
             file.seek(0)
             whole.write(file.read(int(starts[0])))
             for i in np.argsort(numbers):

@@ -33,6 +33,8 @@ SPELLED = ("dataset", "init_from", "teacher")
 MANIFEST, DESCRIPTION = "manifest.json", "description.json"  # of a checkpoint
 _LOCK, _SOFT = ".lock", ".lock.soft"
 _OWNER = 20  # characters that the number of a process has at most
+# Files of a run; those behind the options are never there without them.
+_WRITTEN = ("dataset.json", CONFIG_FILE, "metrics.jsonl", "result.json")
 # What every run's options say, and hardly a file of that name of another program.
 _OWN = {"model", "dataset", "seed"}
 _SOFT_SECONDS = 1.0  # in which the lock of a process that has died is taken over
@@ -213,7 +215,7 @@ def write_bytes(path: Path, content: bytes, mode: int = 0) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with own_files.create(temporary) as file:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -282,13 +284,27 @@ def _find_description(directory: Path) -> Path | None:
 
 
 def check_own(directory: Path) -> None:
-    """Refuse a directory whose config.json another program has written.
+    """Refuse a directory whose files another program, or the user, has written.
 
     Raises:
         UserError: it would be overwritten.
     """
+    for name in _WRITTEN:
+        if (directory / name).is_dir():
+            raise UserError(
+                f"{directory / name} is in the way of a file that the run writes; move "
+                "it away, or choose another --workdir"
+            )
     path = directory / CONFIG_FILE
-    if not path.exists() or _find_description(directory):
+    if _find_description(directory):
+        return
+    if not path.exists():
+        for name in _WRITTEN[2:]:
+            if (directory / name).exists():
+                raise UserError(
+                    f"{directory / name} is no run's, as {CONFIG_FILE} is not there, "
+                    "and is not overwritten; move it away, or choose another --workdir"
+                )
         return
     stored = read_json(path)
     if not isinstance(stored, dict) or not stored.keys() >= _OWN:

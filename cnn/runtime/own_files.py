@@ -6,6 +6,7 @@ What a link leads to, or what has another name too, was not written by the run.
 import os
 import shutil
 import stat
+import tempfile
 from pathlib import Path
 from typing import IO
 
@@ -66,17 +67,7 @@ def unshare(path: Path) -> None:
     check_no_link(path)
     if not path.is_file() or path.stat().st_nlink == 1:
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(path, "rb") as file, create(temporary) as copy:
-        shutil.copyfileobj(file, copy)
+    opened, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(opened)
+    shutil.copy(path, temporary)
     os.replace(temporary, path)
-
-
-def create(path: Path) -> IO[bytes]:
-    """Create a temporary file, in place of one that a killed process has left.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path.unlink(missing_ok=True)
-    return open(path, "xb")

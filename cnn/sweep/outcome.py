@@ -5,6 +5,7 @@ after each batch, those that cannot be the best any more are removed. `best/` ca
 evaluated, exported and visualized like any run.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from cnn.checkpoints import workdir
 from cnn.checkpoints.checkpoint import CheckpointWriter
 from cnn.config import Config
 from cnn.errors import UserError
-from cnn.runtime import devices
+from cnn.runtime import devices, own_files
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import live, page, plots, table
 from cnn.sweep.live import format_options
@@ -30,6 +31,9 @@ from cnn.training import progress, report, same_data, tasks
 from cnn.training.progress import Counters
 from cnn.training.setup import Setup
 from cnn.training.state import TrainState, to_items
+
+# Files of a run that a trial is written as, the one that says what it is last.
+_FILES = ("result.json", "metrics.jsonl", "dataset.json", workdir.CONFIG_FILE)
 
 
 def conclude(
@@ -124,11 +128,10 @@ def save_run(
     Args:
         setup: of its group.
         state: its last.
-        directory: replaced when it exists.
+        directory: a trial's that lies there is replaced.
     """
-    if directory.exists():
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True)
+    remove_run(directory)
+    directory.mkdir(parents=True, exist_ok=True)
     own = setup.with_numbers(trial.config)
     one = progress.begin(own)  # for the digests of what was frozen at first
     one.state = jax.device_put(state, devices.split_leaves(own.mesh, state))
@@ -170,6 +173,8 @@ def publish_best(
 ) -> bool:
     """Write `best.json` and `best.py`, and the best trial as the run `best/`.
 
+    What else was put there stays.
+
     Args:
         source: the directory that keeps its state.
         ranking: of `table.rank_settings`.
@@ -186,11 +191,29 @@ def publish_best(
     workdir.write_text(home / "best.py", format_preset(trial, row))
     if is_there:
         shutil.copytree(kept, new)
-    if (home / "best").exists():
-        shutil.rmtree(home / "best")
+    remove_run(home / "best")
     if is_there:
-        new.rename(home / "best")
+        (home / "best").mkdir(exist_ok=True)
+        for path in new.iterdir():
+            path.rename(home / "best" / path.name)
+        new.rmdir()
     return is_there
+
+
+def remove_run(directory: Path) -> None:
+    """Remove what `save_run` has written, and the directory if nothing else is there.
+
+    Raises:
+        UserError: it is a link.
+    """
+    own_files.check_no_link(directory)
+    if not directory.is_dir():
+        return
+    for name in _FILES:
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    with contextlib.suppress(OSError):  # it is not there, or holds something
+        directory.rmdir()
 
 
 def format_preset(trial: Trial, row: Row) -> str:

@@ -5,7 +5,6 @@ best, then the trials' rows, then states that are no longer needed are removed.
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -195,8 +194,9 @@ class Session:
                 outcome.save_run(setup, by_number[number], state, row, directory)
         self.log.append(new)
         for path in (self.home / "kept").glob("*"):
-            if path.name not in map(str, kept):
-                shutil.rmtree(path)
+            is_own = path.name.isdecimal() and path.is_dir() and not path.is_symlink()
+            if is_own and path.name not in map(str, kept):
+                outcome.remove_run(path)
         table.write_csv(self.home / "trials.csv", self.rows)
 
     def save_failed(self, trial: Trial, reason: str) -> None:

@@ -126,6 +126,7 @@ def _write_source(
 def _write_orbax(
     path: Path, options: ExportOptions, trained: Trained, terminal: Terminal
 ) -> None:
+    checkpoint.check_tree(path)
     checkpoint.save_tree(path, make_tree(trained), card.MODE)
     _say_tree(trained, terminal)
 

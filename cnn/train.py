@@ -17,6 +17,7 @@ from cnn.config import Config
 from cnn.data.images import Dataset
 from cnn.errors import UserError
 from cnn.models import remat, summary
+from cnn.option import format_value
 from cnn.runtime import devices, processes, provenance, xla
 from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
 from cnn.runtime.metrics_log import MetricsLog, NoLog
@@ -82,7 +83,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         stop = Stop(processes.find_most)
         if ended and not respelled:
             return _repeat_result(config, directory, terminal, ended)
-        newest, stored = _find_newest(directory, terminal)
+        newest, stored = _find_newest(config, directory, terminal)
         keep = config.checkpoint.keep_checkpoints
         checkpoints = directory / "checkpoints"
         writer = None if ended else CheckpointWriter(checkpoints, keep)
@@ -389,12 +390,12 @@ def _repeat_result(
 
 
 def _find_newest(
-    directory: Path, terminal: Terminal
+    config: Config, directory: Path, terminal: Terminal
 ) -> tuple[Path | None, Mapping[str, Any]]:
     """Return the newest whole checkpoint and what it says of itself, with its step.
 
     Raises:
-        UserError: no run has trained it: its options do not lead to it.
+        UserError: another run has trained it, or none: its options do not lead to it.
     """
     newest, damaged = manifest.find_newest(directory / "checkpoints")
     for line in damaged:
@@ -407,6 +408,13 @@ def _find_newest(
             raise UserError(
                 f"{directory} holds {what}; train from it in another --workdir, with "
                 f"--init_from={directory}"
+            )
+    there, here = stored["options"], workdir.read_config(directory)
+    for name in config.select_run_options().keys() - {*workdir.SPELLED}:
+        if name in there and name in here and there[name] != here[name]:
+            raise UserError(
+                f"{newest} is of another run, one with --{name}="
+                f"{format_value(there[name])}; move it out of {newest.parent}"
             )
     return newest, stored | {"step": int(newest.name)}
 

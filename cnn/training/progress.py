@@ -221,6 +221,11 @@ def restore(setup: Setup, path: Path, stored: Mapping[str, Any]) -> Progress:
         counters.plateau = Plateau(**stored["records"]["plateau"])
     frozen = stored.get("transfer", {}).get("frozen", {})
     progress = Progress(state, sums, counters, phase, {}, frozen)
+    if progress.step != int(path.name):
+        raise UserError(
+            f"{path} is the checkpoint of step {progress.step}; give it that name "
+            "again, or move it away"
+        )
     progress.thresholds = tasks.read_thresholds(stored)
     progress.renew_loaders(setup)
     return progress

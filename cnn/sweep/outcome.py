@@ -32,8 +32,9 @@ from cnn.training.progress import Counters
 from cnn.training.setup import Setup
 from cnn.training.state import TrainState, to_items
 
-# Files of a run that a trial is written as, the one that says what it is last.
-_FILES = ("result.json", "metrics.jsonl", "dataset.json", workdir.CONFIG_FILE)
+# Files of a run that a trial is written as, and of what is then evaluated.
+_FILES = ("result.json", "metrics.jsonl", "dataset.json", workdir.CONFIG_FILE, ".lock")
+_FILES += ("evaluation*.json", "evaluation*.csv")
 
 
 def conclude(
@@ -201,7 +202,9 @@ def publish_best(
 
 
 def remove_run(directory: Path) -> None:
-    """Remove what `save_run` has written, and the directory if nothing else is there.
+    """Remove what `save_run` has written, and evaluations of it.
+
+    The directory goes too, if nothing else lies there.
 
     Raises:
         UserError: it is a link.
@@ -209,8 +212,9 @@ def remove_run(directory: Path) -> None:
     own_files.check_no_link(directory)
     if not directory.is_dir():
         return
-    for name in _FILES:
-        (directory / name).unlink(missing_ok=True)
+    for pattern in _FILES:
+        for path in directory.glob(pattern):
+            path.unlink()
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     with contextlib.suppress(OSError):  # it is not there, or holds something
         directory.rmdir()

@@ -21,11 +21,7 @@ TRAIN, LOG = "cnn/train.py", "cnn/runtime/metrics_log.py"
 NAMES = "_NAME.fullmatch(path.name) and path.name not in kept"
 NO_LINK = (OWN_FILES, "    if path.is_symlink():", "    if False:")
 FOLLOW = (OWN_FILES, "flags | _FLAGS", "flags")
-AHEAD = (
-    TRAIN,
-    "        manifest.check_places(checkpoints, lambda x: _is_saved(setup, progress, x))",
-    "",
-)
+AHEAD = (TRAIN, "lambda x: _is_saved(setup, progress, x)", "lambda x: False")
 LONG = {"epochs": 40, "checkpoint_every_epochs": 10, "validation_fraction": 0.0}
 
 

@@ -173,6 +173,104 @@ def test_later_damaged_ones_never_push_out_the_one_just_written(tmp_path, state)
     assert manifest.list_steps(tmp_path) == [4]
 
 
+def test_only_what_a_run_wrote_is_removed(tmp_path, state):
+    made, sums = state
+    writer = checkpoint.CheckpointWriter(tmp_path, 1)
+    shutil.copytree(_save(writer, state, tmp_path), tmp_path / "0_backup")
+    shutil.copytree(tmp_path / "0", tmp_path / "2.new")  # whole, and not renamed
+    (tmp_path / "3.new" / "weights").mkdir(parents=True)  # cut off
+    for name in ("1", "7.new", "notes", "01"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").touch()
+    (tmp_path / "5").symlink_to(tmp_path / "0_backup")
+    save(writer, (made.replace(step=made.step + 4), sums))
+    writer.wait()
+    kept = {"0_backup", "1", "7.new", "notes", "01", "5", "4"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert manifest.find_damage(tmp_path / "5") == ""
+
+
+@pytest.mark.parametrize("name", ["4", "4.new"])
+def test_what_is_in_the_way_is_named_and_nothing_is_lost(tmp_path, state, name):
+    made, sums = state
+    writer = checkpoint.CheckpointWriter(tmp_path, 1)
+    _save(writer, state, tmp_path)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine.txt").touch()
+    with pytest.raises(UserError, match="4.*mine.txt is in the way of a checkpoint"):
+        save(writer, (made.replace(step=made.step + 4), sums))
+        writer.wait()
+    with pytest.raises(UserError, match="mine.txt is in the way"):
+        manifest.check_places(tmp_path, lambda step: step == 4)
+    manifest.check_places(tmp_path, lambda step: step == 5)
+    assert (tmp_path / name / "mine.txt").exists()
+    assert manifest.list_steps(tmp_path) == [0]
+    shutil.move(tmp_path / name, tmp_path / "mine")
+    newest, _ = manifest.find_newest(tmp_path)
+    assert newest.name == ("4" if name == "4" else "0")
+
+
+def test_foreign_files_in_a_checkpoint_are_found(tmp_path, state):
+    path = _save(checkpoint.CheckpointWriter(tmp_path, 1), state, tmp_path)
+    assert manifest.find_foreign(path) is None
+    for name in ("mine.txt", "weights/mine.txt"):
+        (path / name).touch()
+        assert manifest.find_foreign(path) == path / name
+        (path / name).unlink()
+    (path / "weights" / "link").symlink_to("d")
+    assert manifest.find_foreign(path) == path / "weights" / "link"
+    (path / "weights" / "link").unlink()
+    flip(path / "manifest.json", 3)  # so that it lists no file of that name
+    assert manifest.find_foreign(path) is None
+
+
+def test_a_directory_that_was_moved_is_not_made_again(tmp_path, state):
+    made, sums = state
+    writer = checkpoint.CheckpointWriter(tmp_path / "run" / "checkpoints", 1)
+    _save(writer, state, tmp_path)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="no longer there: it was moved"):
+        save(writer, (made.replace(step=made.step + 4), sums))
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match="no longer there"):
+        writer.check_place()
+
+
+def test_checkpoints_are_held_by_one_run(tmp_path):
+    (tmp_path / "link").symlink_to("checkpoints")
+    with manifest.hold(tmp_path / "checkpoints"):
+        with pytest.raises(UserError, match="link is in use by another run"):
+            with manifest.hold(tmp_path / "link"):
+                raise AssertionError("both hold it")
+    assert not (tmp_path / "checkpoints").exists()  # nothing was written
+    with pytest.raises(UserError, match=r"link cannot be written \(No such file"):
+        with manifest.hold(tmp_path / "link"):
+            raise AssertionError("it leads nowhere")
+
+
+def test_a_manifest_that_names_files_outside_is_damage(tmp_path, state):
+    path = _save(checkpoint.CheckpointWriter(tmp_path, 1), state, tmp_path)
+    (tmp_path / "outside").touch()
+    listed = workdir.read_json(path / "manifest.json")
+    workdir.write_json(path / "manifest.json", listed | {"../outside": ""})
+    assert "names files outside" in manifest.find_damage(path)
+
+
+def test_a_checkpoint_of_another_run_is_refused(copied, tmp_path):
+    train_run(tmp_path / "other", seed=3)
+    newest = copied / "checkpoints" / str(list_saved(copied)[-1])
+    shutil.rmtree(newest)
+    newest.symlink_to(tmp_path / "other" / "checkpoints" / newest.name)
+    with pytest.raises(UserError, match="is of another run, one with --seed=3; move"):
+        train_run(copied)
+    newest.unlink()
+    before = copied / "checkpoints" / str(list_saved(copied)[-1])
+    before.rename(before.with_name("99"))
+    with pytest.raises(UserError, match="99 is the checkpoint of step 14; give it"):
+        train_run(copied)
+
+
 def _save(writer, state, directory):
     save(writer, state)
     writer.wait()

@@ -185,6 +185,44 @@ def test_resuming_with_another_option_is_refused(tmp_path):
     assert "learning_rate" not in message and "--workdir" in message
 
 
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("config.json", '{"architectures": []}'),
+        ("config.json", "[]"),
+        ("metrics.jsonl", '{"step": 1}'),
+        ("result.json", "{}"),
+    ],
+)
+def test_files_of_other_programs_are_named(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f"{name} is no run's.*another --workdir"):
+        workdir.check_same_run(tmp_path, {}, {})
+    assert (tmp_path / name).read_text() == content
+
+
+def test_a_directory_in_the_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "result.json").mkdir()
+    with pytest.raises(UserError, match="result.json is in the way"):
+        workdir.check_same_run(tmp_path, {}, {})
+
+
+def test_a_lock_is_no_link_and_keeps_what_has_another_name(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run").mkdir()
+    os.link(tmp_path / "mine", tmp_path / "run" / ".lock")
+    with workdir.lock(tmp_path / "run"):
+        with pytest.raises(UserError, match="in use by process unknown"):
+            with workdir.lock(tmp_path / "run"):
+                raise AssertionError("both hold it")
+    (tmp_path / "run" / ".lock").unlink()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match="is a link to .*mine.*remove the link"):
+        with workdir.lock(tmp_path / "run"):
+            raise AssertionError("it was written through")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 def test_places_are_compared_however_they_are_spelled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "a")

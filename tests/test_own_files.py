@@ -44,6 +44,16 @@ def test_a_file_with_another_name_is_refused_or_copied(tmp_path):
     assert {x.name for x in tmp_path.iterdir()} == {"path", "other"}
 
 
+def test_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "path")
+    with pytest.raises(OSError, match="it is no file but a device, a pipe"):
+        own_files.read(tmp_path / "path")
+    with pytest.raises(FileNotFoundError):
+        own_files.read(tmp_path / "absent")
+    (tmp_path / "file").write_bytes(b"x")
+    assert own_files.read(tmp_path / "file") == b"x"
+
+
 @pytest.mark.parametrize("mode", ["ab", "a+b", "a+"])
 def test_a_pipe_is_not_waited_for(tmp_path, mode):
     os.mkfifo(tmp_path / "path")

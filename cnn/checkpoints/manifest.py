@@ -310,7 +310,8 @@ def remove_old(directory: Path, newest: int, keep: int, best: int) -> None:
     for path in directory.iterdir():
         is_old = _NAME.fullmatch(path.name) and path.name not in kept
         if is_old and not find_foreign(path) and any(path.iterdir()):
-            _remove(path)
+            with contextlib.suppress(OSError):  # a protected one stays
+                _remove(path)
 
 
 def _put_in_place(new: Path) -> None:

@@ -135,7 +135,8 @@ def lock(workdir: Path) -> Iterator[None]:
         try:
             yield
         except UserError:
-            if made and {_LOCK} <= {*os.listdir(workdir)} <= {_LOCK, _SOFT}:
+            left = {*os.listdir(workdir)} if workdir.is_dir() else set()
+            if made and {_LOCK} <= left <= {_LOCK, _SOFT}:
                 os.unlink(workdir / _LOCK)
                 (workdir / _SOFT).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # another process wrote there
@@ -240,7 +241,7 @@ def read_json(path: Path) -> Any:
         UserError: the file is absent or damaged.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(own_files.read(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:

@@ -27,6 +27,7 @@ from cnn.data.labels import SEPARATOR, as_stored
 from cnn.data.names import count, find_part, normalise, show
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
+from cnn.runtime import own_files
 
 _COLUMNS = ("path", "label", "split")
 _PLURAL = "labels"
@@ -223,7 +224,7 @@ def _split_labels(path: pathlib.Path, row: _Row, separator: str) -> _Row:
 
 def _read_text(name: str, path: pathlib.Path) -> str:
     try:
-        content = path.read_bytes()
+        content = own_files.read(path)
     except OSError as error:
         raise UserError(f"--dataset={name}: {error.strerror}; give a file") from error
     try:

@@ -3,6 +3,7 @@
 What a link leads to, or what has another name too, was not written by the run.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -56,6 +57,17 @@ def open_own(path: Path, mode: str, buffering: int = -1, is_shared: bool = False
 
     check_no_link(path)
     return open(path, mode, buffering, opener=open_checked)
+
+
+def read(path: Path) -> bytes:
+    """Read a file; a pipe would be waited for, and a device read for ever.
+
+    Raises:
+        OSError: it is one of these, or cannot be read.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is no file but a device, a pipe or a socket")
+    return path.read_bytes()
 
 
 def unshare(path: Path) -> None:

@@ -19,7 +19,7 @@ from cnn.models.options import ModelOptions
 from cnn.models.variables import create_variables, flatten_paths, select_leaves
 from cnn.optim.optimizer import Rule
 from cnn.option import format_value
-from cnn.runtime import devices
+from cnn.runtime import devices, own_files
 from cnn.runtime.terminal import Terminal
 from cnn.text import show_line
 from cnn.training import steps, tasks
@@ -315,7 +315,7 @@ def _read_class_names(file: str, classes: int) -> list[str]:
     if not file:
         return []
     try:
-        found = Path(file).read_text(encoding="utf-8-sig").split("\n")
+        found = own_files.read(Path(file)).decode("utf-8-sig").split("\n")
     except OSError as error:
         raise UserError(f"--class_names={file} cannot be read ({error})") from None
     except UnicodeDecodeError as error:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -320,10 +321,18 @@ def test_a_backup_shares_its_files(room):
 
 
 @fault(
-    injected=".lock or metrics.jsonl is a named pipe, which nobody reads",
+    injected=".lock, metrics.jsonl or config.json is a named pipe, which nobody "
+    "writes to",
     holds="it is refused by name, and nobody waits",
-    without=[FOLLOW],
-    n=2,
+    without=[
+        (OWN_FILES, "    if path.exists() and not (", "    if False and not ("),
+        (
+            OWN_FILES,
+            "        if not stat.S_ISREG(status.st_mode):",
+            "        if False:",
+        ),
+    ],
+    n=3,
 )
 def test_a_file_of_the_run_is_a_pipe(room):
     run = put_run(room)
@@ -331,9 +340,11 @@ def test_a_file_of_the_run_is_a_pipe(room):
     for name in (".lock", "metrics.jsonl"):
         (run / name).unlink()
         os.mkfifo(run / name)
-        ended = room.train("run", seconds=60)
-        ended.check_refused(str(Path("run") / name), "no file", "move it away")
+        room.train("run").check_refused(f"run/{name}", "no file", "move it away")
         (run / name).unlink()
+    (room.path / "new").mkdir()
+    os.mkfifo(room.path / "new/config.json")
+    room.train("new", seconds=60).check_refused("new/config.json", "no file but")
 
 
 @fault(
@@ -374,7 +385,7 @@ def test_a_directory_of_the_run_is_a_link(room):
     injected="a run is started whose checkpoints/ is a link to those of a run that "
     "trains",
     holds="it is refused; the other ends with the undisturbed run's bits",
-    without=[(MANIFEST, "        workdir.fcntl.flock(opened", "        str(opened")],
+    without=[(MANIFEST, "workdir.fcntl.LOCK_EX", "workdir.fcntl.LOCK_SH")],
 )
 def test_two_runs_share_checkpoints(room):
     process = start_long(room, "one")
@@ -416,6 +427,52 @@ def test_the_directory_is_moved_while_a_run_trains(room):
 
 
 @fault(
+    injected="the directory of a run is removed while it trains",
+    holds="the run ends and says so; nothing is put in its place",
+    without=[
+        (
+            CHECKPOINT,
+            "            is_there = self._place is None or",
+            "            is_there = True or",
+        )
+    ],
+)
+def test_the_directory_is_removed_while_a_run_trains(room):
+    process = start_long(room, "run")
+    (room.path / "run").rename(room.path / "gone")
+    shutil.rmtree(room.path / "gone", ignore_errors=True)
+    finish(process).check_refused("no longer there", "removed", "--workdir")
+    assert not (room.path / "run").exists()
+
+
+@fault(
+    injected="an old checkpoint is protected from being changed (chattr +i)",
+    holds="it stays, and the run goes on; the bits are the undisturbed run's",
+    without=[
+        (
+            MANIFEST,
+            "            with contextlib.suppress(OSError):  # a protected one stays",
+            "            with contextlib.nullcontext():",
+        )
+    ],
+)
+def test_an_old_checkpoint_is_protected(room):
+    run = put_run(room)
+    forget_end(run, 14, 15)
+    protected = run / "checkpoints/4"
+    command = ["chattr", "-R", "+i", str(protected)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this disk, or user, cannot protect files")
+    try:
+        before = hash_tree(protected)
+        room.train("run", keep_checkpoints=1).check_done()
+        assert hash_tree(protected) == before
+        assert read_run(run) == read_undisturbed()
+    finally:
+        subprocess.run(["chattr", "-R", "-i", str(protected)], check=True)
+
+
+@fault(
     injected="a manifest names files outside of its checkpoint, with their checksums",
     holds="that checkpoint is left out, and the run goes on from the one before",
     without=[(MANIFEST, 'Path(name).is_absolute() or ".." in Path(name).parts', "0")],
@@ -441,7 +498,7 @@ def test_a_manifest_names_files_outside(room):
     n=3,
 )
 def test_the_directory_is_another_programs(room):
-    for name, content in (("config.json", "{}"), ("metrics.jsonl", '{"step": 1}\n')):
+    for name, content in (("metrics.jsonl", '{"step": 1}\n'), ("config.json", "{}")):
         (room.path / name[:2]).mkdir()
         (room.path / name[:2] / name).write_text(content)
         ended = room.train(name[:2])

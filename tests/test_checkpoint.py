@@ -421,3 +421,14 @@ def test_several_processes_give_a_path_the_same_plain_name(tmp_path):
             checkpoint._give_shared_name(directory)
     finally:
         names[0].unlink()
+
+
+def test_an_exported_tree_with_other_files_is_named(tmp_path):
+    tree = {"params": {"head": {"bias": np.ones(3, np.float32)}}}
+    path = tmp_path / "model.orbax"
+    checkpoint.check_tree(path)
+    checkpoint.save_tree(path, tree, 0o644)
+    checkpoint.check_tree(path)
+    (path / "notes.txt").touch()
+    with pytest.raises(UserError, match="notes.txt is no part of an export"):
+        checkpoint.check_tree(path)

@@ -67,3 +67,13 @@ def test_a_file_that_no_glob_would_match_is_named_by_its_folder(tmp_path):
     path.touch()
     assert find_files("f", str(path))[0] == [str(path)]
     assert [Path(x).name for x in find_files("f", str(tmp_path))[0]] == ["[!a]*.png"]
+
+
+def test_pipes_and_broken_links_are_named_to_be_bad_images(folder):
+    (folder / "e.png").symlink_to("e.png")
+    (folder / "f.png").symlink_to("nowhere")
+    os.mkfifo(folder / "g.png")
+    assert find(folder, "DIR/[e-g].png") == ["e.png", "f.png", "g.png"]
+    assert find(folder, "DIR/f.png,DIR/g.png") == ["f.png", "g.png"]
+    with pytest.raises(UserError, match="nowhere matches no file"):
+        find(folder, "DIR/nowhere")

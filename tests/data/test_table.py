@@ -1,5 +1,6 @@
 """Images that a CSV file lists: read as people write it, or refused with the line."""
 
+import os
 import random
 
 import numpy as np
@@ -102,6 +103,12 @@ def test_csv_that_is_no_text(tmp_path):
 LINES = [
     (f"images/{i}.png", "ab"[i % 2], "test" if i < 2 else "train") for i in range(6)
 ]
+
+
+def test_a_pipe_is_no_csv(tmp_path):
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(UserError, match="no file but a device, a pipe"):
+        load(f"csv:{tmp_path}/labels.csv")
 
 
 def join(separator=",", end="\n", header=("path", "label", "split"), lines=LINES):

@@ -17,7 +17,7 @@ from cnn.errors import UserError
 from cnn.runtime.interrupt import Interrupted
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import batch as batch_module
-from cnn.sweep import plots, sweep, table
+from cnn.sweep import outcome, plots, sweep, table
 
 TINY = {
     "model": "mlp",
@@ -210,6 +210,22 @@ def test_a_best_trial_whose_state_is_gone_is_no_run(swept, tmp_path, capsys, no_
     assert not (home / "best").exists() and best["run"] is None
     flags = f"--from_trial={tmp_path}/run:{best['trial']['trial']}"
     assert flags in capsys.readouterr().out.replace("\n", "")
+
+
+def test_what_lies_beside_a_trial_stays(tmp_path):
+    run = tmp_path / "best"
+    (run / "checkpoints" / "3").mkdir(parents=True)
+    for name in ("config.json", "result.json", "evaluation.json", "notes.txt"):
+        (run / name).touch()
+    outcome.remove_run(run)
+    assert [path.name for path in run.iterdir()] == ["notes.txt"]
+    (run / "notes.txt").unlink()
+    outcome.remove_run(run)
+    assert not run.exists()
+    outcome.remove_run(run)
+    run.symlink_to(tmp_path)
+    with pytest.raises(UserError, match="best is a link"):
+        outcome.remove_run(run)
 
 
 def test_another_sweep_is_refused(swept):

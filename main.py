@@ -47,7 +47,7 @@ from cnn.errors import UserError, suggest
 from cnn.inspection import inspect
 from cnn.models import FAMILIES, LIST
 from cnn.option import expand_path, format_value, parse, read_group
-from cnn.runtime import devices, processes, xla
+from cnn.runtime import background, devices, processes, xla
 from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import sweep
@@ -152,6 +152,8 @@ def main(arguments: list[str]) -> int:
         print(f"error: {show(str(error))}", file=sys.stderr)
         return USAGE_ERROR
     except interrupt.Interrupted as stopped:
+        if stopped.lost:
+            print(f"error: {show(stopped.lost)}", file=sys.stderr)
         interrupt.requeue(stopped)
         return stopped.exit_code
     except KeyboardInterrupt:
@@ -434,4 +436,5 @@ def _format_flag(name: str, default: str, detail: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    background.watch_others()
+    app.run(lambda rest: background.end(main(rest)), flags_parser=parse_flags)

@@ -18,7 +18,7 @@ from cnn.data.images import Dataset
 from cnn.errors import UserError
 from cnn.models import remat, summary
 from cnn.option import format_value
-from cnn.runtime import devices, processes, provenance, xla
+from cnn.runtime import background, devices, processes, provenance, xla
 from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
 from cnn.runtime.metrics_log import MetricsLog, NoLog
 from cnn.runtime.profiling import Profiler
@@ -72,6 +72,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         UserError: a mistake in options or data, found before anything is compiled;
             or the loss is no longer finite.
         Interrupted: a signal arrived; a checkpoint was saved.
+        Failed: a background thread has died or is silent; likewise.
     """
     started, is_first = time.perf_counter(), processes.is_first()
     terminal.console.quiet = terminal.console.quiet or not is_first
@@ -253,22 +254,34 @@ def _closing(
     terminal, writer = outputs.terminal, outputs.writer
     with catch_signals(stop), outputs.profiler:
         terminal.start_bar(setup.total_steps, progress.step)
+        is_waiting = True
         try:
             # Of several processes one that fails leaves here: it must not wait below.
             with processes.leave_when_failed():
                 try:
                     yield
-                except Interrupted:
-                    _save(setup, progress, outputs)
-                    terminal.say(
-                        f"stopped at step {progress.step}; the same command resumes"
-                    )
+                except (Interrupted, background.Failed) as error:
+                    _save_last(setup, progress, outputs, error)
                     raise
                 finally:
                     terminal.stop_bar()
                     outputs.log.close()
+        except KeyboardInterrupt:  # at once: the checkpoints before are whole
+            is_waiting = False
+            raise
         finally:
-            writer.wait()
+            if is_waiting:
+                writer.wait()
+
+
+def _save_last(
+    setup: Setup, progress: Progress, outputs: Outputs, error: Exception
+) -> None:
+    """Save what a run has when a signal or a failed thread ends it."""
+    if isinstance(error, background.Failed) and processes.are_several():
+        return  # the others do not know of it, and to save is a common computation
+    _save(setup, progress, outputs)
+    outputs.terminal.say(f"stopped at step {progress.step}; the same command resumes")
 
 
 def make_setup(

@@ -7,7 +7,6 @@ by validation metric. What was written is read back before it counts as a checkp
 and reading raises DamagedCheckpoint if it is not what was written.
 """
 
-import concurrent.futures
 import contextlib
 import hashlib
 import math
@@ -25,11 +24,12 @@ from cnn.checkpoints import manifest, workdir
 from cnn.checkpoints.manifest import DESCRIPTION
 from cnn.errors import UserError
 from cnn.models.variables import flatten_paths
-from cnn.runtime import processes
+from cnn.runtime import background, processes
 
 # The checkpoint library reads a path as a pattern, a backslash as a slash, and /gs/ as
 # the address of a bucket; it takes no path that is not Unicode (surrogates).
 _STRANGE = re.compile(r"[]\[*?\\\udc80-\udcff]|^/(gs|s3|az|hf)/")
+_WATCH_SECONDS = 1.0
 
 # What lies in a directory of `save_tree`.
 _TREE = re.compile(
@@ -49,8 +49,7 @@ class CheckpointWriter:
         """
         self._directory = directory.absolute()
         self._keep = keep
-        self._worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
-        self._pending: concurrent.futures.Future | None = None
+        self._pending: background.Job | None = None
         self._place = directory.stat() if directory.exists() else None
         if directory.exists():
             try:
@@ -108,24 +107,31 @@ class CheckpointWriter:
                 response.result()
             if not processes.is_first():
                 return
+            background.note("what is read back")
             _read_back(new, written)
             workdir.write_json(new / DESCRIPTION, description)
             manifest.finish(new)
             manifest.remove_old(self._directory, step, self._keep, best_step)
 
-        self._pending = self._worker.submit(finish)
+        self._pending = background.start("writes checkpoints", finish)
+        background.start("watches a checkpoint grow", _watch, self._pending, new)
 
     def wait(self) -> None:
         """Wait until the last checkpoint is on disk, sealed by the first process.
 
         Raises:
-            UserError: it could not be written.
+            UserError: it could not be written, or does not grow any more.
+            Interrupted: likewise, after a signal.
         """
         if self._pending is None:
             return
-        pending, self._pending = self._pending, None
+        pending = self._pending
         with self._explain_errors():
-            pending.result()
+            try:
+                pending.result(patient=True)
+            finally:
+                if pending.has_ended:  # else it is given up, now and at the end
+                    self._pending = None
         processes.check_equal("checkpoints", str(self._directory))
 
     def check_place(self) -> None:
@@ -152,11 +158,22 @@ class CheckpointWriter:
         # Orbax reports a full disk by ValueError.
         try:
             yield
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, background.Failed) as error:
             raise UserError(
                 f"A checkpoint under {self._directory} could not be written "
                 f"({error}); the ones before it are whole"
             ) from None
+
+
+def _watch(job: background.Job, new: Path) -> None:
+    """Give signs of life of a job for as long as what it writes grows."""
+    before = -1
+    while not job.wait(_WATCH_SECONDS):
+        with contextlib.suppress(OSError):  # what it writes is renamed, or removed
+            size = sum(path.lstat().st_size for path in new.rglob("*"))
+            if size != before:
+                job.note(f"byte {size} of {new}")
+                before = size
 
 
 def save_tree(path: Path, tree: Any, mode: int) -> None:

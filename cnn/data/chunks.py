@@ -5,7 +5,6 @@ and streamed images fill the same chunk for the same program, so that results ar
 same bits. Of several processes each reads what its own devices hold.
 """
 
-import concurrent.futures
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +17,7 @@ from cnn.data.images import Images
 from cnn.data.labels import as_stored
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
-from cnn.runtime import devices
+from cnn.runtime import background, devices
 
 CHUNK_BYTES = 32 * 2**20
 RESIDENT_SHARE = 0.25
@@ -137,9 +136,7 @@ def iterate_chunks(
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Yield the chunks of an epoch, the next being filled while one is used.
 
-    A thread fills them: whoever stops before the end closes the iterator
-    (`contextlib.closing`). Left to the garbage collector, the thread would be waited
-    for in any thread at any place, also where that can't end.
+    A thread fills them, a file or a chunk at a time; see `background`.
 
     Args:
         steps: S, the batches of a chunk; the last chunk is filled up with repeats of
@@ -149,11 +146,16 @@ def iterate_chunks(
 
     Yields:
         First batch, last batch (exclusive), counted over the epoch, and the chunk.
+
+    Raises:
+        Failed: the thread has, or an image cannot be read.
+        Interrupted: a signal arrived while a chunk was waited for.
     """
     total = len(arrays["positions"])
     starts = range(first // steps * steps, total, steps)
 
     def fill(start: int) -> dict[str, Any]:
+        background.note(f"batch {start + 1} of {total}")
         part = {name: array[start : start + steps] for name, array in arrays.items()}
         missing = steps - len(part["positions"])
         part = {
@@ -162,13 +164,18 @@ def iterate_chunks(
         }
         return loader.fill(part.pop("positions"), **part)
 
-    with concurrent.futures.ThreadPoolExecutor(1, "chunks") as worker:
-        upcoming = worker.submit(fill, starts[0]) if len(starts) else None
-        for start in starts:
+    def begin(start: int) -> background.Job:
+        return background.start("reads images", fill, start)
+
+    upcoming = begin(starts[0]) if len(starts) else None
+    for start in starts:
+        try:
             chunk = upcoming.result()
-            if start + steps < total:
-                upcoming = worker.submit(fill, start + steps)
-            yield max(start, first), min(start + steps, total), chunk
+        except (UserError, OSError) as error:
+            raise background.Failed(str(error)) from error
+        if start + steps < total:
+            upcoming = begin(start + steps)
+        yield max(start, first), min(start + steps, total), chunk
 
 
 @functools.partial(jax.jit, static_argnums=2)

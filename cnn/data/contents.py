@@ -11,6 +11,7 @@ from typing import BinaryIO
 from cnn.data.decode import BadImage
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
+from cnn.runtime import background
 
 _REMEDY = "mend or delete it, or leave such files out with --bad_images=skip"
 
@@ -22,6 +23,7 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
         BadImage: it is a folder, a pipe, a device or the like.
         OSError: it cannot be looked at or opened.
     """
+    background.note(os.fspath(path))
     kind = os.stat(path).st_mode
     if stat.S_ISDIR(kind):
         raise BadImage("it is no file but a folder")

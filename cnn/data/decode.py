@@ -18,7 +18,6 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -27,6 +26,7 @@ from cnn.data import formats, metadata
 from cnn.data.images import Images, from_array
 from cnn.data.options import DataOptions, find_centre
 from cnn.errors import UserError
+from cnn.runtime import background
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -380,15 +380,24 @@ def call_all(
     """Return `function` of each item, in order, `share` items at a time in a thread.
 
     Raises:
-        Exception: the first that `function` raised, by position.
+        UserError: the first that `function` raised, by position; `Failed` of what it
+            raised otherwise, OSError apart.
+        OSError: likewise.
+        Interrupted: a signal arrived.
     """
     starts = range(0, len(items), share)
 
     def call(start: int) -> list[Any]:
-        return [function(item) for item in items[start : start + share]]
+        found = []
+        for item in items[start : start + share]:
+            found.append(function(item))
+            background.note()
+        return found
 
-    with ThreadPoolExecutor(count_cores()) as executor:
-        return [result for results in executor.map(call, starts) for result in results]
+    count = min(count_cores(), len(starts))
+    with background.Pool("decodes images", count) as pool:
+        jobs = [pool.start(call, start) for start in starts]
+        return [result for job in jobs for result in job.result()]
 
 
 def count_cores() -> int:

@@ -7,11 +7,11 @@ are.
 import collections
 import dataclasses
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from cnn.data import contents, decode
+from cnn.runtime import background
 
 # Batches: the positions of files, and the shape (B, H, W, C) of their images.
 Plan = list[tuple[np.ndarray, tuple[int, int, int, int]]]
@@ -42,32 +42,36 @@ def read_ahead(
 ) -> Iterator[Batch]:
     """Read batches in threads, in the order of the plan.
 
-    As of `chunks.iterate_chunks`, whoever stops before the end closes the iterator.
+    Whoever stops before the end closes the iterator (`contextlib.closing`), lest what
+    is planned is read nevertheless.
 
     Args:
         plan: the batches; at most B positions of each.
         read: from a position and a shape (H, W, C) to uint8 of that shape; raises
             `BadImage` or `OSError` of a file that cannot be read.
+
+    Raises:
+        Failed: a thread has failed otherwise, or is silent.
+        Interrupted: a signal arrived while a batch was waited for.
     """
-    with ThreadPoolExecutor(decode.count_cores()) as executor:
-        started: collections.deque[tuple[Batch, list[Future]]] = collections.deque()
-        try:
-            for positions, shape in plan:
-                started.append(_start(executor, read, positions, shape))
-                if len(started) > AHEAD:
-                    yield _finish(*started.popleft())
-            while started:
+    with background.Pool("decodes images", decode.count_cores()) as pool:
+        started: collections.deque[tuple[Batch, list[background.Job]]] = (
+            collections.deque()
+        )
+        for positions, shape in plan:
+            started.append(_start(pool, read, positions, shape))
+            if len(started) > AHEAD:
                 yield _finish(*started.popleft())
-        finally:
-            executor.shutdown(cancel_futures=True)
+        while started:
+            yield _finish(*started.popleft())
 
 
 def _start(
-    executor: ThreadPoolExecutor,
+    pool: background.Pool,
     read: Callable[[int, tuple[int, ...]], np.ndarray],
     positions: np.ndarray,
     shape: tuple[int, ...],
-) -> tuple[Batch, list[Future]]:
+) -> tuple[Batch, list[background.Job]]:
     batch = Batch(positions, np.zeros(shape, np.uint8), {})
 
     def fill(start: int) -> None:
@@ -78,12 +82,12 @@ def _start(
                 batch.problems[int(position)] = contents.describe_error(error)
 
     starts = range(0, len(positions), _SHARE)
-    return batch, [executor.submit(fill, start) for start in starts]
+    return batch, [pool.start(fill, start) for start in starts]
 
 
-def _finish(batch: Batch, futures: list[Future]) -> Batch:
-    for future in futures:
-        future.result()
+def _finish(batch: Batch, jobs: list[background.Job]) -> Batch:
+    for job in jobs:
+        job.result()
     return batch
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,9 +22,10 @@ class Interrupted(Exception):
             130.
     """
 
-    def __init__(self, number: int) -> None:
-        """Remember the signal."""
-        super().__init__(signal.Signals(number).name)
+    def __init__(self, number: int, lost: str = "") -> None:
+        """Remember the signal, and why what it had could not be saved, if so."""
+        super().__init__(lost or signal.Signals(number).name)
+        self.lost = lost
         self.exit_code = 128 + number
 
 
@@ -39,6 +41,14 @@ class Stop:
         """
         self.signal: int | None = None
         self._agree = agree
+
+    def note(self, number: int, frame: object) -> None:
+        """Handle a signal: the first one counts, Ctrl-C after it ends at once."""
+        del frame
+        if self.signal is None:
+            self.signal = number
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
 
     def check(self) -> None:
         """Raise Interrupted if a signal has arrived."""
@@ -61,15 +71,8 @@ def leave_on_signals() -> None:
 @contextmanager
 def catch_signals(stop: Stop) -> Iterator[None]:
     """Turn the signals into a request; a second Ctrl-C ends at once."""
-
-    def note(number: int, frame: object) -> None:
-        del frame
-        if stop.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.signal = number
-
     before = {
-        number: signal.signal(number, note)
+        number: signal.signal(number, stop.note)
         for number in _list_signals("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
     }
     try:
@@ -77,6 +80,14 @@ def catch_signals(stop: Stop) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def find_request() -> int:
+    """Return which signal asks the main thread to stop; 0: none, or another thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return 0
+    stop = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return stop.signal or 0 if isinstance(stop, Stop) else 0
 
 
 def requeue(stopped: Interrupted) -> None:

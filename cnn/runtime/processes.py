@@ -103,6 +103,11 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def are_several() -> bool:
+    """Return whether other processes train the same run."""
+    return jax.process_count() > 1
+
+
 def find_most(value: float) -> float:
     """Return the largest of the processes' values; all of them must ask."""
     if jax.process_count() == 1:

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from cnn.config import Numbers
 from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
 from cnn.data.order import make_eval_order
-from cnn.runtime import devices, processes
+from cnn.runtime import background, devices, processes
 from cnn.runtime.interrupt import Stop
 from cnn.training import memory, metrics, multilabel, noise_scale, steps, tasks
 from cnn.training.state import TrainState
@@ -104,6 +104,7 @@ def run_chunks(
             yield first, until, results, seconds
             first = until
             stop.check()
+            background.check_others()
 
 
 @functools.lru_cache(PROGRAMS_KEPT)
@@ -326,6 +327,7 @@ def compute_metrics(
     make = make_eval_chunk if examples is None else make_example_chunk
     program = make(structure, loader.mesh)
     chunks = iterate_chunks(loader, size, {"positions": positions, "mask": mask})
+    last = 0
     with contextlib.closing(chunks):
         for first, last, results, _ in run_chunks(
             program, chunks, make_arguments, stop, Pace()
@@ -338,12 +340,27 @@ def compute_metrics(
             for name, array in found.items():
                 kept = np.asarray(array[rows])[mask[first:last]]
                 examples.setdefault(name, []).append(kept)
+    check_whole(last, len(positions))
     if not task.keeps_examples:
         return metrics.summarise(sums)
     found = tasks.concatenate(examples)
     return multilabel.summarise(
         found["logits"], loader.labels, found["loss"], thresholds
     )
+
+
+def check_whole(until: int, total: int) -> None:
+    """Refuse a pass over images that ended before its last batch.
+
+    Args:
+        until: the number of batches computed, 0 without any.
+        total: how many there are.
+    """
+    if until != total:
+        raise background.Failed(
+            f"the images ended after batch {until} of {total}: the thread that reads "
+            "them has ended early; the same command resumes"
+        )
 
 
 def make_bounds(first: int, count: int) -> tuple[np.int32, np.int32]:

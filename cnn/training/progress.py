@@ -276,6 +276,7 @@ def take_epoch(
 
     Raises:
         Interrupted: a signal arrived.
+        Failed: an image cannot be read, or a thread has died or is silent.
         UserError: the device has too little memory.
     """
     phase = enter_phase(setup, progress)
@@ -313,6 +314,7 @@ def take_epoch(
         return profiler.cut(step, min(available, interval - step % interval))
 
     chunks = iterate_chunks(progress.loaders["train"], phase.chunk_steps, drawn, done)
+    last = done
     with contextlib.closing(chunks):
         calls = epoch.run_chunks(
             program, chunks, make_arguments, stop, pace, limit, around, check
@@ -325,6 +327,7 @@ def take_epoch(
             step_metrics = {name: x[here] for name, x in jax.device_get(filled).items()}
             progress.counters.note_noise(step_metrics)
             yield drawn["ids"][first:last], step_metrics
+    epoch.check_whole(last, len(drawn["ids"]))
 
 
 def _draw(setup: Setup, number: int, views: int) -> dict[str, np.ndarray]:

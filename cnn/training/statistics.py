@@ -118,11 +118,13 @@ def compute(
         return variables, means, chunk, *placed
 
     chunks = iterate_chunks(loader, size, {"positions": drawn["ids"], **drawn})
+    last = 0
     with contextlib.closing(chunks):
-        for _, _, means, _ in epoch.run_chunks(  # noqa: B007
+        for _, last, means, _ in epoch.run_chunks(  # noqa: B007
             program, chunks, make_arguments, stop, epoch.Pace()
         ):
             pass
+    epoch.check_whole(last, count)
     return means
 
 

@@ -146,6 +146,7 @@ class FeatureLoaders(Mapping[str, Loader]):
                     program, chunks, make_arguments, self._stop, Pace()
                 )
             ]
+        epoch.check_whole(sum(map(len, found)), len(positions))
         whole = np.concatenate(found)
         return whole.reshape(-1, *whole.shape[2:])[: int(mask.sum())]
 

@@ -148,6 +148,7 @@ def main(arguments: list[str]) -> int:
         if len(arguments) > 1:
             raise UserError(f"{arguments[1]} is no flag; flags are --name=value")
         failed = run_mode(FLAGS.mode, Terminal())
+        background.check_others()
     except (UserError, OSError) as error:
         print(f"error: {show(str(error))}", file=sys.stderr)
         return USAGE_ERROR

@@ -104,8 +104,7 @@ class Job:
             if number and not signalled:
                 waited, signalled = 0.0, number
             try:
-                check_others()
-                self._look(waited, number, patient or jax.process_count() > 1)
+                self._look(waited, number, patient)
             except Exception as error:
                 self._given_up = error
                 raise
@@ -119,13 +118,17 @@ class Job:
 
     def _look(self, waited: float, number: int, patient: bool) -> None:
         """Raise what ends a wait without a result, if anything does."""
-        if number and not patient:
-            raise interrupt.Interrupted(number)
+        if not patient:
+            check_others()
+            if number and jax.process_count() == 1:
+                raise interrupt.Interrupted(number)
         if not all(thread.is_alive() for thread in self._threads):
             if not self.has_ended:
                 raise Failed(f"{self._describe()} has ended without a result")
             return
-        limit = min(SILENT_SECONDS, STOPPING_SECONDS) if number else SILENT_SECONDS
+        limit = SILENT_SECONDS
+        if number or has_deaths():
+            limit = min(limit, STOPPING_SECONDS)
         if waited < limit:
             return
         long = f"{limit / 60:g} minutes" if limit >= 60 else f"{limit:g} seconds"
@@ -231,13 +234,22 @@ def note(doing: str = "") -> None:
 def watch_others() -> None:
     """Let threads of libraries that die do so in one line, and be found dead."""
 
-    def note_death(death: threading.ExceptHookArgs) -> None:
-        name = death.thread.name if death.thread else "of a library"
-        _deaths.append(
-            f"the thread {show_line(name)} has died: {describe_error(death.exc_value)}"
-        )
+    def note_cause(death: threading.ExceptHookArgs) -> None:
+        name = show_line(death.thread.name if death.thread else "of a library")
+        cause = describe_error(death.exc_value)
+        note_death(f"the thread {name} has died: {cause}")
 
-    threading.excepthook = note_death
+    threading.excepthook = note_cause
+
+
+def note_death(text: str) -> None:
+    """Let `check_others` raise that a thread has died."""
+    _deaths.append(text)
+
+
+def has_deaths() -> bool:
+    """Return whether `check_others` would raise."""
+    return bool(_deaths)
 
 
 def check_others() -> None:

@@ -1,15 +1,17 @@
 """What a run writes while it trains: metrics.jsonl, and TensorBoard's files."""
 
+import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cnn.errors import UserError
-from cnn.runtime import own_files
+from cnn.runtime import background, own_files
+from cnn.runtime.interrupt import Interrupted
 from cnn.text import show
 
 
@@ -69,9 +71,8 @@ class MetricsLog:
         self._file.write(line.encode())
         self._file.flush()
         if self._writer is not None:
-            for name, value in values.items():
-                if _is_number(value):
-                    self._writer.add_scalar(name, value, step)
+            numbers = {n: value for n, value in values.items() if _is_number(value)}
+            self._call(self._add, numbers, step)
 
     def write_result(
         self, options: Mapping[str, Any], result: Mapping[str, Any]
@@ -83,7 +84,8 @@ class MetricsLog:
                 for name, value in options.items()
             }
             numbers = {n: float(v) for n, v in result.items() if _is_number(v)}
-            self._writer.add_hparams(shown, numbers, name="result")
+            add = functools.partial(self._writer.add_hparams, name="result")
+            self._call(add, shown, numbers)
 
     def sync(self) -> int:
         """Put all lines on disk and return their bytes."""
@@ -94,7 +96,26 @@ class MetricsLog:
         """Close the files."""
         self._file.close()
         if self._writer is not None:
-            self._writer.close()
+            self._call(self._writer.close)
+
+    def _add(self, numbers: Mapping[str, int | float], step: int) -> None:
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call TensorBoard's writer, which waits for a thread of its own.
+
+        Where that has died or is silent, nothing more is written, and whoever next
+        looks at threads raises it: not here, between a step and its last line.
+        """
+        if background.has_deaths():
+            return
+        try:
+            job = background.start("writes for TensorBoard", function, *arguments)
+            job.result(patient=True)
+        except (UserError, OSError, Interrupted) as error:
+            self._writer = None
+            background.note_death(str(error))
 
 
 def write_images(workdir: Path, images: Mapping[str, np.ndarray]) -> None:

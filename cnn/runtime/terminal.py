@@ -15,10 +15,14 @@ from cnn.text import show, show_line
 
 _LEAST_WIDTH = 80
 _SECONDS = 30  # between lines where there is no bar
+_PAUSE = 0.1  # seconds between two pictures of a bar
 
 
 class Terminal:
-    """Prints: a live bar where there is a terminal, else one line an epoch."""
+    """Prints: a live bar where there is a terminal, else one line an epoch.
+
+    Bars are drawn by whoever moves them: no thread of theirs can die or hang.
+    """
 
     def __init__(self) -> None:
         """Print to standard output."""
@@ -28,6 +32,7 @@ class Terminal:
         )
         self._bar: Progress | None = None
         self._task: Any = None
+        self._drawn = 0.0
 
     def say(self, text: str = "") -> None:
         """Print a line, or lines, above the bar if there is one; see `text.show`."""
@@ -55,6 +60,7 @@ class Terminal:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            auto_refresh=False,
         )
         self._bar.start()
         self._task = self._bar.add_task(
@@ -74,12 +80,18 @@ class Terminal:
         if self._bar is not None:
             numbers = f"loss {loss:.4f}  {name} {share:.2%}  {speed:,.0f} images/s"
             self._bar.update(self._task, completed=step, epoch=epoch, numbers=numbers)
+            self._draw(self._bar, time.monotonic())
 
     def stop_bar(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _draw(self, bar: Progress, now: float) -> None:
+        if now - self._drawn >= _PAUSE:
+            self._drawn = now
+            bar.refresh()
 
     @contextlib.contextmanager
     def count(self, total: int, unit: str) -> Iterator[Callable[[int], None]]:
@@ -99,6 +111,7 @@ class Terminal:
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal or self.console.quiet,
+            auto_refresh=False,
         )
         task = bar.add_task(f"0 of {total:,} {unit}", total=total)
 
@@ -110,6 +123,7 @@ class Terminal:
             left = datetime.timedelta(seconds=round(left))
             text = f"{done:,} of {total:,} {unit}, {speed:,.1f} {unit}/s, {left} left"
             bar.update(task, completed=done, description=text)
+            self._draw(bar, now)
             if bar.disable and now - said >= _SECONDS and done < total:
                 said = now
                 self.say(text)

@@ -36,7 +36,9 @@ class LiveTable:
     def __enter__(self) -> None:
         """Show the table, if the output is a terminal."""
         if self._terminal.console.is_terminal:
-            self._live = Live(console=self._terminal.console, transient=True)
+            self._live = Live(
+                console=self._terminal.console, transient=True, auto_refresh=False
+            )
             self._live.start()
 
     def __exit__(self, *error: object) -> None:
@@ -53,7 +55,8 @@ class LiveTable:
         self._shown = now
         ranked = rank_progress(batch.progress)
         if self._live is not None:
-            self._live.update(make_table(ranked, len(ended), self._total))
+            table = make_table(ranked, len(ended), self._total)
+            self._live.update(table, refresh=True)
             return
         line = f"epoch {batch.epoch:>3}  {len(ended)} of {self._total} trials ended"
         if ranked:

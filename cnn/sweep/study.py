@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10
 _ATTEMPTS = 5
 _BEATS = 6
+_LAST_BEAT_SECONDS = 10.0
 COPY = "same as"
 
 
@@ -253,7 +254,7 @@ class Study:
             yield
         finally:
             ended.set()
-            thread.join()
+            thread.join(_LAST_BEAT_SECONDS)  # the database may not answer
 
 
 def _retried(number: int) -> str:

@@ -5,13 +5,19 @@ before a job's time is over; the job is then put into the queue again. SIGHUP, w
 terminal that closes sends, stays ignored under nohup.
 """
 
+import math
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_LAST_SECONDS = 5.0  # of the main thread after a second Ctrl-C
+_noted: dict[int, float] = {}  # when each signal last became a request
 
 
 class Interrupted(Exception):
@@ -45,6 +51,7 @@ class Stop:
     def note(self, number: int, frame: object) -> None:
         """Handle a signal: the first one counts, Ctrl-C after it ends at once."""
         del frame
+        _noted[number] = time.monotonic()
         if self.signal is None:
             self.signal = number
         elif number == signal.SIGINT:
@@ -62,8 +69,13 @@ class Stop:
 def leave_on_signals() -> None:
     """Let SIGTERM, SIGHUP and SIGINT end the process at once and silently.
 
-    An exception would not do: what is being imported may swallow it.
+    An exception would not do: what is being imported may swallow it. Where the main
+    thread is inside a library that does not return, a thread does it.
     """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=[reading], name="signals", daemon=True).start()
     for number in _list_signals("SIGTERM", "SIGINT", "SIGHUP"):
         signal.signal(number, _leave)
 
@@ -106,6 +118,27 @@ def requeue(stopped: Interrupted) -> None:
             "resumes from its checkpoint",
             file=sys.stderr,
         )
+
+
+def _watch(reading: int) -> None:
+    """Do what signals ask for at once, when the main thread does not come to it.
+
+    Args:
+        reading: a pipe that gets the number of each signal as it arrives.
+    """
+    asked, left = None, None
+    while select.select([reading], [], [], left)[0]:
+        number = os.read(reading, 1)[0]
+        handler = signal.getsignal(number)
+        if handler is _leave:
+            since = time.monotonic() - _noted.get(number, -math.inf)
+            if since > _LAST_SECONDS:  # else a request whose block has just ended
+                os._exit(128 + number)
+        stop = getattr(handler, "__self__", None)
+        if asked is not None and stop is asked and number == signal.SIGINT:
+            left = _LAST_SECONDS
+        asked = stop
+    os._exit(128 + signal.SIGINT)
 
 
 def _list_signals(*names: str) -> list[signal.Signals]:

@@ -2,12 +2,19 @@
 
 Whoever reads them may leave, their disk may be full, their encoding may lack a
 character: what cannot be written is dropped, and the program goes on to its files.
+Where they are waited for (a terminal that was stopped, a pipe nobody reads), a signal
+ends the wait.
 """
 
 import io
 import os
 import select
 import sys
+
+from cnn.runtime import interrupt
+
+_LOOK_SECONDS = 0.2
+_SHARE = 512  # bytes that a pipe takes whole when it takes any (POSIX)
 
 
 class _Lenient(io.RawIOBase):
@@ -16,6 +23,7 @@ class _Lenient(io.RawIOBase):
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self._stream = stream  # kept: it closes its file when it is collected
         self._raw = getattr(stream.buffer, "raw", stream.buffer)  # as of python -u
+        self._is_left = False
 
     def writable(self) -> bool:
         return True
@@ -27,12 +35,25 @@ class _Lenient(io.RawIOBase):
         return self._raw.isatty()
 
     def write(self, data: memoryview) -> int:
+        count = None
         try:
-            while (count := self._raw.write(data)) is None:
-                select.select([], [self._raw], [])  # a pipe that does not block is full
+            while count is None:
+                if not self._is_ready():
+                    return len(data)
+                count = self._raw.write(data[:_SHARE])
         except OSError:  # EPIPE, EIO, ENOSPC: there is no better place to report it
             count = len(data)
         return count
+
+    def _is_ready(self) -> bool:
+        """Wait until something can be written; False where a signal ends that."""
+        if os.name != "posix":  # select is for sockets
+            return True
+        while not select.select([], [self._raw], [], _LOOK_SECONDS)[1]:
+            self._is_left = self._is_left or bool(interrupt.find_request())
+            if self._is_left:
+                return False
+        return True
 
 
 def keep_open() -> None:

@@ -1,5 +1,6 @@
 import json
 import sys
+import threading
 import types
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from cnn.errors import UserError
-from cnn.runtime import terminal
+from cnn.runtime import background, terminal
 from cnn.runtime.metrics_log import MetricsLog, write_images
 from cnn.runtime.terminal import Terminal
+from cnn.sweep.live import LiveTable
 from cnn.training.epoch import Pace
 
 
@@ -135,6 +137,37 @@ def test_tensorboard_takes_options_with_the_result(tmp_path, writers):
     log.close()
     MetricsLog(tmp_path, 0, 0, False).write_result(options, result)
     assert len(writers) == 1, "without the flag nothing is written"
+
+
+def test_tensorboard_that_fails_is_raised_where_lines_are_whole(
+    tmp_path, writers, monkeypatch
+):
+    monkeypatch.setattr(background, "_deaths", [])
+    log = MetricsLog(tmp_path, 0, 0, True)
+
+    def fail(*scalar):
+        raise OSError(28, "No space left on device")
+
+    writers[0].add_scalar = fail
+    for step in (1, 2):
+        log.write(step, {"loss": 0.5})
+    log.close()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(UserError, match="No space left"):
+        background.check_others()
+    background.check_others()
+
+
+def test_bars_have_no_thread_that_could_die(tmp_path):
+    before, shown = threading.enumerate(), Terminal()
+    with open(tmp_path / "screen", "w") as file:
+        shown.console = Console(file=file, force_terminal=True, width=120)
+        shown.start_bar(10, 0)
+        with LiveTable(shown, 3):
+            assert threading.enumerate() == before
+        shown.stop_bar()
+        with shown.count(3, "files"):
+            assert threading.enumerate() == before
 
 
 def test_tensorboard_takes_images(tmp_path, writers):

@@ -133,3 +133,18 @@ def test_the_manual_is_printed_whatever_reads_it():
     process.stdout.close()
     process.stdout = None
     assert process.communicate(timeout=60)[1] == "" and process.returncode == 0
+
+
+def test_a_signal_ends_the_wait_for_who_does_not_read():
+    reader, writer = os.pipe()
+    stream = make_lenient(writer)
+    timer = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGTERM])
+    with catch_signals(Stop()):
+        timer.start()
+        print("x" * 200_000, file=stream, flush=True)
+        print("more", file=stream, flush=True)
+    print("and more, once no one catches signals", file=stream, flush=True)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        found = file.read()
+    assert found and set(found) == {ord("x")} and len(found) < 200_000

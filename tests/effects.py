@@ -28,7 +28,7 @@ from cnn.data import identity, load_dataset, order
 from cnn.errors import UserError
 from cnn.inspection import inspect
 from cnn.models.variables import create_variables
-from cnn.runtime import metrics_log
+from cnn.runtime import background, metrics_log
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import outcome, searches, session, study, sweep, worker
@@ -230,11 +230,13 @@ def see_command(choices, mode):
         patched.setattr(main.sweep, "read_trial", lambda text: {"learning_rate": 0.7})
         patched.setattr(jax.config, "update", lambda *args: seen.append(args))
         patched.setattr(jax.distributed, "initialize", lambda **x: seen.append(x))
+        patched.setattr(background, "SILENT_SECONDS", None)
         patched.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
         code = run_main(f"--mode={mode}", "--workdir=none", *make_flags(choices))
         if code:
             return {"refused": code}
-        return {"seen": seen, "flags": os.environ["XLA_FLAGS"]}
+        flags, silent = os.environ["XLA_FLAGS"], background.SILENT_SECONDS
+        return {"seen": seen, "flags": flags, "silent": silent}
 
 
 def see_sweep(choices, directory):

@@ -8,6 +8,7 @@ that was stopped (SIGSTOP) and continues has not been silent.
 """
 
 import contextlib
+import math
 import os
 import queue
 import sys
@@ -22,7 +23,7 @@ from cnn.errors import UserError
 from cnn.runtime import interrupt
 from cnn.text import show_line
 
-# Without a sign of life of the thread that is waited for: no image, no byte.
+# Without a sign of life of the thread that is waited for; see `allow_silence`.
 SILENT_SECONDS = 600.0
 # The same once a signal has arrived, where the weights cannot be saved without it.
 STOPPING_SECONDS = 20.0
@@ -138,7 +139,7 @@ class Job:
         )
         if number and jax.process_count() == 1:
             raise interrupt.Interrupted(number, text)
-        raise Failed(text)
+        raise Failed(f"{text}, or wait longer with --stall_minutes")
 
     def _describe(self) -> str:
         at = f", at {show_line(self._doing)}," if self._doing else ""
@@ -219,6 +220,12 @@ def start(role: str, function: Callable[..., Any], *arguments: Any) -> Job:
     job = pool.start(function, *arguments)
     pool.finish()
     return job
+
+
+def allow_silence(minutes: float) -> None:
+    """Set how long a thread may show no sign of life in this process; 0: for ever."""
+    global SILENT_SECONDS
+    SILENT_SECONDS = 60 * minutes if minutes else math.inf
 
 
 def note(doing: str = "") -> None:

@@ -48,6 +48,12 @@ class DeviceOptions:
         "~/.cache/cnn-jax",
         "directory in which compiled programs are kept for the next start, or off",
     )
+    stall_minutes: float = free_option(
+        10.0,
+        "minutes for which a background thread may show no sign of life, as an image "
+        "read or a byte written, before it ends the command; 0: for ever",
+        within="[0, 10080]",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fixtures_runs import TINY, make_flags
 
 STREAMED = TINY | {"resident": "never"}
 FOLDER = {
-    "model": "linear",
+    "model": "logistic_regression",
     "resident": "never",
     "train_examples": 0,
     "batch_size": 8,
@@ -69,7 +69,7 @@ def _instead(*args, **kwargs):
 """
 
 
-def inject(room, place=None, number=0, what="", also=None, limits=None):
+def inject(room, place=None, number=0, what="", also=None, stopping=None):
     """Let a call of a function do something else first.
 
     Args:
@@ -77,7 +77,7 @@ def inject(room, place=None, number=0, what="", also=None, limits=None):
         number: of the call, from 0.
         what: a statement.
         also: code to run in other modules, by their names.
-        limits: of waiting in seconds, by their names in `background`.
+        stopping: seconds for which a silent thread is waited for after a signal.
 
     Returns:
         The environment of a process with it.
@@ -86,9 +86,8 @@ def inject(room, place=None, number=0, what="", also=None, limits=None):
     if place:
         code = _PATCH.format(name=place[1], number=number, what=what)
         patches[place[0]] = patches.get(place[0], "") + code
-    if limits:
-        lines = (f"{name} = {value}" for name, value in limits.items())
-        patches["cnn.runtime.background"] = "\n".join(lines)
+    if stopping:
+        patches["cnn.runtime.background"] = f"STOPPING_SECONDS = {stopping}"
     site = room.path / "site"
     site.mkdir(exist_ok=True)
     (site / "sitecustomize.py").write_text(_SITE.format(patches=patches))
@@ -179,8 +178,9 @@ def test_the_thread_that_reads_images_hangs_and_the_run_is_asked_to_stop(room):
 def test_a_thread_that_decodes_images_hangs(room):
     write_folder(room.path / "images")
     flags = ["--dataset=folder:images"]
-    env = inject(room, DECODES, 60, HANGS, ALL_DECODE_IN_THREADS, {"SILENT_SECONDS": 3})
-    process = room.start("--workdir=run", *make_flags(FOLDER), *flags, env=env)
+    env = inject(room, DECODES, 60, HANGS, ALL_DECODE_IN_THREADS)
+    command = ["--workdir=run", *make_flags(FOLDER), *flags, "--stall_minutes=0.05"]
+    process = room.start(*command, env=env)
     ended = finish(process, 60)
     ended.check_refused("no sign of life for 3 seconds", "images/", ".bmp")
     assert "stopped at step" in ended.out
@@ -255,8 +255,8 @@ def test_the_images_end_early(room):
 )
 def test_the_process_is_stopped_for_longer_than_silence_is_allowed(room):
     slow = "open('reached', 'w'); import time; [time.sleep(0.1) for _ in range(20)]"
-    env = inject(room, READS, 3, slow, limits={"SILENT_SECONDS": 4})
-    process = start_training(room, env)
+    options = STREAMED | {"stall_minutes": 4 / 60}
+    process = start_training(room, inject(room, READS, 3, slow), options)
     wait_until_reached(room, process)
     time.sleep(0.3)
     process.send_signal(signal.SIGSTOP)
@@ -273,8 +273,9 @@ def test_the_process_is_stopped_for_longer_than_silence_is_allowed(room):
     without=[NEVER_SILENT],
 )
 def test_the_thread_that_writes_checkpoints_hangs(room):
-    env = inject(room, WRITES, 3, HANGS, limits={"SILENT_SECONDS": 3})
-    ended = finish(start_training(room, env), 60)
+    options = STREAMED | {"stall_minutes": 0.05}
+    process = start_training(room, inject(room, WRITES, 3, HANGS), options)
+    ended = finish(process, 60)
     ended.check_refused("could not be written", "no sign of life for 3 seconds")
     assert list_checkpoints(room)
     check_resumes(room)
@@ -289,7 +290,7 @@ def test_the_thread_that_writes_checkpoints_hangs(room):
     ],
 )
 def test_the_run_is_asked_to_stop_while_a_checkpoint_hangs(room):
-    env = inject(room, WRITES, 3, HANGS, limits={"STOPPING_SECONDS": 2})
+    env = inject(room, WRITES, 3, HANGS, stopping=2)
     process = start_training(room, env)
     wait_until_reached(room, process)
     process.send_signal(signal.SIGTERM)
@@ -308,7 +309,7 @@ def test_the_run_is_asked_to_stop_while_a_checkpoint_hangs(room):
     ],
 )
 def test_ctrl_c_twice_while_a_checkpoint_hangs(room):
-    env = inject(room, WRITES, 3, HANGS, limits={"STOPPING_SECONDS": 60})
+    env = inject(room, WRITES, 3, HANGS, stopping=60)
     process = start_training(room, env)
     wait_until_reached(room, process)
     process.send_signal(signal.SIGINT)
@@ -359,8 +360,9 @@ def test_a_checkpoint_is_written_slowly(room):
         "import time; file = open(args[0] / 'description.json', 'w'); "
         "[(time.sleep(0.5), file.write(' '), file.flush()) for _ in range(20)]"
     )
-    env = inject(room, WRITES, 3, grows, limits={"SILENT_SECONDS": 5})
-    finish(start_training(room, env)).check_done()
+    options = STREAMED | {"stall_minutes": 5 / 60}
+    env = inject(room, WRITES, 3, grows)
+    finish(start_training(room, env, options)).check_done()
     assert read_run(room.path / "run") == run_undisturbed(resident="never")
 
 
@@ -521,8 +523,8 @@ def test_the_images_of_one_of_two_processes_hang(room):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    flags = ["--workdir=run", *make_flags(STREAMED)]
-    env = inject(room, READS, 3, HANGS, limits={"SILENT_SECONDS": 3})
+    flags = ["--workdir=run", *make_flags(STREAMED), "--stall_minutes=0.05"]
+    env = inject(room, READS, 3, HANGS)
     plain = {"PYTHONPATH": str(room.root)}
     processes = [
         room.start(*flags, f"--distributed={address},2,{i}", env=(plain, env)[i])

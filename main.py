@@ -53,7 +53,7 @@ from cnn.runtime.terminal import Terminal
 from cnn.sweep import sweep
 from cnn.sweep.options import SweepOptions
 from cnn.text import show, show_line
-from cnn.training import same_data
+from cnn.training import canary, same_data
 from cnn.visualize import visualize
 from cnn.visualize.options import VisualizeOptions
 from cnn.weights import convert, export
@@ -183,11 +183,23 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     config = _compose(mode, directories[0], given)
     background.allow_silence(config.device.stall_minutes)
     xla.configure(config.device)
-    if not config.processes.distributed:  # else once they have met
+    with processes.join(config.processes):
         devices.open_backend()
+        canary.check(config.device)
+        return _call_mode(mode, config, directories, terminal, given)
+
+
+def _call_mode(
+    mode: str,
+    config: Config,
+    directories: list[Path],
+    terminal: Terminal,
+    given: dict[str, Any],
+) -> int:
+    """Call a mode; return how many trials of a sweep failed, 0 in the others."""
+    directory = directories[0]
     if mode == "train":
-        with processes.join(config.processes):
-            train.train(config, directory, terminal)
+        train.train(config, directory, terminal)
     elif mode == "evaluate":
         evaluate.evaluate(config, directories[0], terminal)
     elif mode == "sweep":
@@ -222,6 +234,7 @@ def _evaluate_runs(
         if not configured:  # XLA reads its settings once
             xla.configure(config.device)
             devices.open_backend()
+            canary.check(config.device)
             configured.append(directory)
         return config
 

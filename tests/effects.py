@@ -227,6 +227,7 @@ def see_command(choices, mode):
                 lambda config, *args: seen.append(config.optimizer.learning_rate),
             )
         patched.setattr(main.workdir, "read_config", lambda directory: {})
+        patched.setattr(main.canary, "check", lambda device: seen.append(device.canary))
         patched.setattr(main.sweep, "read_trial", lambda text: {"learning_rate": 0.7})
         patched.setattr(jax.config, "update", lambda *args: seen.append(args))
         patched.setattr(jax.distributed, "initialize", lambda **x: seen.append(x))

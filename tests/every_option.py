@@ -90,6 +90,7 @@ VALUES = {
     "mesh": "data:1",
     "precision": "bfloat16",
     "compilation_cache": "off",
+    "canary": "off",
     "distributed": "localhost:1,1,0",
     "profile": "{new}/trace",
     "profile_steps": "2:3",

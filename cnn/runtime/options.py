@@ -54,6 +54,13 @@ class DeviceOptions:
         "read or a byte written, before it ends the command; 0: for ever",
         within="[0, 10080]",
     )
+    canary: str = free_option(
+        "on",
+        "whether known sums and a convolution with its gradients are compared with "
+        "numpy on every device at first, about 3 s once a machine, which is kept in "
+        "--compilation_cache; on refuses a device that gets them wrong",
+        choices=("on", "off"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,16 +17,19 @@ and oneDNN wait for the same threads for ever.
 
 import errno
 import os
+import re
+import subprocess
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib
 from jax.sharding import Mesh
 
 from cnn.errors import UserError
-from cnn.runtime import settings
+from cnn.runtime import kept, settings
 from cnn.runtime.options import DeviceOptions
 
 OLDEST_JAX = (0, 11, 2)
@@ -35,6 +38,9 @@ _CHOSEN = (
     "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE",
 )
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+_OPEN_CPU = "from jaxlib import xla_client; xla_client.make_cpu_client()"
+_OPEN_SECONDS = 60
+_NO_FLAG = r"(Unknown flag|Couldn't interpret value|Flag parsing failed).*"
 # An epoch of so many takes two cores about four seconds, compilation two to ten.
 LEAST_MACS = 1e11
 _OLDEST_FOR_ONEDNN = (0, 12)
@@ -60,27 +66,37 @@ def configure(options: DeviceOptions) -> None:
     """Set compiler flags and the compilation cache, before the first device call.
 
     Raises:
-        UserError: the cache directory that was given cannot be written. Without the
-            default one there is no cache, which is printed.
+        UserError: the cache directory that was given cannot be written (without the
+            default one there is no cache, which is printed); XLA does not take the
+            flags of XLA_FLAGS; the devices are open already, and numbers would change.
     """
     check_jax_version()
     settings.pin()
-    given = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = merge_flags(given, options.deterministic)
+    _set_cache(options.compilation_cache)
+    given = _read_given(os.environ.get("XLA_FLAGS", "").strip())
+    flags = merge_flags(given, options.deterministic)
+    if _is_open():
+        _tell_late(options, given, flags)
+        return
+    if given:
+        _check_flags(given)
+    os.environ["XLA_FLAGS"] = flags
     if options.cpu_devices:
         jax.config.update("jax_num_cpu_devices", options.cpu_devices)
-    if options.compilation_cache == "off":
+
+
+def _set_cache(text: str) -> None:
+    """Set the directory in which jax keeps what it compiled, or none."""
+    if text == "off":
         jax.config.update("jax_enable_compilation_cache", False)
         return
     try:
-        directory = _make_cache(options.compilation_cache)
+        directory = _make_cache(text)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         reason = getattr(error, "strerror", None) or error
-        problem = (
-            f"--compilation_cache={options.compilation_cache} cannot be made or written"
-        )
+        problem = f"--compilation_cache={text} cannot be made or written"
         remedy = "give a directory that can be written, or off"
-        if options.compilation_cache != DeviceOptions().compilation_cache:
+        if text != DeviceOptions().compilation_cache:
             raise UserError(f"{problem} ({reason}); {remedy}") from None
         note = f"note: compiled programs are not kept: {problem} ({reason}); {remedy}"
         print(note, file=sys.stderr)
@@ -92,6 +108,81 @@ def configure(options: DeviceOptions) -> None:
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _read_given(text: str) -> str:
+    """Return the flags of XLA_FLAGS, which may name a file of them."""
+    if not text or text.startswith("-"):
+        return text
+    try:
+        return " ".join(Path(text).read_text(encoding="utf-8").split())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"XLA_FLAGS={text} is neither flags nor a file of them ({error}); correct "
+            "the variable, or unset it"
+        ) from None
+
+
+def _check_flags(given: str) -> None:
+    """Refuse flags at which XLA would end the process, by asking it in another one.
+
+    If XLA changes its messages, they are no longer found, and it ends this one too.
+    """
+    facts = {"flags": given, "jaxlib": jaxlib.__version__}
+    if kept.is_kept("flags", facts):
+        return
+    command = [sys.executable, "-c", _OPEN_CPU]
+    variables = os.environ | {"XLA_FLAGS": given}
+    try:
+        done = subprocess.run(
+            command, env=variables, capture_output=True, timeout=_OPEN_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return  # it is opened here, whatever that says
+    told = done.stderr.decode(errors="replace")
+    if done.returncode == 0:
+        kept.keep("flags", facts)
+    elif found := re.search(_NO_FLAG, told):
+        raise UserError(
+            f"XLA_FLAGS={given}: XLA does not take it ({found[0].strip()}); correct "
+            "the variable, or unset it"
+        )
+
+
+def _is_open() -> bool:
+    """Return whether the devices are open; jax then takes no other number of them."""
+    name = "jax_num_cpu_devices"
+    before = getattr(jax.config, name)
+    try:
+        jax.config.update(name, before + 1)
+    except RuntimeError:
+        return True
+    jax.config.update(name, before)
+    return False
+
+
+def _tell_late(options: DeviceOptions, given: str, flags: str) -> None:
+    """Say what comes too late for devices that are open; refuse what is no detail.
+
+    Args:
+        given: XLA_FLAGS, which the devices have had, or which came too late itself.
+        flags: those that they should have.
+    """
+    late = [flag for flag in flags.split() if flag not in given.split()]
+    remedy = "call xla.configure before anything is computed"
+    count = jax.local_device_count("cpu") if options.cpu_devices else 0
+    if _DETERMINISTIC in late or count != options.cpu_devices:
+        raise UserError(
+            f"--deterministic and --cpu_devices come too late: the devices are open "
+            f"already; {remedy}"
+        )
+    if late:
+        print(
+            f"note: XLA does not read {' '.join(late)}: the devices were open before; "
+            "programs are compiled otherwise than by main.py, and last digits may "
+            f"differ; {remedy}",
+            file=sys.stderr,
+        )
 
 
 def _make_cache(text: str) -> Path:

@@ -24,6 +24,8 @@ def configure(monkeypatch):
     """Return `configure`, whose settings are put back afterwards."""
     before = {name: getattr(jax.config, name) for name in CACHE}
     monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(xla, "_is_open", lambda: False)
+    monkeypatch.setattr(xla, "_check_flags", lambda given: None)
     yield xla.configure
     for name, value in before.items():
         jax.config.update(name, value)

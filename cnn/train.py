@@ -110,8 +110,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
             found = training_progress.evaluate(setup, progress, "test", stop)
             best = _test_best(setup, progress, outputs, directory, found, stop)
             writer.check_place()
-            result = report.write_result(setup, progress, directory, found, best)
-            log.write_result(config.select_run_options(), result)
+            result = report.write_result(setup, progress, directory, log, found, best)
         if profiler.is_missing:
             terminal.say(
                 f"no trace was written: training ended after step {progress.step}, "

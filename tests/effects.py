@@ -190,8 +190,8 @@ def see_run(choices, directory):
     scalars, traced = [], []
     log = directory / "metrics.jsonl"
     writer = types.SimpleNamespace(
-        add_scalar=lambda name, value, step: scalars.append((name, step)),
-        add_hparams=lambda *args, **more: None,
+        add_scalars=lambda step, values: scalars.append((step, *values)),
+        add_result=lambda *args: None,
         close=lambda: None,
     )
 
@@ -200,7 +200,7 @@ def see_run(choices, directory):
 
     config = make_config(LINEAR, {"checkpoint_every_epochs": 9.0}, choices)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(metrics_log, "_open_tensorboard", lambda workdir: writer)
+        patched.setattr(metrics_log, "EventWriter", lambda *given: writer)
         patched.setattr(jax.profiler, "start_trace", start)
         patched.setattr(jax.profiler, "stop_trace", lambda: None)
         result = train.train(config, directory, Terminal())

@@ -1,3 +1,4 @@
+import io
 import json
 import sys
 import threading
@@ -5,10 +6,12 @@ import types
 
 import numpy as np
 import pytest
+from fixtures_events import read_events, read_scalars
+from PIL import Image
 from rich.console import Console
 
 from cnn.errors import UserError
-from cnn.runtime import background, terminal
+from cnn.runtime import terminal
 from cnn.runtime.metrics_log import MetricsLog, write_images
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.live import LiveTable
@@ -88,74 +91,80 @@ def test_what_a_log_has_lost_is_said_and_the_rest_kept(tmp_path, content, kept, 
     assert MetricsLog(tmp_path, length, 8, False).describe_loss(0) == ""
 
 
-@pytest.fixture
-def writers(monkeypatch):
-    """Put a writer that only remembers in tensorboardX's place; returns all made."""
-
-    class Writer:
-        def __init__(self, directory):
-            self.directory, self.calls, self.closed = directory, [], False
-            made.append(self)
-
-        def add_scalar(self, *scalar):
-            self.calls.append(scalar)
-
-        def add_hparams(self, *options, name):
-            self.calls.append((*options, name))
-
-        def add_image(self, name, image, step, dataformats):
-            self.calls.append((name, image.tolist(), step, dataformats))
-
-        def close(self):
-            self.closed = True
-
-    made = []
-    module = type(sys)("tensorboardX")
-    module.SummaryWriter = Writer
-    monkeypatch.setitem(sys.modules, "tensorboardX", module)
-    return made
-
-
-def test_tensorboard_takes_the_numbers(tmp_path, writers):
+def test_tensorboard_takes_the_numbers(tmp_path):
     log = MetricsLog(tmp_path, 0, 0, True)
     log.write(4, {"loss": 0.5, "hash": "ab", "epoch": 2})
+    expected = {"loss": [(4, 0.5)], "epoch": [(4, 2)]}
+    assert read_scalars(tmp_path / "tensorboard") == expected, "at once"
     log.close()
-    (writer,) = writers
-    assert writer.directory == str(tmp_path / "tensorboard") and writer.closed
-    assert writer.calls == [("loss", 0.5, 4), ("epoch", 2, 4)]
 
 
-def test_tensorboard_takes_options_with_the_result(tmp_path, writers):
+def test_tensorboard_forgets_what_a_resumed_run_writes_again(tmp_path):
+    log = MetricsLog(tmp_path, 0, 0, True)
+    log.write(1, {"loss": 0.5})
+    log.write(2, {"loss": 0.4})
+    length = log.sync()
+    log.write(2, {"epoch": 1})  # at the checkpoint's step, behind it
+    log.write(3, {"loss": 7.0})
+    log.close()
+    with (tmp_path / "tensorboard/events.out.tfevents.4102444800.me").open("xb"):
+        pass  # the clock was ahead
+    for loss in (0.3, 0.2):
+        log = MetricsLog(tmp_path, length, 2, True)
+        log.write(2, {"epoch": 1})
+        log.write(3, {"loss": loss})
+        log.close()
+    losses = [(1, 0.5), (2, 0.4), (3, 0.2)]
+    found = read_scalars(tmp_path / "tensorboard")
+    assert found.pop("loss") == [(n, pytest.approx(x)) for n, x in losses]
+    assert found == {"epoch": [(2, 1)]}
+
+
+@pytest.mark.parametrize("position", [5, 17, 40])
+def test_tensorboard_reads_on_behind_a_file_that_is_cut_off(tmp_path, position):
+    for step in (1, 2):
+        log = MetricsLog(tmp_path, 0, 0, True)
+        log.write(step, {"loss": 0.5})
+        log.close()
+    first, second = sorted((tmp_path / "tensorboard").iterdir())
+    first.write_bytes(first.read_bytes()[:position])
+    assert read_scalars(tmp_path / "tensorboard") == {"loss": [(2, 0.5)]}
+
+
+def test_tensorboard_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "tensorboard").touch()
+    with pytest.raises(UserError, match="tensorboard cannot be written .*leave --tens"):
+        MetricsLog(tmp_path, 0, 0, True)
+    (tmp_path / "tensorboard").unlink()
+    log = MetricsLog(tmp_path, 0, 0, True)
+    log._writer._file.close()
+    log._writer._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    with pytest.raises(UserError, match=r"\(No space left on device\); make room"):
+        log.write(1, {"loss": 0.5})
+    log.close()
+
+
+def test_tensorboard_takes_options_with_the_result(tmp_path):
     options = {"model": "mlp", "widths": [1, 2], "batch_norm": True, "epochs": 3}
     options |= {"dataset": "folder:caf\udce9\x1b"}  # a name that is no UTF-8
     result = {"test_accuracy": 0.5, "steps": 7, "device": "cpu", "stopped": True}
     log = MetricsLog(tmp_path, 0, 0, True)
-    log.write_result(options, result | {"best": None})
-    shown = options | {"widths": "[1, 2]", "dataset": r"folder:caf\xe9\x1b"}
-    numbers = {"test_accuracy": 0.5, "steps": 7.0}
-    assert writers[0].calls == [(shown, numbers, "result")]
+    for _ in range(2):  # once more when it is killed before result.json is there
+        log.write_result(options, result | {"best": None})
     log.close()
+    directory = tmp_path / "tensorboard" / "result"
+    expected = {"test_accuracy": [(0, 0.5)], "steps": [(0, 7.0)]}
+    assert read_scalars(directory) == expected
+    (content,) = {
+        value.metadata.plugin_data.content
+        for event in read_events(directory)
+        for value in event.summary.value
+        if value.tag == "_hparams_/session_start_info"
+    }
+    assert b"[1, 2]" in content and rb"folder:caf\xe9\x1b" in content
+    count = len(list(directory.iterdir()))
     MetricsLog(tmp_path, 0, 0, False).write_result(options, result)
-    assert len(writers) == 1, "without the flag nothing is written"
-
-
-def test_tensorboard_that_fails_is_raised_where_lines_are_whole(
-    tmp_path, writers, monkeypatch
-):
-    monkeypatch.setattr(background, "_deaths", [])
-    log = MetricsLog(tmp_path, 0, 0, True)
-
-    def fail(*scalar):
-        raise OSError(28, "No space left on device")
-
-    writers[0].add_scalar = fail
-    for step in (1, 2):
-        log.write(step, {"loss": 0.5})
-    log.close()
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
-    with pytest.raises(UserError, match="No space left"):
-        background.check_others()
-    background.check_others()
+    assert len(list(directory.iterdir())) == count, "without the flag nothing is"
 
 
 def test_bars_have_no_thread_that_could_die(tmp_path):
@@ -170,17 +179,19 @@ def test_bars_have_no_thread_that_could_die(tmp_path):
             assert threading.enumerate() == before
 
 
-def test_tensorboard_takes_images(tmp_path, writers):
+def test_tensorboard_takes_images(tmp_path):
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     write_images(tmp_path, {"kernels/First": image})
-    (writer,) = writers
-    assert writer.directory == str(tmp_path / "tensorboard") and writer.closed
-    assert writer.calls == [("kernels/First", image.tolist(), 0, "HWC")]
+    values = [x for e in read_events(tmp_path / "tensorboard") for x in e.summary.value]
+    (value,) = values
+    assert value.tag == "kernels/First"
+    drawn = Image.open(io.BytesIO(value.image.encoded_image_string))
+    np.testing.assert_array_equal(np.asarray(drawn), image)
 
 
 def test_absent_tensorboard_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match="pip install tensorboardX"):
+    with pytest.raises(UserError, match="pip install -U tensorboardX"):
         MetricsLog(tmp_path, 0, 0, True)
 
 

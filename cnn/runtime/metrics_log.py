@@ -1,17 +1,15 @@
 """What a run writes while it trains: metrics.jsonl, and TensorBoard's files."""
 
-import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnn.errors import UserError
-from cnn.runtime import background, own_files
-from cnn.runtime.interrupt import Interrupted
+from cnn.runtime import own_files
+from cnn.runtime.tensorboard import EventWriter
 from cnn.text import show
 
 
@@ -29,7 +27,8 @@ class MetricsLog:
             tensorboard: whether to write scalars to `tensorboard/` too.
 
         Raises:
-            UserError: tensorboardX is not installed, or one of them is a link.
+            UserError: tensorboardX is not installed or cannot write, or one of them is
+                a link.
         """
         own_files.unshare(workdir / "metrics.jsonl")
         self._file = own_files.open_own(workdir / "metrics.jsonl", "a+b")
@@ -47,7 +46,12 @@ class MetricsLog:
             self._file.truncate(length)
         self._epochs = {line.get("epoch") for line in lines.values()}
         self._file.seek(0, os.SEEK_END)
-        self._writer = _open_tensorboard(workdir) if tensorboard else None
+        self._writer = None
+        if tensorboard:
+            self._writer = EventWriter(workdir / "tensorboard", step)
+            for line in lines.values():
+                if line["step"] == step:  # of which the checkpoint has a part
+                    self._writer.add_scalars(step, _select_numbers(line))
 
     def describe_loss(self, epochs: int) -> str:
         """Say what of the file was lost since the checkpoint; empty when nothing was.
@@ -71,8 +75,7 @@ class MetricsLog:
         self._file.write(line.encode())
         self._file.flush()
         if self._writer is not None:
-            numbers = {n: value for n, value in values.items() if _is_number(value)}
-            self._call(self._add, numbers, step)
+            self._writer.add_scalars(step, _select_numbers(values))
 
     def write_result(
         self, options: Mapping[str, Any], result: Mapping[str, Any]
@@ -83,9 +86,7 @@ class MetricsLog:
                 name: value if isinstance(value, int | float) else show(str(value))
                 for name, value in options.items()
             }
-            numbers = {n: float(v) for n, v in result.items() if _is_number(v)}
-            add = functools.partial(self._writer.add_hparams, name="result")
-            self._call(add, shown, numbers)
+            self._writer.add_result(shown, _select_numbers(result))
 
     def sync(self) -> int:
         """Put all lines on disk and return their bytes."""
@@ -96,26 +97,7 @@ class MetricsLog:
         """Close the files."""
         self._file.close()
         if self._writer is not None:
-            self._call(self._writer.close)
-
-    def _add(self, numbers: Mapping[str, int | float], step: int) -> None:
-        for name, value in numbers.items():
-            self._writer.add_scalar(name, value, step)
-
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call TensorBoard's writer, which waits for a thread of its own.
-
-        Where that has died or is silent, nothing more is written, and whoever next
-        looks at threads raises it: not here, between a step and its last line.
-        """
-        if background.has_deaths():
-            return
-        try:
-            job = background.start("writes for TensorBoard", function, *arguments)
-            job.result(patient=True)
-        except (UserError, OSError, Interrupted) as error:
-            self._writer = None
-            background.note_death(str(error))
+            self._writer.close()
 
 
 def write_images(workdir: Path, images: Mapping[str, np.ndarray]) -> None:
@@ -124,9 +106,9 @@ def write_images(workdir: Path, images: Mapping[str, np.ndarray]) -> None:
     Raises:
         UserError: tensorboardX is not installed.
     """
-    writer = _open_tensorboard(workdir)
+    writer = EventWriter(workdir / "tensorboard")
     for name, image in images.items():
-        writer.add_image(name, image, 0, dataformats="HWC")
+        writer.add_image(name, image)
     writer.close()
 
 
@@ -155,16 +137,12 @@ def _read_lines(content: bytes) -> dict[bytes, dict[str, Any]]:
     return lines
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _open_tensorboard(workdir: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise UserError(
-            "--tensorboard needs tensorboardX: pip install tensorboardX"
-        ) from None
-    own_files.check_no_link(workdir / "tensorboard")
-    return SummaryWriter(str(workdir / "tensorboard"))
+def _select_numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return what TensorBoard shows as curves: numbers but the step."""
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and name != "step"
+    }

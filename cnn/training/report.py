@@ -222,13 +222,15 @@ def write_result(
     setup: Setup,
     progress: Progress,
     directory: Path,
+    log: MetricsLog,
     found: Mapping[str, Any],
     best: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write `result.json`.
+    """Write `result.json`, behind everything else.
 
     Args:
         progress: at the end of the run.
+        log: of the run; TensorBoard's gets the result too.
         found: the metrics of the test set.
         best: those of the best checkpoint by validation; empty without one.
 
@@ -243,6 +245,7 @@ def write_result(
     result = _list_figures(setup, progress, found, best)
     result |= proof.summarise(transfer, changed)
     if processes.is_first():
+        log.write_result(setup.config.select_run_options(), result)
         workdir.write_json(directory / "result.json", result)
     proof.check_unchanged(changed, f"{directory}")
     return result

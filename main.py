@@ -27,11 +27,13 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from cnn.runtime import interrupt, settings, streams
+from cnn.runtime import interrupt, mishaps, settings, streams
 
 if __name__ == "__main__":
     streams.keep_open()
     interrupt.leave_on_signals()  # first: the imports below take seconds
+    mishaps.report_uncaught()
+    mishaps.check_space()
     settings.pin()
     settings.import_jax()
 
@@ -383,6 +385,9 @@ def _suggest_flag(name: str) -> str:
 
 def print_manual(group: str = "") -> None:
     """Print the manual, or a group of it by its name in Config."""
+    if __doc__ is None:
+        print("error: python -OO leaves out the manual; leave out -OO", file=sys.stderr)
+        raise SystemExit(USAGE_ERROR)
     groups = {field.name: field.type for field in dataclasses.fields(Config)}
     if group and group not in groups:
         message = f"error: --help={group} is unknown{suggest(group, groups)}"

@@ -15,12 +15,10 @@ compilation cache, and with several devices in one process their collective oper
 and oneDNN wait for the same threads for ever.
 """
 
-import errno
 import os
 import re
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ import jaxlib
 from jax.sharding import Mesh
 
 from cnn.errors import UserError
-from cnn.runtime import kept, settings
+from cnn.runtime import compilation_cache, kept, settings
 from cnn.runtime.options import DeviceOptions
 
 OLDEST_JAX = (0, 11, 2)
@@ -72,7 +70,7 @@ def configure(options: DeviceOptions) -> None:
     """
     check_jax_version()
     settings.pin()
-    _set_cache(options.compilation_cache)
+    compilation_cache.choose(options.compilation_cache)
     given = _read_given(os.environ.get("XLA_FLAGS", "").strip())
     flags = merge_flags(given, options.deterministic)
     if _is_open():
@@ -83,31 +81,6 @@ def configure(options: DeviceOptions) -> None:
     os.environ["XLA_FLAGS"] = flags
     if options.cpu_devices:
         jax.config.update("jax_num_cpu_devices", options.cpu_devices)
-
-
-def _set_cache(text: str) -> None:
-    """Set the directory in which jax keeps what it compiled, or none."""
-    if text == "off":
-        jax.config.update("jax_enable_compilation_cache", False)
-        return
-    try:
-        directory = _make_cache(text)
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
-        reason = getattr(error, "strerror", None) or error
-        problem = f"--compilation_cache={text} cannot be made or written"
-        remedy = "give a directory that can be written, or off"
-        if text != DeviceOptions().compilation_cache:
-            raise UserError(f"{problem} ({reason}); {remedy}") from None
-        note = f"note: compiled programs are not kept: {problem} ({reason}); {remedy}"
-        print(note, file=sys.stderr)
-        jax.config.update("jax_enable_compilation_cache", False)
-        return
-    # Programs that call oneDNN cannot be written; nothing is lost but time.
-    warnings.filterwarnings("ignore", "Error writing persistent.*MemoryError")
-    jax.config.update("jax_enable_compilation_cache", True)
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _read_given(text: str) -> str:
@@ -183,14 +156,6 @@ def _tell_late(options: DeviceOptions, given: str, flags: str) -> None:
             f"differ; {remedy}",
             file=sys.stderr,
         )
-
-
-def _make_cache(text: str) -> Path:
-    directory = Path(text).expanduser()
-    directory.mkdir(parents=True, exist_ok=True)
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    return directory
 
 
 def merge_flags(given: str, deterministic: bool = False) -> str:

@@ -57,7 +57,7 @@ def draw_plots(rows: Sequence[Row], select_by: str, directory: Path) -> list[Pic
         for name, (title, draw, *arguments) in drawings.items():
             figure = picture.make_figure(7, 4.5)
             draw(figure.add_subplot(), *arguments)
-            about = draw.__doc__.split("\n")[0]
+            about = (draw.__doc__ or "").split("\n")[0]
             caption = about.replace("Draw", "Shows", 1)
             pictures.append(
                 picture.save(figure, directory / f"{name}.png", title, caption)

@@ -124,5 +124,5 @@ def _draw(name: str, subject: Subject, folder: Path) -> Section:
     except UserError as error:
         pictures = []
         subject.note(f"not drawn: {error}")
-    title = module.__doc__.split("\n")[0].rstrip(".")
+    title = (module.__doc__ or module.__name__).split("\n")[0].rstrip(".")
     return Section(name, title, tuple(pictures), subject.take_notes())

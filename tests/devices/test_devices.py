@@ -1,6 +1,10 @@
+import contextlib
 import os
 import subprocess
 import sys
+import types
+import warnings
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +12,7 @@ import numpy as np
 import pytest
 
 from cnn.errors import UserError
-from cnn.runtime import devices, xla
+from cnn.runtime import devices, mishaps, xla
 from cnn.runtime.options import DeviceOptions
 
 CACHE = (
@@ -116,6 +120,90 @@ def test_without_a_home_nothing_is_kept_and_a_line_says_so(
     told = capsys.readouterr().err
     assert told.startswith("note: ") and told.count("\n") == 1
     assert "Not a directory" in told and "or off" in told
+
+
+def test_damaged_programs_are_removed_after_one_note(
+    configure, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    whole = zlib.compress(b"program")
+    names = {"jit_a-1": whole, "jit_a-2": whole[:9], "jit_a-3": b"", "jit_b-4": b""}
+    for name, content in names.items():
+        (tmp_path / f"{name}-cache").write_bytes(content)
+    (tmp_path / "jit_a-notes").write_text("mine")
+    configure(DeviceOptions(compilation_cache=str(tmp_path)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for name, reason in (("jit_a", "cut off"), ("jit_c", "again")):
+            text = f"Error reading persistent compilation cache entry for '{name}': "
+            warnings.showwarning(f"{text}{reason}", UserWarning, "x.py", 1)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: compiled programs in ") and "(cut off)" in line
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"jit_a-1-cache", "jit_b-4-cache", "jit_a-notes"}
+
+
+@pytest.mark.parametrize(
+    "flags, reason",
+    [
+        ("--xla_none=1", "Unknown flag"),
+        ("--xla_force_host_platform_device_count=a", "interpret value a"),
+    ],
+)
+def test_flags_that_xla_does_not_take_are_named(flags, reason):
+    with pytest.raises(UserError, match=rf"^XLA_FLAGS={flags}: .*{reason}.*unset it$"):
+        xla._check_flags(flags)
+
+
+def test_flags_may_lie_in_a_file(tmp_path):
+    path = tmp_path / "flags"
+    path.write_text("--xla_a=1\n--xla_b=2\n")
+    assert xla._read_given(str(path)) == "--xla_a=1 --xla_b=2"
+    with pytest.raises(UserError, match="neither flags nor a file of them"):
+        xla._read_given(str(tmp_path / "none"))
+
+
+def test_settings_that_come_too_late_say_so(monkeypatch, capsys):
+    before = os.environ["XLA_FLAGS"]
+    jax.devices()
+    assert xla._is_open()
+    options = DeviceOptions(compilation_cache="off", cpu_devices=2)
+    xla._tell_late(options, before, before)
+    assert capsys.readouterr().err == ""
+    xla._tell_late(options, before, xla.merge_flags("--xla_a=1"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: XLA does not read --xla_a=1: the devices were open")
+    with pytest.raises(UserError, match="come too late"):
+        xla._tell_late(DeviceOptions(cpu_devices=3), before, before)
+    deterministic = xla.merge_flags(before, True)
+    with pytest.raises(UserError, match=r"come too late.*xla\.configure"):
+        xla._tell_late(DeviceOptions(deterministic=True), before, deterministic)
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (ImportError("libgone.so"), ["libgone.so", "pip install -r"]),
+        (MemoryError(), ["out of memory", "--batch_size"]),
+        (RuntimeError("RESOURCE_EXHAUSTED: 9 GB"), ["9 GB", "--batch_size"]),
+        (RuntimeError("can't start new thread"), ["thread", "ulimit -u"]),
+        (RuntimeError("something\nelse"), []),
+        (KeyError("name"), []),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(error, words):
+    text = mishaps.describe(error)
+    assert bool(text) == bool(words) and "\n" not in text
+    assert all(word in text for word in words)
+
+
+@pytest.mark.parametrize("allowed, is_refused", [(10**9, True), (-1, False)])
+def test_few_addresses_are_refused(monkeypatch, capsys, allowed, is_refused):
+    limit = types.SimpleNamespace(RLIMIT_AS=0, getrlimit=lambda name: (allowed, -1))
+    monkeypatch.setattr(mishaps, "resource", limit)
+    with pytest.raises(SystemExit) if is_refused else contextlib.nullcontext():
+        mishaps.check_space()
+    assert ("ulimit -v" in capsys.readouterr().err) == is_refused
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,11 @@ def train(*given, **how):
     return finish(start(*given, **how))
 
 
+def list_notes(ended):
+    """List what was printed but that --compilation_cache was given once more."""
+    return [x for x in ended.err.splitlines() if "is given 2 times" not in x]
+
+
 def check_wrong(room, code, *words, **changes):
     """Require that a machine that computes wrong numbers is refused, with versions."""
     refused = train(room, code, **changes)
@@ -97,7 +102,7 @@ def test_a_backend_is_one_per_cent_off(room):
     without=[("cnn/training/canary.py", "SHAPE = (33, ", "SHAPE = (5, ")],
 )
 def test_only_long_sums_are_wrong(room):
-    check_wrong(room, WRONG_LONG_SUM, "a sum of", "33,792")
+    check_wrong(room, WRONG_LONG_SUM, "a sum of")
 
 
 @fault(
@@ -284,12 +289,12 @@ def test_the_disk_of_tensorboard_is_full(room):
     with room.small_disk(4096) as disk:
         subprocess.run(["mount", "--bind", disk, place], check=True)
         try:
-            full = train(room, tensorboard=True)
+            full = train(room, tensorboard=True, epochs=6)
         finally:
             subprocess.run(["umount", "-l", place], check=True)
-    full.check_refused(f"{place.relative_to(room.path)} cannot be", "--tensorboard out")
-    train(room).check_done()
-    assert read_run(room.path / "run") == run_undisturbed()
+    full.check_refused("run/tensorboard cannot be", "--tensorboard out")
+    train(room, epochs=6).check_done()
+    assert read_run(room.path / "run") == run_undisturbed(epochs=6)
 
 
 @fault(
@@ -312,7 +317,7 @@ def test_compiled_programs_are_cut_off(room):
     for _ in range(2):
         subprocess.run(["rm", "-r", room.path / "run"], check=True)
         ended = train(room, **how).check_done()
-        notes.append(ended.err.splitlines())
+        notes.append(list_notes(ended))
         assert read_run(room.path / "run") == run_undisturbed()
     assert len(notes[0]) == 1 and "compiled again" in notes[0][0], notes
     assert notes[1] == []
@@ -332,7 +337,7 @@ def test_compiled_programs_are_cut_off(room):
 def test_the_disk_of_compiled_programs_is_full(room):
     with room.small_disk(16384) as disk:
         ended = train(room, compilation_cache=disk).check_done()
-    (line,) = ended.err.splitlines()
+    (line,) = list_notes(ended)
     assert line.startswith("note: compiled programs in ") and "No space" in line
     assert read_run(room.path / "run") == run_undisturbed()
 

@@ -56,9 +56,8 @@ class DeviceOptions:
     )
     canary: str = free_option(
         "on",
-        "whether known sums and a convolution with its gradients are compared with "
-        "numpy on every device at first, about 3 s once a machine, which is kept in "
-        "--compilation_cache; on refuses a device that gets them wrong",
+        "on: refuse devices that get known sums or a convolution with its gradients "
+        "wrong; they are asked once a machine, which is kept in --compilation_cache",
         choices=("on", "off"),
     )
 

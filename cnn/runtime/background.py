@@ -244,14 +244,9 @@ def watch_others() -> None:
     def note_cause(death: threading.ExceptHookArgs) -> None:
         name = show_line(death.thread.name if death.thread else "of a library")
         cause = describe_error(death.exc_value)
-        note_death(f"the thread {name} has died: {cause}")
+        _deaths.append(f"the thread {name} has died: {cause}")
 
     threading.excepthook = note_cause
-
-
-def note_death(text: str) -> None:
-    """Let `check_others` raise that a thread has died."""
-    _deaths.append(text)
 
 
 def has_deaths() -> bool:

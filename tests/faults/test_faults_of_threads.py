@@ -367,17 +367,21 @@ def test_a_checkpoint_is_written_slowly(room):
 
 
 @fault(
-    injected="the thread of TensorBoard's writer meets a full disk and dies",
+    injected="a thread that a library has started raises what nobody catches",
     holds="one message with the cause, exit code 2 and a checkpoint of the last step; "
-    "without --tensorboard the run ends as if nothing had been",
-    without=[(BACKGROUND, "    _deaths.append(text)\n", "    pass\n")],
+    "the same command goes on",
+    without=[(BACKGROUND, '_deaths.append(f"', 'print(f"')],
 )
 def test_the_thread_of_a_library_dies(room):
-    full = "raise OSError(28, 'No space left on device')"
-    place = "tensorboardX.event_file_writer", "EventsWriter.write_event"
+    full = (
+        "import threading, os; "
+        "thread = threading.Thread(target=os.read, args=(-1, 1)); "
+        "thread.start(); thread.join()"
+    )
+    place = "cnn.runtime.metrics_log", "MetricsLog.write"
     env = inject(room, place, 2, full)
-    ended = finish(start_training(room, env, STREAMED | {"tensorboard": True}), 60)
-    ended.check_refused("has died", "No space left on device")
+    ended = finish(start_training(room, env, STREAMED), 60)
+    ended.check_refused("has died", "Bad file descriptor")
     assert list_checkpoints(room)
     check_resumes(room)
 

@@ -387,6 +387,23 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
     return Config(**groups)
 
 
+def check_stored(options: Mapping[str, Any]) -> None:
+    """Check the options that a file of a run holds; unknown ones are left alone.
+
+    Those that may change when it is resumed need only be of their type: what is
+    allowed may have changed too.
+
+    Raises:
+        UserError: a wrong type, or a value out of range.
+    """
+    fields = list_fields()
+    known = {name: x for name, x in options.items() if name in fields}
+    for name, value in known.items():
+        declared.convert(fields[name], value)
+    is_fixed = {name: fields[name].metadata["changes_run"] for name in known}
+    make_config({name: x for name, x in known.items() if is_fixed[name]})
+
+
 def load_preset(name: str) -> dict[str, Any]:
     """Load a preset's options.
 

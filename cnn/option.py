@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from cnn.errors import UserError, suggest
+from cnn.text import is_sound
 
 Kind = Literal["static", "traced", "traced_unless_zero", "traced_by_name"]
 
@@ -251,7 +252,7 @@ def _parse_one(field: dataclasses.Field, kind: type, text: str, whole: str) -> A
 def _convert_one(field: dataclasses.Field, kind: type, value: Any, whole: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if type(value) is not kind:
+    if type(value) is not kind or (kind is str and not is_sound(value)):
         raise _wrong_type(field, whole)
     return expand_path(field.name, value) if field.metadata["is_path"] else value
 

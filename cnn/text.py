@@ -28,6 +28,15 @@ def show(text: str) -> str:
     return "".join(x if x == "\n" else _show_character(x) for x in text)
 
 
+def is_sound(text: str) -> bool:
+    """Return whether a text can be written, and name a file: JSON may hold others."""
+    try:
+        text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
 def show_line(name: str) -> str:
     """Return a name as it can be shown on one line: `show`, and line ends escaped."""
     return show(name).replace("\n", r"\n")

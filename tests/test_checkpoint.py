@@ -149,7 +149,7 @@ def test_saved_arrays_are_those_of_the_moment(tmp_path, state):
     like = checkpoint.abstract((changed, sums), devices.replicated(devices.make_mesh()))
     loaded, _ = from_items(checkpoint.load_items(tmp_path / "0", to_items(*like)))
     assert compute_state_sha256(loaded) == expected != compute_state_sha256(changed)
-    assert manifest.read_description(tmp_path / "0") == {"note": 1}
+    assert workdir.read_json(tmp_path / "0/description.json") == {"note": 1}
 
 
 @pytest.mark.parametrize("keep, best, kept", [(1, 2, [2, 5]), (2, 5, [4, 5])])
@@ -294,7 +294,7 @@ def test_writing_a_step_again_never_leaves_none(tmp_path, state, monkeypatch):
         newest, _ = manifest.find_newest(tmp_path)
         like = checkpoint.abstract(state, state[0].step.sharding)
         assert checkpoint.load_items(newest, to_items(*like))
-        assert manifest.read_description(newest) == {"second": name}
+        assert workdir.read_json(newest / "description.json") == {"second": name}
 
 
 def test_folder_that_cannot_be_made_is_one_readable_error(tmp_path, state):

@@ -8,12 +8,17 @@ and reading raises DamagedCheckpoint if it is not what was written.
 """
 
 import contextlib
+import gc
 import hashlib
+import logging
 import math
 import os
 import re
 import shutil
+import sys
 import tempfile
+import traceback
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +41,9 @@ _TREE = re.compile(
     r"_METADATA|_sharding|_CHECKPOINT_METADATA|commit_success\.txt|array_metadatas|d"
     r"|manifest\.ocdbt|ocdbt\.process_[0-9]+"
 )
+
+# Compression makes at most so many bytes of one; and what small files may claim.
+_MOST, _SLACK = 2**15, 2**30
 
 
 class CheckpointWriter:
@@ -226,7 +234,7 @@ def load_items(path: Path, like: dict[str, Any]) -> dict[str, Any]:
         UserError: its trees have other paths, shapes or dtypes.
     """
     manifest.check_whole(path)
-    with _open(path, like) as (plain, stored):
+    with _explain_library(path), _open(path, like) as (plain, stored):
         for item, tree in like.items():
             there, here = flatten_paths(stored[item]), flatten_paths(tree)
             _check_same_tree(path, there, here)
@@ -249,7 +257,7 @@ def read_variables(
 def read_item(path: Path, item: str, sharding: jax.sharding.Sharding) -> dict[str, Any]:
     """Read one of a checkpoint's trees whatever is in it, verified."""
     manifest.check_whole(path)
-    with _open(path, (item,)) as (plain, stored):
+    with _explain_library(path), _open(path, (item,)) as (plain, stored):
         return _load(plain, {item: abstract(stored[item], sharding)})[item]
 
 
@@ -304,10 +312,84 @@ def _open(path: Path, wanted: Iterable[str]) -> Iterator[tuple[Path, dict[str, A
         stored = ocp.checkpointables_metadata(directory / path.name).metadata
         for item in wanted:
             if stored.get(item) is None:
-                raise manifest.DamagedCheckpoint(
-                    f"{path} has no {item} that can be read; use another --checkpoint"
-                )
+                raise manifest.DamagedCheckpoint(f"{path} has no {item} to be read")
+            _check_size(path / item, stored[item])
         yield directory / path.name, stored
+
+
+def _check_size(path: Path, tree: Any) -> None:
+    """Refuse shapes of more bytes than files can hold, before memory is asked for.
+
+    Raises:
+        DamagedCheckpoint: naming the directory.
+    """
+    claimed = 0
+    for leaf in jax.tree.leaves(tree):
+        # An array is read by the chunk, however little of it is the array's.
+        for shape in (leaf.shape, leaf.storage_metadata.chunk_shape or ()):
+            claimed += math.prod(shape) * leaf.dtype.itemsize
+            if min(shape, default=0) < 0:
+                raise manifest.DamagedCheckpoint(f"{path} has the shape {shape}")
+    held = sum(x.stat().st_size for x in path.rglob("*") if x.is_file())
+    if claimed > _MOST * held + _SLACK:
+        raise manifest.DamagedCheckpoint(
+            f"{path} claims arrays of {claimed:,} bytes in files of {held:,}"
+        )
+
+
+@contextlib.contextmanager
+def _explain_library(path: Path) -> Iterator[None]:
+    """Turn whatever the checkpoint library raises and logs into one error.
+
+    It raises errors of many kinds for files that are not as it writes them, logs some
+    of them on the way, and leaves tasks behind that complain when they are collected.
+
+    Raises:
+        DamagedCheckpoint: naming the checkpoint.
+    """
+    problem: UserError | None = None
+    with _silence():
+        try:
+            yield
+        except Exception as error:
+            what = f"{path} cannot be read ({type(error).__name__}: {error})"
+            is_told = isinstance(error, UserError)
+            problem = error if is_told else manifest.DamagedCheckpoint(what[:400])
+            _forget(error)
+        if problem:
+            gc.collect()
+    if problem:
+        raise problem
+
+
+def _forget(error: BaseException) -> None:
+    """Let go of what an error and those behind it hold, tasks among it."""
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is not None and each.__traceback__ is not None:
+            traceback.clear_frames(each.__traceback__)
+            each.__traceback__ = None
+            waiting += [each.__cause__, each.__context__]
+            each.__cause__ = each.__context__ = None
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep back what other libraries log, and what Python says of their tasks."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.disabled for logger in loggers]
+    hooks = sys.unraisablehook, sys.excepthook
+    for logger in loggers:
+        logger.disabled = True
+    sys.unraisablehook = sys.excepthook = lambda *about: None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        sys.unraisablehook, sys.excepthook = hooks
+        for logger, was_disabled in zip(loggers, before, strict=True):
+            logger.disabled = was_disabled
 
 
 def _load(path: Path, like: dict[str, Any]) -> dict[str, Any]:

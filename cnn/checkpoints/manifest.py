@@ -19,8 +19,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import description, form, workdir
 from cnn.checkpoints.workdir import DESCRIPTION, MANIFEST
+from cnn.config import Config
 from cnn.errors import UserError
 
 NEW = ".new"
@@ -32,10 +33,19 @@ _CONTENTS = re.compile(
     r"|_CHECKPOINT_METADATA|_METADATA|commit_success\.txt|orbax\.checkpoint"
     r"|(description|manifest)\.json|\.(description|manifest)\.json\.[0-9]+"
 )
+_REMEDY = (
+    "use another --checkpoint, or move it away so that training resumes from the one "
+    "before it"
+)
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint is not what was written."""
+    """A checkpoint is not what was written, or what it says cannot be."""
+
+    def __init__(self, problem: str) -> None:
+        """Tell what is wrong, naming the file, on one line."""
+        text = " ".join(problem.split())
+        super().__init__(f"The checkpoint is damaged: {text}; {_REMEDY}")
 
 
 def list_steps(directory: Path) -> list[int]:
@@ -55,7 +65,7 @@ def find_damage(path: Path, only: str = "") -> str:
         manifest = workdir.read_json(path / MANIFEST)
     except UserError as error:
         return str(error)
-    if not isinstance(manifest, dict) or (only and only not in manifest):
+    if form.find_problem(manifest, {DESCRIPTION: str, "*": str}):
         return f"{path / MANIFEST} has changed since it was written"
     for name in [only] if only else manifest:
         if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -75,9 +85,7 @@ def check_whole(path: Path, only: str = "") -> None:
     """
     damage = find_damage(path, only)
     if damage:
-        raise DamagedCheckpoint(
-            f"The checkpoint is damaged: {damage}; use another --checkpoint"
-        )
+        raise DamagedCheckpoint(damage)
 
 
 def find_newest(directory: Path) -> tuple[Path | None, list[str]]:
@@ -155,9 +163,19 @@ def _list(steps: list[int]) -> str:
 
 
 def read_description(path: Path) -> dict:
-    """Read a checkpoint's description.json, refusing one that was changed."""
+    """Read a checkpoint's description.json, with defaults for options that are absent.
+
+    Raises:
+        DamagedCheckpoint: it was changed, or what it says cannot be.
+    """
     check_whole(path, DESCRIPTION)
-    return workdir.read_json(path / DESCRIPTION)
+    try:
+        found = workdir.read_json(path / DESCRIPTION)
+    except UserError as error:
+        raise DamagedCheckpoint(str(error)) from None
+    if problem := description.find_problem(found):
+        raise DamagedCheckpoint(f"{path / DESCRIPTION} says what cannot be: {problem}")
+    return found | {"options": Config().to_flat() | found["options"]}
 
 
 def finish(new: Path) -> None:

@@ -17,10 +17,12 @@ from typing import IO, Any
 
 from filelock import SoftFileLock, Timeout
 
+from cnn import config
+from cnn.checkpoints import form
 from cnn.errors import UserError
 from cnn.option import expand_path, format_value
 from cnn.runtime import own_files
-from cnn.text import quote
+from cnn.text import quote, show_line
 
 try:
     import fcntl
@@ -31,6 +33,8 @@ CONFIG_FILE = "config.json"
 # Options that are compared by what they name, not by how they spell it.
 SPELLED = ("dataset", "init_from", "teacher")
 MANIFEST, DESCRIPTION = "manifest.json", "description.json"  # of a checkpoint
+# What the options of any run have; `*`: whatever they are called.
+_OPTIONS = {"model": str, "dataset": str, "*": object}
 _LOCK, _SOFT = ".lock", ".lock.soft"
 _OWNER = 20  # characters that the number of a process has at most
 # Files of a run; those behind the options are never there without them.
@@ -260,7 +264,8 @@ def read_config(directory: Path) -> dict[str, Any]:
     except UserError:
         described = _find_description(directory)
         if described is not None:
-            stored = read_json(described).get("options")
+            path, found = described, read_json(described)
+            stored = found.get("options") if isinstance(found, dict) else None
         elif path.exists():
             raise
         else:
@@ -268,8 +273,16 @@ def read_config(directory: Path) -> dict[str, Any]:
                 f"--workdir={directory} holds no run ({CONFIG_FILE} is missing); train "
                 "it first, or give the directory of a run"
             ) from None
-    if not isinstance(stored, dict):
-        raise UserError(f"{path} is damaged: it holds no options")
+    problem = form.find_problem(stored, _OPTIONS)
+    try:
+        config.check_stored({} if problem else stored)
+    except UserError as error:
+        problem = str(error)
+    if problem:
+        remedy = "put a whole one back, or give another --workdir"
+        if path.name == CONFIG_FILE and _find_description(directory):
+            remedy = "remove it, and the options of the newest checkpoint count"
+        raise UserError(f"{path} is damaged: {show_line(problem)}; {remedy}")
     return {name: x for name, x in stored.items() if name not in _RETIRED}
 
 

@@ -50,7 +50,9 @@ def list_changes(stored: Mapping[str, Any], here: Mapping[str, Any]) -> list[str
 
 def _flatten(environment: Mapping[str, Any]) -> dict[str, Any]:
     flat = {n: x for n, x in environment.items() if not isinstance(x, Mapping)}
-    return flat | environment["versions"] | environment["environment_variables"]
+    for name in ("versions", "environment_variables"):
+        flat |= environment.get(name, {})
+    return flat
 
 
 def _describe_processor() -> str:

@@ -33,7 +33,8 @@ class MetricsLog:
         own_files.unshare(workdir / "metrics.jsonl")
         self._file = own_files.open_own(workdir / "metrics.jsonl", "a+b")
         self._file.seek(0)
-        content = self._file.read(length)
+        there = os.fstat(self._file.fileno()).st_size  # the checkpoint may say anything
+        content = self._file.read(min(length, there))
         found, self._lost = _read_lines(content), ""
         lines = {text: x for text, x in found.items() if x["step"] <= step}
         kept = b"".join(lines)
@@ -44,7 +45,7 @@ class MetricsLog:
             self._file.flush()
         else:
             self._file.truncate(length)
-        self._epochs = {line.get("epoch") for line in lines.values()}
+        self._epochs = [line.get("epoch") for line in lines.values()]
         self._file.seek(0, os.SEEK_END)
         self._writer = None
         if tensorboard:
@@ -130,7 +131,7 @@ def _read_lines(content: bytes) -> dict[bytes, dict[str, Any]]:
     for line in content.splitlines(keepends=True):
         try:
             found = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(found, dict) and isinstance(found.get("step"), int):
             lines[line] = found

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from cnn.checkpoints import checkpoint, manifest, proof
+from cnn.checkpoints.description import read_dataclass
 from cnn.config import Config, Numbers
 from cnn.data.chunks import iterate_chunks
 from cnn.data.order import draw_epoch
@@ -216,9 +217,10 @@ def restore(setup: Setup, path: Path, stored: Mapping[str, Any]) -> Progress:
     shapes = shapes, jax.eval_shape(lambda: _create_sums(setup))
     like = checkpoint.abstract(shapes, devices.split_leaves(setup.mesh, shapes))
     state, sums = from_items(checkpoint.load_items(path, to_items(*like)))
-    counters = Counters(**stored["records"])
-    if counters.plateau is not None:
-        counters.plateau = Plateau(**stored["records"]["plateau"])
+    try:
+        counters = read_dataclass(Counters, stored["records"])
+    except ValueError as error:
+        raise manifest.DamagedCheckpoint(f"{path}, of records: {error}") from None
     frozen = stored.get("transfer", {}).get("frozen", {})
     progress = Progress(state, sums, counters, phase, {}, frozen)
     if progress.step != int(path.name):

@@ -15,6 +15,7 @@ from cnn.errors import UserError
 from cnn.optim.optimizer import Rule, compute_learning_rate
 from cnn.optim.schedules import Clock
 
+_MOST = 2**53  # numbers of JSON that are larger are no counts
 Series = tuple[np.ndarray, np.ndarray]
 
 
@@ -59,7 +60,7 @@ def read_history(directory: Path) -> History:
     for name, points in found.items():
         steps, values = zip(*points, strict=True)
         series[name] = np.array(steps), np.array(values, float)
-    epochs = [x["step"] // x["epoch"] for x in lines if x.get("epoch")]
+    epochs = [x["step"] // x["epoch"] for x in lines if _is_count(x.get("epoch"))]
     return History(series, epochs[-1] if epochs else 0, len(texts) - len(lines))
 
 
@@ -106,11 +107,16 @@ def _read_line(text: str) -> dict[str, Any] | None:
     """Read one line; None for one that is damaged."""
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    is_line = isinstance(line, dict) and isinstance(line.get("step"), int)
+    is_line = isinstance(line, dict) and _is_count(line.get("step"), 0)
     return line if is_line else None
 
 
+def _is_count(value: Any, least: int = 1) -> bool:
+    return type(value) is int and least <= value < _MOST
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and (isinstance(value, float) or abs(value) < _MOST)

@@ -41,6 +41,23 @@ def make_record(dataset: Dataset) -> dict[str, Any]:
     return record
 
 
+def is_whole(record: Any) -> bool:
+    """Return whether JSON is a record with its lists, as its fingerprints say."""
+    try:
+        parts = {
+            name: {x: part[x] for x in ("names", "stamps", "labels")}
+            for name, part in record["parts"].items()
+        }
+        prints = {name: _hash(part) for name, part in parts.items()}
+        counts = [{len(x) for x in part.values()} for part in parts.values()]
+        kept = [{part["count"]} for part in record["parts"].values()]
+        said = {name: part["fingerprint"] for name, part in record["parts"].items()}
+        whole = _hash([record["class_names"], prints])
+        return (said, record["fingerprint"], counts) == (prints, whole, kept)
+    except (TypeError, LookupError, AttributeError):
+        return False
+
+
 def describe(images: Images) -> dict[str, Any]:
     """Return what a record says of a part."""
     lists = {

@@ -5,10 +5,12 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import form, workdir
+from cnn.errors import UserError
 from cnn.runtime.devices import get_device_memory
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
@@ -67,7 +69,7 @@ def choose_executor(
     """
     if name != "auto":
         return make_executor(name, setup, stop, width)
-    choices = workdir.read_json(path) if path.exists() else {}
+    choices = _read_choices(path)
     program = _name_program(trials[0])
     if program not in choices:
         terminal.say(f"executor  timing {STEPS} steps of each, once it is compiled")
@@ -89,6 +91,19 @@ def choose_executor(
         f"executor  {chosen}, the fastest; trials of {STEPS} steps per second: {shown}"
     )
     return make_executor(chosen, setup, stop, width)
+
+
+def _read_choices(path: Path) -> dict[str, Any]:
+    """Read the choices that were made; none where damaged, to be timed again."""
+    try:
+        choices = workdir.read_json(path)
+    except UserError:
+        return {}
+    speeds = {"trials_per_second_of_20_steps": {"*": str | float}}
+    if form.find_problem(choices, {"*": {"executor": str, **speeds, "*": object}}):
+        return {}
+    known = ("loop", *STACKED)
+    return {name: x for name, x in choices.items() if x["executor"] in known}
 
 
 def _name_program(trial: Trial) -> str:

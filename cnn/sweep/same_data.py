@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import form, workdir
 from cnn.config import Config
 from cnn.data import identity
 from cnn.data.images import BadFile
@@ -27,7 +27,7 @@ class SharedData:
         """Read `dataset.json` of a sweep in `home`, if there is one."""
         self._config, self._home = config, home
         path = home / DATASET_FILE
-        self._known: dict[str, Any] = workdir.read_json(path) if path.exists() else {}
+        self._known: dict[str, Any] = _read(path) if path.exists() else {}
         self._is_unnoted = not path.exists() and any(home.rglob("trials.jsonl"))
         self.respelled: Mapping[str, str] = {}
         self._excluded: dict[str, BadFile] = {}
@@ -92,3 +92,20 @@ class SharedData:
         """Write `dataset.json`, and the files that were left out."""
         workdir.write_text(self._home / DATASET_FILE, json.dumps(self._known))
         write_bad(self._home, self._config.data.dataset, [*self._excluded.values()])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read what trials have seen.
+
+    Raises:
+        UserError: it is not what was written.
+    """
+    found = workdir.read_json(path)
+    texts = {"dataset": str, "source_sha256": str, "teacher_sha256?": str, "*": object}
+    problem = form.find_problem(found, {"*": texts})
+    if problem or not all(map(identity.is_whole, found.values())):
+        raise UserError(
+            f"{path} is damaged: {problem or 'fingerprints are not of its lists'}; put "
+            "a whole one back, or give another --workdir"
+        )
+    return found

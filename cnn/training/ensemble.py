@@ -139,7 +139,7 @@ def check_own(path: Path, directories: Iterable[Path]) -> None:
         raise UserError(f"{error}; remove it") from None
     try:
         there = [Path(member["workdir"]).resolve() for member in stored["members"]]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         there = []
     if sorted(there) != sorted(directory.resolve() for directory in directories):
         raise UserError(

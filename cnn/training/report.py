@@ -22,6 +22,8 @@ from cnn.training.setup import Setup
 from cnn.training.state import compute_state_sha256, get_variables, get_weights
 
 REMEDY = "Lower --learning_rate, or add --warmup_epochs=1 or --clip_norm=1"
+# What a result raises where it is printed that is not what a run writes.
+_MALFORMED = (AttributeError, TypeError, ValueError, LookupError, OverflowError)
 
 
 def announce(setup: Setup, terminal: Terminal) -> None:
@@ -318,11 +320,10 @@ def read_ended(directory: Path) -> dict[str, Any] | None:
         return None
     try:
         result = workdir.read_json(path)
-    except UserError:  # a damaged one is written again
-        return None
-    if not isinstance(result, dict):
-        return None
-    if "steps" not in result:
+        _write_lines(result, "loss")
+        if type(result["steps"]) is not int:
+            return None
+    except (UserError, *_MALFORMED):  # a damaged one is written again
         return None
     last = directory / "checkpoints" / str(result["steps"])
     return None if last.exists() and manifest.find_damage(last) else result
@@ -333,17 +334,19 @@ def print_result(
 ) -> None:
     """Print the result, where everything lies, and what to try next."""
     say = terminal.say
-    task = tasks.get_task(result)
-    say(
-        f"test {tasks.write_metrics(task, result, 'test_')}; {result['steps']} steps "
-        f"in {result['seconds']:.1f} s"
-    )
-    if "best_test_loss" in result:
-        say(_format_best(result, select_by))
+    for line in _write_lines(result, select_by):
+        say(line)
     files = "config.json, dataset.json, metrics.jsonl, result.json, checkpoints"
     say(f"in {show_line(str(directory))}: {files}")
     where = quote(f"--workdir={directory}")
     say(f"next: python main.py --mode=evaluate {where} --split=train")
+
+
+def _write_lines(result: Mapping[str, Any], select_by: str) -> list[str]:
+    """Write what a result says, a line each."""
+    tested = tasks.write_metrics(tasks.get_task(result), result, "test_")
+    lines = [f"test {tested}; {result['steps']} steps in {result['seconds']:.1f} s"]
+    return lines + ([_format_best(result, select_by)] * ("best_test_loss" in result))
 
 
 def _format_best(result: Mapping[str, Any], select_by: str) -> str:

@@ -120,13 +120,17 @@ def write_bad(directory: Path, source: str, excluded: Sequence[BadFile]) -> None
 
 
 def read_records(directory: Path) -> list[dict[str, Any]]:
-    """Return the records in a run's `dataset.json`, the newest first; none without."""
+    """Return the records in a run's `dataset.json`, the newest first; none without.
+
+    Those that are not as they were written are left out: what checkpoints say of the
+    data still refuses others.
+    """
     try:
         stored = workdir.read_json(directory / DATASET_FILE)
-        earlier = stored.pop("earlier")
-        return [stored, *earlier] if stored["fingerprint"] else []
+        found = [stored, *stored.pop("earlier")]
     except (UserError, AttributeError, KeyError, TypeError):
         return []
+    return [x for x in found if identity.is_whole(x) and type(x.get("dataset")) is str]
 
 
 def find_moved(directory: Path, options: DataOptions) -> dict[str, Any]:

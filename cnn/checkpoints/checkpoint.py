@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
@@ -44,6 +45,7 @@ _TREE = re.compile(
 
 # Compression makes at most so many bytes of one; and what small files may claim.
 _MOST, _SLACK = 2**15, 2**30
+_SECONDS = 0.05  # in which the tasks of a reading that has failed come to their end
 
 
 class CheckpointWriter:
@@ -354,11 +356,13 @@ def _explain_library(path: Path) -> Iterator[None]:
         except Exception as error:
             what = f"{path} cannot be read ({type(error).__name__}: {error})"
             is_told = isinstance(error, UserError)
-            problem = error if is_told else manifest.DamagedCheckpoint(what[:400])
+            problem = error if is_told else manifest.DamagedCheckpoint(what[:250])
             _forget(error)
         if problem:
+            time.sleep(_SECONDS)
             gc.collect()
     if problem:
+        logging.getLogger("asyncio").disabled = True  # of tasks that fail later still
         raise problem
 
 

@@ -219,5 +219,5 @@ KINDS: dict[str, tuple[Sequence[str], Sequence[Reader], bool]] = {
         False,
     ),
     "metrics": (("run/metrics.jsonl",), (draw_curves, read_log), False),
-    "weights": (("weights.*",), (take_weights,), False),
+    "weights": (("weights.*", "weights.*/**/*"), (take_weights,), False),
 }

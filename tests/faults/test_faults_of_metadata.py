@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 from faulty import Room, fault, hash_tree, read_run, run_undisturbed
+from PIL import Image
 
 _MEMORY = {"RLIMIT_AS": 12 * 2**30}
 _MANY = 10**12
@@ -70,9 +71,10 @@ def test_shapes_of_a_trillion_numbers(room):
     options["widths"] = [_MANY]
     lie(step, options=options)
     shutil.copytree(room.path / "run", room.path / "other")
+    Image.new("L", (8, 8)).save(room.path / "picture.png")
     for flags in (
         ("--mode=evaluate", "--workdir=run"),
-        ("--mode=predict", "--workdir=run", "--predict_images=."),
+        ("--mode=predict", "--workdir=run", "--predict_images=picture.png"),
         ("--mode=export", "--workdir=run"),
         ("--mode=visualize", "--workdir=run", "--pictures=kernels"),
         ("--mode=average", "--workdir=run,other", "--output=mean"),

@@ -12,6 +12,7 @@ from cnn.data import identity
 from cnn.errors import UserError
 from cnn.training.progress import Counters
 from cnn.training.report import read_ended
+from cnn.training.trained import load_trained
 
 
 def describe(**changes):
@@ -54,7 +55,7 @@ def test_what_is_written_is_believed():
         ("records", {"best_step": 2**60}),
         ("environment", ["jax"]),
         ("options", {"model": "mlp"}),
-        ("options", describe()["options"] | {"model": "nonsense"}),
+        ("options", describe()["options"] | {"activation": "nonsense"}),
         ("options", describe()["options"] | {"batch_size": "20"}),
         ("thresholds", [0.5]),
         ("data", {"fingerprint": 1}),
@@ -134,3 +135,16 @@ def test_a_record_is_whole_as_its_fingerprints_say(trained):
         parts = record["parts"] | {"train": part | wrong}
         assert not identity.is_whole(record | {"parts": parts})
     assert not any(map(identity.is_whole, (None, [], {}, 3, {"parts": []})))
+
+
+@pytest.mark.parametrize("changes", [{"task": "x"}, {"options": {"model": "x"}}])
+def test_a_model_or_task_that_there_is_not_names_the_file(
+    trained, monkeypatch, changes
+):
+    def read(path):
+        options = Config().to_flat() | changes.get("options", {})
+        return describe(**changes) | {"options": options}
+
+    monkeypatch.setattr(manifest, "read_description", read)
+    with pytest.raises(manifest.DamagedCheckpoint, match="description.json"):
+        load_trained(trained)

@@ -13,6 +13,7 @@ import numpy as np
 
 from cnn import models
 from cnn.checkpoints import checkpoint, manifest
+from cnn.checkpoints.workdir import DESCRIPTION
 from cnn.data import choose
 from cnn.data import labels as labelled
 from cnn.data.images import Evaluated
@@ -80,7 +81,10 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
     step = manifest.find_step(Path(directory), which)
     path = Path(directory) / "checkpoints" / str(step)
     description = manifest.read_description(path)
-    structure = make_structure(description)
+    try:
+        structure = make_structure(description)
+    except (UserError, LookupError) as error:  # a model or a task that there is not
+        raise manifest.DamagedCheckpoint(f"{path / DESCRIPTION}: {error}") from None
     image_shape = tuple(description["image_shape"])
     shapes = jax.eval_shape(lambda: create_variables(structure.model, 0, image_shape))
     sharding = devices.replicated(devices.make_mesh())

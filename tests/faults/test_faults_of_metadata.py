@@ -276,7 +276,7 @@ def test_half_written_options(room):
 
 
 @fault(
-    injected="config.json with a list, an unknown model, a text for a number, a NUL",
+    injected="config.json with a list, an unknown name, a text for a number, a NUL",
     holds="refused with the file and the remedy, which then works",
     without=[
         (
@@ -293,7 +293,7 @@ def test_options_of_a_run_that_cannot_be(room):
     whole = json.loads(path.read_text())
     for changes in (
         {"dataset": ["digits"]},
-        {"model": "nonsense"},
+        {"activation": "nonsense"},
         {"batch_size": "20"},
         {"dataset": "folder:a\0b"},
     ):

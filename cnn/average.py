@@ -98,11 +98,7 @@ def average(
         else:
             weights = finish(_compute_mean(runs))
             metrics = judge(weights) if judge else None
-    if metrics and not math.isfinite(metrics["loss"]):
-        raise UserError(
-            "The validation loss of the mean is not finite; average runs that start "
-            "from the same weights"
-        )
+    _check_finite(runs, metrics, config.train.select_by, terminal)
     result, thresholds = _describe(config, runs, metrics), None
     if metrics:
         thresholds = tasks.read_thresholds(metrics)
@@ -258,7 +254,7 @@ def _choose(
 ) -> tuple[Weights, dict[str, Any]]:
     """Choose greedily: from the best run on, each that makes the mean no worse.
 
-    What has no finite loss is worse than all that has one.
+    What has no finite loss or metric is worse than all that has one.
 
     Args:
         runs: sorted, and marked where they are not kept.
@@ -270,7 +266,7 @@ def _choose(
     sign = -1 if select_by == "loss" else 1
 
     def rate(metrics: dict[str, Any]) -> float:
-        is_finite = math.isfinite(metrics["loss"])
+        is_finite = _is_finite(metrics, select_by)
         return sign * metrics[select_by] if is_finite else -math.inf
 
     runs.sort(key=lambda run: -rate(run.metrics))
@@ -286,6 +282,30 @@ def _choose(
         else:
             weights, metrics = tried, found
     return weights, metrics
+
+
+def _check_finite(
+    runs: Sequence[Ingredient],
+    metrics: dict[str, Any] | None,
+    select_by: str,
+    terminal: Terminal,
+) -> None:
+    """Say which runs have no finite metrics; refuse a mean that has none."""
+    for run in runs:
+        if run.metrics and not _is_finite(run.metrics, select_by):
+            terminal.say(
+                f"warning   {run.directory}: its validation loss or {select_by} is not "
+                "finite; it is worse than any that is"
+            )
+    if metrics and not _is_finite(metrics, select_by):
+        raise UserError(
+            f"The validation loss or {select_by} of the mean is not finite; average "
+            "runs that start from the same weights"
+        )
+
+
+def _is_finite(metrics: dict[str, Any], select_by: str) -> bool:
+    return all(math.isfinite(metrics[name]) for name in ("loss", select_by))
 
 
 def _compute_mean(runs: Sequence[Ingredient]) -> Weights:

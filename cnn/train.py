@@ -216,6 +216,11 @@ def _evaluate_epoch(
                 f"weights are not saved. {report.REMEDY}"
             )
         if split == "validation":
+            if not math.isfinite(found[options.select_by]):
+                outputs.terminal.say(
+                    f"warning   the validation {options.select_by} is not finite after "
+                    f"step {progress.step}; it is not compared with others"
+                )
             progress.counters.note_best(options, progress.step, number, found)
             if number:
                 progress.counters.note_plateau(setup.config, found)
@@ -442,6 +447,12 @@ def _resume_or_begin(
         return training_progress.begin(setup)
     progress = training_progress.restore(setup, newest, stored)
     profiler.check_ahead(progress.step)
+    if not math.isfinite(progress.counters.best_value):
+        terminal.say(
+            f"warning   {newest / manifest.DESCRIPTION}: the best validation "
+            f"{setup.config.train.select_by} is not finite; the next that is takes its "
+            "place"
+        )
     terminal.say(f"resumed at step {progress.step} of {setup.total_steps}")
     report.print_changed_environment(setup, stored, terminal)
     return progress

@@ -51,6 +51,18 @@ def test_factors_equal_pytorch(name, options):
     np.testing.assert_allclose(found, GOLDEN["plateau"][name], rtol=1e-12)
 
 
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_counts_as_no_better(odd):
+    options = ScheduleOptions(plateau_patience=1)
+    for is_loss in (False, True):
+        state = plateau.note(options, Plateau(), odd, is_loss=is_loss)
+        assert (state.best, state.bad) == (None, 1)
+        later = plateau.note(options, state, 0.5, is_loss=is_loss)
+        assert (later.best, later.bad) == (0.5, 0)
+        stored = plateau.note(options, Plateau(best=odd), 0.5, is_loss=is_loss)
+        assert stored.best == 0.5
+
+
 def test_decoupled_decay_falls_with_the_rate():
     options = {"learning_rate": 2.0, "weight_decay": 0.5}
     for decoupled, decay in ((False, 0.5), (True, 0.05)):

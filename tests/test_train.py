@@ -1,6 +1,7 @@
 """The loop over epochs: selection, early stopping, what is kept, what is refused."""
 
 import json
+import math
 import re
 import shutil
 
@@ -206,6 +207,22 @@ def test_of_equal_metrics_the_lower_loss_is_the_best(values, losses, best):
     counters = note(Counters(), values, losses)
     assert (counters.best_step, counters.best_epoch) == (best * 10, best)
     assert counters.best_value == values[best] and counters.best_loss == losses[best]
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("select_by", ["accuracy", "loss"])
+def test_what_is_not_finite_is_never_the_best(odd, select_by):
+    values = [odd, 0.5, odd, 0.4]
+    losses = values if select_by == "loss" else [odd, 1.0, 0.1, 0.1]
+    counters = note(Counters(), values[:1], losses[:1], select_by=select_by)
+    assert counters.best_step == -1 and counters.best_value == 0.0
+    counters = note(Counters(), values, losses, select_by=select_by)
+    assert counters.best_epoch == (3 if select_by == "loss" else 1)
+    stopping = {"select_by": select_by, "early_stop_epochs": 2}
+    assert note(Counters(), [odd] * 3, [odd] * 3, **stopping).stopped_early
+    # As a checkpoint of an earlier version has it.
+    counters = Counters(best_step=10, best_value=odd, best_loss=odd, best_epoch=1)
+    assert note(counters, [0.5], [1.0], select_by=select_by).best_step == 0
 
 
 def test_a_lower_loss_alone_does_not_put_off_early_stopping():

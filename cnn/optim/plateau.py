@@ -5,6 +5,7 @@ compiled step: the host lowers the peak rate that the step is given.
 """
 
 import dataclasses
+import math
 
 from cnn.config import Config
 from cnn.optim.options import ScheduleOptions
@@ -33,14 +34,18 @@ def note(
     """Take in the metric of an evaluation; it may lower the rate.
 
     Args:
-        value: of the metric; of a loss the smaller one is better.
+        value: of the metric; of a loss the smaller one is better. One that is not
+            finite is no better one.
 
     Source: as torch.optim.lr_scheduler.ReduceLROnPlateau with its relative threshold
         and an `eps` of 0
     """
     sign = -1 if is_loss else 1
     margin = 1 + sign * options.plateau_threshold
-    is_better = before.best is None or sign * value > sign * before.best * margin
+    has_best = before.best is not None and math.isfinite(before.best)
+    is_better = math.isfinite(value) and (
+        not has_best or sign * value > sign * before.best * margin
+    )
     best = value if is_better else before.best
     bad = 0 if is_better or before.cooldown else before.bad + 1
     cooldown = max(before.cooldown - 1, 0)

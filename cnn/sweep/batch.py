@@ -169,9 +169,11 @@ class Batch:
             line["train_loss"] = result.loss
             line[f"train_{self._task.train_metric}"] = result.metric
         line |= {f"validation_{name}": found[name] for name in self._task.compared}
-        if not math.isfinite(found["loss"]):
-            one.end("failed", f"the validation loss is not finite after step {step}")
-            return
+        for name in ("loss", options.select_by):
+            if not math.isfinite(found[name]):
+                reason = f"the validation {name} is not finite after step {step}"
+                one.end("failed", reason)
+                return
         one.curve.append(line)
         one.thresholds = found.get("thresholds")
         one.counters.note_best(options, step, self.epoch, found)

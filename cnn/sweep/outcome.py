@@ -62,6 +62,12 @@ def conclude(
         say(f"trial {row['trial']} failed: {row['reason']}")
     if failed and not config.sweep.halving:
         say("--retry_failed=true runs the failed trials again")
+    for row in everything:
+        if row["status"] == "finished" and not table.is_comparable(row, select_by):
+            say(
+                f"warning   trial {row['trial']}: its validation {select_by} or loss "
+                "is not finite; it is not compared"
+            )
     ranking = table.rank_settings(everything, select_by)
     if not ranking:
         say("no trial has finished")

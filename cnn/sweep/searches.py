@@ -201,9 +201,9 @@ def _rank(
 
     def place(setting: tuple) -> tuple:
         metrics, losses, numbers = zip(*found[setting], strict=True)
-        mean, loss = (math.fsum(x) / len(x) for x in (metrics, losses))
-        if math.isnan(mean):
+        if not all(map(math.isfinite, (*metrics, *losses))):
             return True, 0.0, 0.0, min(numbers)
+        mean, loss = (math.fsum(x) / len(x) for x in (metrics, losses))
         return False, *table.make_place(sign * mean, loss, min(numbers))
 
     return sorted(found, key=place)

@@ -10,6 +10,7 @@ Source: https://optuna.readthedocs.io (ask and tell)
 """
 
 import contextlib
+import math
 import re
 import threading
 import time
@@ -184,6 +185,8 @@ class Study:
         """
         from optuna.trial import TrialState
 
+        if value is not None and not math.isfinite(value):
+            status, reason, value = "failed", f"its value is {value}", None
         asked = self._mine.pop(number)
         with contextlib.suppress(RuntimeError):  # another worker has taken it over
             for name, result in (results or {}).items():

@@ -131,7 +131,8 @@ def rank_settings(rows: Sequence[Row], select_by: str) -> list[dict[str, Any]]:
     """Rank the settings of a sweep by the mean of a validation metric over seeds.
 
     Args:
-        rows: of trials; only those that finished count.
+        rows: of trials; only those that finished count, and those whose numbers are
+            not finite have failed.
         select_by: a metric of `Task.select_by`.
 
     Returns:
@@ -174,7 +175,7 @@ def find_best_trial(rows: Sequence[Row], select_by: str) -> Row | None:
         return None
     sign = 1 if select_by == "loss" else -1
     own = [r for r in rows if r["trial"] in ranking[0]["trials"]]
-    finished = [row for row in own if row["status"] == "finished"]
+    finished = [row for row in own if is_comparable(row, select_by)]
 
     def place(row: Row) -> tuple:
         metric = sign * row[f"validation_{select_by}"]
@@ -233,17 +234,30 @@ def compute_interval(
     return mean, spread, max(mean - half, least), min(mean + half, most)
 
 
+def is_comparable(row: Row, select_by: str) -> bool:
+    """Return whether a trial has finished with numbers that can be ranked."""
+    names = f"validation_{select_by}", "validation_loss"
+    return row["status"] == "finished" and all(math.isfinite(row[n]) for n in names)
+
+
+def _has_failed(row: Row, select_by: str) -> bool:
+    is_finished = row["status"] == "finished"
+    return row["status"] == "failed" or (
+        is_finished and not is_comparable(row, select_by)
+    )
+
+
 def _summarise(group: Sequence[Row], select_by: str) -> dict[str, Any]:
     by_seed: dict[int | None, Row] = {}  # the same seed again is no repetition
     for row in sorted(group, key=lambda row: row["trial"]):
-        if row["status"] == "finished":
+        if is_comparable(row, select_by):
             by_seed.setdefault(row["options"].get("seed"), row)
     finished = list(by_seed.values())
     options = {n: v for n, v in group[0]["options"].items() if n != "seed"}
     row: dict[str, Any] = {
         "options": options,
         "trials": [row["trial"] for row in finished],
-        "failed": sum(row["status"] == "failed" for row in group),
+        "failed": sum(_has_failed(row, select_by) for row in group),
         "n": len(finished),
     }
     for split, prefix in (("validation", ""), ("test", "test_")):

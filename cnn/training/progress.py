@@ -5,6 +5,7 @@
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -104,6 +105,7 @@ class Counters:
 
         Of equal metrics the one with the lower loss is the best, and the first of those
         with equal losses. Early stopping counts from the last better metric alone.
+        A metric that is not finite is never the best, nor better than any.
 
         Args:
             options: what selects, and the patience.
@@ -113,7 +115,10 @@ class Counters:
         """
         value = found[options.select_by]
         sign = -1 if options.select_by == "loss" else 1
-        is_better = self.best_step < 0 or sign * value > sign * self.best_value
+        has_best = self.best_step >= 0 and math.isfinite(self.best_value)
+        is_better = math.isfinite(value) and (
+            not has_best or sign * value > sign * self.best_value
+        )
         is_lower = self.best_loss is not None and found["loss"] < self.best_loss
         if self.improved_epoch is None or is_better:
             self.improved_epoch = epoch if is_better else self.best_epoch

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import math
 import os
 import time
 import uuid
@@ -162,6 +163,15 @@ def test_failed_settings_are_asked_again_when_wanted(tmp_path):
     worker.tell(number, "failed", "again", None)
     assert worker.list_ended() == {kept[0], number}
     assert open_study(tmp_path, "b").list_ended() == {kept[0], number}
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_has_failed(tmp_path, odd):
+    worker = open_study(tmp_path, "a")
+    number, _ = worker.ask(1)
+    worker.tell(number, "finished", "", odd)
+    assert worker.list_ended() == {number} and worker.ask(1) is None
+    assert worker.retry_failed() == 1
 
 
 @pytest.mark.parametrize(

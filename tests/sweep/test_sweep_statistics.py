@@ -71,6 +71,27 @@ def test_intervals_stay_within_what_can_be():
     assert by_loss[0]["low"] == 0.0 and by_loss[1]["high"] > 1.0
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_never_the_best(odd):
+    for rows in (RECORDS, RECORDS[::-1]):
+        for select_by, best in (("accuracy", 3), ("loss", 3)):
+            bad = make_row(8, 0.4, 0, odd), make_row(9, 0.2, 3, odd)
+            ranking = rank_settings([*bad[:1], *rows], select_by)
+            assert ranking[0]["options"]["learning_rate"] == 0.2
+            assert all(row["options"]["learning_rate"] != 0.4 for row in ranking)
+            assert find_best_trial([*bad[:1], *rows], select_by)["trial"] == best
+            (worse,) = [
+                row
+                for row in rank_settings([*rows, *bad], select_by)
+                if row["options"]["learning_rate"] == 0.2
+            ]
+            assert worse["n"] == 3 and worse["failed"] == 1
+            assert 8 not in choose_kept([*rows, *bad], (), select_by)
+    found = {("a",): [(odd, 0.1, 0)], ("b",): [(0.1, odd, 1)], ("c",): [(0.0, 1.0, 2)]}
+    for lower_is_better in (False, True):
+        assert searches._rank(found, lower_is_better)[0] == ("c",)
+
+
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_equal_values_have_no_spread(count):
     for value in (0.1, 0.7, 1.0, 0.0):

@@ -111,6 +111,14 @@ def test_greedy_keeps_nothing_without_a_finite_loss():
     assert pot.asked == ["c", "bc", "ac"]
 
 
+def test_greedy_never_starts_from_what_is_not_a_number():
+    nan = float("nan")
+    table = {"a": nan, "b": 0.2, "c": 0.3, "bc": nan, "ac": 0.35}
+    pot = Pot("accuracy", table)
+    assert pot.choose("abc") == "ac"
+    assert pot.asked == ["c", "bc", "ac"]
+
+
 def test_weights_that_name_no_metric_are_chosen_by_that_of_their_task(home, tmp_path):
     for name in "ab":
         shutil.copytree(home / name, tmp_path / name)

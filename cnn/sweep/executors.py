@@ -6,7 +6,7 @@ batch take part; the others stay as they are.
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -83,6 +83,34 @@ def check_stackable(name: str, setup: Setup) -> None:
     obstacle = find_obstacle(setup) if name in STACKED else ""
     if obstacle:
         raise UserError(f"--executor={name} {obstacle} or --executor=loop")
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Return whether an error is that of too little memory."""
+    if isinstance(error, UserError) and error.__cause__ is not None:
+        error = error.__cause__  # as `memory.explain_shortage` explains it
+    return isinstance(error, MemoryError) or (
+        isinstance(error, jax.errors.JaxRuntimeError)
+        and "RESOURCE_EXHAUSTED" in str(error)
+    )
+
+
+@contextlib.contextmanager
+def explain_shortage(count: int) -> Iterator[None]:
+    """Turn a lack of memory for `count` trials at once into a message.
+
+    Raises:
+        UserError: there was too little memory for what was done inside.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError, UserError) as error:
+        if not is_shortage(error):
+            raise
+        raise UserError(
+            f"{count} trials at once do not fit in memory; lower --trials_at_once, or "
+            "use --executor=loop"
+        ) from error
 
 
 class Loop:

@@ -10,16 +10,13 @@ Source: Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943
 
 import dataclasses
 import math
-import sys
 from collections.abc import Mapping, Sequence
-
-import jax
 
 from cnn.errors import UserError
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import table
 from cnn.sweep.batch import Batch, TrialProgress, regroup, start_batch
-from cnn.sweep.executors import Executor
+from cnn.sweep.executors import Executor, explain_shortage
 from cnn.sweep.live import LiveTable
 from cnn.sweep.session import Session
 from cnn.sweep.trials import Trial, make_setting
@@ -108,7 +105,8 @@ def run_halving(
     with show:
         for number, rung in enumerate(rungs):
             for group in alive:
-                group.advance(rung.epochs, planned, show)
+                with explain_shortage(group.width):
+                    group.advance(rung.epochs, planned, show)
             if number + 1 < len(rungs):
                 running = [one for group in alive for one in group.list_running()]
                 _prune(session, running, number, rung, rungs[number + 1].settings)
@@ -143,6 +141,11 @@ class _Group:
         for batch in self._batches:
             batch.advance(epochs, lambda batch: show.show(batch, session.rows))
         self.save_ended(planned)
+
+    @property
+    def width(self) -> int:
+        """Return how many trials run at once."""
+        return self._executor.width if self._executor else len(self._pending)
 
     def list_running(self) -> list[TrialProgress]:
         """List the trials that have not ended."""
@@ -227,27 +230,6 @@ def run_grid(session: Session, groups: Sequence[Sequence[Trial]]) -> None:
         with show:
             for i in range(0, len(pending), executor.width):
                 some = pending[i : i + executor.width]
-                _run_batch(session, executor, some, planned, show)
-
-
-def _run_batch(
-    session: Session,
-    executor: Executor,
-    some: Sequence[Trial],
-    planned: Sequence[Trial],
-    show: LiveTable,
-) -> None:
-    """Run some trials of a group to their end and save them."""
-    try:
-        batch = start_batch(executor, some)
-        batch.advance(sys.maxsize, lambda batch: show.show(batch, session.rows))
-        session.save_ended(batch, planned)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        if len(some) > 1:
-            raise UserError(
-                f"{executor.width} trials at once do not fit in memory; lower "
-                "--trials_at_once, or use --executor=loop"
-            ) from None
-        session.save_failed(some[0], "it does not fit in memory")
+                session.run_batch(
+                    executor, some, planned, lambda b: show.show(b, session.rows)
+                )

@@ -5,7 +5,8 @@ best, then the trials' rows, then states that are no longer needed are removed.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from cnn.errors import UserError
 from cnn.runtime.interrupt import Interrupted, Stop
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import choose, outcome, table, trials
-from cnn.sweep.batch import Batch
-from cnn.sweep.executors import Executor, check_stackable
+from cnn.sweep.batch import Batch, start_batch
+from cnn.sweep.executors import (
+    Executor,
+    check_stackable,
+    explain_shortage,
+    is_shortage,
+)
 from cnn.sweep.same_data import SharedData
 from cnn.sweep.table import Row, TrialLog
-from cnn.sweep.trials import Trial
+from cnn.sweep.trials import Trial, make_setting
 from cnn.training import course, report
 from cnn.training.setup import Setup
 
@@ -134,6 +140,7 @@ class Session:
         Raises:
             UserError: none of those that have ended is planned.
         """
+        table.mend(self.home / "trials.jsonl", self.terminal)
         rows = table.read_rows(self.home / "trials.jsonl")
         joined, rows = trials.join_ended(planned, rows, self.config)
         retries = self.config.sweep.retry_failed
@@ -160,6 +167,7 @@ class Session:
         self.home.mkdir(parents=True, exist_ok=True)
         self.write_config(self.home)
         self._data.write()
+        table.mend(self.home / "trials.jsonl", self.terminal)
         self.log = TrialLog(self.home / "trials.jsonl")
         if self._ended is not None:
             self.log.rows = self._ended
@@ -169,22 +177,52 @@ class Session:
         stored = self.config.to_flat() | {"storage": ""}
         workdir.write_json(home / workdir.CONFIG_FILE, stored)
 
+    def run_batch(
+        self,
+        executor: Executor,
+        some: Sequence[Trial],
+        planned: Sequence[Trial],
+        watch: Callable[[Batch], None],
+    ) -> None:
+        """Run some trials of a group to their end and save them.
+
+        Args:
+            planned: every trial of the sweep.
+            watch: as of `Batch.advance`.
+
+        Raises:
+            UserError: several at once do not fit in memory.
+        """
+        try:
+            with explain_shortage(len(some)):
+                batch = start_batch(executor, some)
+                batch.advance(sys.maxsize, watch)
+                self.save_ended(batch, planned)
+        except UserError as error:
+            if not is_shortage(error) or len(some) > 1:
+                raise
+            self.save_failed(some[0], "it does not fit in memory")
+
     def save_ended(self, batch: Batch, planned: Sequence[Trial]) -> None:
         """Save the trials of a batch that have ended and are not saved yet.
 
         Args:
             planned: every trial of the sweep.
         """
-        done = {row["trial"] for row in self.rows}
+        # A row of that number and other options is of a study that is gone.
+        done = {row["trial"]: make_setting(row["options"]) for row in self.rows}
         ended = [
             (row, state)
             for row, state in batch.conclude()
-            if row["status"] != "running" and row["trial"] not in done
+            if row["status"] != "running"
+            and done.get(row["trial"]) != make_setting(row["options"])
         ]
         new = [row for row, _ in ended]
-        done |= {row["trial"] for row in new}
+        numbers = [row["trial"] for row in new]
+        done |= {row["trial"]: make_setting(row["options"]) for row in new}
         open_settings = {t.setting for t in planned if t.number not in done}
-        kept = outcome.choose_kept(self.rows + new, open_settings, self.select_by)
+        others = [row for row in self.rows if row["trial"] not in numbers]
+        kept = outcome.choose_kept(others + new, open_settings, self.select_by)
         by_number = {one.trial.number: one.trial for one in batch.progress}
         for row, state in ended:
             number = row["trial"]

@@ -6,6 +6,10 @@ of the first. A worker leaves signs of life; the running settings of a worker wi
 one are failed and queued again. What is drawn depends on --sweep_seed, on how many were
 drawn before and on what has been reported: with one worker it is the same every time.
 
+A worker may die, or its storage stop to answer, between any two calls. A setting that
+is given up is marked, then failed, then queued as one that says which it repeats;
+whoever finds the last step missing makes it, and where several did the first counts.
+
 Source: https://optuna.readthedocs.io (ask and tell)
 """
 
@@ -15,7 +19,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,19 +29,26 @@ from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.option import format_value
-from cnn.runtime import own_files
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.terminal import Terminal
 from cnn.sweep import trials
 from cnn.sweep.space import Axis, Space
+from cnn.sweep.storage import PatientStorage, open_storage
 from cnn.training import tasks
 
 if TYPE_CHECKING:
     import optuna
 
-CONNECT_SECONDS = 10
+# The longest wait for a storage that does not answer, in times of --worker_timeout.
+PATIENCE = 10
 _ATTEMPTS = 5
 _BEATS = 6
-_LAST_BEAT_SECONDS = 10.0
-COPY = "same as"
+_LAST_SECONDS = 5.0  # for a sign of life under way
+# Attributes of trials: of which one it has the result, that it is given up, which one
+# it repeats, and that it is one too many.
+COPY, GIVEN_UP, REPEATS, SURPLUS = "same as", "given up", "repeats", "surplus"
+# What a worker finds of a setting that has ended: status, reason, value, results.
+Ended = tuple[str, str, float | None, Mapping[str, Any]]
 
 
 class Study:
@@ -46,6 +57,7 @@ class Study:
     def __init__(
         self,
         study: "optuna.Study",
+        storage: PatientStorage,
         space: Space,
         worker: str,
         seed: int,
@@ -54,10 +66,12 @@ class Study:
         """Ask on behalf of a worker.
 
         Args:
+            storage: of the study.
             seed: of what is drawn.
             identify: returns what is equal for options that are the same setting.
         """
         self._study, self._worker, self._seed = study, worker, seed
+        self._storage, self._outages = storage, 0
         self._axes = [axis for axis in space.axes if axis.name != "seed"]
         self._identify = identify
         self._identities: dict[int, str] = {}
@@ -75,15 +89,18 @@ class Study:
         """
         from optuna.trial import TrialState
 
-        # Optuna hands out queued settings first.
-        if sum(t.state != TrialState.WAITING for t in self._list_trials()) >= total:
-            return None
-        asked = self._study.ask()
-        asked.set_user_attr("worker", self._worker)
-        # Another worker may have asked at the same moment: the lower numbers stay.
-        if sum(t.number < asked.number for t in self._list_trials()) >= total:
-            self._study.tell(asked, state=TrialState.FAIL)
-            return None
+        while True:
+            # Optuna hands out queued settings first.
+            if sum(t.state != TrialState.WAITING for t in self._list_trials()) >= total:
+                return None
+            asked = self._study.ask()
+            asked.set_user_attr("worker", self._worker)
+            listed = [trial.number for trial in self._list_trials()]
+            # Another worker may have asked at the same moment: the lower numbers stay.
+            if asked.number in listed and listed.index(asked.number) < total:
+                break
+            asked.set_user_attr(SURPLUS, True)
+            self._study.tell(asked, state=TrialState.FAIL, skip_if_finished=True)
         self._mine[asked.number] = asked
         self._study.sampler = self._make_sampler(asked.number)
         for axis in self._axes:
@@ -91,12 +108,24 @@ class Study:
         return asked.number, self._decode(asked.params)
 
     def _make_sampler(self, number: int) -> Any:
-        """Make the sampler of one setting; what was queued again was not drawn."""
+        """Make the sampler of one setting; what was queued again was not drawn.
+
+        Nor was what was given up before it had all its values: what repeats it draws
+        what it would have drawn.
+        """
         import optuna
 
+        everyone = self._study.get_trials(deepcopy=False)
+        while (
+            not everyone[number].system_attrs.get("fixed_params")
+            and REPEATS in everyone[number].user_attrs
+        ):
+            number = everyone[number].user_attrs[REPEATS]
         drawn = sum(
-            trial.number < number and not trial.system_attrs.get("fixed_params")
-            for trial in self._study.get_trials(deepcopy=False)
+            trial.number < number
+            and not trial.system_attrs.get("fixed_params")
+            and (self._is_whole(trial) or trial.state.name == "RUNNING")
+            for trial in everyone
         )
         seed = int(np.random.SeedSequence([self._seed, drawn]).generate_state(1)[0])
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
@@ -104,26 +133,41 @@ class Study:
     def _decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
         return {axis.name: _decode(axis, params[axis.name]) for axis in self._axes}
 
+    def _is_whole(self, trial: "optuna.trial.FrozenTrial") -> bool:
+        """Return whether a trial has the values of all axes."""
+        return len(trial.params) == len(self._axes)
+
     def list_ended(self) -> set[int]:
         """List the numbers of the settings that have ended for good."""
         return {t.number for t in self._list_trials() if t.state.is_finished()}
+
+    def list_results(self) -> dict[int, dict[str, Any]]:
+        """List the options of the settings whose results some worker has."""
+        return {
+            trial.number: self._decode(trial.params)
+            for trial in self._list_trials()
+            if trial.state.is_finished() and "directory" in trial.user_attrs
+        }
 
     def count_copies(self) -> int:
         """Count the settings that have the result of an equal one."""
         return sum(COPY in trial.user_attrs for trial in self._list_trials())
 
     def _list_trials(self) -> list["optuna.trial.FrozenTrial"]:
-        """List Optuna's trials without those that were failed and queued again."""
-        attributes = self._study.user_attrs
-        return [
-            trial
-            for trial in self._study.get_trials(deepcopy=False)
-            if trial.state.name != "FAIL"
-            or (
-                "reason" in trial.user_attrs
-                and _retried(trial.number) not in attributes
+        """List Optuna's trials without those that are repeated by another, or twice."""
+        attributes, repeated, listed = self._study.user_attrs, set(), []
+        for trial in self._study.get_trials(deepcopy=False):
+            known = trial.user_attrs
+            is_second = known.get(REPEATS) in repeated
+            if REPEATS in known:
+                repeated.add(known[REPEATS])
+            is_dropped = trial.state.name == "FAIL" and (
+                "reason" not in known or GIVEN_UP in known
             )
-        ]
+            is_repeated = _retried(trial.number) in attributes
+            if not (is_second or is_dropped or is_repeated or SURPLUS in known):
+                listed.append(trial)
+        return listed
 
     def settle(self, number: int) -> bool | None:
         """Give one of this worker's settings the result of an equal one, if it can be.
@@ -137,8 +181,7 @@ class Study:
         for trial in self._list_trials():
             if trial.number == number:
                 return False
-            is_whole = len(trial.params) == len(self._axes)
-            if is_whole and self._find_identity(trial) == wanted:
+            if self._is_whole(trial) and self._find_identity(trial) == wanted:
                 if not trial.state.is_finished():
                     return None
                 status = {"PRUNED": "pruned", "FAIL": "failed"}.get(
@@ -159,10 +202,46 @@ class Study:
     def retry_failed(self) -> int:
         """Queue the settings that have failed again; returns how many there were."""
         failed = [t for t in self._list_trials() if t.state.name == "FAIL"]
-        for trial in failed:
-            self._study.set_user_attr(_retried(trial.number), True)
-            self._study.enqueue_trial(trial.params)
+        self._repeat(failed)
         return len(failed)
+
+    def retry_lost(self, home: str, numbers: Collection[int]) -> int:
+        """Queue settings again whose results were in a directory and are lost.
+
+        Args:
+            home: the directory, as `tell` has had it.
+            numbers: of the settings whose results are there.
+
+        Returns:
+            How many are lost.
+        """
+        lost = [
+            trial
+            for trial in self._list_trials()
+            if trial.state.is_finished()
+            and trial.user_attrs.get("directory") == home
+            and trial.number not in numbers
+        ]
+        self._repeat(lost)
+        return len(lost)
+
+    def _repeat(self, ended: Sequence["optuna.trial.FrozenTrial"]) -> None:
+        for trial in ended:
+            self._study.set_user_attr(_retried(trial.number), True)
+        self._queue_repeats()
+
+    def _queue_repeats(self) -> None:
+        """Queue what is to run again and has not been queued yet."""
+        attributes = self._study.user_attrs
+        everyone = self._study.get_trials(deepcopy=False)
+        queued = {trial.user_attrs.get(REPEATS) for trial in everyone}
+        for trial in everyone:
+            is_given_up = trial.state.name == "FAIL" and GIVEN_UP in trial.user_attrs
+            is_due = is_given_up or _retried(trial.number) in attributes
+            if is_due and trial.number not in queued:
+                params = trial.params if self._is_whole(trial) else {}
+                about = {REPEATS: trial.number}
+                self._study.enqueue_trial(params, user_attrs=about)
 
     def report(self, number: int, value: float, epoch: int) -> bool:
         """Report a setting's metric after an epoch; returns whether to prune it."""
@@ -194,23 +273,45 @@ class Study:
             if reason:
                 asked.set_user_attr("reason", reason)
         states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-        # One that another worker has taken over stays that worker's.
-        self._study.tell(asked, value, states.get(status), skip_if_finished=True)
+        # One that another worker has taken over stays that worker's, and one that has
+        # been told when the answer was lost stays as it is.
+        with contextlib.suppress(RuntimeError):
+            self._study.tell(asked, value, states.get(status), skip_if_finished=True)
 
     def release(self) -> None:
-        """Queue this worker's unfinished settings again."""
-        for number in list(self._mine):
-            self._ask_again(self._mine.pop(number)._trial_id)
+        """Queue this worker's unfinished settings again, if the storage answers.
 
-    def take_over(self, timeout: float) -> int:
+        Else other workers take them over, as those of one that has died.
+        """
+        self._storage.is_ending = True
+        try:
+            for number in list(self._mine):
+                self._give_up(self._mine.pop(number)._trial_id)
+            self._queue_repeats()
+        except UserError:
+            pass
+        finally:
+            self._storage.is_ending = False
+
+    def take_over(
+        self,
+        timeout: float,
+        find_ended: Callable[..., Ended | None] = lambda worker, number, options: None,
+    ) -> int:
         """Queue the running settings of workers without a sign of life again.
 
         Args:
             timeout: seconds, by this machine's clock, without a new sign.
+            find_ended: from a worker, the number of a setting and its options to how
+                it has ended, as its worker wrote before it died; None: it has not.
 
         Returns:
             How many there were.
         """
+        if self._outages != self._storage.outages:
+            # Nobody could leave a sign meanwhile.
+            self._outages = self._storage.outages
+            self._seen.clear()
         beats, now, count = self._study.user_attrs, time.monotonic(), 0
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state.name != "RUNNING" or trial.number in self._mine:
@@ -222,20 +323,31 @@ class Study:
             # An earlier worker of this name is dead: names are locked.
             is_own = worker == self._worker
             if is_own or now - self._seen[worker][1] > timeout:
-                count += self._ask_again(trial._trial_id)
+                whole = self._decode(trial.params) if self._is_whole(trial) else None
+                if whole and (ended := find_ended(worker, trial.number, whole)):
+                    self._mine[trial.number] = self._adopt(trial._trial_id)
+                    self.tell(trial.number, *ended)
+                else:
+                    count += self._give_up(trial._trial_id)
+        self._queue_repeats()
         return count
 
-    def _ask_again(self, trial_id: int) -> bool:
-        """Fail a trial and queue its options; of several workers one succeeds."""
+    def _adopt(self, trial_id: int) -> "optuna.Trial":
+        """Return a trial that was asked by another worker, or an earlier one."""
+        import optuna
+
+        return optuna.Trial(self._study, trial_id)
+
+    def _give_up(self, trial_id: int) -> bool:
+        """Fail a trial that is to be queued again; of several workers one succeeds."""
         from optuna.trial import TrialState
 
         storage = self._study._storage
-        trial = storage.get_trial(trial_id)
         try:
+            storage.set_trial_user_attr(trial_id, GIVEN_UP, True)
             storage.set_trial_state_values(trial_id, TrialState.FAIL)
         except RuntimeError:
             return False
-        self._study.enqueue_trial(trial.params)
         return True
 
     @contextlib.contextmanager
@@ -247,7 +359,8 @@ class Study:
             number = time.time()
             while True:
                 number += 1
-                self._study.set_user_attr(f"beat of {self._worker}", number)
+                with contextlib.suppress(Exception):  # the next one is soon
+                    self._study.set_user_attr(f"beat of {self._worker}", number)
                 if ended.wait(timeout / _BEATS):
                     return
 
@@ -257,7 +370,7 @@ class Study:
             yield
         finally:
             ended.set()
-            thread.join(_LAST_BEAT_SECONDS)  # the database may not answer
+            thread.join(_LAST_SECONDS)
 
 
 def _retried(number: int) -> str:
@@ -280,12 +393,21 @@ def _decode(axis: Axis, drawn: Any) -> Any:
     return {format_value(value): value for value in axis.values}[drawn]
 
 
-def open_study(config: Config, space: Space, home: Path, worker: str) -> Study:
+def open_study(
+    config: Config,
+    space: Space,
+    home: Path,
+    worker: str,
+    terminal: Terminal | None = None,
+    stop: Stop | None = None,
+) -> Study:
     """Join the study of a sweep, or create it.
 
     Args:
         home: where the journal is when --storage is empty.
         worker: the name of this one.
+        terminal: where it is said that the storage is waited for.
+        stop: looked at meanwhile.
 
     Raises:
         UserError: Optuna is not installed, the storage does not answer, or its study
@@ -300,12 +422,21 @@ def open_study(config: Config, space: Space, home: Path, worker: str) -> Study:
     options, wanted = config.sweep, describe_study(config, space)
     for attempt in range(_ATTEMPTS):
         try:
-            study = _join(config, home)
+            storage = PatientStorage(
+                open_storage(options.storage, home),
+                _name_storage(options.storage, home),
+                PATIENCE * options.worker_timeout,
+                terminal or Terminal(),
+                stop or Stop(),
+            )
+            study = _join(config, storage)
             if study.user_attrs.get("sweep") is None:
                 _name_metric(study, config.train.select_by)
                 study.set_user_attr("sweep", wanted)
             stored = study.user_attrs["sweep"]
             break
+        except UserError:
+            raise
         except Exception as error:
             # Workers that start at once may all be creating the tables.
             is_race = type(error).__name__ in ("IntegrityError", "ProgrammingError")
@@ -314,7 +445,7 @@ def open_study(config: Config, space: Space, home: Path, worker: str) -> Study:
                 continue
             first = str(error).strip().split("\n")[0]
             raise UserError(
-                f"--storage={_hide_password(options.storage)} does not answer "
+                f"{_name_storage(options.storage, home)} does not answer "
                 f"({type(error).__name__}: {first}); check the address, that the "
                 "server runs and that its driver is installed"
             ) from None
@@ -333,7 +464,7 @@ def open_study(config: Config, space: Space, home: Path, worker: str) -> Study:
         except UserError:  # told when it would run
             return str(sorted(values.items()))
 
-    return Study(study, space, worker, options.sweep_seed, identify)
+    return Study(study, storage, space, worker, options.sweep_seed, identify)
 
 
 def _name_metric(study: "optuna.Study", select_by: str) -> None:
@@ -343,12 +474,12 @@ def _name_metric(study: "optuna.Study", select_by: str) -> None:
         study.set_metric_names([f"validation_{select_by}"])
 
 
-def _join(config: Config, home: Path) -> Any:
+def _join(config: Config, storage: PatientStorage) -> Any:
     import optuna
 
     options = config.sweep
     return optuna.create_study(
-        storage=_open_storage(options.storage, home),
+        storage=storage,
         pruner=_make_pruner(options.pruner, config.train.epochs),
         study_name=options.study,
         direction="minimize" if config.train.select_by == "loss" else "maximize",
@@ -381,23 +512,6 @@ def _format_axis(axis: Axis) -> str:
     return f"{axis.name}={axis.kind}({inner or f'{axis.low},{axis.high}'})"
 
 
-def _open_storage(text: str, home: Path) -> Any:
-    """Open a storage by its URL; a path, or nothing, means a journal file."""
-    import optuna
-    from optuna.storages import journal
-
-    if "://" not in text:
-        path = Path(text).expanduser() if text else home / "study.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not text:
-            own_files.check_no_link(path)
-        return optuna.storages.JournalStorage(journal.JournalFileBackend(str(path)))
-    arguments = {}
-    if text.startswith(("postgresql", "mysql")):
-        arguments["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
-    return optuna.storages.RDBStorage(text, engine_kwargs=arguments)
-
-
 def _make_pruner(name: str, epochs: int) -> Any:
     from optuna import pruners
 
@@ -408,5 +522,8 @@ def _make_pruner(name: str, epochs: int) -> Any:
     return pruners.NopPruner()
 
 
-def _hide_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", url)
+def _name_storage(text: str, home: Path) -> str:
+    """Name a storage without its password, for messages."""
+    if not text:
+        return str(home / "study.log")
+    return "--storage=" + re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", text)

@@ -164,7 +164,7 @@ def _search(
         shared_options = config.select_run_options() | options.select_study()
         workdir.check_same_run(home, shared_options, Config().to_flat())
         session.prepare(groups)
-        shared = study.open_study(config, points, home, name)
+        shared = study.open_study(config, points, home, name, terminal, stop)
         session.open()
         session.write_config(home)
         terminal.say(f"worker    {name} of study {options.study}")
@@ -177,7 +177,7 @@ def _search(
                 f"note: {copies} settings were drawn again; equal ones ran once"
             )
         with worker.one_at_a_time(home):
-            found = worker.gather_rows(home, shared.list_ended(), seeds)
+            found = worker.gather_rows(home, shared.list_results(), seeds, terminal)
             return outcome.conclude(config, home, found, terminal, started)
 
 

@@ -2,13 +2,13 @@
 
 Each row is a line of `trials.jsonl`, on disk before the next batch begins; a line that
 was half written when the process died is cut off, and of a trial that was run again the
-last line counts. `trials.csv` is made from it.
+last line counts. A line that is not what was written is moved to
+`trials.jsonl.damaged`, and its trial runs again. `trials.csv` is made from the lines.
 
 Settings are compared by mean, spread and interval over seeds, paired with the best. Of
 equal ones the one with the lower validation loss is better, then the earlier one.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -19,6 +19,8 @@ from cnn.checkpoints import workdir
 from cnn.errors import UserError
 from cnn.option import format_value
 from cnn.runtime import own_files
+from cnn.runtime.terminal import Terminal
+from cnn.sweep.lines import seal, unseal
 from cnn.sweep.trials import make_setting
 from cnn.text import format_row
 from cnn.training import tasks
@@ -46,43 +48,95 @@ class TrialLog:
         """Read the rows that are there and open the file to append.
 
         Raises:
-            UserError: a line other than the last is damaged.
+            UserError: the file cannot be read, or a line but the last is damaged.
         """
-        self.rows = read_rows(path)
+        self.rows, self._path = read_rows(path), path
         whole = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
         own_files.unshare(path)
-        self._file = own_files.open_own(path, "ab")
+        self._file = own_files.open_own(path, "ab", buffering=0)
         self._file.truncate(whole)
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Append rows; they are on disk when this returns."""
-        self._file.write("".join(map(_format_line, rows)).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.rows += rows
+        """Append rows, in the place of others of their trials.
+
+        They are on disk when this returns.
+
+        Raises:
+            UserError: the disk does not take them; the file is as it was.
+        """
+        end = self._file.seek(0, os.SEEK_END)
+        left = memoryview(b"".join(map(seal, rows)))
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(end)
+            raise UserError(
+                f"{self._path} cannot be written ({error.strerror}); the trials that "
+                "have ended before are kept"
+            ) from None
+        new = {row["trial"] for row in rows}
+        self.rows = [row for row in self.rows if row["trial"] not in new] + [*rows]
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, is_strict: bool = True) -> list[Row]:
     """Read the rows of a file, the last of each trial; none when it is absent.
 
+    Args:
+        is_strict: whether to refuse a file with damaged lines, or to leave them out.
+
     Raises:
-        UserError: a line other than the last is damaged.
+        UserError: the file cannot be read, or a line other than the last is damaged.
     """
-    lines = path.read_text().split("\n") if path.exists() else [""]
     rows: dict[int, Row] = {}
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = json.loads(line)
+    for number, (_, row) in enumerate(_read_lines(path), start=1):
+        if row is not None:
             rows[row["trial"]] = row
-        except (ValueError, TypeError, KeyError):
+        elif is_strict:
             raise UserError(
-                f"{path}: line {number} is damaged; remove it, and its trial runs again"
-            ) from None
+                f"{path}: line {number} is damaged; the sweep's own command leaves it "
+                "out, and runs its trial again"
+            )
     return list(rows.values())
+
+
+def mend(path: Path, terminal: Terminal) -> None:
+    """Move the damaged lines of a file that this process has locked out of it."""
+    lines = _read_lines(path)
+    damaged = [line for line, row in lines if row is None]
+    if not damaged:
+        return
+    beside = path.with_name(f"{path.name}.damaged")
+    before = beside.read_bytes() if beside.exists() else b""
+    workdir.write_bytes(beside, before + b"".join(damaged))
+    whole = b"".join(line for line, row in lines if row is not None)
+    workdir.write_bytes(path, whole)
+    terminal.say(
+        f"warning   {path}: {len(damaged)} of {len(lines)} lines are damaged and are "
+        f"now in {beside.name}; their trials run again"
+    )
+
+
+def _read_lines(path: Path) -> list[tuple[bytes, Row | None]]:
+    """Read the whole lines of a file, and the row of each; None of a damaged one."""
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    return [(line + b"\n", _read_row(line)) for line in content.split(b"\n")[:-1]]
+
+
+def _read_row(line: bytes) -> Row | None:
+    try:
+        row = unseal(line)
+    except ValueError:
+        return None
+    return row if type(row.get("trial")) is int else None
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
@@ -109,10 +163,6 @@ def write_settings(path: Path, ranking: Sequence[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(n for row in ranking for n in row["options"]))
     names += [name for name in ranking[0] if name != "options"]
     write_rows(path, names, [row | row["options"] for row in ranking])
-
-
-def _format_line(row: Row) -> str:
-    return json.dumps(row) + "\n"
 
 
 def make_place(cost: float, loss: float, number: int) -> tuple[float, float, int]:

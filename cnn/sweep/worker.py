@@ -4,11 +4,11 @@ Each worker has a directory of its own under the study's, `sweep/workers/NAME/`,
 its own table; each worker that ends gathers the results of all.
 """
 
+import collections
 import contextlib
 import math
-import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.runtime import own_files
+from cnn.runtime.terminal import Terminal
 from cnn.sweep import choose
-from cnn.sweep.batch import Batch, TrialProgress, start_batch
+from cnn.sweep.batch import Batch, TrialProgress
 from cnn.sweep.live import LiveTable
 from cnn.sweep.session import Session
 from cnn.sweep.space import Space
-from cnn.sweep.study import Study
-from cnn.sweep.table import list_last_columns, read_rows
-from cnn.sweep.trials import Trial, group_trials, make_trial
+from cnn.sweep.study import Ended, Study
+from cnn.sweep.table import Row, list_last_columns, read_rows
+from cnn.sweep.trials import Trial, group_trials, make_setting, make_trial
 
 SETTINGS_AT_ONCE = 8
 _PAUSE = 0.5
@@ -61,11 +62,13 @@ def run_worker(session: Session, study: Study, space: Space) -> None:
     worker = _Worker(session, study, space)
     try:
         with study.show_life(options.worker_timeout):
+            if lost := study.retry_lost(str(session.home), worker.list_whole()):
+                session.terminal.say(f"{lost} settings whose rows are lost run again")
             if options.retry_failed:
                 failed = study.retry_failed()
                 session.terminal.say(f"{failed} settings that failed run again")
             while len(study.list_ended()) < options.trials:
-                if dead := study.take_over(options.worker_timeout):
+                if dead := study.take_over(options.worker_timeout, worker.find_ended):
                     session.terminal.say(f"{dead} settings of a dead worker run again")
                 settings = worker.ask_batch()
                 if settings:
@@ -128,27 +131,52 @@ class _Worker:
             if key not in self._executors:
                 width = self._at_once * len(self._seeds)
                 self._executors[key] = self._session.make_executor(group, width)
-            batch = start_batch(self._executors[key], group)
             with self._show:
-                batch.advance(sys.maxsize, self._watch)
-            self._session.save_ended(batch, group)
-            for number, ones in self._list_settings(batch):
-                statuses = [one.status for one in ones]
-                reason = next((one.reason for one in ones if one.reason), "")
-                status = max(statuses, key=("finished", "pruned", "failed").index)
-                is_good = status == "finished"
-                value = _mean(ones) if is_good else None
-                results = self._gather_results(ones)
-                self._study.tell(number, status, reason, value, results)
+                self._session.run_batch(self._executors[key], group, group, self._watch)
+            for number in dict.fromkeys(t.number // len(self._seeds) for t in group):
+                rows = self._select_rows(self._session.rows, number)
+                self._study.tell(number, *self._conclude(rows, self._session.home))
 
-    def _gather_results(self, ones: Sequence[TrialProgress]) -> dict[str, Any]:
-        """Gather what a dashboard shows of a setting: its seeds' results, in lists."""
-        numbers = [one.trial.number for one in ones]
-        rows = [row for row in self._session.rows if row["trial"] in numbers]
+    def _select_rows(self, rows: Sequence[Row], number: int) -> list[Row]:
+        """Select the rows of a setting's seeds."""
+        return [row for row in rows if row["trial"] // len(self._seeds) == number]
+
+    def list_whole(self) -> set[int]:
+        """List the settings of which this worker has the rows of all seeds."""
+        counts = collections.Counter(
+            row["trial"] // len(self._seeds) for row in self._session.rows
+        )
+        return {number for number, n in counts.items() if n == len(self._seeds)}
+
+    def find_ended(
+        self, worker: str, number: int, options: Mapping[str, Any]
+    ) -> Ended | None:
+        """Find how a setting ended that its worker has saved, and not told."""
+        home = self._session.home.parent / worker
+        rows = self._select_rows(
+            read_rows(home / "trials.jsonl", is_strict=False), number
+        )
+        if len(rows) < len(self._seeds) or not all(
+            has_options(r, options) for r in rows
+        ):
+            return None
+        return self._conclude(rows, home)
+
+    def _conclude(self, rows: Sequence[Row], home: Path) -> Ended:
+        """Return how a setting ended: its value is the mean over its seeds.
+
+        With it goes what a dashboard shows of it: its seeds' results, in lists.
+        """
+        reason = next((row["reason"] for row in rows if row["reason"]), "")
+        statuses = [row["status"] for row in rows]
+        status = max(statuses, key=("finished", "pruned", "failed").index)
+        metric = f"validation_{self._session.select_by}"
+        values = [row[metric] for row in rows] if status == "finished" else []
+        value = math.fsum(values) / len(values) if values else None
         names = ["trial", "status", *list_last_columns(rows)[:-1]]
         found = {name: [row[name] for row in rows if name in row] for name in names}
         seeds = [row["options"].get("seed") for row in rows]
-        return {"directory": str(self._session.home), "seeds": seeds} | found
+        return status, reason, value, {"directory": str(home), "seeds": seeds} | found
 
     def _watch(self, batch: Batch) -> None:
         """Report the settings of a batch after an epoch; prune what Optuna prunes."""
@@ -192,20 +220,36 @@ def make_seeds(
     ]
 
 
-def gather_rows(home: Path, ended: Collection[int], seeds: int) -> dict[Path, list]:
+def gather_rows(
+    home: Path, ended: Mapping[int, Mapping[str, Any]], seeds: int, terminal: Terminal
+) -> dict[Path, list]:
     """Gather the rows of all workers of a study, by their directories.
 
     Args:
         home: the study's directory.
-        ended: numbers of the settings that have ended for good; others in the table of
-            a worker that died ran again under another number.
+        ended: options of the settings that have ended for good, by their numbers;
+            others in the table of a worker that died ran again under another number.
         seeds: the trials of a setting.
     """
-    found = {}
+    found, missing = {}, set(ended)
     for path in sorted(home.glob("workers/*/trials.jsonl")):
-        rows = read_rows(path)
-        found[path.parent] = [r for r in rows if r["trial"] // seeds in ended]
+        own = found.setdefault(path.parent, [])
+        for row in read_rows(path, is_strict=False):
+            number = row["trial"] // seeds
+            if number in ended and has_options(row, ended[number]):
+                own.append(row)
+                missing.discard(number)
+    if missing:
+        terminal.say(
+            f"note: {len(missing)} settings have ended whose rows are not in "
+            f"{home / 'workers'}: they are on another machine, or lost"
+        )
     return found
+
+
+def has_options(row: Row, options: Mapping[str, Any]) -> bool:
+    """Return whether a row is of a setting: it has those options that are read."""
+    return set(make_setting(row["options"])) <= set(make_setting(options))
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from test_sweep import TINY, read_table, run_sweep
 
 from cnn import config as config_module
 from cnn.errors import UserError
+from cnn.runtime.terminal import Terminal
 from cnn.sweep import study
 from cnn.sweep.space import parse_space
 from cnn.sweep.table import read_rows
@@ -325,6 +326,6 @@ def test_four_workers_one_of_which_is_killed(tmp_path, address):
     config = config.change(changes)
     shared = study.open_study(config, space, tmp_path / "sweep", "reader")
     assert len(shared.list_ended()) == trials == len(shared.list_ended())
-    found = gather_rows(tmp_path / "sweep", shared.list_ended(), 2)
+    found = gather_rows(tmp_path / "sweep", shared.list_results(), 2, Terminal())
     assert sum(map(len, found.values())) == 2 * trials and len(found) == 4
     assert isinstance(shared, study.Study)

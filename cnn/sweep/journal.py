@@ -1,0 +1,145 @@
+"""A study as a file that several processes append lines to.
+
+Optuna's own format, which its dashboard reads. The lock is the system's: that of a
+process that has died is gone with it. A line that a death or a full disk has cut off is
+removed before the next is appended; any other that is not what was written is refused,
+because all that came later refers to the lines before it by their number.
+
+Source: optuna.storages.journal.JournalFileBackend
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from cnn.checkpoints import workdir
+from cnn.errors import UserError
+from cnn.sweep.lines import seal, unseal
+
+LOCK_SECONDS = 10.0
+_PAUSE = 0.005
+
+
+class Journal:
+    """What Optuna calls the backend of a JournalStorage."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the file if it does not exist.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self._path = path
+        # Where the line of the next number begins, and the one before it.
+        self._number, self._start, self._before = 0, 0, b""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise self._explain("written", error) from None
+
+    @property
+    def line(self) -> int:
+        """Return the number, from 1, of the line that was read last."""
+        return self._number
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Read the lines from a number on, from 0.
+
+        Raises:
+            UserError: the file cannot be read, or one of them is damaged.
+        """
+        if log_number_from < self._number:
+            self._number, self._start, self._before = 0, 0, b""
+        try:
+            with open(self._path, "rb") as file:
+                self._seek(file)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        return  # it is being written, or was cut off
+                    try:
+                        found = unseal(line, self._before)
+                    except ValueError as error:
+                        raise self.refuse(self._number + 1, str(error)) from None
+                    self._number += 1
+                    self._start += len(line)
+                    self._before = line
+                    if self._number > log_number_from:
+                        yield found
+        except OSError as error:
+            raise self._explain("read", error) from None
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append lines; all are on disk when this returns, or none.
+
+        Raises:
+            UserError: the file cannot be written.
+            BlockingIOError: another process holds its lock.
+        """
+        try:
+            with open(self._path, "r+b", buffering=0) as file, _hold(file):
+                self._seek(file)
+                rest = file.read()
+                whole = rest[: rest.rfind(b"\n") + 1]
+                end = self._start + len(whole)
+                before = whole[whole.rfind(b"\n", 0, -1) + 1 :] or self._before
+                lines = []
+                for log in logs:
+                    before = seal(log, before)
+                    lines.append(before)
+                file.truncate(end)
+                file.seek(end)
+                _write(file, b"".join(lines), end)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise self._explain("written", error) from None
+
+    def refuse(self, line: int, why: str) -> UserError:
+        """Make the error of a damaged line."""
+        return UserError(
+            f"{self._path}: line {line} is damaged ({why}). Put a whole copy of the "
+            "file back, or give another --study; what has ended stays in trials.jsonl"
+        )
+
+    def _seek(self, file: IO[bytes]) -> None:
+        """Go to where the next line begins."""
+        if file.seek(0, os.SEEK_END) < self._start:
+            raise self.refuse(self._number, "the file has become shorter")
+        file.seek(self._start)
+
+    def _explain(self, what: str, error: OSError) -> UserError:
+        return UserError(f"{self._path} cannot be {what} ({error.strerror})")
+
+
+def _write(file: IO[bytes], content: bytes, end: int) -> None:
+    """Write at the end of a file, or leave the file as it was."""
+    left = memoryview(content)
+    try:
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(end)
+        raise
+
+
+@contextlib.contextmanager
+def _hold(file: IO[bytes]) -> Iterator[None]:
+    """Lock an open file."""
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            lock = workdir.hold(file, wait=False)
+            break
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise BlockingIOError(
+                    f"{file.name} is locked by another process"
+                ) from None
+            time.sleep(_PAUSE)
+    with lock:
+        yield

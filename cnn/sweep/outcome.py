@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import manifest, workdir
 from cnn.checkpoints.checkpoint import CheckpointWriter
 from cnn.config import Config
 from cnn.errors import UserError
@@ -191,11 +191,17 @@ def publish_best(
     """
     numbers = {name: value for name, value in row.items() if name != "curve"}
     kept, new = source / "kept" / str(row["trial"]), home / f"best.{os.getpid()}"
-    is_there = kept.exists()
+    is_there = _is_whole(kept)
     run = str(home / "best") if is_there else None
     best = {"trial": numbers, "setting": ranking[0], "run": run}
     workdir.write_json(home / "best.json", best)
     workdir.write_text(home / "best.py", format_preset(trial, row))
+    place = home / "best"
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise UserError(f"{place} is in the way and is not the sweep's; move it away")
+    for path in home.glob("best.*"):  # of processes that were killed here
+        if path.suffix[1:].isdecimal() and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
     if is_there:
         shutil.copytree(kept, new)
     remove_run(home / "best")
@@ -224,6 +230,17 @@ def remove_run(directory: Path) -> None:
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     with contextlib.suppress(OSError):  # it is not there, or holds something
         directory.rmdir()
+
+
+def _is_whole(run: Path) -> bool:
+    """Return whether a run that a sweep has kept is there, as it was written."""
+    if run.is_symlink() or not (run / workdir.CONFIG_FILE).exists():
+        return False
+    try:
+        newest, damaged = manifest.find_finished(run / "checkpoints")
+    except UserError:
+        return False
+    return newest is not None and not damaged
 
 
 def format_preset(trial: Trial, row: Row) -> str:

@@ -91,6 +91,80 @@ def test_released_settings_are_asked_again(tmp_path):
     assert second.ask(1)[1] == given[1]
 
 
+def test_whoever_comes_next_queues_what_was_given_up(tmp_path, monkeypatch):
+    dead, alive = open_study(tmp_path, "dead"), open_study(tmp_path, "alive")
+    number, options = dead.ask(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(dead, "_queue_repeats", lambda: None)
+        dead.release()
+    assert alive.take_over(3600) == 0, "it was given up already"
+    again, same = alive.ask(1)
+    assert same == options and again != number and alive.ask(1) is None
+
+
+def test_of_several_repeats_the_first_counts(tmp_path):
+    first, second = open_study(tmp_path, "a"), open_study(tmp_path, "b")
+    number, options = first.ask(1)
+    first.release()
+    # As one whose answer was lost, or of two workers at the same moment.
+    params = second._study.get_trials()[number].params
+    second._study.enqueue_trial(params, user_attrs={study.REPEATS: number})
+    again, same = first.ask(2)
+    assert same == options
+    assert second.ask(2)[1] != options
+    assert first.ask(2) is None and second.ask(2) is None
+    assert first.take_over(3600) == 0
+    first.tell(again, "finished", "", 0.5)
+    assert first.list_ended() == {again}
+
+
+def test_what_was_given_up_half_drawn_is_drawn_as_it_would_have_been(tmp_path):
+    whole, first = open_study(tmp_path / "a", "x"), open_study(tmp_path / "b", "x")
+    drawn = ask_all(whole, 5)
+    assert ask_all(first, 2) == drawn[:2]
+    first._study.ask().set_user_attr("worker", "x")  # and dies before it draws
+    second = open_study(tmp_path / "b", "x")
+    assert second.take_over(3600) == 1
+    assert ask_all(second, 3) == drawn[2:]
+
+
+def test_what_a_dead_worker_had_saved_is_told(tmp_path):
+    dead, alive = open_study(tmp_path, "a"), open_study(tmp_path, "a")
+    saved, lost = dead.ask(2), dead.ask(2)
+    ended = {saved[0]: ("finished", "", 0.25, {"directory": "there"})}
+
+    def find_ended(worker, number, options):
+        assert worker == "a" and options == dict((saved, lost))[number]
+        return ended.get(number)
+
+    assert alive.take_over(3600, find_ended) == 1
+    assert alive.list_results() == {saved[0]: saved[1]}
+    assert alive.ask(2)[1] == lost[1]
+    assert alive.retry_lost("elsewhere", ()) == 0
+    assert alive.retry_lost("there", {saved[0]}) == 0
+    assert alive.retry_lost("there", ()) == 1 and alive.list_results() == {}
+    assert alive.ask(2)[1] == saved[1]
+
+
+def test_an_answer_that_was_lost_is_told_once(tmp_path):
+    worker = open_study(tmp_path, "a")
+    number, _ = worker.ask(1)
+    asked = worker._mine[number]
+    worker.tell(number, "finished", "", 0.5)
+    worker._mine[number] = asked
+    worker.tell(number, "finished", "", 0.25)
+    assert worker._study.get_trials()[number].value == 0.5
+
+
+def test_nobody_is_dead_who_could_not_leave_a_sign(tmp_path):
+    busy, other = open_study(tmp_path, "busy"), open_study(tmp_path, "other")
+    busy.ask(1)
+    assert other.take_over(0.0) == 0
+    other._storage.outages += 1
+    assert other.take_over(0.0) == 0, "all are seen anew after an outage"
+    assert other.take_over(0.0) == 1
+
+
 def ask_all(worker, count, total=99):
     """Ask for settings and report a result that follows from each."""
     asked = [worker.ask(total) for _ in range(count)]

@@ -364,6 +364,57 @@ def test_a_torn_line_is_cut_off(tmp_path):
         table.read_rows(path)
 
 
+@pytest.mark.parametrize("bad", [b"\xff\n", b"\0\n", b"[]\n", b'{"a": 1}\n', None])
+def test_a_damaged_line_is_put_aside(tmp_path, capsys, bad):
+    path = tmp_path / "trials.jsonl"
+    log = table.TrialLog(path)
+    log.append([{"trial": number, "value": 0.5} for number in range(3)])
+    log.close()
+    whole = path.read_bytes().splitlines(keepends=True)
+    bad = bad or whole[1].replace(b"0.5", b"0.9")
+    path.write_bytes(whole[0] + bad + whole[2])
+    with pytest.raises(UserError, match="line 2 is damaged"):
+        table.read_rows(path)
+    for _ in range(2):
+        table.mend(path, Terminal())
+        assert [row["trial"] for row in table.read_rows(path)] == [0, 2]
+    assert path.with_name("trials.jsonl.damaged").read_bytes() == bad
+    assert capsys.readouterr().out.count("1 of 3 lines are damaged") == 1
+
+
+def test_a_full_disk_leaves_the_table_as_it_was(tmp_path, monkeypatch):
+    log = table.TrialLog(tmp_path / "trials.jsonl")
+    log.append([{"trial": 0}])
+
+    def fail(number):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(table.os, "fsync", fail)
+        with pytest.raises(UserError, match="trials.jsonl cannot be written .No space"):
+            log.append([{"trial": 1}])
+    log.append([{"trial": 2}])
+    log.close()
+    rows = table.read_rows(tmp_path / "trials.jsonl")
+    assert [row["trial"] for row in rows] == [0, 2]
+
+
+def test_what_is_not_the_sweeps_is_not_removed(swept, tmp_path, no_plots):
+    shutil.copytree(swept, tmp_path / "run")
+    home = tmp_path / "run" / "sweep"
+    (tmp_path / "other").mkdir()
+    (home / "kept" / "9").symlink_to(tmp_path / "other")
+    (home / "kept" / "notes").mkdir()
+    shutil.rmtree(home / "best")
+    (home / "best").symlink_to(tmp_path / "other")
+    lines = (home / "trials.jsonl").read_bytes().splitlines(keepends=True)
+    (home / "trials.jsonl").write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(UserError, match="best is in the way"):
+        run_sweep(tmp_path / "run")
+    assert (home / "best").is_symlink() and (home / "kept" / "9").is_symlink()
+    assert (home / "kept" / "notes").is_dir()
+
+
 def test_auto_says_what_it_chose_and_keeps_to_it(tmp_path, capsys, no_plots):
     options = {"sweep": "learning_rate=0.1,0.2", "executor": "auto"}
     run_sweep(tmp_path, **options)

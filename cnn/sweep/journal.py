@@ -19,7 +19,7 @@ from cnn.checkpoints import workdir
 from cnn.errors import UserError
 from cnn.sweep.lines import seal, unseal
 
-LOCK_SECONDS = 10.0
+LOCK_SECONDS = 2.0
 _PAUSE = 0.005
 
 

@@ -40,6 +40,6 @@ def unseal(line: bytes, before: bytes = b"") -> dict[str, Any]:
         value = json.loads(body)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError("it is no object")
+    if not isinstance(value, dict) or "check" in value:
+        raise ValueError("it is no object, or its sum is none")
     return value

@@ -37,6 +37,7 @@ STUDY |= {"search": "optuna", "trials": 4, "worker": "me", "worker_timeout": 20}
 STUDY |= {"sweep": "learning_rate=loguniform(0.01,1); momentum=0.5,0.9"}
 STUDY |= {"epochs": 60}
 ROWS = "sweep/sweep/workers/me/trials.jsonl"
+_LOCK = "sweep/sweep/workers/me/.lock"
 JOURNAL = "sweep/sweep/study.log"
 TIMED = ("seconds",)
 _PATIENCE = 150  # seconds in which a process comes as far as it is waited for
@@ -390,7 +391,10 @@ def test_a_line_of_the_journal_is_no_line_of_it(room):
         before = hash_tree(room.path)
         ended = run_sweep(room, STUDY | {"epochs": 1, "trials": 5})
         ended.check_refused("study.log: line 10 is damaged", "--study")
-        assert hash_tree(room.path) == before
+        after = hash_tree(room.path)
+        assert {n for n in after if after[n] != before[n]} <= {_LOCK} and len(
+            after
+        ) == len(before)
 
 
 _FUZZ_JOURNAL = """
@@ -472,13 +476,13 @@ for seed in range(500):
     beside.unlink(missing_ok=True)
     table.mend(path, Told())
     rows = table.read_rows(path)
-    assert all(row == whole[row["trial"]] for row in rows), seed
+    # Of a sum whose name has changed, that stays beside what it was of.
+    names = [(row[n], x) for row in rows for n, x in whole[row["trial"]].items()]
+    assert all(found == written for found, written in names), seed
     lost = len(rows) < len(whole)
-    is_cut = b"".join(content.split(b"\\n")).startswith(changed.replace(b"\\n", b""))
-    assert not lost or told or is_cut or changed.count(b"\\n") < content.count(b"\\n")
-    if told:
-        (line,) = told
-        assert str(path) in line and beside.read_bytes() in changed or beside.exists()
+    fewer = changed.count(b"\\n") < content.count(b"\\n")  # lines that are gone
+    assert not lost or told or fewer, seed
+    assert [line.count(str(path)) for line in told] == [1] * beside.exists(), seed
     path.with_name("trials.csv").write_bytes(mutate(csv, seed))
     path.write_bytes(content)
     table.write_csv(path.with_name("trials.csv"), table.read_rows(path))

@@ -32,6 +32,7 @@ from cnn.option import format_value
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import trials
+from cnn.sweep.options import SweepOptions
 from cnn.sweep.space import Axis, Space
 from cnn.sweep.storage import PatientStorage, open_storage
 from cnn.training import tasks
@@ -422,13 +423,7 @@ def open_study(
     options, wanted = config.sweep, describe_study(config, space)
     for attempt in range(_ATTEMPTS):
         try:
-            storage = PatientStorage(
-                open_storage(options.storage, home),
-                _name_storage(options.storage, home),
-                PATIENCE * options.worker_timeout,
-                terminal or Terminal(),
-                stop or Stop(),
-            )
+            storage = _wait_for(options, home, terminal, stop)
             study = _join(config, storage)
             if study.user_attrs.get("sweep") is None:
                 _name_metric(study, config.train.select_by)
@@ -465,6 +460,19 @@ def open_study(
             return str(sorted(values.items()))
 
     return Study(study, storage, space, worker, options.sweep_seed, identify)
+
+
+def _wait_for(
+    options: SweepOptions, home: Path, terminal: Terminal | None, stop: Stop | None
+) -> PatientStorage:
+    """Open the storage of a study; from then on it is waited for."""
+    return PatientStorage(
+        open_storage(options.storage, home),
+        _name_storage(options.storage, home),
+        PATIENCE * options.worker_timeout,
+        terminal or Terminal(),
+        stop or Stop(),
+    )
 
 
 def _name_metric(study: "optuna.Study", select_by: str) -> None:

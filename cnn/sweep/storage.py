@@ -161,10 +161,9 @@ def _is_lost(error: BaseException | None) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    lost = error
-    while (lost.__cause__ or lost.__context__) is not None:
-        lost = lost.__cause__ or lost.__context__
-    return str(lost).strip().split("\n")[0]
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().split("\n")[0]
 
 
 def open_storage(text: str, home: Path) -> Any:

@@ -554,7 +554,7 @@ metrics.summarise = summarise
         (
             "cnn/training/progress.py",
             "        is_better = math.isfinite(value) and (",
-            "        is_better = not self.best_value == self.best_value or (",
+            "        is_better = value is not None and (",
         ),
         (
             "cnn/training/progress.py",

@@ -795,7 +795,10 @@ table.write_csv_given = table.write_csv
 def test_two_sweeps_in_one_directory(room):
     process = start_sweep(room, GRID)
     assert wait_until(process, (room.path / "sweep/sweep/config.json").exists)
-    run_sweep(room, GRID).check_refused("is in use by process", str(process.pid))
+    process.send_signal(signal.SIGSTOP)  # so that it is there still
+    second = run_sweep(room, GRID)
+    process.send_signal(signal.SIGCONT)
+    second.check_refused("is in use by process", str(process.pid))
     finish(process).check_done()
     check_same(room, GRID)
 

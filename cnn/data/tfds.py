@@ -1,10 +1,10 @@
 """Prepared tensorflow-datasets, read without TensorFlow and without a network.
 
 `tfds:NAME[/CONFIG][:VERSION]`, `rest` without `tfds:`, names a directory
-NAME/CONFIG/VERSION below `--data_dir`. array_record files are read through
-`as_data_source`, tfrecord files by an index of their records. Labels are read once at
-loading, from every file; images are decoded when they are read. A feature that is a
-sequence of class labels gives an image any number of them.
+NAME/CONFIG/VERSION below `--data_dir`. Labels are read once at loading, from every
+file; images are decoded when they are read. A feature that is a sequence of class
+labels gives an image any number of them. Every record is verified by its checksum
+whenever it is read, and an image by its stamp: it is the one that was there at loading.
 
 A prepared dataset is found by its directories alone; its code does not run, because
 that may try the network for minutes.
@@ -20,14 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from cnn.data import decode, images, tfrecord
+from cnn.data import array_record, decode, images, prepared, shards, tfrecord
 from cnn.data.names import check_class_names
 from cnn.data.options import DataOptions
 from cnn.data.stamps import stamp_bytes
 from cnn.errors import UserError, suggest
 
 _CHUNK = 4096
-_REMEDY = "prepare the dataset again"
+# How records are read, by the format of their files.
+_FORMATS = {
+    "array_record": array_record.open_records,
+    "tfrecord": tfrecord.open_records,
+}
 
 
 class NotPrepared(UserError):
@@ -35,6 +39,8 @@ class NotPrepared(UserError):
 
 
 ReadRecords = Callable[[np.ndarray], Sequence[bytes]]
+# From the position of an example to its name in messages.
+Locate = Callable[[int], str]
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -88,9 +94,7 @@ def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evalua
 
 def has_several_labels(rest: str, options: DataOptions) -> bool:
     """Return whether the labels of a prepared dataset are a sequence."""
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(find_directory(rest, options.data_dir))
+    builder = prepared.open_builder(find_directory(rest, options.data_dir))
     key = _find_features(builder, rest, options.task)[1]
     return _is_sequence(builder.info.features[key])
 
@@ -100,32 +104,29 @@ def _open(
 ) -> tuple[tuple[str, ...], Callable[[str, str], images.Images]]:
     """Return the names of the classes and the function that reads a flag's split."""
     directory = find_directory(rest, options.data_dir)
-    import tensorflow_datasets as tfds
-
-    # Not asked whether it is prepared: it takes the path for a pattern.
-    builder = tfds.builder_from_directory(directory)
+    builder = prepared.open_builder(directory)
     image_key, label_key = _find_features(builder, rest, options.task)
     shape = find_shape(builder.info.features[image_key], rest, options)
     feature = builder.info.features[label_key]
     several = _is_sequence(feature)
-    class_names = tuple((feature.feature if several else feature).names)
+    named = feature.feature if several else feature
+    class_names = prepared.read_class_names(directory, label_key, named)
     check_class_names(f"tfds:{rest}", class_names)
 
     def read_split(flag: str, split: str) -> images.Images:
-        where = f"tfds:{rest}, split {split}"
-        read_records = _open_split(builder, rest, flag, split)
+        read_records, locate = _open_split(builder, rest, flag, split)
         count = builder.info.splits[split].num_examples
         keys = image_key, label_key
-        lists, stamps = _read_labels(read_records, count, keys, where)
+        lists, stamps = _read_labels(read_records, count, keys, locate)
         if several:
-            labels = _make_matrix(lists, len(class_names), where)
+            labels = _make_matrix(lists, len(class_names), locate)
         else:
-            labels = _make_vector(lists, where)
-        read_contents = _make_contents(read_records, image_key, where)
+            labels = _make_vector(lists, locate)
+        read_contents = _make_contents(read_records, image_key, stamps, locate)
         found = images.Images(
             labels=labels,
             shape=shape,
-            read=_make_read(read_contents, shape, options, where),
+            read=_make_read(read_contents, shape, options, locate),
             names=_name_examples(builder, split),
             stamps=stamps,
             contents=read_contents,
@@ -134,7 +135,7 @@ def _open(
         def refit(options: DataOptions) -> images.Images:
             size = options.stored_size
             fitted = size, size, shape[-1]
-            read = _make_read(read_contents, fitted, options, where)
+            read = _make_read(read_contents, fitted, options, locate)
             return dataclasses.replace(found, shape=fitted, read=read)
 
         return dataclasses.replace(found, refit=refit)
@@ -194,14 +195,18 @@ def find_shape(feature: Any, rest: str, options: DataOptions) -> tuple[int, int,
             f"the images of tfds:{rest} differ in size; set --image_size to the "
             "height and width in pixels to bring them to"
         )
+    if height * width > decode.MAX_PIXELS:
+        raise UserError(
+            f"the images of tfds:{rest} are {height}x{width} pixels by features.json, "
+            f"and at most {decode.MAX_PIXELS:,} are read; {shards.REMEDY}"
+        )
     return height, width, channels
 
 
-def _open_split(builder: Any, rest: str, flag: str, split: str) -> ReadRecords:
+def _open_split(
+    builder: Any, rest: str, flag: str, split: str
+) -> tuple[ReadRecords, Locate]:
     """Return the function that reads serialized examples of a split or a slice."""
-    from tensorflow_datasets import decode as tfds_decode
-
-    raw = tfds_decode.DeserializeMethod.RAW_BYTES
     try:
         instructions = builder.info.splits[split].file_instructions
     except (ValueError, KeyError) as error:
@@ -212,25 +217,22 @@ def _open_split(builder: Any, rest: str, flag: str, split: str) -> ReadRecords:
         ) from error
     if not sum(instruction.take for instruction in instructions):
         raise UserError(f"--{flag}={split} of tfds:{rest} holds no example")
-    if builder.info.file_format.value == "tfrecord":
-        return tfrecord.open_records(instructions)
-    try:
-        source = builder.as_data_source(split=split, deserialize_method=raw)
-    except (OSError, NotImplementedError) as error:
-        raise UserError(f"tfds:{rest}, split {split}: {error}") from error
+    file_format = builder.info.file_format.value
+    if file_format not in _FORMATS:
+        raise UserError(
+            f"tfds:{rest} is prepared as {file_format}, which is not read; prepare it "
+            "again with --file_format=array_record"
+        )
 
-    def read_records(positions: np.ndarray) -> Sequence[bytes]:
-        try:
-            return source.__getitems__(positions.tolist())
-        except (OSError, RuntimeError, ValueError, IndexError) as error:
-            raise UserError(
-                f"tfds:{rest}, split {split}: {error}; {_REMEDY}"
-            ) from error
+    def locate(position: int) -> str:
+        where = shards.locate(instructions, position)
+        return f"tfds:{rest}, split {split}, example {position} ({where})"
 
-    return read_records
+    files = prepared.list_files(builder, instructions)
+    return _FORMATS[file_format](files), locate
 
 
-def _parse_example(record: bytes, where: str, position: int) -> Any:
+def _parse_example(record: bytes, locate: Locate, position: int) -> Any:
     """Return the features of a serialized example, by name."""
     from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_pb2
@@ -239,7 +241,7 @@ def _parse_example(record: bytes, where: str, position: int) -> Any:
         return tf_example_pb2.Example.FromString(record).features.feature
     except DecodeError as error:
         raise UserError(
-            f"{where}, example {position}: its record is damaged; {_REMEDY}"
+            f"{locate(position)}: its record is damaged; {shards.REMEDY}"
         ) from error
 
 
@@ -259,7 +261,7 @@ def _name_examples(builder: Any, split: str) -> np.ndarray:
 
 
 def _read_labels(
-    read_records: ReadRecords, count: int, keys: tuple[str, str], where: str
+    read_records: ReadRecords, count: int, keys: tuple[str, str], locate: Locate
 ) -> tuple[list[list[int]], np.ndarray]:
     """Read each example's labels and the stamp of its encoded image.
 
@@ -271,29 +273,31 @@ def _read_labels(
     for start in range(0, count, _CHUNK):
         positions = np.arange(start, min(start + _CHUNK, count))
         for position, record in zip(positions, read_records(positions), strict=True):
-            features = _parse_example(record, where, position)
+            features = _parse_example(record, locate, position)
             labels.append(list(features[keys[1]].int64_list.value))
             stamps[position] = stamp_bytes(_get_image(features, keys[0]))
     return labels, stamps
 
 
-def _make_vector(lists: list[list[int]], where: str) -> np.ndarray:
+def _make_vector(lists: list[list[int]], locate: Locate) -> np.ndarray:
     """Return the only label of each example, [N]."""
     for position, labels in enumerate(lists):
         if len(labels) != 1:
-            raise UserError(f"{where}, example {position}: it has no label; {_REMEDY}")
+            raise UserError(f"{locate(position)}: it has no label; {shards.REMEDY}")
     return np.array(lists, np.int64).reshape(-1)
 
 
-def _make_matrix(lists: list[list[int]], num_classes: int, where: str) -> np.ndarray:
+def _make_matrix(
+    lists: list[list[int]], num_classes: int, locate: Locate
+) -> np.ndarray:
     """Return which classes each example has as labels, 0 and 1 [N, K]."""
     matrix = np.zeros((len(lists), num_classes), np.uint8)
     for position, labels in enumerate(lists):
         wrong = [label for label in labels if not 0 <= label < num_classes]
         if wrong:
             raise UserError(
-                f"{where}, example {position}: its label {wrong[0]} is outside "
-                f"0..{num_classes - 1}; {_REMEDY}"
+                f"{locate(position)}: its label {wrong[0]} is outside "
+                f"0..{num_classes - 1}; {shards.REMEDY}"
             )
         matrix[position, labels] = 1
     return matrix
@@ -304,13 +308,19 @@ def _get_image(features: Any, key: str) -> bytes:
 
 
 def _make_contents(
-    read_records: ReadRecords, key: str, where: str
+    read_records: ReadRecords, key: str, stamps: np.ndarray, locate: Locate
 ) -> Callable[[np.ndarray], list[bytes]]:
     def read_contents(positions: np.ndarray) -> list[bytes]:
-        return [
-            _get_image(_parse_example(record, where, position), key)
-            for position, record in zip(positions, read_records(positions), strict=True)
-        ]
+        found = []
+        for position, record in zip(positions, read_records(positions), strict=True):
+            content = _get_image(_parse_example(record, locate, position), key)
+            if stamp_bytes(content) != stamps[position]:
+                raise UserError(
+                    f"{locate(position)} has changed since the start of this run; put "
+                    "it back and resume"
+                )
+            found.append(content)
+        return found
 
     return read_contents
 
@@ -319,7 +329,7 @@ def _make_read(
     read_contents: Callable[[np.ndarray], list[bytes]],
     shape: tuple[int, int, int],
     options: DataOptions,
-    where: str,
+    locate: Locate,
 ) -> Callable[[np.ndarray], np.ndarray]:
     layout = dataclasses.replace(decode.make_layout(options), channels=shape[-1])
 
@@ -328,15 +338,15 @@ def _make_read(
         contents = read_contents(positions)
 
         def decode_one(i: int) -> np.ndarray:
-            name = f"{where}, example {positions[i]}"
             try:
                 image = decode.decode(contents[i], layout)
             except decode.BadImage as error:
-                raise UserError(f"{name}: {error}; {_REMEDY}") from error
+                name = locate(positions[i])
+                raise UserError(f"{name}: {error}; {shards.REMEDY}") from error
             if image.shape != shape:
                 raise UserError(
-                    f"{name}: the image is {image.shape} but features.json says "
-                    f"{shape}; set --image_size"
+                    f"{locate(positions[i])}: the image is {image.shape} but "
+                    f"features.json says {shape}; set --image_size"
                 )
             return image
 

@@ -2,6 +2,7 @@ import concurrent.futures
 import dataclasses
 import io
 import json
+import os
 import pathlib
 import struct
 import subprocess
@@ -50,10 +51,23 @@ def write_array_record(path, records):
     writer.close()
 
 
+def checksum(content):
+    """Return the masked CRC-32C of TFRecord files, bit by bit."""
+    register = 0xFFFFFFFF
+    for byte in content:
+        register ^= byte
+        for _ in range(8):
+            register = (register >> 1) ^ (0x82F63B78 * (register & 1))
+    register ^= 0xFFFFFFFF
+    turned = (register >> 15 | register << 17) + 0xA282EAD8
+    return struct.pack("<I", turned & 0xFFFFFFFF)
+
+
 def write_tfrecord(path, records):
     with path.open("wb") as file:
         for record in records:
-            file.write(struct.pack("<QI", len(record), 0) + record + bytes(4))
+            length = struct.pack("<Q", len(record))
+            file.write(length + checksum(length) + record + checksum(record))
 
 
 WRITERS = {"array_record": write_array_record, "tfrecord": write_tfrecord}
@@ -102,14 +116,16 @@ def write_json(directory, file_format, shards, size=(6, 5, 3), image="Image"):
     (directory / "label.labels.txt").write_text("ant\nbee\ncow\n")
 
 
-def prepare(root, file_format, name="tiny/1.0.0", pixels=None, **arguments):
+def prepare(
+    root, file_format, name="tiny/1.0.0", pixels=None, encode=encode_png, **arguments
+):
     """Prepare a dataset of two splits, the training split in two shards."""
     directory = root / name
     directory.mkdir(parents=True)
     shards = {"train": [10, 13], "test": [7]}
     for split, lengths in shards.items():
         images = make_pixels(split) if pixels is None else [pixels] * COUNTS[split]
-        records = [make_example(encode_png(x), i % 3) for i, x in enumerate(images)]
+        records = [make_example(encode(x), i % 3) for i, x in enumerate(images)]
         for number, length in enumerate(lengths):
             shard = f"{number:05}-of-{len(lengths):05}"
             path = directory / f"tiny-{split}.{file_format}-{shard}"
@@ -226,7 +242,7 @@ def test_images_that_differ_in_size(tmp_path):
 
 def test_images_that_are_not_as_promised(tmp_path):
     prepare(tmp_path, "tfrecord", size=(7, 7, 3))
-    with pytest.raises(UserError, match=r"split train, example 0: .*\(6, 5, 3\)"):
+    with pytest.raises(UserError, match=r"split train, example 0 .*\(6, 5, 3\)"):
         load(tmp_path).train.in_memory()
 
 
@@ -250,6 +266,91 @@ def test_damaged_tfrecord(tmp_path, damage):
         path.write_bytes(content[:-5] if damage == "cut" else content[:length])
     with pytest.raises(UserError, match=f"{path}.*prepare the dataset again"):
         load(tmp_path)
+
+
+PLACES = {"length": 3, "checksum of it": 9, "data": 40, "checksum": -2}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("record", [0, 12])
+def test_a_flipped_bit_of_a_tfrecord_file(tmp_path, place, record):
+    path = prepare(tmp_path, "tfrecord") / "tiny-train.tfrecord-00001-of-00002"
+    content, start = bytearray(path.read_bytes()), 0
+    for _ in range(record):
+        start += struct.unpack_from("<Q", content, start)[0] + 16
+    end = start + struct.unpack_from("<Q", content, start)[0] + 16
+    content[(end if PLACES[place] < 0 else start) + PLACES[place]] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{path}, record {record}: .*checksum.*again"):
+        load(tmp_path)
+
+
+def test_records_that_change_while_they_are_streamed(root):
+    train = load(root, resident="never").train
+    (path,) = root.rglob("*train*00001-of-00002")
+    before = path.read_bytes()
+    records = [make_example(encode_png(make_pixels("test")[0]), 1)] * 13
+    WRITERS[path.name.split(".")[1].split("-")[0]](path, records)
+    with pytest.raises(UserError, match=f"{path}, record|has changed"):
+        train.read(np.array([12]))
+    path.write_bytes(before)
+    np.testing.assert_array_equal(read(train), make_pixels("train"))
+    os.truncate(path, 100)
+    with pytest.raises(UserError, match=str(path)):
+        train.read(np.array([12]))
+
+
+def edit_json(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("length", ["12", "14", "0", str(10**12), "-1", "x"])
+def test_lengths_that_are_not_those_of_the_files(root, length):
+    (path,) = root.rglob("dataset_info.json")
+
+    def change(info):
+        info["splits"][0]["shardLengths"][1] = length
+
+    edit_json(path, change)
+    with pytest.raises(UserError, match="promises|shardLengths"):
+        load(root)
+
+
+def test_features_of_other_packages_are_not_imported(root):
+    (path,) = root.rglob("features.json")
+    text = "tensorflow_datasets.core.features.text_feature.Text"
+    path.write_text(path.read_text().replace(text, "antigravity.Text"))
+    with pytest.raises(UserError, match=f"{path} names the class 'antigravity.Text'"):
+        load(root)
+    assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "names", [b"ant\nbee\n", b"ant\nbee\nant\n", b"\xff\nb\nc", b""]
+)
+def test_names_of_classes_that_do_not_fit(root, names):
+    (path,) = root.rglob("label.labels.txt")
+    path.write_bytes(names)
+    with pytest.raises(UserError, match=f"{path} does not name the classes"):
+        load(root)
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 10**5, b"\xff", b"[]", b"{}"])
+def test_descriptions_that_are_none(root, name, content):
+    (path,) = root.rglob(name)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{path.parent}.*damaged.*again"):
+        load(root)
+
+
+def test_images_that_claim_to_be_huge(root):
+    (path,) = root.rglob("features.json")
+    path.write_text(path.read_text().replace('"6"', '"1000000000000"'))
+    with pytest.raises(UserError, match="by features.json, and at most"):
+        load(root)
 
 
 def test_damaged_array_record(tmp_path):

@@ -1,9 +1,14 @@
+import gzip
 import hashlib
+import importlib.util
+import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
+import sklearn
 
 from cnn import data
 from cnn.data import digits
@@ -67,3 +72,25 @@ def test_resizing_and_colour():
 def test_name_takes_no_path():
     with pytest.raises(UserError, match="--dataset=digits"):
         data.load_dataset(data.DataOptions(dataset="digits:x"))
+
+
+def cut(content):
+    return content[:1000]
+
+
+def relabel(content):
+    return gzip.compress(gzip.decompress(content)[:-2] + b"1\n")
+
+
+@pytest.mark.parametrize("change", [cut, relabel, lambda content: b""])
+def test_another_file_is_refused(tmp_path, monkeypatch, change):
+    source = pathlib.Path(sklearn.__file__).parent / "datasets/data/digits.csv.gz"
+    file = tmp_path / "datasets/data/digits.csv.gz"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(source.read_bytes())
+    package = types.SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)
+    assert len(data.load_dataset(data.DataOptions()).train) == 1437
+    file.write_bytes(change(source.read_bytes()))
+    with pytest.raises(UserError, match=f"{file} .*reinstall"):
+        data.load_dataset(data.DataOptions())

@@ -5,13 +5,14 @@ which become `round(255 x)`, hence exactly themselves when they once were uint8
 divided by 255. Labels are whole numbers from 0 on; the largest of y_train says how
 many classes there are. Or they are matrices [N, K] of 0 and 1, K at least 2, whose
 columns are the classes, any of which an image may have; `class_names` [K] names them.
-Nothing is ever unpickled.
+Nothing is ever unpickled. An array is as large as its part of the file, which is read
+to the end, where zip's checksum is verified.
 """
 
+import math
+import os
 import pathlib
-import tokenize
 import zipfile
-import zlib
 from typing import BinaryIO
 
 import numpy as np
@@ -25,20 +26,11 @@ from cnn.errors import UserError
 
 _CHUNK = 1024
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
-_DAMAGE = (
-    ValueError,
-    OSError,
-    EOFError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    LookupError,
-    TypeError,
-    SyntaxError,
-    tokenize.TokenError,  # of headers, which numpy reads as Python 2 wrote them
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# Versions of the header of an array; a third is of fields with names, no numbers.
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def load(rest: str, options: DataOptions) -> images.Dataset:
@@ -146,8 +138,10 @@ def _check_shapes(path: pathlib.Path, splits: dict[str, images.Images]) -> None:
 def _open(file: BinaryIO, path: pathlib.Path) -> np.lib.npyio.NpzFile:
     try:
         archive = np.load(file, allow_pickle=False)
-    except _DAMAGE as error:
-        raise UserError(f"{path} is no .npz archive or is damaged: {error}") from error
+    except Exception as error:  # zipfile and numpy raise many kinds for damaged files
+        raise UserError(
+            f"{path} is no .npz archive or is damaged: {_describe(error)}"
+        ) from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise UserError(
             f"{path} holds a single array; save x_train, y_train, x_test, y_test "
@@ -177,7 +171,7 @@ def _check_names(path: pathlib.Path, names: list[str], needed: list[str]) -> Non
     missing = [name for name in needed if name not in names]
     if missing:
         raise UserError(
-            f"{path} lacks {', '.join(missing)}; it holds {', '.join(names) or 'none'}"
+            f"{path} lacks {', '.join(missing)}; it holds {show(names) or 'none'}"
         )
 
 
@@ -202,15 +196,49 @@ def _read_split(
 
 
 def _read(archive: np.lib.npyio.NpzFile, path: pathlib.Path, name: str) -> np.ndarray:
+    what = f"{path}: {name}"
     try:
+        _check_header(archive.zip, what, name)
         return archive[name]
-    except _DAMAGE as error:
-        if "pickle" in str(error) or "Object arrays" in str(error):
-            raise UserError(
-                f"{path}: {name} holds Python objects, which are never unpickled; "
-                "save it as an array of numbers"
-            ) from None
-        raise UserError(f"{path}: {name} is damaged: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # zipfile and numpy raise many kinds for damaged files
+        raise UserError(f"{what} is damaged: {_describe(error)}") from error
+
+
+def _check_header(archive: zipfile.ZipFile, what: str, name: str) -> None:
+    """Refuse an array that is not what it says, before memory is taken for it.
+
+    Raises:
+        Exception: of many kinds, where it is damaged.
+    """
+    info = archive.getinfo(f"{name}.npy")
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        shape, _, dtype = _HEADERS[version](file)
+        held = info.file_size - file.tell()
+    if dtype.hasobject:
+        raise UserError(
+            f"{what} holds Python objects, which are never unpickled; save it as an "
+            "array of numbers"
+        )
+    size = math.prod(shape) * dtype.itemsize
+    if size != held or min(shape, default=0) < 0:
+        raise UserError(
+            f"{what} is damaged: an array of {dtype} and shape {shape} has {size:,} "
+            f"bytes, and the file {held:,}"
+        )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise UserError(
+            f"{what} takes {size / 2**30:,.1f} GiB once it is unpacked, and the "
+            f"machine has {memory / 2**30:,.1f} GiB; give fewer images, or files in "
+            "--dataset=folder:PATH"
+        )
+
+
+def _describe(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _to_uint8(pixels: np.ndarray, what: str) -> np.ndarray:

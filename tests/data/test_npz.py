@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cnn import data
+from cnn.data import npz
 from cnn.errors import UserError
 
 
@@ -152,6 +153,36 @@ def test_array_that_claims_to_be_huge(tmp_path):
         archive.writestr("x_train.npy", member.getvalue())
     with pytest.raises(UserError, match="x_train is damaged"):
         data.load_dataset(data.DataOptions(dataset=f"npz:{path}"))
+
+
+@pytest.mark.parametrize("shape", [(20, 6, 5, 1), (19, 6, 5, 3), (-20, 6, -5, 3)])
+def test_array_that_claims_less_than_it_holds(tmp_path, shape):
+    member, path = io.BytesIO(), tmp_path / "bad.npz"
+    fields = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(member, fields)
+    np.savez(path, **make_arrays(x_train=None))
+    with zipfile.ZipFile(path, "a") as archive:
+        pixels = make_arrays()["x_train"].tobytes() + b"more"
+        archive.writestr("x_train.npy", member.getvalue() + pixels)
+    with pytest.raises(UserError, match="x_train is damaged: .* the file 1,804"):
+        data.load_dataset(data.DataOptions(dataset=f"npz:{path}"))
+
+
+def test_array_that_does_not_fit_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(npz.os, "sysconf", lambda name: 40)
+    with pytest.raises(UserError, match="x_train takes 0.0 GiB .* the machine has"):
+        load(tmp_path, make_arrays())
+
+
+def test_forms_of_numbers(tmp_path):
+    arrays = make_arrays()
+    floats = np.asfortranarray(arrays["x_train"] / 255).astype(">f8")
+    labels = arrays["y_train"].astype(">i2")
+    dataset = load(tmp_path, make_arrays(x_train=floats, y_train=labels))
+    np.testing.assert_array_equal(read(dataset.train), arrays["x_train"])
+    fields = np.zeros(20, [("a", "u1")])
+    with pytest.raises(UserError, match="whole numbers"):
+        load(tmp_path, make_arrays(y_train=fields))
 
 
 @pytest.mark.parametrize("header", [b"{'descr': '", b"{\0}", b"(" * 9, b""])

@@ -101,6 +101,10 @@ def _decode(content: bytes, layout: Layout) -> np.ndarray:
     image = open_image(io.BytesIO(content))
     try:
         _shrink(image, layout)
+        if damaged := metadata.find_damaged_chunk(content):
+            raise BadImage(
+                f"the image is truncated or damaged ({damaged} lacks its checksum)"
+            )
         image = _flatten(_upright(image), layout.channels)
     except BadImage:
         raise

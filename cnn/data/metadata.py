@@ -1,9 +1,12 @@
 """What an image file says beside its pixels: EXIF's orientation, and damage in it.
 
-Damaged metadata do not make an image bad: it is read without them.
+Damaged metadata do not make an image bad: it is read without them. Damage in what the
+pixels of a PNG depend on does, and its checksums show it.
 """
 
 import struct
+import zlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,6 +45,18 @@ def has_damaged_exif(image: "Image.Image") -> bool:
         return isinstance(block, bytes) and _parse(block) not in (None, *range(9))
     except (struct.error, KeyError, ValueError):
         return True
+
+
+def find_damaged_chunk(content: bytes) -> str | None:
+    """Return the name of a PNG's first chunk that does not have its checksum.
+
+    Only those are looked at that the pixels depend on. Pillow does not verify those
+    of the pixels themselves.
+    """
+    for chunk in _list_chunks(content) if content.startswith(_PNG) else ():
+        if zlib.crc32(chunk[4:-4]).to_bytes(4) != chunk[-4:]:
+            return chunk[4:8].decode("ascii")
+    return None
 
 
 def strip(content: bytes) -> bytes | None:
@@ -110,13 +125,15 @@ def _strip_jpeg(content: bytes) -> bytes | None:
 
 
 def _strip_png(content: bytes) -> bytes:
-    kept, place = [_PNG], len(_PNG)
-    while place < len(content):
+    return _PNG + b"".join(_list_chunks(content))
+
+
+def _list_chunks(content: bytes) -> Iterator[bytes]:
+    """List the chunks of a PNG that its pixels depend on, to the last one."""
+    place, kind = len(_PNG), b""
+    while place < len(content) and kind != b"IEND":
         (length,) = struct.unpack_from(">I", content, place)
         kind, stop = content[place + 4 : place + 8], place + 12 + length
         if kind in _PNG_CHUNKS:
-            kept.append(content[place:stop])
-        if kind == b"IEND":
-            break
+            yield content[place:stop]
         place = stop
-    return b"".join(kept)

@@ -187,6 +187,19 @@ def test_bad_content(name):
         decode.decode(content, decode.Layout(size=224))
 
 
+def test_no_flipped_bit_of_a_png_file_changes_its_pixels():
+    content, refused = bytearray(encode(GREY)), 0
+    for place in range(len(content)):
+        content[place] ^= 1
+        try:
+            found = decode.decode(bytes(content), AS_IT_IS)
+            np.testing.assert_array_equal(found[..., 0], GREY)
+        except decode.BadImage:
+            refused += 1
+        content[place] ^= 1
+    assert refused > 0.9 * len(content)
+
+
 @pytest.mark.parametrize("name", ["bilinear", "bicubic", "nearest"])
 def test_interpolation_is_pillows(name):
     layout = decode.Layout(size=6, mode="squash", interpolation=name)

@@ -5,9 +5,10 @@ is carved out, a subset taken, pixels permuted. All of it depends on `--split_se
 nothing on `--seed`.
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -126,10 +127,12 @@ def _load(kind: str, rest: str, options: DataOptions, preview: bool) -> Dataset:
     if preview and kind == "tfds":
         return published.load(rest, options)
     if not preview or kind not in _ARRAYS:
-        return LOADERS[kind](rest, options)
+        with _limit_memory(options):
+            return LOADERS[kind](rest, options)
     sizes = {"image_size": 0, "storage_size": 0, "resize_size": 0, "channels": 0}
     sizes |= {"image_size_schedule": (), "eval_image_size": 0, "eval_resize_size": 0}
-    dataset = LOADERS[kind](rest, dataclasses.replace(options, **sizes))
+    with _limit_memory(options):
+        dataset = LOADERS[kind](rest, dataclasses.replace(options, **sizes))
     size = options.stored_size
 
     def bring(part: Images | None) -> Images | None:
@@ -165,7 +168,8 @@ def load_evaluated(
         found = get_part(dataset, split)
         return found if classes else _select(found, split, options)
     kind, rest = _read_options(options)
-    found = EVALUATED[kind](rest, options, split)
+    with _limit_memory(options):
+        found = EVALUATED[kind](rest, options, split)
     found = _take_task_of_part(found, split, options.task)
     _check_labels(found.name, split, found.images.labels, len(found.class_names))
     if found.is_whole and split == "test":
@@ -176,6 +180,18 @@ def load_evaluated(
         return found
     images = choose.shuffle_pixels(found.images, options.split_seed)
     return dataclasses.replace(found, images=images)
+
+
+@contextlib.contextmanager
+def _limit_memory(options: DataOptions) -> Iterator[None]:
+    """Say what needs more memory than there is."""
+    try:
+        yield
+    except MemoryError as error:
+        raise UserError(
+            f"--dataset={options.dataset} does not fit in memory ({error}); give a "
+            "smaller --image_size, or --resident=never, which leaves images in files"
+        ) from error
 
 
 def _select(found: Evaluated, split: str, options: DataOptions) -> Evaluated:

@@ -116,3 +116,12 @@ def test_fewer_classes_than_names_is_refused(tmp_path):
         Image.new("L", (4, 4)).save(tmp_path / part / name / "1.png")
     with pytest.raises(UserError, match="outside 0..0"):
         load(dataset=f"folder:{tmp_path}", num_classes=1)
+
+
+def test_what_does_not_fit_in_memory_is_said(monkeypatch):
+    def load(rest, options):
+        raise MemoryError("Unable to allocate 377 TiB")
+
+    monkeypatch.setitem(data.LOADERS, "digits", load)
+    with pytest.raises(UserError, match="--dataset=digits does not fit .*377 TiB"):
+        data.load_dataset(data.DataOptions())

@@ -1,109 +1,113 @@
-"""Files as damage makes them: `mutate` changes bytes, alike for the same seed."""
+"""Mutations of files: what disks, copies and attackers do to them, by a seed.
+
+`mutate` is pure: the same content and seed give the same bytes everywhere.
+"""
 
 import random
-import struct
+import re
+from collections.abc import Callable
 
-_LARGE = (0, 1, 0x7F, 0xFF, 0x7FFFFFFF, 0xFFFFFFFF, 10**12, 2**63 - 1, 2**64 - 1)
+# What a field that holds a length, a count or a place is overwritten with.
+_NUMBERS = (
+    0,
+    1,
+    255,
+    2**15,
+    2**31 - 1,
+    2**32 - 1,
+    10**12,
+    10**18,
+    2**63 - 1,
+    2**64 - 1,
+)
+# What stands in place of a number or a word that is written out.
+_WORDS = (b"0", b"-1", b"1e999", b"NaN", b"null", b"1000000000000", b"9" * 5000, b"")
+_WORDS += (b"[" * 2000, b'"', b"\0", b"\xff\xfe", b"{}", b"..", b"true", b"\n")
 
 
 def mutate(content: bytes, seed: int) -> bytes:
-    """Return bytes that are not those given: flipped, cut, moved, forged or zeroed.
-
-    Args:
-        content: of a file.
-        seed: chooses how, and where; one seed always does the same.
-    """
-    draw = random.Random(seed)
-    while True:
-        changed = draw.choice(_WAYS)(bytearray(content), draw)
-        if changed != content:
-            return bytes(changed)
+    """Return the content of a file after one to three mutations, changed."""
+    draws = random.Random(seed)
+    data = bytearray(content)
+    while data == content:
+        for _ in range(draws.choice((1, 1, 1, 2, 3))):
+            draws.choice(_MUTATIONS)(data, draws)
+    return bytes(data)
 
 
-def _flip_bits(content: bytearray, draw: random.Random) -> bytearray:
-    for _ in range(draw.choice((1, 1, 1, 2, 8, 64))):
-        if content:
-            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-    return content
+def _choose_piece(data: bytearray, draws: random.Random) -> slice:
+    """Draw a piece of up to 512 bytes; often it is at the start or at the end."""
+    length = min(len(data), draws.choice((1, 4, 16, 64, 512)))
+    last = len(data) - length
+    start = draws.choice((0, last, *(draws.randint(0, last) for _ in range(3))))
+    return slice(start, start + length)
 
 
-def _overwrite(content: bytearray, draw: random.Random) -> bytearray:
-    first, last = _draw_span(content, draw)
-    content[first:last] = draw.randbytes(last - first)
-    return content
+def _flip_bits(data: bytearray, draws: random.Random) -> None:
+    piece = _choose_piece(data, draws)
+    for _ in range(draws.choice((1, 1, 8)) if piece.stop > piece.start else 0):
+        data[draws.randrange(piece.start, piece.stop)] ^= 1 << draws.randrange(8)
 
 
-def _zero(content: bytearray, draw: random.Random) -> bytearray:
-    first, last = _draw_span(content, draw)
-    content[first:last] = bytes(last - first)
-    return content
+def _cut(data: bytearray, draws: random.Random) -> None:
+    del data[draws.choice((0, 1, len(data) - 1, draws.randint(0, len(data)))) :]
 
 
-def _cut_off(content: bytearray, draw: random.Random) -> bytearray:
-    return content[: draw.randrange(len(content) + 1)]
+def _cut_out(data: bytearray, draws: random.Random) -> None:
+    del data[_choose_piece(data, draws)]
 
 
-def _remove(content: bytearray, draw: random.Random) -> bytearray:
-    first, last = _draw_span(content, draw)
-    return content[:first] + content[last:]
+def _insert(data: bytearray, draws: random.Random) -> None:
+    start = _choose_piece(data, draws).start
+    data[start:start] = draws.randbytes(draws.choice((1, 2, 4, 100)))
 
 
-def _insert(content: bytearray, draw: random.Random) -> bytearray:
-    place = draw.randrange(len(content) + 1)
-    return content[:place] + draw.randbytes(draw.randint(1, 40)) + content[place:]
+def _repeat(data: bytearray, draws: random.Random) -> None:
+    piece = _choose_piece(data, draws)
+    data[piece.start : piece.start] = data[piece] * draws.choice((1, 1, 50))
 
 
-def _repeat(content: bytearray, draw: random.Random) -> bytearray:
-    first, last = _draw_span(content, draw)
-    return content[:last] + content[first:last] + content[last:]
+def _swap(data: bytearray, draws: random.Random) -> None:
+    one, other = sorted(
+        (_choose_piece(data, draws) for _ in range(2)), key=lambda x: x.start
+    )
+    length = min(other.start - one.start, len(data) - other.start, 64)
+    one = slice(one.start, one.start + length)
+    other = slice(other.start, other.start + length)
+    data[one], data[other] = data[other], data[one]
 
 
-def _swap(content: bytearray, draw: random.Random) -> bytearray:
-    (a, b), (c, d) = sorted(_draw_span(content, draw) for _ in range(2))
-    if c < b:
-        return content[::-1]
-    return content[:a] + content[c:d] + content[b:c] + content[a:b] + content[d:]
+def _overwrite(data: bytearray, draws: random.Random) -> None:
+    piece = _choose_piece(data, draws)
+    length = piece.stop - piece.start
+    data[piece] = draws.choice(
+        (bytes(length), b"\xff" * length, draws.randbytes(length))
+    )
 
 
-def _forge_number(content: bytearray, draw: random.Random) -> bytearray:
-    form = draw.choice("<B <H <I <Q >H >I >Q <i <q".split())
-    size = struct.calcsize(form)
-    if len(content) < size:
-        return content[::-1]
-    number = draw.choice(_LARGE) & (2 ** (8 * size - form[1].islower()) - 1)
-    place = draw.randrange(len(content) - size + 1)
-    content[place : place + size] = struct.pack(form, number)
-    return content
+def _forge_number(data: bytearray, draws: random.Random) -> None:
+    width, order = draws.choice((2, 4, 8)), draws.choice(("little", "big"))
+    number = draws.choice(_NUMBERS) % 2 ** (8 * width)
+    start = _choose_piece(data, draws).start
+    data[start : start + width] = number.to_bytes(width, order)
 
 
-def _forge_digits(content: bytearray, draw: random.Random) -> bytearray:
-    places = [i for i, byte in enumerate(content) if chr(byte).isdecimal()]
-    if not places:
-        return content[::-1]
-    place, text = draw.choice(places), draw.choice((b"-1", b"1e400", b"1" + b"0" * 12))
-    return content[:place] + text + content[place + 1 :]
+def _forge_word(data: bytearray, draws: random.Random) -> None:
+    """Replace what reads as a number or a name."""
+    found = list(re.finditer(rb"-?[0-9.]+|[A-Za-z_]+", data))
+    if found:
+        place = draws.choice(found)
+        data[place.start() : place.end()] = draws.choice(_WORDS)
 
 
-def _append(content: bytearray, draw: random.Random) -> bytearray:
-    return content + draw.randbytes(draw.choice((1, 7, 512)))
-
-
-def _draw_span(content: bytearray, draw: random.Random) -> tuple[int, int]:
-    first = draw.randrange(len(content) + 1)
-    return first, min(len(content), first + draw.choice((1, 2, 8, 64, 4096)))
-
-
-_WAYS = (
+_MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
     _flip_bits,
-    _flip_bits,
-    _overwrite,
-    _zero,
-    _cut_off,
-    _remove,
+    _cut,
+    _cut_out,
     _insert,
     _repeat,
     _swap,
+    _overwrite,
     _forge_number,
-    _forge_digits,
-    _append,
+    _forge_word,
 )

@@ -46,6 +46,7 @@ from cnn.config import Config
 from cnn.data import forget_dataset, use_evaluation_sizes
 from cnn.data.options import SIZES, DataOptions
 from cnn.errors import UserError, suggest
+from cnn.errors import describe as describe_error
 from cnn.inspection import inspect
 from cnn.models import FAMILIES, LIST
 from cnn.option import expand_path, format_value, parse, read_group
@@ -152,7 +153,8 @@ def main(arguments: list[str]) -> int:
         failed = run_mode(FLAGS.mode, Terminal())
         background.check_others()
     except (UserError, OSError) as error:
-        print(f"error: {show(str(error))}", file=sys.stderr)
+        message = str(error) if isinstance(error, UserError) else describe_error(error)
+        print(f"error: {show(message)}", file=sys.stderr)
         return USAGE_ERROR
     except interrupt.Interrupted as stopped:
         if stopped.lost:

@@ -8,8 +8,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from cnn.checkpoints import workdir
 from cnn.checkpoints.options import CheckpointOptions
 from cnn.config import Config, list_modes, make_config
 from cnn.data.options import DataOptions
-from cnn.errors import UserError
+from cnn.errors import UserError, explain
 from cnn.models.options import ModelOptions
 from cnn.option import format_value
 from cnn.runtime import devices
@@ -377,7 +375,7 @@ def _write(
 ) -> None:
     """Write the run beside its place, and move it there when it is whole."""
     kept = next(run for run in runs if run.is_kept)
-    trained, new = kept.trained, output.with_name(f".{output.name}.new")
+    trained = kept.trained
     description = {
         "options": trained.options,
         "class_names": list(trained.class_names),
@@ -394,7 +392,8 @@ def _write(
     if thresholds is not None:
         description["thresholds"] = list(thresholds)
     seen = {json.dumps(run.trained.data, sort_keys=True) for run in runs}
-    with _make_directory(new, output):
+    with _explain_errors(output), workdir.make_directory(output) as new:
+        new.mkdir()
         record = kept.directory / same_data.DATASET_FILE
         if len(seen) == 1 and record.is_file():
             description["data"] = trained.data
@@ -404,29 +403,9 @@ def _write(
 
 
 @contextlib.contextmanager
-def _make_directory(new: Path, output: Path) -> Iterator[None]:
-    """Make `new`, empty and locked, and move it to `output` at the end."""
+def _explain_errors(output: Path) -> Iterator[None]:
     try:
-        with workdir.lock(new):
-            _clear(new)  # of what one that was killed has left
-            try:
-                yield
-                os.rename(new, output)
-            except (OSError, UserError) as error:
-                _clear(new)
-                what = getattr(error, "strerror", None) or error
-                raise UserError(
-                    f"--output={output} cannot be written ({what})"
-                ) from None
-    except UserError as error:
-        own = str(error).replace(f"--workdir={new}", f"--output={output}")
-        raise UserError(own) from None
-
-
-def _clear(directory: Path) -> None:
-    """Remove everything but the locks."""
-    for path in directory.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif not path.name.startswith(".lock"):
-            path.unlink()
+        yield
+    except (OSError, UserError) as error:
+        what = error if isinstance(error, UserError) else explain(error)
+        raise UserError(f"--output={output} cannot be written ({what})") from None

@@ -5,9 +5,32 @@ Whatever raises `UserError` has written and compiled nothing that would be lost;
 """
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
 
 from cnn.text import show_line
+
+# What to do about a file that the system refuses; the reason it gives itself.
+_REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within the quota",
+    errno.EFBIG: "raise the limit of the size of files, as ulimit -f unlimited",
+    errno.EMFILE: "raise the limit of open files, as ulimit -n 4096",
+    errno.ENFILE: "close other programs, or raise the system's limit of open files",
+    errno.EACCES: "let this user read and write it, or choose another directory",
+    errno.EPERM: "let this user read and write it, or choose another directory",
+    errno.EROFS: "choose a directory on another disk",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EISDIR: "move that directory away",
+    errno.ENOTDIR: "move the file away that is in a directory's place",
+    errno.EIO: "check that disk",
+}
+# How the checkpoint library's C++ tells what the system said.
+_CODE = re.compile(r"os_error_code='(\d+)'")
+
+_LONGEST = 300  # characters of another library's text
 
 
 class UserError(Exception):
@@ -26,3 +49,25 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {show_line(near[0])}?"
     return f"; known: {', '.join(map(show_line, known))}"
+
+
+def explain(error: BaseException) -> str:
+    """Return why the system refuses a file, and what to do: `REASON: REMEDY`.
+
+    Args:
+        error: an OSError, or what a library raised in its place.
+    """
+    code = getattr(error, "errno", None)
+    if code is None and (found := _CODE.search(str(error))):
+        code = int(found[1])
+    if code is None:
+        text = " ".join(str(error).split()) or type(error).__name__
+        return text[:_LONGEST]
+    remedy = _REMEDIES.get(code)
+    return f"{os.strerror(code)}: {remedy}" if remedy else os.strerror(code)
+
+
+def describe(error: OSError) -> str:
+    """Return `explain` of an error after the file that it names, if it names one."""
+    name = error.filename if error.errno is not None else None
+    return explain(error) if name is None else f"{os.fsdecode(name)}: {explain(error)}"

@@ -8,6 +8,7 @@ and reading raises DamagedCheckpoint if it is not what was written.
 """
 
 import contextlib
+import functools
 import gc
 import hashlib
 import logging
@@ -28,13 +29,15 @@ import jax
 
 from cnn.checkpoints import manifest, workdir
 from cnn.checkpoints.manifest import DESCRIPTION
-from cnn.errors import UserError
+from cnn.errors import UserError, explain
 from cnn.models.variables import flatten_paths
 from cnn.runtime import background, processes
 
 # The checkpoint library reads a path as a pattern, a backslash as a slash, and /gs/ as
 # the address of a bucket; it takes no path that is not Unicode (surrogates).
 _STRANGE = re.compile(r"[]\[*?\\\udc80-\udcff]|^/(gs|s3|az|hf)/")
+_UNFINISHED = ".orbax-checkpoint-tmp"  # the library's end of what it has not renamed
+_TRIES, _PAUSE = 20, 0.1  # seconds, to remove where threads still write
 _WATCH_SECONDS = 1.0
 
 # What lies in a directory of `save_tree`.
@@ -66,8 +69,8 @@ class CheckpointWriter:
                 tempfile.TemporaryFile(dir=directory).close()
             except OSError as error:
                 raise UserError(
-                    f"{directory} cannot be written ({error.strerror}); let this user "
-                    "write it, or choose another --workdir"
+                    f"{directory} cannot be written ({explain(error)}); or choose "
+                    "another --workdir"
                 ) from None
 
     def save(
@@ -95,13 +98,14 @@ class CheckpointWriter:
         self.check_place()
         if processes.is_first():
             manifest.check_free(new)
-        with self._explain_errors():
+        with self._explain_errors(new):
             if processes.is_first():
                 self._directory.mkdir(parents=True, exist_ok=True)
                 self._place = self._directory.stat()
                 manifest.remove_unfinished(new)
         processes.check_equal("step", new.name)
-        with self._explain_errors(), contextlib.ExitStack() as opened:
+        _silence_library()
+        with self._explain_errors(new), contextlib.ExitStack() as opened:
             # In the background, a directory that cannot be made would leave threads
             # that wait for it and keep the process from ending.
             context = ocp.Context()
@@ -113,15 +117,16 @@ class CheckpointWriter:
             written, opened = jax.eval_shape(lambda: items), opened.pop_all()
 
         def finish() -> None:
-            with opened:
-                response.result()
-            if not processes.is_first():
-                return
-            background.note("what is read back")
-            _read_back(new, written)
-            workdir.write_json(new / DESCRIPTION, description)
-            manifest.finish(new)
-            manifest.remove_old(self._directory, step, self._keep, best_step)
+            with self._explain_errors(new):
+                with opened:
+                    response.result()
+                if not processes.is_first():
+                    return
+                background.note("what is read back")
+                _read_back(new, written)
+                workdir.write_json(new / DESCRIPTION, description)
+                manifest.finish(new)
+                manifest.remove_old(self._directory, step, self._keep, best_step)
 
         self._pending = background.start("writes checkpoints", finish)
         background.start("watches a checkpoint grow", _watch, self._pending, new)
@@ -136,12 +141,13 @@ class CheckpointWriter:
         if self._pending is None:
             return
         pending = self._pending
-        with self._explain_errors():
-            try:
-                pending.result(patient=True)
-            finally:
-                if pending.has_ended:  # else it is given up, now and at the end
-                    self._pending = None
+        try:
+            pending.result(patient=True)
+        except background.Failed as error:
+            raise UserError(self._describe_failure(error)) from None
+        finally:
+            if pending.has_ended:  # else it is given up, now and at the end
+                self._pending = None
         processes.check_equal("checkpoints", str(self._directory))
 
     def check_place(self) -> None:
@@ -164,15 +170,22 @@ class CheckpointWriter:
             )
 
     @contextlib.contextmanager
-    def _explain_errors(self) -> Iterator[None]:
-        # Orbax reports a full disk by ValueError.
+    def _explain_errors(self, new: Path) -> Iterator[None]:
+        """Remove what an error has left of a checkpoint, and say what it means."""
         try:
             yield
-        except (OSError, ValueError, background.Failed) as error:
-            raise UserError(
-                f"A checkpoint under {self._directory} could not be written "
-                f"({error}); the ones before it are whole"
-            ) from None
+        except Exception as error:  # the library raises what it likes
+            if processes.is_first():
+                _discard(new)
+            if isinstance(error, UserError):
+                raise
+            raise UserError(self._describe_failure(error)) from None
+
+    def _describe_failure(self, error: Exception) -> str:
+        return (
+            f"A checkpoint under {self._directory} could not be written "
+            f"({explain(error)}); the ones before it are whole"
+        )
 
 
 def _watch(job: background.Job, new: Path) -> None:
@@ -184,6 +197,40 @@ def _watch(job: background.Job, new: Path) -> None:
             if size != before:
                 job.note(f"byte {size} of {new}")
                 before = size
+def _discard(new: Path) -> None:
+    """Remove a checkpoint that could not be finished: its disk may be full.
+
+    The library's threads may still write there, or have the last few files open that
+    removing takes.
+    """
+    paths = (new, new.with_name(f"{new.name}{_UNFINISHED}"))
+    for _ in range(_TRIES):
+        there = [path for path in paths if path.is_dir() and not path.is_symlink()]
+        if not there:
+            return
+        gc.collect()
+        for path in there:
+            shutil.rmtree(path, ignore_errors=True)
+        time.sleep(_PAUSE)
+
+
+@functools.cache
+def _silence_library() -> None:
+    """Let the checkpoint library raise its errors, and not print them as well.
+
+    Its threads log each of theirs with a traceback, and its C++ prints another where it
+    comes too late for them.
+    """
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def show(unraisable: Any) -> None:
+        is_late = isinstance(unraisable.exc_value, RuntimeError)
+        if unraisable.object is not None or not is_late:
+            before(unraisable)
+
+    sys.unraisablehook = show
 
 
 def save_tree(path: Path, tree: Any, mode: int) -> None:
@@ -199,19 +246,21 @@ def save_tree(path: Path, tree: Any, mode: int) -> None:
     """
     import orbax.checkpoint
 
-    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with _give_plain_name(path.parent) as directory:
-            writer = orbax.checkpoint.StandardCheckpointer()
-            writer.save(directory / new.name, tree, force=True)
-            writer.close()
-        for each in (new, *new.rglob("*")):
-            each.chmod(mode | (mode & 0o444) >> 2 if each.is_dir() else mode)
-        shutil.rmtree(path, ignore_errors=True)
-        new.rename(path)
-    except (OSError, ValueError) as error:
-        shutil.rmtree(new, ignore_errors=True)
-        raise UserError(f"{path} cannot be written ({error})") from None
+        with workdir.make_directory(path) as new:
+            with _give_plain_name(new.parent) as directory:
+                _silence_library()
+                writer = orbax.checkpoint.StandardCheckpointer()
+                writer.save(directory / new.name, tree)
+                writer.close()
+            for each in (new, *new.rglob("*")):
+                each.chmod(mode | (mode & 0o444) >> 2 if each.is_dir() else mode)
+            if os.path.lexists(path):
+                os.rename(path, new.with_name("before"))
+    except UserError:
+        raise
+    except Exception as error:  # the library raises what it likes
+        raise UserError(f"{path} cannot be written ({explain(error)})") from None
 
 
 def check_tree(path: Path) -> None:
@@ -310,6 +359,7 @@ def _open(path: Path, wanted: Iterable[str]) -> Iterator[tuple[Path, dict[str, A
     """
     from orbax.checkpoint import v1 as ocp
 
+    _silence_library()
     with _give_plain_name(path.parent) as directory:
         stored = ocp.checkpointables_metadata(directory / path.name).metadata
         for item in wanted:
@@ -423,7 +473,7 @@ def _read_back(path: Path, written: dict[str, Any]) -> None:
     except (UserError, OSError, ValueError, KeyError) as error:
         raise UserError(
             f"What was written to {path} cannot be read back and is no checkpoint "
-            f"({str(error)[:300]}); the ones before it are whole"
+            f"({explain(error)}); the ones before it are whole"
         ) from None
 
 

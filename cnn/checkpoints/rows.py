@@ -21,7 +21,7 @@ from typing import IO
 import numpy as np
 
 from cnn.checkpoints import workdir
-from cnn.errors import UserError
+from cnn.errors import UserError, explain
 from cnn.runtime import own_files
 from cnn.text import format_row
 
@@ -130,22 +130,14 @@ def _sort(file: IO[bytes], path: Path, numbers: np.ndarray, starts: np.ndarray) 
         os.replace(partial, path)
         return
     sizes = np.diff(starts, append=file.seek(0, os.SEEK_END))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as whole:
-            file.seek(0)
-            whole.write(file.read(int(starts[0])))
-            for i in np.argsort(numbers):
-                file.seek(int(starts[i]))
-                whole.write(file.read(int(sizes[i])))
-            whole.flush()
-            os.fsync(whole.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with workdir.replace(path) as whole:
+        file.seek(0)
+        whole.write(file.read(int(starts[0])))
+        for i in np.argsort(numbers):
+            file.seek(int(starts[i]))
+            whole.write(file.read(int(sizes[i])))
     partial.unlink()
 
 
 def _explain(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path} cannot be written ({error.strerror})")
+    return UserError(f"{path} cannot be written ({explain(error)})")

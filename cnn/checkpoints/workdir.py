@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +21,7 @@ from filelock import SoftFileLock, Timeout
 
 from cnn import config
 from cnn.checkpoints import form
-from cnn.errors import UserError
+from cnn.errors import UserError, explain
 from cnn.option import expand_path, format_value
 from cnn.runtime import own_files
 from cnn.text import quote, show_line
@@ -41,6 +43,7 @@ _OWNER = 20  # characters that the number of a process has at most
 _WRITTEN = ("dataset.json", CONFIG_FILE, "metrics.jsonl", "result.json")
 # What every run's options say, and hardly a file of that name of another program.
 _OWN = {"model", "dataset", "seed"}
+_TRIES, _PAUSE = 200, 0.05  # seconds, to open what another process writes
 _SOFT_SECONDS = 1.0  # in which the lock of a process that has died is taken over
 # Options that earlier versions wrote and that no longer exist.
 _RETIRED = ("step_images_per_second", "decode_images_per_second")
@@ -123,7 +126,7 @@ def lock(workdir: Path) -> Iterator[None]:
         file = own_files.open_own(workdir / _LOCK, "a+", is_shared=True)
     except OSError as error:
         raise UserError(
-            f"--workdir={workdir} cannot be written ({error.strerror}); "
+            f"--workdir={workdir} cannot be written ({explain(error)}); "
             "choose another directory"
         ) from None
     with file, _hold(workdir, file):
@@ -216,21 +219,116 @@ def write_bytes(path: Path, content: bytes, mode: int = 0) -> None:
         mode: its permissions; 0: as the system gives them.
 
     Raises:
-        UserError: the directory cannot be written.
+        UserError: as `replace`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with replace(path, mode) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replace(path: Path, mode: int = 0) -> Iterator[IO[bytes]]:
+    """Give an empty file that takes the place of `path` when all is written.
+
+    It is `.NAME.new` until then. One that a killed process has left is taken over, as
+    its lock is free.
+
+    Args:
+        mode: as of `write_bytes`.
+
+    Raises:
+        UserError: it cannot be written, or another process writes it.
+    """
+    temporary = name_new(path)
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if mode:
-            os.chmod(temporary, mode)
-        os.replace(temporary, path)
+        with _open_alone(path, temporary) as file:
+            try:
+                file.truncate(0)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                if mode:
+                    os.chmod(temporary, mode)
+                if fcntl is None:
+                    file.close()  # Windows moves no open file
+                os.replace(temporary, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                with contextlib.suppress(OSError):
+                    file.close()  # which tries to write the rest
+                raise
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written ({error.strerror})") from None
+        raise UserError(f"{path} cannot be written ({explain(error)})") from None
+
+
+def name_new(path: Path) -> Path:
+    """Name what takes the place of a path when it is whole."""
+    return path.with_name(f".{path.name}.new")
+
+
+@contextlib.contextmanager
+def _open_alone(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
+    """Open a file that no other process has open here.
+
+    Raises:
+        UserError: one has for seconds.
+    """
+    for _ in range(_TRIES):
+        if temporary.is_symlink():  # it would be written through
+            temporary.unlink()
+        with open(temporary, "ab", opener=_open_no_link) as file:
+            if os.fstat(file.fileno()).st_nlink > 1:  # so would its other name
+                temporary.unlink(missing_ok=True)
+                continue
+            try:
+                with hold(file, wait=False):
+                    if _is_at(file, temporary):  # else it has taken its place
+                        yield file
+                        return
+            except BlockingIOError:
+                time.sleep(_PAUSE)
+    raise UserError(f"{path} is being written by another process; wait for it")
+
+
+def _open_no_link(name: str, flags: int) -> int:
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.open(name, flags, 0o666)
+
+
+@contextlib.contextmanager
+def make_directory(path: Path) -> Iterator[Path]:
+    """Give the name of a directory to make, which is moved to `path` at the end.
+
+    It lies in `.NAME.new/`, whose lock is this process's, and which is gone afterwards.
+
+    Raises:
+        UserError: it cannot be written, or another process writes it.
+        OSError: there is something at `path`, or what is inside raises it.
+    """
+    home = name_new(path)
+    try:
+        with lock(home):
+            clear(home)  # of what one that was killed has left
+            try:
+                yield home / path.name
+                os.rename(home / path.name, path)
+            finally:
+                clear(home)
+                for name in (_SOFT, _LOCK):
+                    (home / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # what cannot be removed stays
+                    home.rmdir()
+    except UserError as error:
+        raise UserError(str(error).replace(f"--workdir={home}", str(path))) from None
+
+
+def clear(directory: Path) -> None:
+    """Remove everything but the locks from a directory that is this process's."""
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name not in (_LOCK, _SOFT):
+            path.unlink()
 
 
 def write_json(path: Path, value: Any, mode: int = 0) -> None:
@@ -247,7 +345,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(own_files.read(path))
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+        raise UserError(f"{path} cannot be read ({explain(error)})") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
 

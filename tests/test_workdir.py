@@ -129,7 +129,7 @@ def test_read_only_directory_is_named(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(UserError, match=r"cannot be written \(Permission denied\)"):
+    with pytest.raises(UserError, match=r"cannot be written \(Permission denied:"):
         with workdir.lock(tmp_path):
             pass
 

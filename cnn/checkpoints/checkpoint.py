@@ -200,11 +200,11 @@ def _watch(job: background.Job, new: Path) -> None:
 def _discard(new: Path) -> None:
     """Remove a checkpoint that could not be finished: its disk may be full.
 
-    The library's threads may still write there, or have the last few files open that
-    removing takes.
+    One that has its manifest is whole, and only has to be renamed. The library's
+    threads may still write there, or have the last few files open that removing takes.
     """
     paths = (new, new.with_name(f"{new.name}{_UNFINISHED}"))
-    for _ in range(_TRIES):
+    for _ in range(0 if (new / workdir.MANIFEST).exists() else _TRIES):
         there = [path for path in paths if path.is_dir() and not path.is_symlink()]
         if not there:
             return

@@ -127,7 +127,7 @@ def lock(workdir: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"--workdir={workdir} cannot be written ({explain(error)}); "
-            "choose another directory"
+            "or choose another directory"
         ) from None
     with file, _hold(workdir, file):
         if not _is_at(file, workdir / _LOCK):

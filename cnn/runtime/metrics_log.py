@@ -1,13 +1,15 @@
 """What a run writes while it trains: metrics.jsonl, and TensorBoard's files."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cnn.errors import UserError, explain
 from cnn.runtime import own_files
 from cnn.runtime.tensorboard import EventWriter
 from cnn.text import show
@@ -73,8 +75,9 @@ class MetricsLog:
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one object, `step` first."""
         line = json.dumps({"step": step, **values}) + "\n"
-        self._file.write(line.encode())
-        self._file.flush()
+        with self._explain_errors():
+            self._file.write(line.encode())
+            self._file.flush()
         if self._writer is not None:
             self._writer.add_scalars(step, _select_numbers(values))
 
@@ -91,12 +94,24 @@ class MetricsLog:
 
     def sync(self) -> int:
         """Put all lines on disk and return their bytes."""
-        os.fsync(self._file.fileno())
+        with self._explain_errors():
+            os.fsync(self._file.fileno())
         return self._file.tell()
+
+    @contextlib.contextmanager
+    def _explain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self._file.name} cannot be written ({explain(error)}); the same "
+                "command resumes from the last checkpoint"
+            ) from None
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # of a line that could not be written
+            self._file.close()
         if self._writer is not None:
             self._writer.close()
 

@@ -3,13 +3,14 @@
 Every start of a run adds a file. Its first event names a step: what earlier files have
 from that step on, TensorBoard forgets, as metrics.jsonl is cut back. TensorBoard reads
 the files in the order of their names, which have a time: it never goes back, whatever
-the clock does.
+the clock does. A run goes on without them where its disk is full.
 """
 
 import math
 import platform
 import re
 import struct
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn.errors import UserError
+from cnn.errors import UserError, explain
 from cnn.runtime import own_files
 from cnn.text import show_line
 
@@ -49,14 +50,17 @@ class EventWriter:
                 f"({reason}): pip install -U tensorboardX, or leave it out"
             ) from None
         self._summary, self._proto, self._check = summary, event_pb2, masked_crc32c
-        self._directory, self._file = directory, None
+        self._directory = directory
         own_files.check_no_link(directory)
         try:
             directory.mkdir(parents=True, exist_ok=True)
             path = directory / _choose_name(directory)
             self._file = open(path, "xb", buffering=0)  # noqa: SIM115
         except OSError as error:
-            raise self._fail(error) from None
+            raise UserError(
+                f"{directory} cannot be written ({explain(error)}); or leave "
+                "--tensorboard out: the same command resumes"
+            ) from None
         events = [event_pb2.Event(file_version="brain.Event:2")]
         if step is not None:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -96,17 +100,15 @@ class EventWriter:
                 parts += [part, struct.pack("<I", self._check(part))]
         whole = b"".join(parts)
         try:
-            written = self._file.write(whole)
-            while written < len(whole):  # a disk that is nearly full takes a part
-                written += self._file.write(whole[written:])
+            while whole and not self._file.closed:
+                whole = whole[self._file.write(whole) :]  # a nearly full disk takes less
         except OSError as error:
-            raise self._fail(error) from None
-
-    def _fail(self, error: OSError) -> UserError:
-        return UserError(
-            f"{self._directory} cannot be written ({error.strerror}); make room or "
-            "allow it, or leave --tensorboard out: the same command resumes"
-        )
+            self._file.close()
+            print(
+                f"note: {self._directory} is written no further ({explain(error)}); the "
+                "run goes on without it",
+                file=sys.stderr,
+            )
 
 
 def _choose_name(directory: Path) -> str:

@@ -1,13 +1,15 @@
 """What stands beside exported weights: `model.json` and a model card, `README.md`.
 
 `model.json` says all that whoever uses the weights must know: architecture, classes,
-preprocessing, metrics with their conditions, data, command. It is written last, and its
-digest of the weights keeps another export from taking the place of this one.
+preprocessing, metrics with their conditions, data, command. It is written before what it
+describes, and again last; its digest of the weights keeps another export from taking the
+place of this one.
 """
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,28 @@ def check_free(directory: Path, description: Mapping[str, Any], name: str) -> No
         )
 
 
+@contextlib.contextmanager
+def announce(
+    directory: Path, description: Mapping[str, Any], names: Sequence[str]
+) -> Iterator[None]:
+    """Say in `model.json` what is written inside, before it is there.
+
+    So what a killed process has left is known to be of these weights, and may be
+    written again.
+    """
+    there, path = _read_export(directory), directory / FILE
+    files = dict.fromkeys(names, "") | there.get("files", {})
+    digest = there.get("card_sha256", "")
+    whole = dict(description) | {"files": files, "card_sha256": digest}
+    workdir.write_json(path, whole, MODE)
+    try:
+        yield
+    except BaseException:
+        if not there and not any((directory / name).exists() for name in names):
+            path.unlink()
+        raise
+
+
 def write(
     directory: Path,
     description: Mapping[str, Any],
@@ -144,9 +168,11 @@ def write(
     files = there.get("files", {}) | written
     files = {name: use for name, use in files.items() if (directory / name).exists()}
     text = make_card(description | {"files": files})
-    is_ours = not path.exists() or _hash_file(path) == there.get("card_sha256")
+    content = text.encode(errors="surrogateescape")
+    known = (there.get("card_sha256"), hashlib.sha256(content).hexdigest())
+    is_ours = not path.exists() or _hash_file(path) in known
     if is_ours:
-        workdir.write_bytes(path, text.encode(errors="surrogateescape"), MODE)
+        workdir.write_bytes(path, content, MODE)
     else:
         out.say(f"note: {path} is not what an export wrote, and is kept")
     digest = _hash_file(path) if is_ours else there.get("card_sha256", "")

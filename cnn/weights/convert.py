@@ -298,10 +298,15 @@ def write_run(
     state = jax.device_put(state, everywhere)
     task, classes = tasks.get_task(description), len(description["class_names"])
     sums = jax.device_put(steps.create_train_sums(task, classes), everywhere)
-    writer = checkpoint.CheckpointWriter(directory / "checkpoints", 1)
-    writer.save(to_items(state, sums), 0, description)
-    writer.wait()
+    # First: a checkpoint makes it a run, which is then whole if the process is killed.
     workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
+    try:
+        writer = checkpoint.CheckpointWriter(directory / "checkpoints", 1)
+        writer.save(to_items(state, sums), 0, description)
+        writer.wait()
+    except UserError:
+        (directory / workdir.CONFIG_FILE).unlink()
+        raise
 
 
 def _get_counter(state_dict: Mapping[str, Any]) -> int:

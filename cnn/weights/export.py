@@ -70,7 +70,8 @@ def export(config: Config, directory: Path, terminal: Terminal) -> Path:
     path = directory / chosen.file
     if path.exists():
         terminal.say(f"note: {path} of the same weights is written again")
-    chosen.write(path, config.export, trained, terminal)
+    with card.announce(directory, description, names):
+        chosen.write(path, config.export, trained, terminal)
     written = dict.fromkeys(names, "") | {chosen.file: chosen.use}
     card.write(directory, description, written, terminal)
     terminal.say(f"described in {card.FILE} and {card.CARD} beside it")

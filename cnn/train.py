@@ -41,6 +41,7 @@ from cnn.transfer.source import (
 from cnn.transfer.teacher import add_teacher, open_teacher
 from cnn.weights import preprocessing
 
+_REPLACED = (workdir.CONFIG_FILE, same_data.DATASET_FILE, "result.json")
 # What else than a run's the checkpoint of a directory may hold, by what it says.
 _UNTRAINED = {
     "average": "a mean of several runs",
@@ -88,6 +89,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         keep = config.checkpoint.keep_checkpoints
         checkpoints = directory / "checkpoints"
         writer = None if ended else CheckpointWriter(checkpoints, keep)
+        workdir.check_files(directory, _REPLACED, "metrics.jsonl")
         before = respelled.get("init_from", "")
         check_same_source(config, before, stored, directory, terminal)
         setup = make_setup(config, stored, terminal, stop, directory=directory)

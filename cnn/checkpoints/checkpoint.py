@@ -58,7 +58,7 @@ class CheckpointWriter:
         """Write under `directory`, keeping the newest `keep` and the best.
 
         Raises:
-            UserError: it is there and cannot be written.
+            UserError: it is there and cannot be read or written.
         """
         self._directory = directory.absolute()
         self._keep = keep
@@ -66,6 +66,7 @@ class CheckpointWriter:
         self._place = directory.stat() if directory.exists() else None
         if directory.exists():
             try:
+                os.listdir(directory)  # else it seems to be empty
                 tempfile.TemporaryFile(dir=directory).close()
             except OSError as error:
                 raise UserError(

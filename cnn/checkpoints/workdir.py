@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -202,6 +202,24 @@ def _is_at(file: IO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except OSError:
         return False
+
+
+def check_files(directory: Path, replaced: Iterable[str], appended: str) -> None:
+    """Refuse a run's files that could not be written, before anything is done.
+
+    Args:
+        replaced: names of files that others take the place of.
+        appended: the name of one that is written further.
+
+    Raises:
+        UserError: one is a directory, or not this user's to write.
+    """
+    for path in (directory / name for name in (*replaced, appended)):
+        is_open = path.name != appended or os.access(path, os.W_OK)
+        if path.is_dir() or (path.exists() and not is_open):
+            code = errno.EISDIR if path.is_dir() else errno.EACCES
+            why = explain(OSError(code, ""))
+            raise UserError(f"{path} cannot be written ({why})")
 
 
 def write_text(path: Path, text: str) -> None:

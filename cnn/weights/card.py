@@ -1,9 +1,9 @@
 """What stands beside exported weights: `model.json` and a model card, `README.md`.
 
 `model.json` says all that whoever uses the weights must know: architecture, classes,
-preprocessing, metrics with their conditions, data, command. It is written before what it
-describes, and again last; its digest of the weights keeps another export from taking the
-place of this one.
+preprocessing, metrics with their conditions, data, command. It is written before what
+it describes, and again last. Its digest of the weights keeps another export from taking
+the place of this one.
 """
 
 import contextlib

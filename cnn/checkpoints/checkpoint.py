@@ -219,16 +219,18 @@ def _discard(new: Path) -> None:
 def _silence_library() -> None:
     """Let the checkpoint library raise its errors, and not print them as well.
 
-    Its threads log each of theirs with a traceback, and its C++ prints another where it
-    comes too late for them.
+    Its threads log each of theirs with a traceback, its C++ prints another where it
+    comes too late for them, and so do event loops that are half made.
     """
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     before = sys.unraisablehook
 
     def show(unraisable: Any) -> None:
-        is_late = isinstance(unraisable.exc_value, RuntimeError)
-        if unraisable.object is not None or not is_late:
+        about, error = unraisable.object, unraisable.exc_value
+        is_late = about is None and isinstance(error, RuntimeError)
+        if not is_late and not getattr(about, "__module__", "").startswith("asyncio"):
             before(unraisable)
 
     sys.unraisablehook = show

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from cnn.errors import UserError
 from cnn.runtime import terminal
+from cnn.runtime import event_files
 from cnn.runtime.metrics_log import MetricsLog, write_images
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.live import LiveTable
@@ -249,3 +250,20 @@ def test_pace_takes_one_step_then_as_many_as_fit():
     assert pace.choose_steps(100) == 1
     pace.note(0.0)
     assert pace.choose_steps(100) == 100
+
+
+def test_a_full_disk_ends_the_event_file_alone(tmp_path, capsys, monkeypatch):
+    record_writer = pytest.importorskip("tensorboardX.record_writer")
+    event = pytest.importorskip("tensorboardX.proto.event_pb2").Event(step=1)
+
+    def refuse(self, data):
+        raise OSError(28, "No space left on device")
+
+    file = event_files.EventFile(str(tmp_path / "tensorboard"))
+    file.add_event(event)
+    monkeypatch.setattr(record_writer.RecordWriter, "write", refuse)
+    for _ in range(3):
+        file.add_event(event)
+    file.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "No space left on device: make room" in lines[0]

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from cnn.checkpoints import workdir
-from cnn.errors import UserError
+from cnn.errors import UserError, explain
 
 
 def test_default_name_tells_what_differs():
@@ -281,3 +281,70 @@ def test_addresses_among_several_runs_are_refused(tmp_path):
 def test_names_that_are_not_utf_8_make_a_default_directory():
     name = workdir.name_workdir("digits", {"dataset": "folder:data\udcff"})
     assert name.name.startswith("digits,dataset=folder_data_,")
+
+
+def test_a_file_that_a_killed_process_has_left_is_taken_over(tmp_path):
+    path = tmp_path / "result.json"
+    workdir.name_new(path).write_text("half of a very much longer text")
+    workdir.write_text(path, "new\n")
+    assert path.read_text() == "new\n"
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_two_processes_do_not_write_a_file_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    monkeypatch.setattr(workdir, "_TRIES", 2)
+    with workdir.replace(path) as file:
+        file.write(b"one\n")
+        with pytest.raises(UserError, match="being written by another process"):
+            workdir.write_text(path, "another\n")
+    assert path.read_text() == "one\n"
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_a_file_is_not_written_through_a_link(tmp_path):
+    path, mine = tmp_path / "result.json", tmp_path / "mine"
+    mine.write_text("mine")
+    for link in (os.symlink, os.link):
+        link(mine, workdir.name_new(path))
+        workdir.write_text(path, "new\n")
+        assert mine.read_text() == "mine"
+    assert not path.is_symlink()
+
+
+def test_a_directory_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "run"
+    for error in (OSError(errno.ENOSPC, "full"), UserError("no")):
+        with pytest.raises(type(error)):
+            with workdir.make_directory(path) as new:
+                new.mkdir()
+                raise error
+        assert not os.listdir(tmp_path)
+    left = workdir.name_new(path) / "run"
+    left.mkdir(parents=True)
+    (left / "half").write_text("")
+    with workdir.make_directory(path) as new:
+        assert not new.exists()
+        new.mkdir()
+        (new / "file").write_text("")
+    assert [x.name for x in tmp_path.rglob("*")] == ["run", "file"]
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (OSError(errno.ENOSPC, "x"), "No space left on device: make room on that disk"),
+        (ValueError("text [os_error_code='24']"), "Too many open files: raise"),
+        (ValueError("of a\n  library"), "of a library"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_why_a_file_is_refused_is_one_line_with_its_remedy(error, said):
+    assert explain(error).startswith(said)
+
+
+def test_a_file_that_cannot_be_written_is_found_before(tmp_path):
+    (tmp_path / "result.json").mkdir()
+    with pytest.raises(UserError, match="result.json .*move that directory away"):
+        workdir.check_files(tmp_path, ["config.json", "result.json"], "log")
+    workdir.check_files(tmp_path, ["config.json"], "log")

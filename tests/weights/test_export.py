@@ -131,6 +131,20 @@ def test_other_weights_are_not_exported_over(tmp_path):
     assert before["model.json"] != (directory / "model.json").read_bytes()
 
 
+def test_an_export_that_was_killed_is_written_again(tmp_path, monkeypatch):
+    def die(*args):
+        raise KeyboardInterrupt
+
+    run = make_run(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(export.card, "write", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_export(run)
+    assert (run / "model.msgpack").exists()
+    run_export(run)
+    assert read_model(run)["files"].keys() == {"model.msgpack"}
+
+
 def test_what_nobody_describes_is_not_written_over(tmp_path):
     directory = make_run(tmp_path)
     (directory / "model.msgpack").write_bytes(b"mine")

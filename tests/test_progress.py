@@ -11,8 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from cnn.errors import UserError
-from cnn.runtime import terminal
-from cnn.runtime import event_files
+from cnn.runtime import event_files, terminal
 from cnn.runtime.metrics_log import MetricsLog, write_images
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.live import LiveTable

@@ -7,7 +7,6 @@ evaluated, exported and visualized like any run.
 
 import contextlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -190,7 +189,7 @@ def publish_best(
         Whether its state was there.
     """
     numbers = {name: value for name, value in row.items() if name != "curve"}
-    kept, new = source / "kept" / str(row["trial"]), home / f"best.{os.getpid()}"
+    kept, new = source / "kept" / str(row["trial"]), workdir.name_new(home / "best")
     is_there = _is_whole(kept)
     run = str(home / "best") if is_there else None
     best = {"trial": numbers, "setting": ranking[0], "run": run}
@@ -199,16 +198,14 @@ def publish_best(
     place = home / "best"
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise UserError(f"{place} is in the way and is not the sweep's; move it away")
-    for path in home.glob("best.*"):  # of processes that were killed here
-        if path.suffix[1:].isdecimal() and path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
     if is_there:
+        shutil.rmtree(new, ignore_errors=True)  # of what one that was killed has left
         shutil.copytree(kept, new)
-    remove_run(home / "best")
+    remove_run(place)
     if is_there:
-        (home / "best").mkdir(exist_ok=True)
+        place.mkdir(exist_ok=True)
         for path in new.iterdir():
-            path.rename(home / "best" / path.name)
+            path.rename(place / path.name)
         new.rmdir()
     return is_there
 

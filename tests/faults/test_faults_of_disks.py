@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import jax
 import pytest
 from faulty import fault, hash_tree, read_run, run_undisturbed
 from fixtures_runs import TINY, make_flags
@@ -19,7 +20,7 @@ SHORT = {"epochs": 1}
 # its k-th operation on files, and again undisturbed: for k = 1, 1 + step, …
 KILLER = """
 import builtins, io, json, os, shutil, signal, sys
-import orbax.checkpoint.v1
+from orbax.checkpoint import v1
 import main
 
 arguments, source, home = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -93,7 +94,8 @@ def kill_everywhere(room, flags, source, step=1):
     """
     home = room.path / "killed"
     home.mkdir()
-    arguments = ["--compilation_cache=off", *map(str, flags)]
+    cache = jax.config.jax_compilation_cache_dir or "off"
+    arguments = [f"--compilation_cache={cache}", *map(str, flags)]
     ended = room.python(KILLER, json.dumps(arguments), source, home, step, seconds=600)
     assert ended.code == 0, ended
     found = [json.loads(x) for x in ended.err.splitlines() if x.startswith("[")]
@@ -219,11 +221,11 @@ def resize(disk, size):
     subprocess.run(command, check=True)
 
 
-LONG = {"epochs": 40, "checkpoint_every_epochs": 20}
+LONG = {"epochs": 100, "checkpoint_every_epochs": 40}
 
 
 @fault(
-    injected="a limit of 20 kB a file, which metrics.jsonl reaches",
+    injected="a limit of 64 kB a file, which metrics.jsonl reaches",
     holds="one line with file and limit; without it the run ends in the same bits",
     without=[
         (
@@ -236,7 +238,7 @@ LONG = {"epochs": 40, "checkpoint_every_epochs": 20}
 )
 def test_the_quota_is_used_up_at_a_line_of_metrics(room):
     flags = ["--workdir=run", "--compilation_cache=off", *make_flags(TINY | LONG)]
-    ended = room.main(*flags, limits={"RLIMIT_FSIZE": 20_000})
+    ended = room.main(*flags, limits={"RLIMIT_FSIZE": 64_000})
     ended.check_refused("metrics.jsonl", "File too large", "ulimit -f")
     room.train("run", **LONG).check_done()
     assert read_run(room.path / "run") == run_undisturbed(**LONG)

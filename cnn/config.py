@@ -114,13 +114,13 @@ class PredictOptions:
         0,
         "images computed at a time; 0: --batch_size, or fewer that have as many pixels "
         "as 64 of 256x256",
-        within="[0, inf)",
+        within="[0, 16777216]",
     )
     predict_top: int = free_option(
         5,
         "most probable classes that are written of each image; all, where there are "
         "not so many",
-        within="[1, inf)",
+        within="[1, 2147483647]",
     )
 
 

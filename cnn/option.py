@@ -10,6 +10,7 @@ import dataclasses
 import math
 import os
 import re
+import struct
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -24,6 +25,11 @@ _ADDRESS = re.compile(rf"({_SCHEMES})://|(s3|gs):/", re.IGNORECASE)
 _LARGEST_INT = 2**31 - 1
 # The largest and the smallest normal float32.
 _LARGEST, _SMALLEST = 3.4028234e38, 1.1754944e-38
+# What the end of an interval may be, besides a number: how much there is of a run.
+# `cnn.training.course` measures it: `schedule` are the epochs that a warm-up leaves,
+# `epoch_steps` the steps of one, `images` those of training, `pixels` their side.
+UNITS = ("epochs", "schedule", "evaluations", "checkpoints", "steps", "epoch_steps")
+UNITS += ("images", "pixels")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -52,7 +58,8 @@ def option(
             `name=number`: the names shape it, the numbers reach it as one array.
         choices: the allowed values, for names.
         within: the allowed interval, as `[0, 1)` or `(0, inf)`; for tuples, of
-            each element, or each element's number.
+            each element, or each element's number. Of a duration or a count that a run
+            may be too short for it ends in one of `UNITS`, as `[0, epochs)`.
         only_for: the choices under which it is read, as of `cnn.condition`; empty:
             whatever the others are. Given where it is not read, it is refused.
         modes: that read it, separated by blanks; empty: those of its group, its class
@@ -156,13 +163,28 @@ def check(group: Any) -> None:
         if field.metadata["kind"] == "traced_by_name":
             value = split_numbers(field.name, value)[1]
         for number in value if isinstance(value, tuple) else (value,):
-            if field.metadata["kind"] != "static":
+            if isinstance(number, str):
+                continue
+            if field.metadata["kind"] != "static" or read_interval(within)[2]:
                 _check_fits(field.name, number)
-            if within and not _is_within(number, within):
+            if not _is_within(number, field):
                 raise UserError(
-                    f"--{field.name}={number} is outside {within}: "
+                    f"--{field.name}={number} is outside {within or '(-inf, inf)'}: "
                     f"{field.metadata['help']}"
                 )
+
+
+def read_interval(text: str) -> tuple[float, float, str]:
+    """Read the least and the greatest of an interval, and the unit that it ends in.
+
+    Returns:
+        Infinite ones without an interval; the greatest is infinite where a unit, else
+        "", says it.
+    """
+    low, _, high = text.strip("[()]").partition(", ")
+    if high in UNITS:
+        return float(low), math.inf, high
+    return float(low or "-inf"), float(high or "inf"), ""
 
 
 def _check_fits(flag: str, number: float) -> None:
@@ -267,8 +289,15 @@ def _wrong_type(field: dataclasses.Field, value: Any) -> UserError:
     )
 
 
-def _is_within(number: float, interval: str) -> bool:
-    low, high = (float(end) for end in interval[1:-1].split(","))
-    above = number >= low if interval[0] == "[" else number > low
-    below = number <= high if interval[-1] == "]" else number < high
-    return above and below and not math.isnan(number)
+def _is_within(number: float, field: dataclasses.Field) -> bool:
+    """Return whether a number is finite and within, as the program has it too."""
+    if isinstance(number, float) and not math.isfinite(number):
+        return False
+    interval = field.metadata["within"]
+    low, high, unit = read_interval(interval)
+    numbers = [number]
+    if isinstance(number, float) and field.metadata["kind"] != "static":
+        numbers += struct.unpack("f", struct.pack("f", number))  # as 0.999999999: 1.0
+    above = [x >= low if interval[:1] == "[" else x > low for x in numbers]
+    below = [x <= high if interval[-1:] == "]" else x < high for x in numbers]
+    return all(above) and (all(below) or bool(unit))

@@ -23,7 +23,15 @@ from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
 from cnn.runtime.metrics_log import MetricsLog, NoLog
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
-from cnn.training import course, report, same_data, statistics, takes_sizes, tasks
+from cnn.training import (
+    course,
+    report,
+    same_data,
+    single_values,
+    statistics,
+    takes_sizes,
+    tasks,
+)
 from cnn.training import progress as training_progress
 from cnn.training import setup as training_setup
 from cnn.training.epoch import Pace
@@ -313,9 +321,7 @@ def make_setup(
         UserError: an option, the data or the model does not fit the others, or the data
             are not those that the run has seen.
     """
-    course.check(config)
-    preprocessing.check(config.model.model, config.data.preprocessing)
-    takes_sizes.check(config)
+    _check_options(config)
     mesh, pieces = devices.make_mesh(config.device.mesh), config.step.accumulate_steps
     devices.check_batch_size(config.step.batch_size, mesh, pieces)
     if like is not None and like.config.data != config.data:
@@ -324,16 +330,18 @@ def make_setup(
     trained = open_teacher(config.distillation)
     dataset, seen = _load_images(config, stored, terminal, like, preview, directory)
     warn_of_trained(config, source, dataset, terminal)
-    pixels = choose_scaling(config, source, stored, dataset, terminal)
-    structure = training_setup.make_structure(config, dataset, pixels)
-    course.check_steps(config, structure.steps_per_epoch)
-    size, image_shape = config.data.training_size, dataset.train.shape
-    image_shape = (size, size, image_shape[2]) if size else image_shape
+    scale = choose_scaling(config, source, stored, dataset, terminal)
+    structure = training_setup.make_structure(config, dataset, scale)
+    image_shape = training_setup.find_image_shape(config, dataset)
+    lengths = len(dataset.train), max(image_shape[:2])
+    course.check_steps(config, structure.steps_per_epoch, *lengths)
     description = summary.describe_model(structure.model, image_shape)
-    remat.check(config.model, description["layers"])
+    layers = description["layers"]
+    remat.check(config.model, layers)
     planned = plan.make_plan(
         config, source, stored, structure, description, dataset, terminal
     )
+    single_values.check(config, structure, layers, planned.phases, image_shape)
     rule = dataclasses.replace(structure.rule, rates=planned.rates)
     structure = dataclasses.replace(structure, rule=rule)
     structure, teacher = add_teacher(
@@ -363,6 +371,13 @@ def make_setup(
         teacher=teacher,
     )
     return features.cache_features(setup, terminal, stop)
+
+
+def _check_options(config: Config) -> None:
+    """Refuse options that do not fit each other, whatever the images are."""
+    course.check(config)
+    preprocessing.check(config.model.model, config.data.preprocessing)
+    takes_sizes.check(config)
 
 
 def _load_images(

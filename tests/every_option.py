@@ -10,6 +10,7 @@ import itertools
 
 from cnn import condition
 from cnn.config import list_conditions, list_fields
+from cnn.option import read_interval
 
 # Values of the options that have no choices and whose other value does not follow from
 # their type and range; where a condition asks that an option be on, it has this one.
@@ -180,7 +181,7 @@ def choose_value(name):
     if field.type is int:
         return field.default + 1
     if field.type is float:
-        low, high = (float(x) for x in field.metadata["within"][1:-1].split(","))
+        low, high, _ = read_interval(field.metadata["within"])
         ends = min(high, low + 1, 2 * field.default or high)
         return (low + ends) / 2 if (low + ends) / 2 != field.default else ends * 0.75
     raise AssertionError(f"--{name} needs a value in tests/every_option.py: VALUES")

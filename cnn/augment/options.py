@@ -59,7 +59,7 @@ class AugmentOptions:
     crop_padding: int = strength(
         "pixels added on each side before a window of the image's size is cut out "
         "at a random place",
-        "[0, 16384]",
+        "[0, pixels)",
         default=0,
     )
     crop_mode: str = option(
@@ -166,7 +166,7 @@ class AugmentOptions:
         only_for="policy=randaugment_increasing",
     )
     cutout_size: int = strength(
-        "side in pixels of a square that is set to the mean", "[0, 16384]", default=0
+        "side in pixels of a square that is set to the mean", "[0, pixels]", default=0
     )
     erasing_probability: float = strength(
         "probability of erasing a rectangle of a training image", "[0, 1]"
@@ -194,7 +194,7 @@ class AugmentOptions:
     )
     mixing_until_epoch: int = strength(
         "epochs after which mixing stops; 0: never",
-        "[0, inf)",
+        "[0, epochs)",
         default=0,
         only_for=_MIXED,
     )

@@ -13,10 +13,12 @@ class CheckpointOptions:
     modes: ClassVar[str] = "train describe"
 
     checkpoint_every_epochs: float = free_option(
-        1.0, "epochs between checkpoints; 0.25 writes four an epoch", within="(0, inf)"
+        1.0,
+        "epochs between checkpoints; 0.25 writes four an epoch",
+        within="(0, epochs]",
     )
     keep_checkpoints: int = free_option(
-        2, "newest checkpoints kept, in addition to the best", within="[1, inf)"
+        2, "newest checkpoints kept, in addition to the best", within="[1, checkpoints]"
     )
     checkpoint: str = free_option(
         "latest",

@@ -70,14 +70,14 @@ class DataOptions:
     num_classes: int = option(
         0,
         "number of classes; 0: as many as the dataset has",
-        within="[0, inf)",
+        within="[0, 1000000]",
         modes=_DIVISION,
     )
     classes: tuple[int, ...] = option(
         (),
         "labels of the only classes to use, which become 0, 1, … in this order; "
         "empty: all",
-        within="[0, inf)",
+        within="[0, 1000000]",
     )
     image_size: int = option(
         0,
@@ -158,7 +158,7 @@ class DataOptions:
     train_examples: int = option(
         0,
         "training examples to use, equally many of each class; 0: all",
-        within="[0, inf)",
+        within="[0, 2147483647]",
         modes=_TRAINING,
     )
     shuffle_pixels: bool = option(

@@ -70,7 +70,7 @@ class ModelOptions:
         (7,),
         "side of DropBlock's squares, in pixels of the feature map: one number, or "
         "those of stages 3 and 4 (timm has 5,3)",
-        within="[1, inf)",
+        within="[1, 255]",
         only_for="dropblock_rate",
         modes="train sweep describe",
     )
@@ -99,13 +99,13 @@ class ModelOptions:
     widths: tuple[int, ...] = option(
         (32, 64, 128),
         "channels of each stage of simple_cnn",
-        within="[1, inf)",
+        within="[1, 65536]",
         only_for="model=simple_cnn",
     )
     kernel_size: int = option(
         3,
         "side of simple_cnn's kernels, in pixels",
-        within="[1, inf)",
+        within="[1, 255]",
         only_for="model=simple_cnn|locally_connected",
     )
     padding: str = option(
@@ -134,19 +134,19 @@ class ModelOptions:
     dense_widths: tuple[int, ...] = option(
         (),
         "units of simple_cnn's dense layers before the last",
-        within="[1, inf)",
+        within="[1, 65536]",
         only_for="model=simple_cnn",
     )
     mlp_widths: tuple[int, ...] = option(
         (128, 128),
         "units of each hidden layer of mlp",
-        within="[1, inf)",
+        within="[1, 65536]",
         only_for="model=mlp",
     )
     local_widths: tuple[int, ...] = option(
         (16, 32),
         "channels of each layer of locally_connected",
-        within="[1, inf)",
+        within="[1, 65536]",
         only_for="model=locally_connected",
     )
     zero_init_residual: bool = option(
@@ -174,7 +174,7 @@ class ModelOptions:
     airbench_width: int = option(
         64,
         "channels of airbench94's first group; the other two have four times as many",
-        within="[1, inf)",
+        within="[1, 65536]",
         only_for="model=airbench94",
     )
     strided_padding: str = option(

@@ -193,7 +193,7 @@ class ScheduleOptions:
         1.0,
         "power of the share of the run that is left, for schedule=polynomial",
         kind="traced",
-        within="(0, inf)",
+        within="(0, 1000]",
         only_for="schedule=polynomial",
     )
     exponential_factor: float = option(
@@ -207,14 +207,14 @@ class ScheduleOptions:
         10.0,
         "epochs of the first period of schedule=cosine_restarts",
         kind="traced",
-        within="(0, inf)",
+        within="(0, schedule)",
         only_for="schedule=cosine_restarts",
     )
     restart_factor: int = option(
         1,
         "how many times as long as the one before each further period is",
         kind="traced",
-        within="[1, inf)",
+        within="[1, 1000]",
         only_for="schedule=cosine_restarts",
     )
     one_cycle_start: float = option(
@@ -268,7 +268,7 @@ class ScheduleOptions:
     )
     warmup_epochs: float = strength(
         "epochs over which the rate rises at first, as --warmup_kind says",
-        "[0, inf)",
+        "[0, epochs]",
         only_for="schedule!=one_cycle",
     )
     warmup_kind: str = option(
@@ -288,12 +288,12 @@ class ScheduleOptions:
         (60.0, 120.0, 160.0),
         "epochs at which schedule=step lowers the rate",
         kind="traced",
-        within="[0, inf)",
+        within="[0, schedule)",
         only_for="schedule=step and not step_every_epochs",
     )
     step_every_epochs: float = strength(
         "epochs between two steps of schedule=step, in place of the milestones",
-        "[0, inf)",
+        "[0, schedule)",
         only_for="schedule=step",
     )
     milestone_factor: float = option(
@@ -314,7 +314,7 @@ class ScheduleOptions:
         10,
         "evaluations without a better validation metric that it lets pass",
         kind="traced",
-        within="[0, inf)",
+        within="[0, evaluations)",
         only_for="schedule=plateau",
     )
     plateau_threshold: float = option(
@@ -328,7 +328,7 @@ class ScheduleOptions:
         0,
         "evaluations after each lowering that do not count as without a better one",
         kind="traced",
-        within="[0, inf)",
+        within="[0, evaluations)",
         only_for="schedule=plateau",
     )
     plateau_floor: float = option(
@@ -395,7 +395,7 @@ class FreezingOptions:
         "pattern=epochs for which those paths train, then stay as they are; of "
         "several, the first that matches",
         kind="traced_by_name",
-        within="[0, inf)",
+        within="[0, epochs)",
     )
 
 
@@ -413,14 +413,14 @@ class AveragingOptions:
     ema_every_steps: int = strength(
         "steps from one update of the averaged weights to the next, counted from each "
         "epoch's first; 0 is 1",
-        "[0, inf)",
+        "[0, epoch_steps]",
         default=0,
         only_for="ema_decay",
     )
     ema_start_epochs: float = strength(
         "epochs for which the averaged weights are a copy, and from which --ema_warmup "
         "counts its steps",
-        "[0, inf)",
+        "[0, epochs)",
         only_for="ema_decay",
     )
     ema_warmup: str = option(
@@ -442,7 +442,7 @@ class AveragingOptions:
         1.0,
         "steps by which --ema_warmup=power is slowed down",
         kind="traced",
-        within="(0, inf)",
+        within="(0, steps]",
         only_for="ema_warmup=power",
     )
     lookahead_decay: float = strength(
@@ -463,13 +463,13 @@ class AveragingOptions:
         5,
         "steps between Lookahead's synchronisations",
         kind="traced",
-        within="[1, inf)",
+        within="[1, steps)",
         only_for="lookahead_decay",
     )
     lookahead_start_epochs: float = option(
         0.0,
         "epochs without Lookahead at first",
         kind="traced",
-        within="[0, inf)",
+        within="[0, epochs)",
         only_for="lookahead_decay",
     )

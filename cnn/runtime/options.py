@@ -112,7 +112,7 @@ class ProgressOptions:
         0,
         "steps between lines of metrics.jsonl with a step's loss, learning rate, "
         "gradient norm and hash of example ids; 0 for none",
-        within="[0, inf)",
+        within="[0, steps]",
     )
     tensorboard: bool = free_option(
         False,

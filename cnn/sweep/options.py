@@ -21,13 +21,13 @@ class SweepOptions:
     trials: int = free_option(
         0,
         "draws of the drawn options, each with every point of the others",
-        within="[0, inf)",
+        within="[0, 1000000]",
     )
     sweep_seed: int = free_option(
         0, "seed of the draws", within="[0, 4294967295]", only_for="trials"
     )
     max_trials: int = free_option(
-        1000, "trials above which a sweep is refused", within="[1, inf)"
+        1000, "trials above which a sweep is refused", within="[1, 1000000]"
     )
     executor: str = free_option(
         "auto",
@@ -39,13 +39,13 @@ class SweepOptions:
     trials_at_once: int = free_option(
         0,
         "trials in one call of a program; 0: as memory allows, at most 64",
-        within="[0, inf)",
+        within="[0, 65536]",
         only_for="executor!=loop or search=optuna",
     )
     halving: int = free_option(
         0,
         "successive halving: at each rung the best 1/N of the settings stay; 0: all",
-        within="[0, inf)",
+        within="[0, 65536]",
         only_for="search=points",
     )
     search: str = free_option(

@@ -96,7 +96,7 @@ class Session:
             setup = self.make_setup(group[0].config)
             for trial in group:
                 own = setup.with_numbers(trial.config)
-                course.check_steps(own.config, own.structure.steps_per_epoch)
+                course.check_steps(own.config, *own.lengths)
                 notes |= dict.fromkeys(report.list_notes(own))
         for note in notes:
             self.terminal.say(note)

@@ -25,14 +25,14 @@ class TrainOptions:
     eval_every_epochs: int = option(
         1,
         "epochs between evaluations",
-        within="[1, inf)",
+        within="[1, epochs]",
         only_for="mode!=sweep or early_stop_epochs or schedule=plateau",
     )
     early_stop_epochs: int = option(
         0,
         "epochs without a better validation metric after which training stops; 0 "
         "never stops",
-        within="[0, inf)",
+        within="[0, epochs)",
     )
     select_by: str = option(
         "auto",
@@ -55,7 +55,7 @@ class TrainOptions:
         "training batches over which, after training or averaging, the running "
         "statistics of batch normalisation are computed again for the weights that are "
         "evaluated, as exact means; 0: they stay the moving averages of training",
-        within="[0, 1000000]",
+        within="[0, steps]",
         only_for=f"mode=average or {NORMALISED}",
         modes="train sweep describe average",
     )
@@ -70,7 +70,7 @@ class StepOptions:
     batch_size: int = option(
         128,
         "examples that one update of the weights sees",
-        within="[1, inf)",
+        within="[1, 16777216]",
         only_for="mode!=predict or not predict_batch_size",
         modes="train sweep describe convert evaluate predict",
     )
@@ -92,7 +92,7 @@ class StepOptions:
         1,
         "pieces in which a batch's gradient is computed, one after the other, to save "
         "memory; the update stays that of the whole batch",
-        within="[1, inf)",
+        within="[1, 65536]",
     )
     log_noise_scale: bool = option(
         False,
@@ -210,7 +210,7 @@ class DistillationOptions:
         1.0,
         "temperature T: what both models' logits are divided by",
         kind="traced",
-        within="(0, inf)",
+        within="[0.001, 1000000]",
         only_for="distillation=soft",
     )
     distillation_share: float = option(

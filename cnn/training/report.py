@@ -57,8 +57,7 @@ def _list_sizes(setup: Setup) -> str:
 def list_notes(setup: Setup) -> list[str]:
     """Write a line for all that training leaves out, before it begins."""
     count, batch_size = len(setup.loaders["train"]), setup.config.step.batch_size
-    every, notes = setup.config.progress.log_every_steps, []
-    left, sampling = count % batch_size, setup.config.step.sampling
+    left, sampling, notes = count % batch_size, setup.config.step.sampling, []
     repeats = setup.config.step.repeats_in_batch
     if repeats > 1:
         seen = count // batch_size * -(-batch_size // repeats)
@@ -77,7 +76,7 @@ def list_notes(setup: Setup) -> list[str]:
             f"time: its last batch would be smaller than --batch_size={batch_size}"
         )
     notes += _list_scaling(setup)
-    notes += course.list_late(setup.config)
+    notes += course.list_late(setup.config, *setup.lengths)
     if setup.teacher and not setup.config.distillation.distillation_share:
         notes.append(
             "--distillation_share=0: nothing is learnt from --teacher, which is "
@@ -87,10 +86,6 @@ def list_notes(setup: Setup) -> list[str]:
     default = setup.structure.task.select_by[0]
     if setup.eval_split != "validation" and select_by != default:
         notes.append(f"--select_by={select_by} selects nothing: no validation set")
-    if every > setup.total_steps:
-        notes.append(
-            f"--log_every_steps={every} logs none of {setup.total_steps} steps"
-        )
     return notes
 
 

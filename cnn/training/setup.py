@@ -143,9 +143,16 @@ class Setup:
         return self.config.train.epochs * self.structure.steps_per_epoch
 
     @property
+    def lengths(self) -> tuple[int, int, int]:
+        """Return the steps of an epoch, the training images, and their longer side."""
+        sides = self.image_shape[:2]
+        return self.structure.steps_per_epoch, len(self.dataset.train), max(sides)
+
+    @property
     def checkpoint_interval(self) -> int:
         """Return the steps between checkpoints."""
-        every = self.config.checkpoint.checkpoint_every_epochs
+        options = self.config.checkpoint
+        every = min(options.checkpoint_every_epochs, self.config.train.epochs)
         return max(1, round(every * self.structure.steps_per_epoch))
 
     @property
@@ -181,6 +188,12 @@ def load_images(config: Config, terminal: Terminal, preview: bool = False) -> Da
     for note in dataset.notes + describe_bad(dataset.excluded):
         terminal.say(note)
     return dataset
+
+
+def find_image_shape(config: Config, dataset: Dataset) -> Shape:
+    """Return (H, W, C) of what the model trains on, of the largest size."""
+    size, shape = config.data.training_size, dataset.train.shape
+    return (size, size, shape[2]) if size else shape
 
 
 def make_loaders(

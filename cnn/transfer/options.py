@@ -42,7 +42,7 @@ class TransferOptions:
         0,
         "training images from whose patches the first convolution's kernel is "
         "computed, such that its outputs are uncorrelated and of variance 1; 0: drawn",
-        within="[0, inf)",
+        within="[0, images]",
     )
     whitening_epsilon: float = option(
         5e-4,
@@ -62,7 +62,7 @@ class TransferOptions:
         0,
         "randomly varied views of each training image that are computed and used in "
         "turn, one an epoch; 0: images that vary are not cached",
-        within="[0, inf)",
+        within="[0, epochs]",
         only_for="cache_features=auto|always",
     )
     keep_optimizer: bool = option(

@@ -28,7 +28,7 @@ class VisualizeOptions:
         (),
         "positions in --split of the images to look into; empty: the first of each "
         "class, ten at most",
-        within="[0, inf)",
+        within="[0, 2147483647]",
         only_for="pictures=all|features|saliency and not picture_files",
     )
     picture_files: str = free_option(
@@ -58,13 +58,13 @@ class VisualizeOptions:
         2000,
         "images of --split, evenly spread, that top patches are searched in, "
         "channels that never fire, and an image that a shift of two pixels loses",
-        within="[1, inf)",
+        within="[1, 2147483647]",
         only_for="pictures=all|kernels|features|patches|maximisation",
     )
     invariance_images: int = free_option(
         500,
         "images of --split, evenly spread, that invariance is measured on, about fifty "
         "times",
-        within="[1, inf)",
+        within="[1, 2147483647]",
         only_for="pictures=all|invariance",
     )

@@ -21,6 +21,7 @@ from cnn.data.labels import find_first
 from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
 from cnn.ops import scaling
+from cnn.option import read_interval
 from cnn.visualize.draw import picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.subject import Subject
@@ -140,7 +141,7 @@ def list_strengths() -> dict[str, tuple[float, float]]:
     for field in dataclasses.fields(AugmentOptions):
         is_strength = field.metadata["kind"] == "traced_unless_zero"
         if is_strength and field.name != "mixing_until_epoch":
-            most = float(field.metadata["within"][1:-1].split(",")[1])
+            most = read_interval(field.metadata["within"])[1]
             found[field.name] = STRENGTHS.get(field.name, (most / 4, most))
     return found
 

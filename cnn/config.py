@@ -424,7 +424,7 @@ def load_preset(name: str) -> dict[str, Any]:
         )
     try:
         found = runpy.run_path(str(path)).get("options")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"--config={path} fails: {error!r}") from error
     if not isinstance(found, dict):
         raise UserError(

@@ -223,7 +223,7 @@ def _evaluate_epoch(
         if not math.isfinite(found["loss"]):
             raise UserError(
                 f"The {split} loss is not finite after step {progress.step}; its "
-                f"weights are not saved. {report.REMEDY}"
+                f"weights are not saved. {report.suggest_remedy(setup.config)}"
             )
         if split == "validation":
             if not math.isfinite(found[options.select_by]):
@@ -250,7 +250,8 @@ def _save(setup: Setup, progress: Progress, outputs: Outputs) -> None:
     if not is_finite(progress.state):
         raise UserError(
             f"The update of step {progress.step} is not finite and is not saved; "
-            f"checkpoints from before it are whole. {report.REMEDY}"
+            "checkpoints from before it are whole. "
+            f"{report.suggest_remedy(setup.config)}"
         )
     counters = progress.counters
     counters.metrics_bytes = outputs.log.sync()

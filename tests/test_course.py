@@ -2,18 +2,21 @@
 
 import itertools
 
+import every_option
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from fixtures_runs import make_setup
 
 from cnn import config as config_module
-from cnn.config import make_config
+from cnn.config import list_fields, make_config
 from cnn.errors import UserError
 from cnn.optim import weight_averaging
 from cnn.optim.options import AveragingOptions
 from cnn.optim.schedules import Clock
+from cnn.option import read_interval
 from cnn.runtime.interrupt import Stop
+from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.session import Session
 from cnn.sweep.trials import group_trials, make_trial
@@ -196,3 +199,108 @@ def test_a_sweep_checks_the_steps_of_each_trial(tmp_path):
     with pytest.raises(UserError, match="--lookahead_every_steps=16"):
         prepare(tmp_path, points, **LOOKAHEAD)
     assert prepare(tmp_path, points[:1], **LOOKAHEAD) == []
+
+
+COUNTED = ("epochs", "steps", "patience", "cooldown", "images", "examples", "views")
+# Texts that say when, which are read and refused by their own readers.
+TEXTS = {
+    "image_size_schedule": ("0:8", "4:9"),
+    "unfreeze": ("head:4",),
+    "profile_steps": "1:99",
+    "bad_images": None,  # a choice, and names of files
+    "predict_images": None,
+}
+UNITS = {n: read_interval(f.metadata["within"])[2] for n, f in list_fields().items()}
+
+
+@pytest.mark.parametrize("name", list_fields())
+def test_each_duration_and_each_count_has_an_end(name):
+    field = list_fields()[name]
+    high = read_interval(field.metadata["within"])[1]
+    is_count = field.type in (int, tuple[int, ...])
+    is_count |= bool(set(COUNTED) & set(name.split("_"))) and field.type is not bool
+    if is_count and field.type not in (str, tuple[str, ...]):
+        assert UNITS[name] or high < np.inf, "end it in a unit, or in a number"
+    elif is_count and field.metadata["kind"] == "static":
+        assert name in TEXTS, "who refuses it?"
+    assert bool(UNITS[name]) == (name in course.NEVER or name in course.SAID)
+    assert name not in course.NEVER or name not in course.SAID
+
+
+@pytest.mark.parametrize("name", [n for n in UNITS if UNITS[n]])
+def test_what_exceeds_a_run_is_refused_or_said(name):
+    field, choices = list_fields()[name], every_option.list_read(name, "train")[0]
+    kind, large = field.metadata["kind"], 10**6 if field.type is int else 1e6
+    value = (f"head={large}",) if kind == "traced_by_name" else large
+    value = (large,) if field.type == tuple[float, ...] else value
+    shared = {"epochs": 4, "plateau_patience": 0}
+    config = make_config(shared, choices, {name: value})
+    if name in course.SAID:
+        course.check(config)
+        course.check_steps(config, 4, 64, 8)
+        lines = course.list_late(config, 4, 64, 8)
+        assert any(f"--{name}=" in x and course.SAID[name] in x for x in lines)
+        return
+    with pytest.raises(UserError, match=f"--{name}=") as caught:
+        course.check(config)
+        course.check_steps(config, 4, 64, 8)
+    assert course.NEVER[name] in str(caught.value)
+
+
+def test_texts_that_say_when_are_refused_by_their_readers():
+    options = SMALL | {"epochs": 4, "freeze": ("head",)}
+    for name in ("image_size_schedule", "unfreeze"):
+        with pytest.raises(UserError, match=f"--{name}"):
+            course.check(make_config(options, {name: TEXTS[name]}))
+    with pytest.raises(UserError, match="--profile_steps"):
+        Profiler(make_config({"profile": "x"}, {"profile_steps": "1:99"}).profile, 16)
+
+
+@pytest.mark.parametrize("name", ["step_every_epochs", "restart_epochs"])
+def test_a_period_of_less_than_a_step_is_refused(name):
+    options = {"schedule": "step" if name.startswith("step") else "cosine_restarts"}
+    config = make_config(options, {"epochs": 4, name: 0.2})
+    with pytest.raises(UserError, match=f"--{name}=0.2 is less than a step"):
+        course.check_steps(config, 4)
+    course.check_steps(make_config(options, {"epochs": 4, name: 0.25}), 4)
+
+
+def test_more_steps_than_are_counted_are_refused():
+    course.check_steps(make_config({"epochs": 10**6}), 2147)
+    with pytest.raises(UserError, match="more than the 2147483647 steps"):
+        course.check_steps(make_config({"epochs": 10**6}), 2148)
+
+
+DEEP = {"model": "simple_cnn", "widths": (4,) * 3, "image_size": 8}
+
+
+@pytest.mark.parametrize(
+    "options, is_refused",
+    [
+        ({"batch_size": 1}, True),
+        ({"batch_size": 4, "accumulate_steps": 4}, True),
+        ({"batch_size": 1, "image_size": 32}, False),
+        ({"batch_size": 2}, False),
+        ({"batch_size": 1, "augment_repeats": 2}, False),
+        ({"batch_size": 1, "batch_norm": False}, False),
+        ({"batch_size": 1, "freeze_statistics": True}, False),
+        ({"batch_size": 1, "image_size": 0, "image_size_schedule": ("0:8", "1:32")}, 1),
+        ({"batch_size": 1, "image_size": 32, "eval_image_size": 8}, False),
+        (
+            {"batch_size": 1, "image_size": 32, "eval_image_size": 8}
+            | {"recompute_statistics": 1},
+            True,
+        ),
+    ],
+    ids=str,
+)
+def test_normalising_a_single_value_is_refused(options, is_refused):
+    shared = {"downsampling": "stride", "head": "global_average", "epochs": 4}
+    shared |= {"mesh": "data:1"}
+    layers = SMALL | DEEP | shared
+    layers.pop("mlp_widths")
+    if not is_refused:
+        make_setup(layers, options)
+        return
+    with pytest.raises(UserError, match="single value of each channel in stage3_norm"):
+        make_setup(layers, options)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnn.checkpoints import manifest, proof, workdir
+from cnn.config import Config
 from cnn.errors import UserError
 from cnn.models import summary
 from cnn.models.variables import count_parameters
@@ -21,9 +22,26 @@ from cnn.training.progress import Progress, describe_checkpoint, find_bad_step
 from cnn.training.setup import Setup
 from cnn.training.state import compute_state_sha256, get_variables, get_weights
 
-REMEDY = "Lower --learning_rate, or add --warmup_epochs=1 or --clip_norm=1"
 # What a result raises where it is printed that is not what a run writes.
 _MALFORMED = (AttributeError, TypeError, ValueError, LookupError, OverflowError)
+
+def suggest_remedy(config: Config) -> str:
+    """Write what may keep a run's numbers finite, of what it does not do already."""
+    schedule, parts = config.schedule, []
+    if config.optimizer.learning_rate:
+        parts.append("lower --learning_rate")
+    if not schedule.warmup_epochs and schedule.schedule != "one_cycle":
+        parts.append("add --warmup_epochs=1")
+    if not config.optimizer.clip_norm:
+        parts.append("add --clip_norm=1")
+    if config.device.precision != "float32":
+        parts.append("leave --precision out")
+    if config.distillation.distillation_temperature < 1:
+        parts.append("raise --distillation_temperature")
+    if config.data.std and min(config.data.std) < 1e-3:
+        parts.append("check --std, which pixels are divided by")
+    text = ", or ".join(parts or ["change what makes numbers large"])
+    return text[0].upper() + text[1:]
 
 
 def announce(setup: Setup, terminal: Terminal) -> None:
@@ -144,7 +162,8 @@ def check_and_log(
     if bad_step := find_bad_step(step_metrics, before):
         raise UserError(
             f"The loss or its gradient is not finite at step {bad_step}. Training "
-            f"stops; checkpoints from before it are whole. {REMEDY}"
+            f"stops; checkpoints from before it are whole. "
+            f"{suggest_remedy(setup.config)}"
         )
     every = setup.config.progress.log_every_steps
     for i, step in enumerate(range(before + 1, progress.step + 1)):

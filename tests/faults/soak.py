@@ -26,12 +26,13 @@ import pytest  # noqa: E402
 from faulty import Ended, Room, finish, read_run  # noqa: E402
 from fixtures_runs import ROOT, TINY, make_flags  # noqa: E402
 
-SHARED = TINY | {"epochs": 60, "checkpoint_every_epochs": 0.6}
+SHARED = TINY | {"epochs": 40, "checkpoint_every_epochs": 0.6}
 RUNS = {
     "resident": SHARED | {"accumulate_steps": 2, "mixup_alpha": 0.2},
     "streamed": SHARED | {"resident": "never", "crop_padding": 1, "seed": 1},
 }
 DISK_BYTES = 2**23
+SECONDS = 600  # after which a process hangs
 # Hours by which the clock is wrong, then right again after some seconds.
 CLOCK = """
 import os, time
@@ -99,7 +100,7 @@ def _send(number: int) -> Event:
         process = run.start()
         wait_in(process, run.directory, chance)
         process.send_signal(number)
-        ended = finish(process)
+        ended = finish(process, SECONDS)
         assert ended.code in (0, 128 + number), ended
         return ended
 
@@ -114,7 +115,7 @@ def _pause(run: Run, chance: random.Random) -> Ended:
     process.send_signal(signal.SIGCONT)
     wait_in(process, run.directory, chance)
     process.send_signal(signal.SIGTERM)
-    ended = finish(process)
+    ended = finish(process, SECONDS)
     assert ended.code in (0, 143), ended
     return ended
 
@@ -126,7 +127,7 @@ def _fill_disk(run: Run, chance: random.Random) -> Ended:
     with contextlib.suppress(Exception):
         process.wait(chance.uniform(1, 3))
     process.send_signal(signal.SIGTERM)
-    ended = finish(process)
+    ended = finish(process, SECONDS)
     filler.unlink()
     assert ended.code in (0, 2, 143), ended
     return ended
@@ -150,7 +151,7 @@ def _shift_clock(run: Run, chance: random.Random) -> Ended:
     process = run.start(PYTHONPATH=f"{site}{os.pathsep}{ROOT}", SOAK_HOURS=hours)
     wait_in(process, run.directory, chance)
     process.send_signal(signal.SIGTERM)
-    ended = finish(process)
+    ended = finish(process, SECONDS)
     assert ended.code in (0, 143), ended
     return ended
 
@@ -227,7 +228,7 @@ def soak(room: Room, seconds: float, seed: int, say: Callable[[str], None]) -> d
         AssertionError: a process printed a traceback or ended as it must not, or a run
             differs from the one that was left alone.
     """
-    chance, started = random.Random(seed), time.monotonic()
+    chance = random.Random(seed)
     counts: collections.Counter = collections.Counter()
     with contextlib.ExitStack() as stack:
         names = list(EVENTS)
@@ -237,13 +238,13 @@ def soak(room: Room, seconds: float, seed: int, say: Callable[[str], None]) -> d
             home = room.path
             names.remove("disk full")
         expected = {n: _train_alone(n, options) for n, options in RUNS.items()}
-        events = draw_events(chance, names)
+        events, started = draw_events(chance, names), time.monotonic()
         while time.monotonic() - started < seconds:
             name = list(RUNS)[counts["runs"] % len(RUNS)]
             run = Run(room, home / f"run{counts['runs']}", RUNS[name])
             while not run.has_ended and time.monotonic() - started < seconds:
                 _befall(run, next(events), chance, counts, say, started)
-            ended = finish(run.start())
+            ended = finish(run.start(), SECONDS)
             assert ended.code == 0 and "Traceback" not in ended.err, ended
             found = read_run(run.directory)
             last = 3 if run.keeps_lines else 2
@@ -258,7 +259,8 @@ def soak(room: Room, seconds: float, seed: int, say: Callable[[str], None]) -> d
 def _train_alone(name: str, options: dict) -> tuple:
     with tempfile.TemporaryDirectory() as directory:
         alone = Room(Path(directory))
-        alone.main(f"--workdir={name}", *make_flags(options)).check_done()
+        flags = make_flags(options)
+        alone.main(f"--workdir={name}", *flags, seconds=SECONDS).check_done()
         return read_run(alone.path / name)
 
 

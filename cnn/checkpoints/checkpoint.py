@@ -198,6 +198,8 @@ def _watch(job: background.Job, new: Path) -> None:
             if size != before:
                 job.note(f"byte {size} of {new}")
                 before = size
+
+
 def _discard(new: Path) -> None:
     """Remove a checkpoint that could not be finished: its disk may be full.
 
@@ -403,19 +405,17 @@ def _explain_library(path: Path) -> Iterator[None]:
         DamagedCheckpoint: naming the checkpoint.
     """
     problem: UserError | None = None
-    with _silence():
-        try:
-            yield
-        except Exception as error:
-            what = f"{path} cannot be read ({type(error).__name__}: {error})"
-            is_told = isinstance(error, UserError)
-            problem = error if is_told else manifest.DamagedCheckpoint(what[:250])
-            _forget(error)
-        if problem:
-            time.sleep(_SECONDS)
-            gc.collect()
+    _silence_library()
+    try:
+        yield
+    except Exception as error:
+        what = f"{path} cannot be read ({type(error).__name__}: {explain(error)})"
+        is_told = isinstance(error, UserError)
+        problem = error if is_told else manifest.DamagedCheckpoint(what)
+        _forget(error)
     if problem:
-        logging.getLogger("asyncio").disabled = True  # of tasks that fail later still
+        time.sleep(_SECONDS)
+        gc.collect()
         raise problem
 
 
@@ -429,24 +429,6 @@ def _forget(error: BaseException) -> None:
             each.__traceback__ = None
             waiting += [each.__cause__, each.__context__]
             each.__cause__ = each.__context__ = None
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep back what other libraries log, and what Python says of their tasks."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    before = [logger.disabled for logger in loggers]
-    hooks = sys.unraisablehook, sys.excepthook
-    for logger in loggers:
-        logger.disabled = True
-    sys.unraisablehook = sys.excepthook = lambda *about: None
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        sys.unraisablehook, sys.excepthook = hooks
-        for logger, was_disabled in zip(loggers, before, strict=True):
-            logger.disabled = was_disabled
 
 
 def _load(path: Path, like: dict[str, Any]) -> dict[str, Any]:

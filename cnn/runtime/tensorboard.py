@@ -101,12 +101,12 @@ class EventWriter:
         whole = b"".join(parts)
         try:
             while whole and not self._file.closed:
-                whole = whole[self._file.write(whole) :]  # a nearly full disk takes less
+                whole = whole[self._file.write(whole) :]  # a full disk takes a part
         except OSError as error:
             self._file.close()
             print(
-                f"note: {self._directory} is written no further ({explain(error)}); the "
-                "run goes on without it",
+                f"note: {self._directory} is written no further ({explain(error)}); "
+                "the run goes on without it",
                 file=sys.stderr,
             )
 

@@ -25,6 +25,7 @@ from cnn.training.state import compute_state_sha256, get_variables, get_weights
 # What a result raises where it is printed that is not what a run writes.
 _MALFORMED = (AttributeError, TypeError, ValueError, LookupError, OverflowError)
 
+
 def suggest_remedy(config: Config) -> str:
     """Write what may keep a run's numbers finite, of what it does not do already."""
     schedule, parts = config.schedule, []

@@ -277,31 +277,6 @@ def test_the_clock_goes_back(room):
 
 
 @fault(
-    injected="tensorboard/ lies on a disk of 4 KiB",
-    holds="one line; without the flag the run goes on to the same bits",
-    without=[
-        (
-            "cnn/runtime/tensorboard.py",
-            "            raise self._fail(error) from None\n\n    def _fail",
-            "            raise RuntimeError from error\n\n    def _fail",
-        )
-    ],
-)
-def test_the_disk_of_tensorboard_is_full(room):
-    place = room.path / "run" / "tensorboard"
-    place.mkdir(parents=True)
-    with room.small_disk(4096) as disk:
-        subprocess.run(["mount", "--bind", disk, place], check=True)
-        try:
-            full = train(room, tensorboard=True, epochs=6)
-        finally:
-            subprocess.run(["umount", "-l", place], check=True)
-    full.check_refused("run/tensorboard cannot be", "--tensorboard out")
-    train(room, epochs=6).check_done()
-    assert read_run(room.path / "run") == run_undisturbed(epochs=6)
-
-
-@fault(
     injected="a kill or a full disk has cut off every compiled program",
     holds="the same bits after one note; the next start finds them whole",
     without=[

@@ -562,8 +562,8 @@ def test_notes_lie_in_an_export(room):
     without=[
         (
             "cnn/sweep/outcome.py",
-            '    remove_run(home / "best")\n',
-            '    shutil.rmtree(home / "best", ignore_errors=True)\n',
+            "    remove_run(place)\n",
+            "    shutil.rmtree(place, ignore_errors=True)\n",
         ),
     ],
 )

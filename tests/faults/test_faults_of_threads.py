@@ -181,7 +181,7 @@ def test_a_thread_that_decodes_images_hangs(room):
     env = inject(room, DECODES, 60, HANGS, ALL_DECODE_IN_THREADS)
     command = ["--workdir=run", *make_flags(FOLDER), *flags, "--stall_minutes=0.05"]
     process = room.start(*command, env=env)
-    ended = finish(process, 60)
+    ended = finish(process, 90)
     ended.check_refused("no sign of life for 3 seconds", "images/", ".bmp")
     assert "stopped at step" in ended.out
     check_resumes(room, FOLDER, flags)
@@ -209,7 +209,7 @@ def test_a_thread_that_decodes_images_raises_what_no_one_expects(room):
     flags = ["--dataset=folder:images"]
     env = inject(room, DECODES, 60, "raise RecursionError", ALL_DECODE_IN_THREADS)
     ended = finish(
-        room.start("--workdir=run", *make_flags(FOLDER), *flags, env=env), 60
+        room.start("--workdir=run", *make_flags(FOLDER), *flags, env=env), 90
     )
     ended.check_refused("RecursionError", "images/", ".bmp")
     assert "stopped at step" in ended.out
@@ -275,7 +275,7 @@ def test_the_process_is_stopped_for_longer_than_silence_is_allowed(room):
 def test_the_thread_that_writes_checkpoints_hangs(room):
     options = STREAMED | {"stall_minutes": 0.05}
     process = start_training(room, inject(room, WRITES, 3, HANGS), options)
-    ended = finish(process, 60)
+    ended = finish(process, 90)
     ended.check_refused("could not be written", "no sign of life for 3 seconds")
     assert list_checkpoints(room)
     check_resumes(room)
@@ -380,7 +380,7 @@ def test_the_thread_of_a_library_dies(room):
     )
     place = "cnn.runtime.metrics_log", "MetricsLog.write"
     env = inject(room, place, 2, full)
-    ended = finish(start_training(room, env, STREAMED), 60)
+    ended = finish(start_training(room, env, STREAMED), 90)
     ended.check_refused("has died", "Bad file descriptor")
     assert list_checkpoints(room)
     check_resumes(room)

@@ -339,6 +339,7 @@ def test_the_run_is_asked_to_stop_while_a_slow_checkpoint_is_written(room):
     process.send_signal(signal.SIGTERM)
     ended = finish(process)
     assert ended.code == 143 and ended.err == "", ended
+    assert "stopped at step" in ended.out, ended
     step = ended.out.partition("stopped at step ")[2].partition(";")[0]
     assert list_checkpoints(room)[-1] == int(step), ended
     check_resumes(room)

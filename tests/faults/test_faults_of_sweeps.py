@@ -281,19 +281,21 @@ def test_the_database_is_silent_and_the_worker_is_to_leave(room):
     without=[_RETRY],
 )
 def test_workers_and_their_database_die_in_turn(room):
+    longer = STUDY | {"trials": 8}
     with run_server() as server:
-        options = STUDY | {"storage": server.address, "worker_timeout": 3}
+        options = longer | {"storage": server.address, "worker_timeout": 3}
         workers = {n: start_sweep(room, options | {"worker": n}) for n in "ab"}
         home = room.path / "sweep/sweep/workers"
         lines = home / "a/trials.jsonl"
         wait_until(workers["a"], lambda: count_lines(lines))
         kill(workers["a"])
         server.stop()
+        time.sleep(2)
         server.start()
         workers["b"].terminate()
         assert finish(workers["b"]).code in (0, 143)
         run_sweep(room, options | {"worker": "b"}).check_done()
-    check_same(room, STUDY, numbers=False)
+    check_same(room, longer, numbers=False)
 
 
 @fault(
@@ -804,12 +806,13 @@ def test_two_sweeps_in_one_directory(room):
 
 @fault(
     injected="the disk of a sweep is full, then has room",
-    holds="one message, exit code 2; the same command ends with the same table",
+    holds="one message that names the file, exit code 2; the same command ends with "
+    "the same table",
     without=[
         (
             "cnn/sweep/table.py",
             "            self._file.truncate(end)\n",
-            '            self._file.write(b"{")\n            raise\n',
+            "            raise\n",
         )
     ],
 )
@@ -825,6 +828,7 @@ def test_the_disk_of_a_sweep_is_full(room):
         ended = finish(process)
         assert ended.code == 2 and "Traceback" not in ended.err, ended
         assert ended.err.count("error: ") == 1 and "No space" in ended.err, ended
+        assert str(disk) in ended.err, "it names the file"
         filler.unlink()
         run_sweep(room, GRID | {"epochs": 60}, disk / "sweep").check_done()
         check_same(room, GRID | {"epochs": 60}, directory=disk / "sweep")

@@ -294,6 +294,7 @@ def test_the_disk_is_full_in_export(room):
             with filled(disk, 8192):
                 room.main(*flags).check_refused("No space left", "make room")
             check_no_leftovers(disk / "run")
+            before.pop("model.json", None)  # it says what is to come
             assert before.items() <= hash_tree(disk / "run").items()
             room.main(*flags).check_done()
 

@@ -299,7 +299,9 @@ def main() -> int:
                 lambda text: print(text, flush=True),
             )
         except AssertionError as error:
-            print(f"failed after {time.monotonic() - started:.0f} s: {error}")
+            print(
+                f"failed after {time.monotonic() - started:.0f} s: {str(error)[:3000]}"
+            )
             return 1
     runs = counts.pop("runs")
     for event, count in sorted(counts.items()):

@@ -25,14 +25,14 @@ INTERVAL = (
     "            if not _is_within(number, field):",
     "            if False:",
 )
-DISK_HOLDS = (
-    "refused in one line that names the flag and the remedy; nothing is written"
-)
+REFUSED = "refused in one line that names the flag and the remedy; nothing is written"
 
 
 def check_refused(room, changes, *words, seconds=60):
     """Require that a run is refused before anything is written."""
-    ended = room.train("run", seconds=seconds, **changes)
+    flags = make_flags(TINY | changes)
+    limits = {"RLIMIT_AS": 20 * 10**9}  # without the protection too
+    ended = room.main("--workdir=run", *flags, seconds=seconds, limits=limits)
     ended.check_refused(*words)
     left = hash_tree(room.path / "run") if (room.path / "run").exists() else {}
     assert not [x for x in left if x in ("config.json", "metrics.jsonl")], left
@@ -41,7 +41,7 @@ def check_refused(room, changes, *words, seconds=60):
 
 @fault(
     injected="`--warmup_epochs=50 --epochs=4`",
-    holds=DISK_HOLDS,
+    holds=REFUSED,
     without=[REFUSES],
     slow=False,
 )
@@ -54,7 +54,7 @@ def test_a_warm_up_longer_than_the_run(room):
 @fault(
     injected="milestones, a restart, an average, Lookahead, mixing, freezing after "
     "the last epoch",
-    holds=DISK_HOLDS,
+    holds=REFUSED,
     without=[REFUSES],
     n=7,
 )
@@ -76,7 +76,7 @@ def test_what_comes_after_the_end(room):
 
 @fault(
     injected="padding of 100 pixels, a cut-out of 100 pixels, of images of 8",
-    holds=DISK_HOLDS,
+    holds=REFUSED,
     without=[REFUSES_BY_IMAGES],
     n=2,
 )
@@ -88,7 +88,7 @@ def test_a_crop_or_a_cutout_larger_than_the_image(room):
 
 @fault(
     injected="`--step_every_epochs=1e-30`, `--restart_epochs=1e-30`",
-    holds=DISK_HOLDS,
+    holds=REFUSED,
     without=[(COURSE, "        if name in _PERIODS:", "        if False:")],
     n=2,
 )
@@ -161,7 +161,7 @@ def test_batch_normalisation_of_a_single_value(room):
 
 @fault(
     injected="nan, inf, 1e400, -1e400 and nothing as a learning rate, in flags",
-    holds=DISK_HOLDS,
+    holds=REFUSED,
     without=[INTERVAL],
     n=5,
 )
@@ -173,7 +173,7 @@ def test_numbers_that_are_none(room):
 @fault(
     injected="a momentum, a dropout rate and a decay of 0.99999999999, which 32 bits "
     "round to 1",
-    holds=DISK_HOLDS,
+    holds=REFUSED,
     without=[
         (
             "cnn/option.py",

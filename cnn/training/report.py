@@ -361,7 +361,9 @@ def _write_lines(result: Mapping[str, Any], select_by: str) -> list[str]:
     """Write what a result says, a line each."""
     tested = tasks.write_metrics(tasks.get_task(result), result, "test_")
     lines = [f"test {tested}; {result['steps']} steps in {result['seconds']:.1f} s"]
-    return lines + ([_format_best(result, select_by)] * ("best_test_loss" in result))
+    if "best_test_loss" in result:
+        lines.append(_format_best(result, select_by))
+    return lines
 
 
 def _format_best(result: Mapping[str, Any], select_by: str) -> str:

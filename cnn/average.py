@@ -17,7 +17,7 @@ import numpy as np
 from rich.table import Table
 
 from cnn import evaluate, train
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic, workdir
 from cnn.checkpoints.options import CheckpointOptions
 from cnn.config import Config, list_modes, make_config
 from cnn.data.options import DataOptions
@@ -397,9 +397,9 @@ def _write(
         record = kept.directory / same_data.DATASET_FILE
         if len(seen) == 1 and record.is_file():
             description["data"] = trained.data
-            workdir.write_bytes(new / same_data.DATASET_FILE, record.read_bytes())
+            atomic.write_bytes(new / same_data.DATASET_FILE, record.read_bytes())
         convert.write_run(make_config(trained.options), new, weights, description)
-        workdir.write_json(new / RESULT, result)
+        atomic.write_json(new / RESULT, result)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn import models, train
-from cnn.checkpoints import checkpoint, manifest, workdir
+from cnn.checkpoints import atomic, checkpoint, manifest, workdir
 from cnn.config import Config
 from cnn.data.chunks import Loader
 from cnn.data.images import Images
@@ -81,7 +81,7 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
     found |= {"sizes": sizes} if sizes else {}
     found["memory"], advice = _count_memory(setup)
     directory.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(directory / "describe.json", found)
+    atomic.write_json(directory / "describe.json", found)
     same_data.write_bad(directory, setup.dataset.name, setup.dataset.excluded)
     report.announce(setup, terminal)
     height, width, channels = setup.image_shape

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from cnn.augment import pipeline
 from cnn.augment.options import AugmentOptions
-from cnn.checkpoints import proof, workdir
+from cnn.checkpoints import atomic, proof
 from cnn.config import Config
 from cnn.data import (
     find_own_classes,
@@ -188,7 +188,7 @@ class _Evaluation:
 
 def _write(files: Mapping[Path, str]) -> None:
     for path, text in files.items():
-        workdir.write_text(path, text)
+        atomic.write_text(path, text)
 
 
 def _evaluate(config: Config, directory: Path, terminal: Terminal) -> _Evaluation:

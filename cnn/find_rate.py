@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cnn import train
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic
 from cnn.config import Config, FindRateOptions, Numbers
 from cnn.errors import UserError
 from cnn.runtime.interrupt import Stop, catch_signals
@@ -67,7 +67,7 @@ def find_rate(config: Config, directory: Path, terminal: Terminal) -> dict[str, 
         losses = _try_rates(setup, rates, stop)
     found = suggest(rates, losses, options)
     directory.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(directory / "find_rate.json", found)
+    atomic.write_json(directory / "find_rate.json", found)
     drawn = rate_range.draw(found, directory / "find_rate.png")
     end = "diverges" if found["diverged"] else "is tried no further"
     terminal.say(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnn.checkpoints import manifest, workdir
+from cnn.checkpoints import atomic, manifest, workdir
 from cnn.checkpoints.checkpoint import CheckpointWriter
 from cnn.config import Config
 from cnn.data.images import Dataset
@@ -49,7 +49,6 @@ from cnn.transfer.source import (
 from cnn.transfer.teacher import add_teacher, open_teacher
 from cnn.weights import preprocessing
 
-_REPLACED = (workdir.CONFIG_FILE, same_data.DATASET_FILE, "result.json")
 # What else than a run's the checkpoint of a directory may hold, by what it says.
 _UNTRAINED = {
     "average": "a mean of several runs",
@@ -97,7 +96,6 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         keep = config.checkpoint.keep_checkpoints
         checkpoints = directory / "checkpoints"
         writer = None if ended else CheckpointWriter(checkpoints, keep)
-        workdir.check_files(directory, _REPLACED, "metrics.jsonl")
         before = respelled.get("init_from", "")
         check_same_source(config, before, stored, directory, terminal)
         setup = make_setup(config, stored, terminal, stop, directory=directory)
@@ -482,7 +480,7 @@ def _open_log(
     config = setup.config
     same_data.write(directory, setup.seen)
     same_data.write_bad(directory, setup.dataset.name, setup.dataset.excluded)
-    workdir.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
+    atomic.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
     length, step = progress.counters.metrics_bytes, progress.step
     log = MetricsLog(directory, length, step, config.progress.tensorboard)
     epochs = progress.counters.evaluated_step // setup.structure.steps_per_epoch

@@ -134,7 +134,7 @@ def test_a_mean_without_a_finite_loss_is_refused(home, tmp_path, monkeypatch, ca
     metrics = {"accuracy": 0.5, "loss": float("inf")}
     monkeypatch.setattr(average, "_make_judge", lambda *args: lambda weights: metrics)
     assert run_average(home, tmp_path / "mean") == 2
-    assert "loss of the mean is not finite" in capsys.readouterr().err
+    assert "loss or accuracy of the mean is not finite" in capsys.readouterr().err
     assert not (tmp_path / "mean").exists()
 
 
@@ -239,7 +239,7 @@ def test_it_is_whole_or_absent(home, tmp_path, monkeypatch):
 
     output = tmp_path / "mean"
     with monkeypatch.context() as patched:
-        patched.setattr(average.workdir, "write_json", die)
+        patched.setattr(average.atomic, "write_json", die)
         assert run_average(home, output) != 0
     assert not output.exists()
     assert run_average(home, output) == 0

@@ -14,7 +14,7 @@ from scipy import optimize, special
 import cnn
 from cnn import config as config_module
 from cnn import predict
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic, workdir
 from cnn.data import load_dataset
 from cnn.errors import UserError
 from cnn.training import steps
@@ -182,7 +182,7 @@ def test_a_damaged_file_is_refused_and_can_be_left_out(run, capsys, text):
 
 def test_without_validation_nothing_is_fitted(run, capsys):
     stored = workdir.read_config(run)
-    workdir.write_json(run / "config.json", stored | {"validation_fraction": 0.0})
+    atomic.write_json(run / "config.json", stored | {"validation_fraction": 0.0})
     assert evaluate(f"--workdir={run}", "--calibrate") == 2
     assert "--validation_fraction=0.1 sets aside" in capsys.readouterr().err
 
@@ -190,7 +190,7 @@ def test_without_validation_nothing_is_fitted(run, capsys):
 def test_images_that_were_trained_on_are_refused(run, capsys):
     (run / "calibration.json").unlink()
     stored = workdir.read_config(run)
-    workdir.write_json(run / "config.json", stored | {"split_seed": 1})
+    atomic.write_json(run / "config.json", stored | {"split_seed": 1})
     assert evaluate(f"--workdir={run}", "--calibrate") == 2
     error = capsys.readouterr().err
     assert "the run was trained on 1" in error and "of the 144 validation" in error

@@ -12,7 +12,7 @@ from fixtures_folders import edit_at_random
 from fixtures_runs import make_flags, run_main, train_run
 from PIL import Image
 
-from cnn.checkpoints import manifest, workdir
+from cnn.checkpoints import atomic, manifest
 from cnn.errors import UserError
 from cnn.training import setup as run_module
 
@@ -64,7 +64,7 @@ def home(ended, tmp_path):
     for name in ("config.json", "dataset.json"):
         stored = json.loads((copy / "run" / name).read_text())
         stored["dataset"] = f"folder:{copy}/images"
-        workdir.write_json(copy / "run" / name, stored)
+        atomic.write_json(copy / "run" / name, stored)
     return copy
 
 

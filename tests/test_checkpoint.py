@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fixtures_runs import read_lines, train_run
 
-from cnn.checkpoints import checkpoint, manifest, workdir
+from cnn.checkpoints import atomic, checkpoint, manifest, workdir
 from cnn.errors import UserError
 from cnn.runtime import devices
 from cnn.training.state import compute_state_sha256, from_items, to_items
@@ -253,7 +253,7 @@ def test_a_manifest_that_names_files_outside_is_damage(tmp_path, state):
     path = _save(checkpoint.CheckpointWriter(tmp_path, 1), state, tmp_path)
     (tmp_path / "outside").touch()
     listed = workdir.read_json(path / "manifest.json")
-    workdir.write_json(path / "manifest.json", listed | {"../outside": ""})
+    atomic.write_json(path / "manifest.json", listed | {"../outside": ""})
     assert "names files outside" in manifest.find_damage(path)
 
 

@@ -11,7 +11,7 @@ from fixtures_runs import ROOT, TINY, run_main
 
 from cnn import config as config_module
 from cnn import evaluate, predict
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic, workdir
 from cnn.data import forget_dataset, load_dataset
 from cnn.errors import UserError
 from cnn.runtime import devices
@@ -182,7 +182,7 @@ def test_mistakes_are_told(run, capsys, flags, message):
 def test_a_set_that_is_not_there(tmp_path, trained, capsys):
     stored = workdir.read_config(trained) | {"validation_fraction": 0.0}
     run = shutil.copytree(trained, tmp_path / "run")
-    workdir.write_json(run / "config.json", stored)
+    atomic.write_json(run / "config.json", stored)
     code = run_main("--mode=evaluate", f"--workdir={run}", "--split=validation")
     assert code == 2 and "digits has no such set" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ from fixtures_runs import run_main, train_run
 from PIL import Image
 
 from cnn import data
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic, workdir
 from cnn.config import make_config
 from cnn.data.images import concatenate, from_array
 from cnn.errors import UserError
@@ -356,7 +356,7 @@ def test_a_number_is_printed_though_its_file_cannot_be_written(
     def fail(path, text):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(workdir, "write_text", fail)
+    monkeypatch.setattr(atomic, "write_text", fail)
     assert run_main("--mode=evaluate", f"--workdir={base}/run") == 2
     assert "of 12)" in capsys.readouterr().out
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import jax
 
-from cnn.checkpoints import manifest, workdir
+from cnn.checkpoints import atomic, manifest, workdir
 from cnn.checkpoints.manifest import DESCRIPTION
 from cnn.errors import UserError, explain
 from cnn.models.variables import flatten_paths
@@ -125,7 +125,7 @@ class CheckpointWriter:
                     return
                 background.note("what is read back")
                 _read_back(new, written)
-                workdir.write_json(new / DESCRIPTION, description)
+                atomic.write_json(new / DESCRIPTION, description)
                 manifest.finish(new)
                 manifest.remove_old(self._directory, step, self._keep, best_step)
 

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cnn.checkpoints import description, form, workdir
+from cnn.checkpoints import atomic, description, form, workdir
 from cnn.checkpoints.workdir import DESCRIPTION, MANIFEST
 from cnn.config import Config
 from cnn.errors import UserError
@@ -186,7 +186,7 @@ def finish(new: Path) -> None:
     """
     files = sorted(file for file in new.rglob("*") if file.is_file())
     digests = {str(file.relative_to(new)): _hash_file(file) for file in files}
-    workdir.write_json(new / MANIFEST, digests)
+    atomic.write_json(new / MANIFEST, digests)
     _put_in_place(new)
 
 
@@ -239,11 +239,11 @@ def _lock(directory: Path) -> int | None:
         BlockingIOError: another process has locked it.
         OSError: it is no directory, or cannot be read.
     """
-    if workdir.fcntl is None:  # Windows
+    if atomic.fcntl is None:  # Windows
         return None
     opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        workdir.fcntl.flock(opened, workdir.fcntl.LOCK_EX | workdir.fcntl.LOCK_NB)
+        atomic.fcntl.flock(opened, atomic.fcntl.LOCK_EX | atomic.fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             os.close(opened)

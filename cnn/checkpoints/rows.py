@@ -20,7 +20,7 @@ from typing import IO
 
 import numpy as np
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic
 from cnn.errors import UserError, explain
 from cnn.runtime import own_files
 from cnn.text import format_row
@@ -103,7 +103,7 @@ def _encode(cells: Sequence[str]) -> bytes:
 
 def _lock(file: IO[bytes], path: Path) -> contextlib.AbstractContextManager:
     try:
-        return workdir.hold(file, wait=False)
+        return atomic.hold(file, wait=False)
     except BlockingIOError:
         raise UserError(
             f"{path} is being written by another process; wait for it"
@@ -130,7 +130,7 @@ def _sort(file: IO[bytes], path: Path, numbers: np.ndarray, starts: np.ndarray) 
         os.replace(partial, path)
         return
     sizes = np.diff(starts, append=file.seek(0, os.SEEK_END))
-    with workdir.replace(path) as whole:
+    with atomic.replace(path) as whole:
         file.seek(0)
         whole.write(file.read(int(starts[0])))
         for i in np.argsort(numbers):

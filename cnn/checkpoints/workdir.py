@@ -1,4 +1,4 @@
-"""A run's directory: its name, its lock, its options, and files written whole.
+"""A run's directory: its name, its lock, its options, and directories made whole.
 
 Nothing is written through a link: the run's files and directories lie in its own
 directory, which as a whole, or its `checkpoints/`, may be a link.
@@ -12,39 +12,27 @@ import json
 import os
 import re
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import SoftFileLock, Timeout
-
 from cnn import config
-from cnn.checkpoints import form
+from cnn.checkpoints import atomic, form
 from cnn.errors import UserError, explain
 from cnn.option import expand_path, format_value
 from cnn.runtime import own_files
 from cnn.text import quote, show_line
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-CONFIG_FILE = "config.json"
+CONFIG_FILE, METRICS_FILE = "config.json", "metrics.jsonl"
 # Options that are compared by what they name, not by how they spell it.
 SPELLED = ("dataset", "init_from", "teacher")
 MANIFEST, DESCRIPTION = "manifest.json", "description.json"  # of a checkpoint
-# What the options of any run have; `*`: whatever they are called.
+# What the options of any run have, and hardly another program's; `*`: other names.
 _OPTIONS = {"model": str, "dataset": str, "*": object}
 _LOCK, _SOFT = ".lock", ".lock.soft"
 _OWNER = 20  # characters that the number of a process has at most
 # Files of a run; those behind the options are never there without them.
-_WRITTEN = ("dataset.json", CONFIG_FILE, "metrics.jsonl", "result.json")
-# What every run's options say, and hardly a file of that name of another program.
-_OWN = {"model", "dataset", "seed"}
-_TRIES, _PAUSE = 200, 0.05  # seconds, to open what another process writes
-_SOFT_SECONDS = 1.0  # in which the lock of a process that has died is taken over
+_WRITTEN = ("dataset.json", CONFIG_FILE, METRICS_FILE, "result.json")
 # Options that earlier versions wrote and that no longer exist.
 _RETIRED = ("step_images_per_second", "decode_images_per_second")
 
@@ -130,7 +118,7 @@ def lock(workdir: Path) -> Iterator[None]:
             "or choose another directory"
         ) from None
     with file, _hold(workdir, file):
-        if not _is_at(file, workdir / _LOCK):
+        if not atomic.is_at(file, workdir / _LOCK):
             raise UserError(
                 f"--workdir={workdir} was removed by another process; try again"
             )
@@ -152,38 +140,9 @@ def lock(workdir: Path) -> Iterator[None]:
             raise
 
 
-def hold(file: IO, wait: bool) -> contextlib.AbstractContextManager:
-    """Lock an open file, or where the system has no such locks, a file beside it.
-
-    The one beside it says whose it is; that of a process of this machine which has
-    died does not count.
-
-    Args:
-        wait: for the process that holds it.
-
-    Returns:
-        What unlocks it at the end.
-
-    Raises:
-        BlockingIOError: another process holds it.
-    """
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            return contextlib.nullcontext()  # closing the file unlocks it
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise BlockingIOError from None
-    try:
-        lock = SoftFileLock(f"{file.name}.soft")
-        return lock.acquire(timeout=-1 if wait else _SOFT_SECONDS)
-    except Timeout:
-        raise BlockingIOError from None
-
-
 def _hold(workdir: Path, file: IO) -> contextlib.AbstractContextManager:
     try:
-        return hold(file, wait=False)
+        return atomic.hold(file, wait=False)
     except BlockingIOError:
         file.seek(0)
         owner = file.read(_OWNER).strip()
@@ -196,123 +155,6 @@ def _hold(workdir: Path, file: IO) -> contextlib.AbstractContextManager:
         ) from None
 
 
-def _is_at(file: IO, path: Path) -> bool:
-    """Return whether an open file is still the one of that path."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except OSError:
-        return False
-
-
-def check_files(directory: Path, replaced: Iterable[str], appended: str) -> None:
-    """Refuse a run's files that could not be written, before anything is done.
-
-    Args:
-        replaced: names of files that others take the place of.
-        appended: the name of one that is written further.
-
-    Raises:
-        UserError: one is a directory, or not this user's to write.
-    """
-    for path in (directory / name for name in (*replaced, appended)):
-        is_open = path.name != appended or os.access(path, os.W_OK)
-        if path.is_dir() or (path.exists() and not is_open):
-            code = errno.EISDIR if path.is_dir() else errno.EACCES
-            why = explain(OSError(code, ""))
-            raise UserError(f"{path} cannot be written ({why})")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, as `write_bytes` does.
-
-    Parts of paths that are not in the encoding of the system keep their bytes.
-    """
-    write_bytes(path, text.encode(errors="surrogateescape"))
-
-
-def write_bytes(path: Path, content: bytes, mode: int = 0) -> None:
-    """Write a file whole or not at all.
-
-    Args:
-        mode: its permissions; 0: as the system gives them.
-
-    Raises:
-        UserError: as `replace`.
-    """
-    with replace(path, mode) as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def replace(path: Path, mode: int = 0) -> Iterator[IO[bytes]]:
-    """Give an empty file that takes the place of `path` when all is written.
-
-    It is `.NAME.new` until then. One that a killed process has left is taken over, as
-    its lock is free.
-
-    Args:
-        mode: as of `write_bytes`.
-
-    Raises:
-        UserError: it cannot be written, or another process writes it.
-    """
-    temporary = name_new(path)
-    try:
-        with _open_alone(path, temporary) as file:
-            try:
-                file.truncate(0)
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                if mode:
-                    os.chmod(temporary, mode)
-                if fcntl is None:
-                    file.close()  # Windows moves no open file
-                os.replace(temporary, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-                with contextlib.suppress(OSError):
-                    file.close()  # which tries to write the rest
-                raise
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({explain(error)})") from None
-
-
-def name_new(path: Path) -> Path:
-    """Name what takes the place of a path when it is whole."""
-    return path.with_name(f".{path.name}.new")
-
-
-@contextlib.contextmanager
-def _open_alone(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
-    """Open a file that no other process has open here.
-
-    Raises:
-        UserError: one has for seconds.
-    """
-    for _ in range(_TRIES):
-        if temporary.is_symlink():  # it would be written through
-            temporary.unlink()
-        with open(temporary, "ab", opener=_open_no_link) as file:
-            if os.fstat(file.fileno()).st_nlink > 1:  # so would its other name
-                temporary.unlink(missing_ok=True)
-                continue
-            try:
-                with hold(file, wait=False):
-                    if _is_at(file, temporary):  # else it has taken its place
-                        yield file
-                        return
-            except BlockingIOError:
-                time.sleep(_PAUSE)
-    raise UserError(f"{path} is being written by another process; wait for it")
-
-
-def _open_no_link(name: str, flags: int) -> int:
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    return os.open(name, flags, 0o666)
-
-
 @contextlib.contextmanager
 def make_directory(path: Path) -> Iterator[Path]:
     """Give the name of a directory to make, which is moved to `path` at the end.
@@ -323,7 +165,7 @@ def make_directory(path: Path) -> Iterator[Path]:
         UserError: it cannot be written, or another process writes it.
         OSError: there is something at `path`, or what is inside raises it.
     """
-    home = name_new(path)
+    home = atomic.name_new(path)
     try:
         with lock(home):
             clear(home)  # of what one that was killed has left
@@ -347,11 +189,6 @@ def clear(directory: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name not in (_LOCK, _SOFT):
             path.unlink()
-
-
-def write_json(path: Path, value: Any, mode: int = 0) -> None:
-    """Write JSON whole or not at all, indented; `mode` as of `write_bytes`."""
-    write_bytes(path, f"{json.dumps(value, indent=2)}\n".encode(), mode)
 
 
 def read_json(path: Path) -> Any:
@@ -414,16 +251,18 @@ def _find_description(directory: Path) -> Path | None:
 
 
 def check_own(directory: Path) -> None:
-    """Refuse a directory whose files another program, or the user, has written.
+    """Refuse a directory whose files are not a run's, or cannot be written.
 
     Raises:
-        UserError: it would be overwritten.
+        UserError: naming the file; it would be overwritten, or is a directory.
     """
-    for name in _WRITTEN:
-        if (directory / name).is_dir():
+    for place in (directory / name for name in _WRITTEN):
+        is_appended = place.name == METRICS_FILE and place.exists()
+        if place.is_dir() or (is_appended and not os.access(place, os.W_OK)):
+            code = errno.EISDIR if place.is_dir() else errno.EACCES
             raise UserError(
-                f"{directory / name} is in the way of a file that the run writes; move "
-                "it away, or choose another --workdir"
+                f"{place} cannot be written ({explain(OSError(code, ''))}), or choose "
+                "another --workdir"
             )
     path = directory / CONFIG_FILE
     if _find_description(directory):
@@ -436,8 +275,7 @@ def check_own(directory: Path) -> None:
                     "and is not overwritten; move it away, or choose another --workdir"
                 )
         return
-    stored = read_json(path)
-    if not isinstance(stored, dict) or not stored.keys() >= _OWN:
+    if form.find_problem(read_json(path), _OPTIONS):
         raise UserError(
             f"{path} is no run's and is not overwritten; choose another --workdir"
         )

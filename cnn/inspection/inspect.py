@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic, workdir
 from cnn.config import Config
 from cnn.data import decode, identity, list_dataset
 from cnn.data.images import BadFile, Dataset, Images
@@ -57,7 +57,7 @@ def inspect(config: Config, directory: Path, terminal: Terminal) -> dict[str, An
             terminal.say(line)
         readable = _keep_readable(dataset, parts, findings)
         text = json.dumps({**identity.make_record(readable), _ENTRY: described})
-        workdir.write_text(directory / same_data.DATASET_FILE, text)
+        atomic.write_text(directory / same_data.DATASET_FILE, text)
         path = page.write_page(directory, parts, findings, described, lines)
         terminal.say_written(directory / same_data.DATASET_FILE, path)
         (directory / same_data.BAD_FILE).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic
 from cnn.data.images import Images
 from cnn.data.labels import find_members
 from cnn.errors import UserError
@@ -167,7 +167,7 @@ class _Draw:
         path = self._folder / f"{file}.png"
         content = io.BytesIO()
         sheet.save(content, "PNG")
-        workdir.write_bytes(path, content.getvalue())
+        atomic.write_bytes(path, content.getvalue())
         return Picture(path, title, caption)
 
     def _read(self, position: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from cnn.checkpoints import form, workdir
+from cnn.checkpoints import atomic, form, workdir
 from cnn.errors import UserError
 from cnn.runtime.devices import get_device_memory
 from cnn.runtime.interrupt import Stop
@@ -81,7 +81,7 @@ def choose_executor(
             "trials_per_second_of_20_steps": speeds,
             "trial": trials[0].number,
         }
-        workdir.write_json(path, choices)
+        atomic.write_json(path, choices)
     chosen = choices[program]["executor"]
     shown = ", ".join(
         f"{name} {speed}" if isinstance(speed, str) else f"{name} {speed:.2f}"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic
 from cnn.errors import UserError
 from cnn.sweep.lines import seal, unseal
 
@@ -133,7 +133,7 @@ def _hold(file: IO[bytes]) -> Iterator[None]:
     until = time.monotonic() + LOCK_SECONDS
     while True:
         try:
-            lock = workdir.hold(file, wait=False)
+            lock = atomic.hold(file, wait=False)
             break
         except BlockingIOError:
             if time.monotonic() > until:

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from cnn.checkpoints import manifest, workdir
+from cnn.checkpoints import atomic, manifest, workdir
 from cnn.checkpoints.checkpoint import CheckpointWriter
 from cnn.config import Config
 from cnn.errors import UserError
@@ -158,16 +158,16 @@ def save_run(
         seconds=row["seconds"],
         train_seconds=max(row["seconds"], 1e-4),
     )
-    workdir.write_text(directory / "metrics.jsonl", text)
+    atomic.write_text(directory / "metrics.jsonl", text)
     same_data.write(directory, own.seen)
-    workdir.write_json(directory / workdir.CONFIG_FILE, trial.config.to_flat())
+    atomic.write_json(directory / workdir.CONFIG_FILE, trial.config.to_flat())
     writer = CheckpointWriter(directory / "checkpoints", 1)
     description = progress.describe_checkpoint(own, one)
     writer.save(to_items(one.state, one.sums), one.step, description, one.step)
     writer.wait()
     found = {name: row[f"test_{name}"] for name in own.structure.task.tested}
     result = report.make_result(own, one, found)
-    workdir.write_json(directory / "result.json", result)
+    atomic.write_json(directory / "result.json", result)
 
 
 def publish_best(
@@ -189,12 +189,12 @@ def publish_best(
         Whether its state was there.
     """
     numbers = {name: value for name, value in row.items() if name != "curve"}
-    kept, new = source / "kept" / str(row["trial"]), workdir.name_new(home / "best")
+    kept, new = source / "kept" / str(row["trial"]), atomic.name_new(home / "best")
     is_there = _is_whole(kept)
     run = str(home / "best") if is_there else None
     best = {"trial": numbers, "setting": ranking[0], "run": run}
-    workdir.write_json(home / "best.json", best)
-    workdir.write_text(home / "best.py", format_preset(trial, row))
+    atomic.write_json(home / "best.json", best)
+    atomic.write_text(home / "best.py", format_preset(trial, row))
     place = home / "best"
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise UserError(f"{place} is in the way and is not the sweep's; move it away")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cnn.checkpoints import form, workdir
+from cnn.checkpoints import atomic, form, workdir
 from cnn.config import Config
 from cnn.data import identity
 from cnn.data.images import BadFile
@@ -90,7 +90,7 @@ class SharedData:
 
     def write(self) -> None:
         """Write `dataset.json`, and the files that were left out."""
-        workdir.write_text(self._home / DATASET_FILE, json.dumps(self._known))
+        atomic.write_text(self._home / DATASET_FILE, json.dumps(self._known))
         write_bad(self._home, self._config.data.dataset, [*self._excluded.values()])
 
 

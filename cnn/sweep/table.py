@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic
 from cnn.errors import UserError
 from cnn.option import format_value
 from cnn.runtime import own_files
@@ -113,9 +113,9 @@ def mend(path: Path, terminal: Terminal) -> None:
         return
     beside = path.with_name(f"{path.name}.damaged")
     before = beside.read_bytes() if beside.exists() else b""
-    workdir.write_bytes(beside, before + b"".join(damaged))
+    atomic.write_bytes(beside, before + b"".join(damaged))
     whole = b"".join(line for line, row in lines if row is not None)
-    workdir.write_bytes(path, whole)
+    atomic.write_bytes(path, whole)
     terminal.say(
         f"warning   {path}: {len(damaged)} of {len(lines)} lines are damaged and are "
         f"now in {beside.name}; their trials run again"
@@ -155,7 +155,7 @@ def write_rows(
     for row in rows:
         cells = [row.get(name) for name in columns]
         lines.append(format_row("" if x is None else format_value(x) for x in cells))
-    workdir.write_text(path, "".join(lines))
+    atomic.write_text(path, "".join(lines))
 
 
 def write_settings(path: Path, ranking: Sequence[dict[str, Any]]) -> None:

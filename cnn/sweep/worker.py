@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.runtime import own_files
@@ -256,7 +256,7 @@ def has_options(row: Row, options: Mapping[str, Any]) -> bool:
 def one_at_a_time(home: Path) -> Iterator[None]:
     """Hold the lock under which one worker at a time writes the results."""
     with own_files.open_own(home / ".gather", "a", is_shared=True) as file:
-        with workdir.hold(file, wait=True):
+        with atomic.hold(file, wait=True):
             yield
 
 

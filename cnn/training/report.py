@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn.checkpoints import manifest, proof, workdir
+from cnn.checkpoints import atomic, manifest, proof, workdir
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.models import summary
@@ -263,7 +263,7 @@ def write_result(
     result |= proof.summarise(transfer, changed)
     if processes.is_first():
         log.write_result(setup.config.select_run_options(), result)
-        workdir.write_json(directory / "result.json", result)
+        atomic.write_json(directory / "result.json", result)
     proof.check_unchanged(changed, f"{directory}")
     return result
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic, workdir
 from cnn.data import identity, is_same_source, load_dataset
 from cnn.data.files import format_bad
 from cnn.data.images import BadFile, Dataset
@@ -110,13 +110,13 @@ def check_result_of(result: Mapping[str, Any], seen: Seen, directory: Path) -> N
 def write(directory: Path, seen: Seen) -> None:
     """Write `dataset.json`, with every list."""
     about = {"changes": seen.changes, "earlier": seen.earlier}
-    workdir.write_text(directory / DATASET_FILE, json.dumps({**seen.record, **about}))
+    atomic.write_text(directory / DATASET_FILE, json.dumps({**seen.record, **about}))
 
 
 def write_bad(directory: Path, source: str, excluded: Sequence[BadFile]) -> None:
     """Write `bad_images.txt`, the files of a dataset that were left out, if any."""
     if excluded:
-        workdir.write_text(directory / BAD_FILE, format_bad(source, excluded))
+        atomic.write_text(directory / BAD_FILE, format_bad(source, excluded))
 
 
 def read_records(directory: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic, workdir
 from cnn.checkpoints.proof import hash_variables
 from cnn.config import Config
 from cnn.errors import UserError
@@ -141,7 +141,7 @@ def announce(
     files = dict.fromkeys(names, "") | there.get("files", {})
     digest = there.get("card_sha256", "")
     whole = dict(description) | {"files": files, "card_sha256": digest}
-    workdir.write_json(path, whole, MODE)
+    atomic.write_json(path, whole, MODE)
     try:
         yield
     except BaseException:
@@ -172,12 +172,12 @@ def write(
     known = (there.get("card_sha256"), hashlib.sha256(content).hexdigest())
     is_ours = not path.exists() or _hash_file(path) in known
     if is_ours:
-        workdir.write_bytes(path, content, MODE)
+        atomic.write_bytes(path, content, MODE)
     else:
         out.say(f"note: {path} is not what an export wrote, and is kept")
     digest = _hash_file(path) if is_ours else there.get("card_sha256", "")
     whole = dict(description) | {"files": files, "card_sha256": digest}
-    workdir.write_json(directory / FILE, whole, MODE)
+    atomic.write_json(directory / FILE, whole, MODE)
 
 
 def make_card(description: Mapping[str, Any]) -> str:

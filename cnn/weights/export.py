@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn.checkpoints import checkpoint, manifest, workdir
+from cnn.checkpoints import atomic, checkpoint, manifest
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.models.layers import BatchNorm
@@ -117,7 +117,7 @@ def _write_source(
         target.unlink(missing_ok=True)  # of the same weights
         terminal.say(f"note: {_SOURCE} is not written: {error}")
         return
-    workdir.write_bytes(target, source.encode(errors="backslashreplace"), card.MODE)
+    atomic.write_bytes(target, source.encode(errors="backslashreplace"), card.MODE)
     checked = "not checked, for that pip install torch"
     if difference is not None:
         checked = f"PyTorch's logits differ by {difference:.1e} of the largest"
@@ -138,7 +138,7 @@ def _write_msgpack(
     from flax import serialization
 
     content = serialization.to_bytes(make_tree(trained))
-    workdir.write_bytes(path, content, card.MODE)
+    atomic.write_bytes(path, content, card.MODE)
     _say_tree(trained, terminal)
 
 
@@ -148,7 +148,7 @@ def _write_stablehlo(
     inside = options.export_preprocessing
     content = make_artifact(trained, inside)
     difference = check_artifact(trained, content, inside)
-    workdir.write_bytes(path, content, card.MODE)
+    atomic.write_bytes(path, content, card.MODE)
     shape = "x".join(str(side) for side in trained.image_shape)
     kinds = ("uint8", "probabilities") if inside else ("scaled float32", "logits")
     terminal.say(
@@ -162,7 +162,7 @@ def _write_onnx(
 ) -> None:
     content = onnx_file.make_file(trained, options.export_preprocessing)
     difference = onnx_file.check_file(trained, content, options.export_preprocessing)
-    workdir.write_bytes(path, content, card.MODE)
+    atomic.write_bytes(path, content, card.MODE)
     checked = "not checked, for that pip install onnxruntime"
     if difference is not None:
         checked = f"onnxruntime's logits differ by {difference:.1e} of the largest"

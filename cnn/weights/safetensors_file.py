@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic
 from cnn.errors import UserError
 
 _MAX_HEADER = 100_000_000
@@ -77,11 +77,11 @@ def save_safetensors(path: Path, arrays: dict[str, np.ndarray], mode: int = 0) -
     """Save arrays by name; the file appears whole or not at all.
 
     Args:
-        mode: as of `workdir.write_bytes`.
+        mode: as of `atomic.write_bytes`.
     """
     from safetensors.numpy import save
 
-    workdir.write_bytes(path, save(arrays, {"format": "pt"}), mode)
+    atomic.write_bytes(path, save(arrays, {"format": "pt"}), mode)
 
 
 def find_problem(path: Path) -> str:

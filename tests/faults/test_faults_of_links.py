@@ -385,7 +385,7 @@ def test_a_directory_of_the_run_is_a_link(room):
     injected="a run is started whose checkpoints/ is a link to those of a run that "
     "trains",
     holds="it is refused; the other ends with the undisturbed run's bits",
-    without=[(MANIFEST, "workdir.fcntl.LOCK_EX", "workdir.fcntl.LOCK_SH")],
+    without=[(MANIFEST, "atomic.fcntl.LOCK_EX", "atomic.fcntl.LOCK_SH")],
 )
 def test_two_runs_share_checkpoints(room):
     process = start_long(room, "one")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from fixtures_runs import train_run
 
-from cnn.checkpoints import checkpoint, manifest, workdir
+from cnn.checkpoints import atomic, checkpoint, manifest, workdir
 from cnn.models.variables import flatten_paths
 from cnn.training import steps
 from cnn.training.state import TrainState, to_items
@@ -70,5 +70,5 @@ def plant(source, directory, change=lambda arrays: None, **options):
     writer = checkpoint.CheckpointWriter(directory / "checkpoints", 1)
     writer.save(to_items(state, steps.create_train_sums()), 0, description)
     writer.wait()
-    workdir.write_json(directory / workdir.CONFIG_FILE, description["options"])
+    atomic.write_json(directory / workdir.CONFIG_FILE, description["options"])
     return directory

@@ -10,7 +10,7 @@ import pytest
 from fixtures_flax import Listener
 
 from cnn import models
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic
 from cnn.config import make_config
 from cnn.errors import UserError
 from cnn.models import published
@@ -132,13 +132,13 @@ def test_a_file_that_does_not_say_which_it_is_has_the_oldest(path, monkeypatch):
 def test_a_resumed_run_keeps_what_it_took(path, tmp_path, monkeypatch):
     make_two(monkeypatch)
     stored = make_config({"model": MODEL, "preprocessing": "OTHER"})
-    workdir.write_json(tmp_path / "config.json", stored.to_flat())
+    atomic.write_json(tmp_path / "config.json", stored.to_flat())
     path.unlink()
     for wanted in ("auto", "published"):
         found, name, said = resolve(path, tmp_path, preprocessing=wanted)
         assert (found, name, said) == (OTHER.options, "OTHER", "")
     old = {n: x for n, x in stored.to_flat().items() if n != "preprocessing"}
-    workdir.write_json(tmp_path / "config.json", old)
+    atomic.write_json(tmp_path / "config.json", old)
     assert resolve(path, tmp_path)[1] == "auto"
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic
 from cnn.visualize.compute import invariance
 from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
@@ -55,7 +55,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
         "outside": options.crop_mode,
         "units": {name: invariance.CHANGES[name].unit for name in strengths},
     }
-    workdir.write_json(folder.parent / "invariance.json", about | {"runs": results})
+    atomic.write_json(folder.parent / "invariance.json", about | {"runs": results})
     return [
         _draw_curves(results, what, len(images), folder)
         for what in ("accuracy", "agreement")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic
 from cnn.errors import UserError
 from cnn.visualize.draw import lettering
 
@@ -123,7 +123,7 @@ def save(
     for name, how in drawings.items():
         content = io.BytesIO()
         figure.savefig(content, **how, **margin)
-        workdir.write_bytes(name, content.getvalue())
+        atomic.write_bytes(name, content.getvalue())
     return Picture(path, title, caption)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic
 from cnn.visualize.draw import picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.lecture import connections, photograph, slides_1d, slides_2d
@@ -110,7 +110,7 @@ def draw(_: object, folder: Path) -> list[Picture]:
     pictures = []
     for name, drawing, caption in drawn:
         path = folder / f"{name}.svg"
-        workdir.write_text(path, drawing.to_svg())
+        atomic.write_text(path, drawing.to_svg())
         pictures.append(Picture(path, drawing.title, caption))
     image = photograph.load_photograph()
     pictures.append(_draw_filters(image, folder / "filters.png"))

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import atomic, workdir
 from cnn.errors import UserError
 from cnn.option import format_value
 from cnn.text import show, show_line
@@ -162,7 +162,7 @@ def _write_page(
         tables=tables,
         sections=[_describe_section(s) for s in sections],
     )
-    workdir.write_text(path, page)
+    atomic.write_text(path, page)
     return path
 
 

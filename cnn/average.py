@@ -116,6 +116,7 @@ def _check(config: Config, directories: Sequence[Path]) -> Path:
     if not config.visualize.output:
         raise UserError("--mode=average needs --output=DIR, the new run's directory")
     output = Path(config.visualize.output)
+    workdir.remove_left(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(
             f"--output={output} holds something already; name another directory"

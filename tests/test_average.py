@@ -251,6 +251,7 @@ def test_what_a_killed_one_has_left_is_no_part_of_it(home, tmp_path):
     left = tmp_path / ".mean.new"
     (left / "checkpoints" / "7").mkdir(parents=True)
     (left / "result.json").write_text("{}")
+    (left / ".lock").write_text("1")
     assert run_average(home, tmp_path / "mean") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["mean"]
     assert not (tmp_path / "mean" / "result.json").exists()

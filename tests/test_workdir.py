@@ -323,6 +323,10 @@ def test_a_directory_is_whole_or_not_there(tmp_path):
     left = atomic.name_new(path) / "run"
     left.mkdir(parents=True)
     (left / "half").write_text("")
+    with pytest.raises(UserError, match=".run.new is in the way; move it away"):
+        with workdir.make_directory(path):
+            pass
+    (workdir.name_new(path) / ".lock").write_text("1")
     with workdir.make_directory(path) as new:
         assert not new.exists()
         new.mkdir()

@@ -162,10 +162,13 @@ def make_directory(path: Path) -> Iterator[Path]:
     It lies in `.NAME.new/`, whose lock is this process's, and which is gone afterwards.
 
     Raises:
-        UserError: it cannot be written, or another process writes it.
+        UserError: it cannot be written, another process writes it, or what is at
+            `.NAME.new/` is not what one has left.
         OSError: there is something at `path`, or what is inside raises it.
     """
     home = atomic.name_new(path)
+    if home.exists() and not _is_left(home):
+        raise UserError(f"{home} is in the way; move it away")
     try:
         with lock(home):
             clear(home)  # of what one that was killed has left
@@ -173,13 +176,30 @@ def make_directory(path: Path) -> Iterator[Path]:
                 yield home / path.name
                 os.rename(home / path.name, path)
             finally:
-                clear(home)
-                for name in (_SOFT, _LOCK):
-                    (home / name).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # what cannot be removed stays
-                    home.rmdir()
+                _remove_locked(home)
     except UserError as error:
         raise UserError(str(error).replace(f"--workdir={home}", str(path))) from None
+
+
+def remove_left(path: Path) -> None:
+    """Remove what a `make_directory` that was killed has left beside a path."""
+    home = name_new(path)
+    if home.exists() and _is_left(home):
+        with contextlib.suppress(UserError), lock(home):
+            _remove_locked(home)
+
+
+def _is_left(home: Path) -> bool:
+    """Return whether a directory is empty, or was locked once."""
+    return home.is_dir() and ((home / _LOCK).exists() or not any(home.iterdir()))
+
+
+def _remove_locked(home: Path) -> None:
+    clear(home)
+    for name in (_SOFT, _LOCK):
+        (home / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # what cannot be removed stays
+        home.rmdir()
 
 
 def clear(directory: Path) -> None:

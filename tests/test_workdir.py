@@ -326,7 +326,7 @@ def test_a_directory_is_whole_or_not_there(tmp_path):
     with pytest.raises(UserError, match=".run.new is in the way; move it away"):
         with workdir.make_directory(path):
             pass
-    (workdir.name_new(path) / ".lock").write_text("1")
+    (atomic.name_new(path) / ".lock").write_text("1")
     with workdir.make_directory(path) as new:
         assert not new.exists()
         new.mkdir()

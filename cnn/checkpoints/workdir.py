@@ -183,7 +183,7 @@ def make_directory(path: Path) -> Iterator[Path]:
 
 def remove_left(path: Path) -> None:
     """Remove what a `make_directory` that was killed has left beside a path."""
-    home = name_new(path)
+    home = atomic.name_new(path)
     if home.exists() and _is_left(home):
         with contextlib.suppress(UserError), lock(home):
             _remove_locked(home)

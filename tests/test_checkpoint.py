@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fixtures_runs import read_lines, train_run
 
-from cnn.checkpoints import atomic, checkpoint, manifest, workdir
+from cnn.checkpoints import atomic, checkpoint, library, manifest, workdir
 from cnn.errors import UserError
 from cnn.runtime import devices
 from cnn.training.state import compute_state_sha256, from_items, to_items
@@ -343,7 +343,7 @@ def test_any_path_holds_checkpoints(tmp_path, state, name):
 
 
 def test_what_cannot_be_read_back_is_no_checkpoint(tmp_path, state, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_STRANGE", re.compile("$^"))
+    monkeypatch.setattr(library, "_STRANGE", re.compile("$^"))
     writer = checkpoint.CheckpointWriter(tmp_path / "[1]", 1)
     save(writer, state)
     with pytest.raises(UserError, match="cannot be read back and is no checkpoint"):
@@ -412,13 +412,13 @@ def test_a_run_outlives_its_log(copied, trained, capsys):
 def test_several_processes_give_a_path_the_same_plain_name(tmp_path):
     directory = tmp_path / "exp [v2]"
     directory.mkdir()
-    names = [checkpoint._give_shared_name(directory) for _ in range(2)]
+    names = [library._give_shared_name(directory) for _ in range(2)]
     try:
         assert names[0] == names[1] and names[0].samefile(directory)
         names[0].unlink()
         names[0].symlink_to(tmp_path)
         with pytest.raises(OSError, match="is in the way"):
-            checkpoint._give_shared_name(directory)
+            library._give_shared_name(directory)
     finally:
         names[0].unlink()
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from cnn.checkpoints import checkpoint, description, form, manifest, workdir
+from cnn.checkpoints import description, form, library, manifest, workdir
 from cnn.config import Config
 from cnn.data import identity
 from cnn.errors import UserError
@@ -97,10 +97,10 @@ def test_whatever_a_library_raises_is_one_error(tmp_path):
         with pytest.raises(
             manifest.DamagedCheckpoint, match="cannot be read"
         ) as raised:
-            with checkpoint._explain_library(tmp_path):
+            with library.explain_errors(tmp_path):
                 raise error
         assert str(tmp_path) in str(raised.value) and "\n" not in str(raised.value)
-    with pytest.raises(KeyboardInterrupt), checkpoint._explain_library(tmp_path):
+    with pytest.raises(KeyboardInterrupt), library.explain_errors(tmp_path):
         raise KeyboardInterrupt
 
 

@@ -8,34 +8,25 @@ and reading raises DamagedCheckpoint if it is not what was written.
 """
 
 import contextlib
-import functools
 import gc
-import hashlib
-import logging
 import math
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
-import traceback
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from cnn.checkpoints import atomic, manifest, workdir
+from cnn.checkpoints import atomic, library, manifest, workdir
 from cnn.checkpoints.manifest import DESCRIPTION
 from cnn.errors import UserError, explain
 from cnn.models.variables import flatten_paths
 from cnn.runtime import background, processes
 
-# The checkpoint library reads a path as a pattern, a backslash as a slash, and /gs/ as
-# the address of a bucket; it takes no path that is not Unicode (surrogates).
-_STRANGE = re.compile(r"[]\[*?\\\udc80-\udcff]|^/(gs|s3|az|hf)/")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # the library's end of what it has not renamed
 _TRIES, _PAUSE = 20, 0.1  # seconds, to remove where threads still write
 _WATCH_SECONDS = 1.0
@@ -48,7 +39,6 @@ _TREE = re.compile(
 
 # Compression makes at most so many bytes of one; and what small files may claim.
 _MOST, _SLACK = 2**15, 2**30
-_SECONDS = 0.05  # in which the tasks of a reading that has failed come to their end
 
 
 class CheckpointWriter:
@@ -105,7 +95,7 @@ class CheckpointWriter:
                 self._place = self._directory.stat()
                 manifest.remove_unfinished(new)
         processes.check_equal("step", new.name)
-        _silence_library()
+        library.silence()
         with self._explain_errors(new), contextlib.ExitStack() as opened:
             # In the background, a directory that cannot be made would leave threads
             # that wait for it and keep the process from ending.
@@ -113,7 +103,7 @@ class CheckpointWriter:
             context.async_options.create_directories_asynchronously = False
             with context:
                 # The copy starts here: the next chunk of steps overwrites these arrays.
-                plain = opened.enter_context(_give_plain_name(self._directory))
+                plain = opened.enter_context(library.give_plain_name(self._directory))
                 response = ocp.save_checkpointables_async(plain / new.name, items)
             written, opened = jax.eval_shape(lambda: items), opened.pop_all()
 
@@ -217,27 +207,6 @@ def _discard(new: Path) -> None:
         time.sleep(_PAUSE)
 
 
-@functools.cache
-def _silence_library() -> None:
-    """Let the checkpoint library raise its errors, and not print them as well.
-
-    Its threads log each of theirs with a traceback, its C++ prints another where it
-    comes too late for them, and so do event loops that are half made.
-    """
-    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    before = sys.unraisablehook
-
-    def show(unraisable: Any) -> None:
-        about, error = unraisable.object, unraisable.exc_value
-        is_late = about is None and isinstance(error, RuntimeError)
-        if not is_late and not getattr(about, "__module__", "").startswith("asyncio"):
-            before(unraisable)
-
-    sys.unraisablehook = show
-
-
 def save_tree(path: Path, tree: Any, mode: int) -> None:
     """Save arrays of numpy as a directory that orbax restores anywhere, or not at all.
 
@@ -253,8 +222,8 @@ def save_tree(path: Path, tree: Any, mode: int) -> None:
 
     try:
         with workdir.make_directory(path) as new:
-            with _give_plain_name(new.parent) as directory:
-                _silence_library()
+            with library.give_plain_name(new.parent) as directory:
+                library.silence()
                 writer = orbax.checkpoint.StandardCheckpointer()
                 writer.save(directory / new.name, tree)
                 writer.close()
@@ -290,7 +259,7 @@ def load_items(path: Path, like: dict[str, Any]) -> dict[str, Any]:
         UserError: its trees have other paths, shapes or dtypes.
     """
     manifest.check_whole(path)
-    with _explain_library(path), _open(path, like) as (plain, stored):
+    with library.explain_errors(path), _open(path, like) as (plain, stored):
         for item, tree in like.items():
             there, here = flatten_paths(stored[item]), flatten_paths(tree)
             _check_same_tree(path, there, here)
@@ -313,43 +282,8 @@ def read_variables(
 def read_item(path: Path, item: str, sharding: jax.sharding.Sharding) -> dict[str, Any]:
     """Read one of a checkpoint's trees whatever is in it, verified."""
     manifest.check_whole(path)
-    with _explain_library(path), _open(path, (item,)) as (plain, stored):
+    with library.explain_errors(path), _open(path, (item,)) as (plain, stored):
         return _load(plain, {item: abstract(stored[item], sharding)})[item]
-
-
-@contextlib.contextmanager
-def _give_plain_name(directory: Path) -> Iterator[Path]:
-    """Give a directory a name that the checkpoint library takes, for a while."""
-    directory = directory.absolute()
-    if not _STRANGE.search(str(directory)):
-        yield directory
-        return
-    if jax.process_count() > 1:
-        yield _give_shared_name(directory)
-        return
-    is_usable = not _STRANGE.search(tempfile.gettempdir())
-    home = tempfile.mkdtemp(prefix="cnn-", dir=None if is_usable else "/tmp")
-    try:
-        name = Path(home) / "checkpoints"
-        name.symlink_to(directory, target_is_directory=True)
-        yield name
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def _give_shared_name(directory: Path) -> Path:
-    """Give a directory the same plain name in all processes; it stays, for the others.
-
-    Raises:
-        OSError: another user has taken the name.
-    """
-    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:32]
-    name = Path("/tmp", f"cnn-{digest}")
-    with contextlib.suppress(FileExistsError):
-        name.symlink_to(directory, target_is_directory=True)
-    if name.lstat().st_uid != os.getuid() or name.readlink() != directory:
-        raise OSError(f"{name} is in the way; remove it")
-    return name
 
 
 @contextlib.contextmanager
@@ -364,8 +298,8 @@ def _open(path: Path, wanted: Iterable[str]) -> Iterator[tuple[Path, dict[str, A
     """
     from orbax.checkpoint import v1 as ocp
 
-    _silence_library()
-    with _give_plain_name(path.parent) as directory:
+    library.silence()
+    with library.give_plain_name(path.parent) as directory:
         stored = ocp.checkpointables_metadata(directory / path.name).metadata
         for item in wanted:
             if stored.get(item) is None:
@@ -392,43 +326,6 @@ def _check_size(path: Path, tree: Any) -> None:
         raise manifest.DamagedCheckpoint(
             f"{path} claims arrays of {claimed:,} bytes in files of {held:,}"
         )
-
-
-@contextlib.contextmanager
-def _explain_library(path: Path) -> Iterator[None]:
-    """Turn whatever the checkpoint library raises and logs into one error.
-
-    It raises errors of many kinds for files that are not as it writes them, logs some
-    of them on the way, and leaves tasks behind that complain when they are collected.
-
-    Raises:
-        DamagedCheckpoint: naming the checkpoint.
-    """
-    problem: UserError | None = None
-    _silence_library()
-    try:
-        yield
-    except Exception as error:
-        what = f"{path} cannot be read ({type(error).__name__}: {explain(error)})"
-        is_told = isinstance(error, UserError)
-        problem = error if is_told else manifest.DamagedCheckpoint(what)
-        _forget(error)
-    if problem:
-        time.sleep(_SECONDS)
-        gc.collect()
-        raise problem
-
-
-def _forget(error: BaseException) -> None:
-    """Let go of what an error and those behind it hold, tasks among it."""
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        each = waiting.pop()
-        if each is not None and each.__traceback__ is not None:
-            traceback.clear_frames(each.__traceback__)
-            each.__traceback__ = None
-            waiting += [each.__cause__, each.__context__]
-            each.__cause__ = each.__context__ = None
 
 
 def _load(path: Path, like: dict[str, Any]) -> dict[str, Any]:

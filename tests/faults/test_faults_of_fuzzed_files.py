@@ -96,7 +96,7 @@ def test_fuzzed_checkpoints(room):
     holds=_REFUSED,
     without=[
         (
-            "cnn/checkpoints/checkpoint.py",
+            "cnn/checkpoints/library.py",
             "    except Exception as error:\n        what",
             "    except OSError as error:\n        what",
         )

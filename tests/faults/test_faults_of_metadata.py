@@ -91,7 +91,7 @@ def test_shapes_of_a_trillion_numbers(room):
     holds="evaluation and --init_from refuse it in one line without others' logs",
     without=[
         (
-            "cnn/checkpoints/checkpoint.py",
+            "cnn/checkpoints/library.py",
             "    except Exception as error:\n        what",
             "    except OSError as error:\n        what",
         )

@@ -173,6 +173,7 @@ def test_weights_that_no_run_has_trained_are_not_trained_on(converted, says):
         }
         what = "a mean of several runs"
         mean = directory.with_name("mean")
+        mean.mkdir()
         config = config_module.make_config(description["options"])
         variables = load_trained(directory).variables
         convert.write_run(config, mean, variables, description)

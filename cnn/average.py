@@ -297,9 +297,10 @@ def _check_finite(
                 "finite; it is worse than any that is"
             )
     if metrics and not _is_finite(metrics, select_by):
+        bad = select_by if math.isfinite(metrics["loss"]) else "loss"
         raise UserError(
-            f"The validation loss or {select_by} of the mean is not finite; average "
-            "runs that start from the same weights"
+            f"The validation {bad} of the mean is not finite; average runs that start "
+            "from the same weights"
         )
 
 

@@ -185,7 +185,7 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     if mode == "evaluate" and len(directories) > 1:
         return _evaluate_runs(directories, given, terminal)
     config = _compose(mode, directories[0], given)
-    background.allow_silence(config.device.stall_minutes)
+    background.allow_silence(config.device)
     xla.configure(config.device)
     with processes.join(config.processes):
         devices.open_backend()
@@ -234,7 +234,7 @@ def _evaluate_runs(
 
     def compose(directory: Path) -> Config:
         config = _compose("evaluate", directory, given)
-        background.allow_silence(config.device.stall_minutes)
+        background.allow_silence(config.device)
         if not configured:  # XLA reads its settings once
             xla.configure(config.device)
             devices.open_backend()

@@ -21,7 +21,7 @@ from cnn.checkpoints import atomic, checkpoint, manifest, workdir
 from cnn.config import Config
 from cnn.data.chunks import Loader
 from cnn.data.images import Images
-from cnn.errors import UserError
+from cnn.errors import UserError, explain
 from cnn.models import catalogue, summary
 from cnn.models.family import DIGITS
 from cnn.runtime import devices
@@ -148,9 +148,10 @@ def _check_directory(directory: Path) -> None:
     else:
         reason = errno.EEXIST if there == wanted else errno.ENOTDIR
     if reason:
+        why = explain(OSError(reason, ""))
         raise UserError(
-            f"--workdir={directory} cannot be written ({os.strerror(reason)}); "
-            "choose another directory"
+            f"--workdir={directory} cannot be written ({why}); or choose another "
+            "directory"
         )
 
 

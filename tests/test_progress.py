@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from cnn.errors import UserError
-from cnn.runtime import event_files, terminal
+from cnn.runtime import terminal
 from cnn.runtime.metrics_log import MetricsLog, write_images
 from cnn.runtime.terminal import Terminal
 from cnn.sweep.live import LiveTable
@@ -135,13 +135,6 @@ def test_tensorboard_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "tensorboard").touch()
     with pytest.raises(UserError, match="tensorboard cannot be written .*leave --tens"):
         MetricsLog(tmp_path, 0, 0, True)
-    (tmp_path / "tensorboard").unlink()
-    log = MetricsLog(tmp_path, 0, 0, True)
-    log._writer._file.close()
-    log._writer._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
-    with pytest.raises(UserError, match=r"\(No space left on device\); make room"):
-        log.write(1, {"loss": 0.5})
-    log.close()
 
 
 def test_tensorboard_takes_options_with_the_result(tmp_path):
@@ -251,18 +244,15 @@ def test_pace_takes_one_step_then_as_many_as_fit():
     assert pace.choose_steps(100) == 100
 
 
-def test_a_full_disk_ends_the_event_file_alone(tmp_path, capsys, monkeypatch):
-    record_writer = pytest.importorskip("tensorboardX.record_writer")
-    event = pytest.importorskip("tensorboardX.proto.event_pb2").Event(step=1)
-
-    def refuse(self, data):
-        raise OSError(28, "No space left on device")
-
-    file = event_files.EventFile(str(tmp_path / "tensorboard"))
-    file.add_event(event)
-    monkeypatch.setattr(record_writer.RecordWriter, "write", refuse)
-    for _ in range(3):
-        file.add_event(event)
-    file.close()
+def test_a_full_disk_ends_the_event_file_alone(tmp_path, capsys):
+    log = MetricsLog(tmp_path, 0, 0, True)
+    log.write(1, {"loss": 0.5})
+    log._writer._file.close()
+    log._writer._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    for step in (2, 3):
+        log.write(step, {"loss": 0.25})
+    log.close()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and "No space left on device: make room" in lines[0]
+    assert read_scalars(tmp_path / "tensorboard") == {"loss": [(1, 0.5)]}
+    assert [line["step"] for line in read(tmp_path)] == [1, 2, 3]

@@ -22,7 +22,7 @@ from pathlib import Path
 from cnn.checkpoints import atomic, description, form, workdir
 from cnn.checkpoints.workdir import DESCRIPTION, MANIFEST
 from cnn.config import Config
-from cnn.errors import UserError
+from cnn.errors import UserError, explain
 
 NEW = ".new"
 # A checkpoint, one that is not finished, and the same while the library writes it.
@@ -219,8 +219,8 @@ def hold(directory: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise UserError(
-            f"{directory} cannot be written ({error.strerror}); let this user write "
-            "it, or choose another --workdir"
+            f"{directory} cannot be written ({explain(error)}); or choose another "
+            "--workdir"
         ) from None
     try:
         yield

@@ -106,8 +106,13 @@ def lock(workdir: Path) -> Iterator[None]:
     Directories that it made are removed again after a UserError, if they stay empty.
 
     Raises:
-        UserError: it cannot be written, or another process holds it.
+        UserError: it cannot be written, is the root of a disk, or another process
+            holds it.
     """
+    if workdir.absolute() == Path(workdir.absolute().anchor):
+        raise UserError(
+            f"--workdir={workdir} is the root of all files; name a directory below it"
+        )
     try:
         made = [path for path in (workdir, *workdir.parents) if not path.exists()]
         workdir.mkdir(parents=True, exist_ok=True)
@@ -281,7 +286,7 @@ def check_own(directory: Path) -> None:
         if place.is_dir() or (is_appended and not os.access(place, os.W_OK)):
             code = errno.EISDIR if place.is_dir() else errno.EACCES
             raise UserError(
-                f"{place} cannot be written ({explain(OSError(code, ''))}), or choose "
+                f"{place} cannot be written ({explain(OSError(code, ''))}); or choose "
                 "another --workdir"
             )
     path = directory / CONFIG_FILE

@@ -17,10 +17,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from cnn.errors import UserError
 from cnn.runtime import interrupt
+from cnn.runtime.options import DeviceOptions
 from cnn.text import show_line
 
 # Without a sign of life of the thread that is waited for; see `allow_silence`.
@@ -121,7 +120,7 @@ class Job:
         """Raise what ends a wait without a result, if anything does."""
         if not patient:
             check_others()
-            if number and jax.process_count() == 1:
+            if number and _is_alone():
                 raise interrupt.Interrupted(number)
         if not all(thread.is_alive() for thread in self._threads):
             if not self.has_ended:
@@ -137,7 +136,7 @@ class Job:
             f"{self._describe()} has shown no sign of life for {long}; see whether the "
             "disk or the network that it waits for answers"
         )
-        if number and jax.process_count() == 1:
+        if number and _is_alone():
             raise interrupt.Interrupted(number, text)
         raise Failed(f"{text}, or wait longer with --stall_minutes")
 
@@ -222,9 +221,10 @@ def start(role: str, function: Callable[..., Any], *arguments: Any) -> Job:
     return job
 
 
-def allow_silence(minutes: float) -> None:
-    """Set how long a thread may show no sign of life in this process; 0: for ever."""
+def allow_silence(options: DeviceOptions) -> None:
+    """Set how long a thread may show no sign of life in this process."""
     global SILENT_SECONDS
+    minutes = options.stall_minutes
     SILENT_SECONDS = 60 * minutes if minutes else math.inf
 
 
@@ -286,6 +286,12 @@ def end(code: int) -> int:
                 stream.flush()
         os._exit(code)
     return code
+
+
+def _is_alone() -> bool:
+    from cnn.runtime import processes  # which imports jax: seconds, where only data are
+
+    return not processes.are_several()
 
 
 def _list_busy() -> list[_Worker]:

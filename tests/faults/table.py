@@ -12,7 +12,7 @@ BEGIN, END = "<!-- faults -->\n", "<!-- end of faults -->\n"
 def collect():
     """Return the faults of each file of tests, in order."""
     found = {}
-    for path in sorted(HERE.glob("test_*.py")):
+    for path in sorted(HERE.glob("test_faults_of_*.py")):
         module = importlib.import_module(path.stem)
         tests = {n: x.fault for n, x in vars(module).items() if hasattr(x, "fault")}
         if tests:

@@ -36,7 +36,7 @@ ALL_DECODE_IN_THREADS = {"cnn.data.decode": "THREADS_PAY_BYTES = 0"}
 BACKGROUND = "cnn/runtime/background.py"
 UNSEEN_SIGNAL = (
     BACKGROUND,
-    "            if number and jax.process_count() == 1:\n",
+    "            if number and _is_alone():\n",
     "            if False:\n",
 )
 NEVER_SILENT = (BACKGROUND, "        if waited < limit:\n", "        if True:\n")

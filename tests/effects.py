@@ -337,7 +337,7 @@ def see_evaluation(choices, directory):
         load = functools.partial(_note_which, seen, trained)
         patched.setattr(evaluate, "load_trained", load)
         patched.setattr(evaluate, "compute_metrics", compute)
-        patched.setattr(evaluate.workdir, "read_config", lambda x: trained.options)
+        patched.setattr(main.workdir, "read_config", lambda x: trained.options)
         patched.setattr(evaluate.same_data, "describe_evaluated", lambda *args: {})
         result = evaluate.evaluate(config, directory, Terminal())
     seen["files"] = sorted(path.name for path in directory.glob("*.csv"))

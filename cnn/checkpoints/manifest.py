@@ -31,7 +31,7 @@ _NAME = re.compile(r"(0|[1-9][0-9]*)(\.new(\.orbax-checkpoint-tmp)?)?")
 _CONTENTS = re.compile(
     r"(weights|training|average)(\.orbax-checkpoint-tmp)?"
     r"|_CHECKPOINT_METADATA|_METADATA|commit_success\.txt|orbax\.checkpoint"
-    r"|(description|manifest)\.json|\.(description|manifest)\.json\.[0-9]+"
+    r"|(description|manifest)\.json|\.(description|manifest)\.json\.(new|[0-9]+)"
 )
 _REMEDY = (
     "use another --checkpoint, or move it away so that training resumes from the one "

@@ -69,6 +69,8 @@ def read_msgpack(path: Path) -> dict[str, Any]:
 def _read_extension(code: int, data: bytes) -> Any:
     import msgpack
 
+    if code < 0:
+        raise Damaged(f"it holds an extension of type {code}, which is none of Flax's")
     if code not in (_ARRAY, _SCALAR):
         return None  # a complex number of Python, or another program's
     found = msgpack.unpackb(data, raw=True, max_array_len=_MAX_LIST)

@@ -149,7 +149,7 @@ def resume(room: Path) -> str:
     config = _make_config(run)
     report.read_ended(run)
     train._check_same_run(config, run)
-    newest, stored = train._find_newest(run, Terminal())
+    newest, stored = train._find_newest(config, run, Terminal())
     setup = train.make_setup(config, stored, Terminal(), Stop(), directory=run)
     found = progress.restore(setup, newest, stored)
     return _hash(to_items(found.state, found.sums))

@@ -100,7 +100,9 @@ def kill_everywhere(room, flags, source, step=1):
     assert ended.code == 0, ended
     found = [json.loads(x) for x in ended.err.splitlines() if x.startswith("[")]
     assert found[0][1] == 0, ended
-    assert len(found) > 4 and all(first == -9 for _, first, _ in found[1:]), found
+    # Threads of libraries write too, not equally often each time: the last k may be 0.
+    killed = [first for _, first, _ in found[1:]]
+    assert killed.count(-9) > 4 and set(killed) <= {0, -9}, found
     return [home / str(k) for k, _, _ in found], [again for _, _, again in found]
 
 

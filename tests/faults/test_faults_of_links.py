@@ -505,7 +505,7 @@ def test_the_directory_is_another_programs(room):
         ended.check_refused(f"{name[:2]}/{name}", "no run's", "another --workdir")
         assert (room.path / name[:2] / name).read_text() == content
     (room.path / "run/result.json").mkdir(parents=True)
-    room.train("run").check_refused("result.json", "in the way", "move it away")
+    room.train("run").check_refused("result.json", "Is a directory", "move that")
 
 
 @fault(

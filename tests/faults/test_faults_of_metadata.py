@@ -52,7 +52,7 @@ def forge_shapes(step: Path, item: str, before: int, after: int) -> None:
 
 
 @fault(
-    injected="arrays, options and checksums of a run agree on 10^12 numbers a layer",
+    injected="arrays and checksums of a run agree on 10^12 numbers a layer",
     holds="seven modes refuse it by its metadata, before memory is asked for",
     without=[
         (
@@ -67,9 +67,7 @@ def test_shapes_of_a_trillion_numbers(room):
     step = train(room)
     for item in ("weights", "average"):
         forge_shapes(step, item, 4, _MANY)
-    options = json.loads((room.path / "run/config.json").read_text())
-    options["widths"] = [_MANY]
-    lie(step, options=options)
+    lie(step)
     shutil.copytree(room.path / "run", room.path / "other")
     Image.new("L", (8, 8)).save(room.path / "picture.png")
     for flags in (
@@ -178,7 +176,7 @@ def test_counters_of_a_run_as_text(room):
     step = train(room)
     (room.path / "run/result.json").unlink()
     records = json.loads((step / "description.json").read_text())["records"]
-    lie(step, records=records | {"seconds": "6", "evaluated_step": None})
+    lie(step, records=records | {"seconds": "6"})
     before = hash_tree(step)
     ended = room.train("run", keep_checkpoints=1)
     ended.check_refused(f"checkpoints/{step.name}", "seconds is not a number")

@@ -222,6 +222,8 @@ def test_foreign_files_in_a_checkpoint_are_found(tmp_path, state):
     (path / "weights" / "link").unlink()
     flip(path / "manifest.json", 3)  # so that it lists no file of that name
     assert manifest.find_foreign(path) is None
+    atomic.name_new(path / "description.json").touch()  # of a process that was killed
+    assert manifest.find_foreign(path) is None
 
 
 def test_a_directory_that_was_moved_is_not_made_again(tmp_path, state):

@@ -225,8 +225,8 @@ def read_otherwise(room: Path) -> str:
 
 def _list_arrays(tree: object) -> Iterator[np.ndarray]:
     """List a tree's arrays, whatever its names are."""
-    if isinstance(tree, dict):
-        for inner in tree.values():
+    if isinstance(tree, dict | list):
+        for inner in tree.values() if isinstance(tree, dict) else tree:
             yield from _list_arrays(inner)
     elif isinstance(tree, np.ndarray):
         yield tree

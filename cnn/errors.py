@@ -63,8 +63,8 @@ def explain(error: BaseException) -> str:
     if code is None:
         text = " ".join(str(error).split()) or type(error).__name__
         return text[:_LONGEST]
-    remedy = _REMEDIES.get(code)
-    return f"{os.strerror(code)}: {remedy}" if remedy else os.strerror(code)
+    reason = getattr(error, "strerror", None) or os.strerror(code)
+    return f"{reason}: {_REMEDIES[code]}" if code in _REMEDIES else reason
 
 
 def describe(error: OSError) -> str:

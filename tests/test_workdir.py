@@ -337,7 +337,8 @@ def test_a_directory_is_whole_or_not_there(tmp_path):
 @pytest.mark.parametrize(
     "error, said",
     [
-        (OSError(errno.ENOSPC, "x"), "No space left on device: make room on that disk"),
+        (OSError(errno.ENOSPC, ""), "No space left on device: make room on that disk"),
+        (OSError(errno.EINVAL, "it is a pipe"), "it is a pipe"),
         (ValueError("text [os_error_code='24']"), "Too many open files: raise"),
         (ValueError("of a\n  library"), "of a library"),
         (KeyError(), "KeyError"),

@@ -3,6 +3,7 @@
 What a link leads to, or what has another name too, was not written by the run.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -65,7 +66,7 @@ def read(path: Path) -> bytes:
         OSError: it is one of these, or cannot be read.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError("it is no file but a device, a pipe or a socket")
+        raise OSError(errno.EINVAL, "it is no file but a device, a pipe or a socket")
     return path.read_bytes()
 
 

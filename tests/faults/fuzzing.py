@@ -139,8 +139,9 @@ def _make_config(run: Path) -> config_module.Config:
 
 
 def load_run(room: Path) -> str:
-    """Load the weights of a run, as Python and most modes do."""
-    return _hash(load_trained(room / "run").variables)
+    """Load the weights of a run and what is known of them, as most modes do."""
+    found = load_trained(room / "run")
+    return _hash(found.variables) + str((found.class_names, found.options))
 
 
 def resume(room: Path) -> str:

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, by one process at a time."""
+"""Files and lines written whole or not at all, by one process at a time."""
 
 import contextlib
 import errno
@@ -148,6 +148,30 @@ def _open_alone(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
 def _open_no_link(name: str, flags: int) -> int:
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     return os.open(name, flags, 0o666)
+
+
+def append(file: IO[bytes], content: bytes, is_synced: bool = True) -> int:
+    """Write at the end of an unbuffered file, or leave the file as it was.
+
+    Args:
+        is_synced: whether it is to outlast the machine, not the process alone.
+
+    Returns:
+        Where it begins, in bytes.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    start, left = file.seek(0, os.SEEK_END), memoryview(content)
+    try:
+        while left:
+            left = left[file.write(left) :]
+        if is_synced:
+            os.fsync(file.fileno())
+    except OSError:
+        file.truncate(start)
+        raise
+    return start
 
 
 def write_json(path: Path, value: Any, mode: int = 0) -> None:

@@ -112,14 +112,10 @@ def _lock(file: IO[bytes], path: Path) -> contextlib.AbstractContextManager:
 
 def _write_all(file: IO[bytes], path: Path, content: bytes) -> int:
     """Append bytes, or leave the file as it was; return where they begin."""
-    start, left = file.seek(0, os.SEEK_END), memoryview(content)
     try:
-        while left:
-            left = left[file.write(left) :]
+        return atomic.append(file, content, is_synced=False)
     except OSError as error:
-        file.truncate(start)
         raise _explain(path, error) from None
-    return start
 
 
 def _sort(file: IO[bytes], path: Path, numbers: np.ndarray, starts: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cnn.checkpoints import atomic
-from cnn.errors import UserError
+from cnn.errors import UserError, explain
 from cnn.sweep.lines import seal, unseal
 
 LOCK_SECONDS = 2.0
@@ -91,8 +91,7 @@ class Journal:
                     before = seal(log, before)
                     lines.append(before)
                 file.truncate(end)
-                file.seek(end)
-                _write(file, b"".join(lines), end)
+                atomic.append(file, b"".join(lines))
         except BlockingIOError:
             raise
         except OSError as error:
@@ -112,19 +111,7 @@ class Journal:
         file.seek(self._start)
 
     def _explain(self, what: str, error: OSError) -> UserError:
-        return UserError(f"{self._path} cannot be {what} ({error.strerror})")
-
-
-def _write(file: IO[bytes], content: bytes, end: int) -> None:
-    """Write at the end of a file, or leave the file as it was."""
-    left = memoryview(content)
-    try:
-        while left:
-            left = left[file.write(left) :]
-        os.fsync(file.fileno())
-    except OSError:
-        file.truncate(end)
-        raise
+        return UserError(f"{self._path} cannot be {what} ({explain(error)})")
 
 
 @contextlib.contextmanager

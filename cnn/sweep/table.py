@@ -10,13 +10,12 @@ equal ones the one with the lower validation loss is better, then the earlier on
 """
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnn.checkpoints import atomic
-from cnn.errors import UserError
+from cnn.errors import UserError, explain
 from cnn.option import format_value
 from cnn.runtime import own_files
 from cnn.runtime.terminal import Terminal
@@ -64,16 +63,11 @@ class TrialLog:
         Raises:
             UserError: the disk does not take them; the file is as it was.
         """
-        end = self._file.seek(0, os.SEEK_END)
-        left = memoryview(b"".join(map(seal, rows)))
         try:
-            while left:
-                left = left[self._file.write(left) :]
-            os.fsync(self._file.fileno())
+            atomic.append(self._file, b"".join(map(seal, rows)))
         except OSError as error:
-            self._file.truncate(end)
             raise UserError(
-                f"{self._path} cannot be written ({error.strerror}); the trials that "
+                f"{self._path} cannot be written ({explain(error)}); the trials that "
                 "have ended before are kept"
             ) from None
         new = {row["trial"] for row in rows}

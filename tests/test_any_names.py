@@ -266,7 +266,9 @@ def test_a_sweep_over_such_values(tmp_path):
     assert shown.count("<script") == 1 and "\x1b" not in shown
 
 
-@pytest.mark.parametrize("name", filter(text.is_sound, NAMES), ids=ascii)
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if text.is_sound(name)], ids=ascii
+)
 def test_a_preset_of_such_a_trial_can_be_read(tmp_path, name):
     options = {"dataset": f"folder:{name}"}
     trial = make_trial(3, options, make_config({}))

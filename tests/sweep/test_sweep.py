@@ -13,6 +13,7 @@ import pytest
 from fixtures_runs import make_flags, run_main, start_main, train_run
 
 from cnn import config as config_module
+from cnn.checkpoints import atomic
 from cnn.errors import UserError
 from cnn.runtime.interrupt import Interrupted
 from cnn.runtime.terminal import Terminal
@@ -390,7 +391,7 @@ def test_a_full_disk_leaves_the_table_as_it_was(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(table.os, "fsync", fail)
+        patch.setattr(atomic.os, "fsync", fail)
         with pytest.raises(UserError, match="trials.jsonl cannot be written .No space"):
             log.append([{"trial": 1}])
     log.append([{"trial": 2}])

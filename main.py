@@ -80,6 +80,7 @@ HELP = ("help", "h", "helpfull", "helpshort", "helpxml", "?")
 TRIALS_FAILED = 1
 USAGE_ERROR = 2
 _SHOWN_MODELS = 4
+_SAYING = ("train", "sweep")  # how to resume, when they are stopped
 
 # What other programs call our flags.
 SYNONYMS = {
@@ -159,6 +160,8 @@ def main(arguments: list[str]) -> int:
     except interrupt.Interrupted as stopped:
         if stopped.lost:
             print(f"error: {show(stopped.lost)}", file=sys.stderr)
+        elif FLAGS.mode not in _SAYING:
+            print(interrupt.describe_end(stopped.number), file=sys.stderr)
         interrupt.requeue(stopped)
         return stopped.exit_code
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 """Real processes, killed or asked to stop at any moment, end and go on as they should.
 
-A process that is asked to stop ends with 143, 130 or 129 and no traceback; what it left
-goes on to the bits of a run that was never stopped.
+A process that is asked to stop ends with 143, 130 or 129 and no traceback; it says so
+in a line where it has nothing to save. What it left goes on to the bits of a run that
+was never stopped.
 """
 
 import json
@@ -12,6 +13,8 @@ import time
 
 import pytest
 from fixtures_runs import TINY, make_flags, read_lines, start_main
+
+from cnn.runtime.interrupt import describe_end
 
 LONG = TINY | {"epochs": 40, "checkpoint_every_epochs": 2.6, "log_every_steps": 3}
 KILLS = 10
@@ -66,9 +69,12 @@ def stop_and_finish(directory, number, moment):
     process = start_main(*command)
     wait_for(process, directory, moment)
     process.send_signal(number)
-    code, _, told = finish(process)
+    code, printed, told = finish(process)
     assert code == 128 + number, told
-    assert told == ""
+    if "stopped at step" in printed:
+        assert told == ""
+    else:
+        assert told == f"{describe_end(number)}\n"
     return command
 
 

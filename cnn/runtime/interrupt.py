@@ -5,6 +5,7 @@ before a job's time is over; the job is then put into the queue again. SIGHUP, w
 terminal that closes sends, stays ignored under nohup.
 """
 
+import contextlib
 import math
 import os
 import select
@@ -14,16 +15,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 _LAST_SECONDS = 5.0  # of the main thread after a second Ctrl-C
 _noted: dict[int, float] = {}  # when each signal last became a request
+_leaving = threading.Lock()
 
 
 class Interrupted(Exception):
     """The run was asked to stop and has saved what it had.
 
     Attributes:
+        number: the signal's.
         exit_code: 128 plus the signal's number, as shells have it: 143, 129, 138,
             130.
     """
@@ -31,7 +33,7 @@ class Interrupted(Exception):
     def __init__(self, number: int, lost: str = "") -> None:
         """Remember the signal, and why what it had could not be saved, if so."""
         super().__init__(lost or signal.Signals(number).name)
-        self.lost = lost
+        self.lost, self.number = lost, int(number)
         self.exit_code = 128 + number
 
 
@@ -67,7 +69,7 @@ class Stop:
 
 
 def leave_on_signals() -> None:
-    """Let SIGTERM, SIGHUP and SIGINT end the process at once and silently.
+    """Let SIGTERM, SIGHUP and SIGINT end the process at once, with a line that says so.
 
     An exception would not do: what is being imported may swallow it. Where the main
     thread is inside a library that does not return, a thread does it.
@@ -80,7 +82,7 @@ def leave_on_signals() -> None:
         signal.signal(number, _leave)
 
 
-@contextmanager
+@contextlib.contextmanager
 def catch_signals(stop: Stop) -> Iterator[None]:
     """Turn the signals into a request; a second Ctrl-C ends at once."""
     before = {
@@ -133,7 +135,7 @@ def _watch(reading: int) -> None:
         if handler is _leave:
             since = time.monotonic() - _noted.get(number, -math.inf)
             if since > _LAST_SECONDS:  # else a request whose block has just ended
-                os._exit(128 + number)
+                _end(number)
         stop = getattr(handler, "__self__", None)
         if asked is not None and stop is asked and number == signal.SIGINT:
             left = _LAST_SECONDS
@@ -153,4 +155,25 @@ def _list_signals(*names: str) -> list[signal.Signals]:
 
 def _leave(number: int, frame: object) -> None:
     del frame
+    _end(number)
+
+
+def _end(number: int) -> None:
+    """End the process; standard error gets a line if it takes one at once.
+
+    The main thread and the one that watches may both come here: one of them writes.
+    """
+    if _leaving.acquire(timeout=1.0):
+        with contextlib.suppress(OSError, ValueError):  # it is closed
+            if os.name != "posix" or select.select([], [2], [], 0)[1]:
+                os.write(2, f"{describe_end(number)}\n".encode())
     os._exit(128 + number)
+
+
+def describe_end(number: int) -> str:
+    """Say that a signal has ended the process, and how to go on."""
+    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    return (
+        f"note: stopped by {name}; what is written is whole, and the same command does "
+        "the rest"
+    )

@@ -15,6 +15,8 @@ from faulty import fault, finish, read_run, run_undisturbed
 from fixtures_folders import write_folder
 from fixtures_runs import TINY, make_flags
 
+from cnn.runtime import interrupt
+
 STREAMED = TINY | {"resident": "never"}
 FOLDER = {
     "model": "logistic_regression",
@@ -29,6 +31,7 @@ STUCK = (
     "open('reached', 'w').close(); import ctypes; lock = ctypes.create_string_buffer("
     "64); take = ctypes.CDLL(None).pthread_mutex_lock; take(lock); take(lock)"
 )
+STOPPED = f"{interrupt.describe_end(signal.SIGTERM)}\n"
 READS = "cnn.data.chunks", "Loader.fill"
 DECODES = "cnn.data.decode", "decode"
 WRITES = "cnn.checkpoints.checkpoint", "_read_back"
@@ -390,7 +393,7 @@ def test_the_thread_of_a_library_dies(room):
 @fault(
     injected="the main thread is inside a library that does not return, before there "
     "is something to save; SIGTERM",
-    holds="the process ends with 143 at once",
+    holds="the process ends with 143 at once, and says so",
     without=[
         (
             "cnn/runtime/interrupt.py",
@@ -406,7 +409,7 @@ def test_a_library_does_not_return_while_a_run_is_set_up(room):
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     ended = finish(process, 15)
-    assert ended.code == 143 and ended.err == "", ended
+    assert ended.code == 143 and ended.err == STOPPED, ended
 
 
 @fault(
@@ -497,7 +500,7 @@ def test_a_file_to_predict_hangs(room):
     time.sleep(2)
     process.send_signal(signal.SIGTERM)
     ended = finish(process, 30)
-    assert ended.code == 143 and ended.err == "", ended
+    assert ended.code == 143 and ended.err == STOPPED, ended
     assert "what was computed is in" in ended.out, ended
 
 

@@ -349,6 +349,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
             print_manual(group)
             raise SystemExit(0)
     try:
+        if "--" in arguments[1:]:  # absl would take it away
+            raise flags.Error("-- is no flag; flags are --name=value")
         rest = FLAGS(arguments)
         _tell_repeated()
         return rest

@@ -57,6 +57,8 @@ MISTAKES = [
     (["--mode=sweep", "--sweep=adam_beta1=0.5,0.9"], "--adam_beta1=0.5 would have no"),
     (["--from_trial=x:1", "--config=digits"], "--config=digits would have no effect"),
     (["extra"], "extra is no flag; flags are --name=value"),
+    (["--"], "-- is no flag; flags are --name=value"),
+    (["--epochs=1", "--", "--seed=1"], "-- is no flag; flags are --name=value"),
     (["--learning_rate=fast"], "--learning_rate=fast: expected a number"),
     (["--epochs=1.5"], "--epochs=1.5: expected a whole number"),
     (["--widths=8,x"], "--widths=8,x: expected a whole number, or several"),

@@ -84,8 +84,8 @@ def open_rows(
                 starts.append(start)
                 start += len(text)
 
-        _write_all(file, path, _encode(columns))
         try:
+            _write_all(file, path, _encode(columns))
             yield write
         except BaseException:
             if not numbers:

@@ -21,6 +21,8 @@ line, then the run's own (outside training), then the preset, then the default.
 
 import dataclasses
 import difflib
+import errno
+import os
 import signal
 import sys
 import textwrap
@@ -154,7 +156,7 @@ def main(arguments: list[str]) -> int:
         failed = run_mode(FLAGS.mode, Terminal())
         background.check_others()
     except (UserError, OSError) as error:
-        message = str(error) if isinstance(error, UserError) else describe_error(error)
+        message = str(error) if isinstance(error, UserError) else _describe(error)
         print(f"error: {show(message)}", file=sys.stderr)
         return USAGE_ERROR
     except interrupt.Interrupted as stopped:
@@ -167,6 +169,17 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return TRIALS_FAILED if failed else 0
+
+
+def _describe(error: OSError) -> str:
+    """Say what the system refuses; of a name that is too long, which flag gave it."""
+    message = describe_error(error)
+    if error.errno != errno.ENAMETOOLONG or error.filename is None:
+        return message
+    part = max(Path(os.fsdecode(error.filename)).parts, key=len)
+    given = [name for name in FLAGS if FLAGS[name].present]
+    named = [f"--{name}" for name in given if part in str(FLAGS[name].value)]
+    return f"{named[0]}: {message}" if named else message
 
 
 def run_mode(mode: str, terminal: Terminal) -> int:

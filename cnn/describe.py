@@ -6,8 +6,6 @@ data set. Parameters, shapes and the bytes of the state follow from shapes, at o
 but `describe.json`, and `bad_images.txt` where files cannot be read.
 """
 
-import errno
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from cnn.checkpoints import atomic, checkpoint, manifest, workdir
 from cnn.config import Config
 from cnn.data.chunks import Loader
 from cnn.data.images import Images
-from cnn.errors import UserError, explain
 from cnn.models import catalogue, summary
 from cnn.models.family import DIGITS
 from cnn.runtime import devices
@@ -109,8 +106,8 @@ def describe(config: Config, directory: Path, terminal: Terminal) -> dict:
 
 def _check(config: Config, directory: Path, terminal: Terminal) -> Setup:
     """Check what training checks before it compiles, and make what it would run."""
-    _check_directory(directory)
-    _check_directory(directory / "checkpoints")
+    workdir.check_place(directory)
+    workdir.check_place(directory / "checkpoints")
     config = preprocessing.resolve(config, directory, terminal)
     config = tasks.resume(config, directory)
     defaults = Config().to_flat()
@@ -134,25 +131,6 @@ def _check(config: Config, directory: Path, terminal: Terminal) -> Setup:
     if newest:
         profiler.check_ahead(int(newest.name))
     return setup
-
-
-def _check_directory(directory: Path) -> None:
-    """Refuse a directory that could not be made or written, in the words of its lock.
-
-    Nothing is made, so that a run that is refused leaves nothing behind.
-    """
-    wanted = directory.absolute()
-    there = next(path for path in (wanted, *wanted.parents) if path.exists())
-    if there.is_dir():
-        reason = 0 if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
-    else:
-        reason = errno.EEXIST if there == wanted else errno.ENOTDIR
-    if reason:
-        why = explain(OSError(reason, ""))
-        raise UserError(
-            f"--workdir={directory} cannot be written ({why}); or choose another "
-            "directory"
-        )
 
 
 def _fill_scaling(config: Config) -> Config:

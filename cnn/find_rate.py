@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cnn import train
-from cnn.checkpoints import atomic
+from cnn.checkpoints import atomic, workdir
 from cnn.config import Config, FindRateOptions, Numbers
 from cnn.errors import UserError
 from cnn.runtime.interrupt import Stop, catch_signals
@@ -57,6 +57,7 @@ def find_rate(config: Config, directory: Path, terminal: Terminal) -> dict[str, 
             f"--find_rate_min={options.find_rate_min:g} is not below "
             f"--find_rate_max={options.find_rate_max:g}"
         )
+    workdir.check_place(directory)
     config, stop = preprocessing.resolve(config, directory, terminal), Stop()
     setup = train.make_setup(config.change(PLAIN), {}, terminal, stop)
     report.announce(setup, terminal)

@@ -95,6 +95,42 @@ def test_mistake_is_one_message(capsys, tmp_path, nothing_compiles, flags, messa
     check_refused(capsys, tmp_path, flags, message)
 
 
+_LONG = "x" * 256
+# By mode the flags of a name that no disk takes; the last is at fault.
+LONG_NAMES = {
+    "train": ["--workdir=NAME", "--workdir=new --init_from=NAME"],
+    "evaluate": ["--workdir=NAME"],
+    "predict": ["--predict_images=x.png --workdir=NAME"],
+    "export": ["--workdir=NAME"],
+    "convert": ["--model=resnet18 --workdir=new --source=NAME"],
+    "visualize": ["--workdir=NAME", "--pictures=augmentation --output=NAME"],
+    "inspect": ["--workdir=NAME", "--workdir=new --dataset=folder:NAME"],
+    "describe": ["--workdir=NAME"],
+    "find_rate": ["--workdir=NAME"],
+    "sweep": ["--sweep=seed=0:2 --workdir=NAME"],
+}
+
+
+@pytest.mark.parametrize(
+    "mode, text", [(mode, text) for mode, found in LONG_NAMES.items() for text in found]
+)
+def test_a_name_that_is_too_long_is_one_message(
+    capsys, tmp_path, nothing_compiles, mode, text
+):
+    before = sorted(tmp_path.rglob("*"))
+    name = str(tmp_path / _LONG)
+    text = text.replace("=new", f"={tmp_path}/new")
+    flags = [x.replace("NAME", name) for x in text.split()]
+    assert run_main(f"--mode={mode}", *flags) == 2
+    told = capsys.readouterr().err.splitlines()
+    told = [line for line in told if not line.startswith("note: ")]
+    assert len(told) == 1 and told[0].startswith("error: "), told
+    flag = flags[-1].partition("=")[0]
+    assert f"{flag}:" in told[0] or f"{flag}=" in told[0], told
+    assert _LONG in told[0] and "File name too long: choose a shorter name" in told[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def save_npz(path, **changes):
     labels = np.arange(40) % 4
     pixels = np.zeros((40, 8, 8), np.uint8)

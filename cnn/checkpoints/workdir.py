@@ -103,7 +103,8 @@ def _match_runs(text: str) -> list[Path]:
 def lock(workdir: Path) -> Iterator[None]:
     """Make the directory if it does not exist, and lock it for this process.
 
-    Directories that it made are removed again after a UserError, if they stay empty.
+    Directories that it made are removed again after a UserError or an OSError, if they
+    stay empty.
 
     Raises:
         UserError: it cannot be written, is the root of a disk, or another process
@@ -134,7 +135,7 @@ def lock(workdir: Path) -> Iterator[None]:
             file.flush()
         try:
             yield
-        except UserError:
+        except (UserError, OSError):
             left = {*os.listdir(workdir)} if workdir.is_dir() else set()
             if made and {_LOCK} <= left <= {_LOCK, _SOFT}:
                 os.unlink(workdir / _LOCK)
@@ -273,6 +274,25 @@ def _find_description(directory: Path) -> Path | None:
         if path.parent.name.isdecimal() and (path.parent / MANIFEST).exists()
     ]
     return max(finished, key=lambda path: int(path.parent.name), default=None)
+
+
+def check_place(directory: Path) -> None:
+    """Refuse a directory that could not be made or written, in the words of its lock.
+
+    Nothing is made, so that a run that is refused leaves nothing behind.
+    """
+    wanted = directory.absolute()
+    there = next(path for path in (wanted, *wanted.parents) if path.exists())
+    if there.is_dir():
+        reason = 0 if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
+    else:
+        reason = errno.EEXIST if there == wanted else errno.ENOTDIR
+    if reason:
+        why = explain(OSError(reason, ""))
+        raise UserError(
+            f"--workdir={directory} cannot be written ({why}); or choose another "
+            "directory"
+        )
 
 
 def check_own(directory: Path) -> None:

@@ -462,7 +462,7 @@ def test_evaluate_is_killed(room):
             "contextlib.nullcontext(output) as new",
         )
     ],
-    n=11,
+    n=14,
 )
 def test_average_is_killed(room):
     for seed in (0, 1):

@@ -53,15 +53,17 @@ def load(rest: str, options: DataOptions) -> images.Dataset:
             if part != "val" or "x_val" in archive.files
         }
         _check_kinds(path, {x: part.labels for x, part in splits.items()}, options)
-        class_names = _name_classes(archive, path, splits["train"].labels)
+        labels = splits["train"].labels
+        class_names = _name_classes(archive, path, labels)
     _check_shapes(path, splits)
+    unread = _list_unread(path, archive.files, needed, labels)
     return images.Dataset(
         name=f"npz:{rest}",
         class_names=class_names,
         train=splits["train"],
         validation=splits.get("val"),
         test=splits["test"],
-        notes=_list_missing(f"{path}: y_train", splits["train"].labels),
+        notes=(*unread, *_list_missing(f"{path}: y_train", labels)),
     )
 
 
@@ -164,6 +166,20 @@ def _list_missing(what: str, labels: np.ndarray) -> tuple[str, ...]:
     return (
         f"{what} has no image of {classes} {show(list(map(str, missing)))}: its labels "
         f"are {labels.min()} to {labels.max()}, and labels count from 0",
+    )
+
+
+def _list_unread(
+    path: pathlib.Path, names: list[str], needed: list[str], labels: np.ndarray
+) -> tuple[str, ...]:
+    """Say which arrays are not read: a validation set may have another name."""
+    own = {"class_names"} if labelled.are_several(labels) else set()
+    unread = [name for name in names if name not in own.union(needed)]
+    if not unread:
+        return ()
+    return (
+        f"warning   {path}: {show(unread)} not read; what is read are x_ and y_ of "
+        "train, val and test, and class_names of labels [N, K]",
     )
 
 

@@ -198,3 +198,18 @@ def test_header_that_is_no_description(tmp_path, header):
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         data.load_dataset(data.DataOptions(dataset=f"npz:{tmp_path}/no.npz"))
+
+
+def test_arrays_that_are_not_read_are_said(tmp_path):
+    arrays = make_arrays(x_validation=np.zeros((1, 6, 5, 3), np.uint8))
+    (note,) = load(tmp_path, arrays).notes
+    assert "data.npz: x_validation not read" in note
+    (note,) = load(tmp_path, make_arrays(class_names=np.array(list("abcd")))).notes
+    assert "class_names not read" in note
+    parts = {"x_val": arrays["x_test"], "y_val": arrays["y_test"]}
+    assert load(tmp_path, make_arrays(**parts)).notes == ()
+    labels = {
+        f"y_{n}": np.eye(4, dtype=int)[arrays[f"y_{n}"]] for n in ("train", "test")
+    }
+    named = make_arrays(**labels, class_names=np.array(list("abcd")))
+    assert "not read" not in str(load(tmp_path, named, task="multilabel").notes)

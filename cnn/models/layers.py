@@ -203,7 +203,18 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalise [N, ..., C]."""
+        """Normalise [N, ..., C].
+
+        Raises:
+            UserError: a group is a single value, whose result is its bias.
+        """
+        if x.size == len(x) * self.groups:
+            raise UserError(
+                f"{'/'.join(self.path) or 'Group normalisation'} normalises a single "
+                f"value in each of {self.groups} groups, and its result is the same "
+                "whatever the image shows; give larger images (--image_size), or the "
+                "layer fewer groups"
+            )
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones_init(), shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), shape, jnp.float32)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn.errors import UserError
 from cnn.models import layers
 
 TESTS = Path(__file__).parent.parent
@@ -83,3 +84,12 @@ def test_conv_adds_its_bias_to_every_place(groups, stride, padding):
     assert y.shape == (2, side, side, 6)
     expected = np.broadcast_to(bias, y.shape)
     np.testing.assert_allclose(y - plain, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1, 4), (3, 4)])
+def test_group_norm_of_a_single_value_is_refused(shape):
+    x = jnp.ones(shape)
+    with pytest.raises(UserError, match="single value in each of 4 groups"):
+        layers.GroupNorm(groups=4).init(jax.random.key(0), x, True)
+    layers.GroupNorm(groups=2).init(jax.random.key(0), x, True)
+    layers.GroupNorm(groups=4).init(jax.random.key(0), jnp.ones((1, 1, 2, 4)), True)

@@ -16,7 +16,7 @@ from cnn.data import choose, contents, decode, headers, images
 from cnn.data.labels import count_classes
 from cnn.data.names import check_class_names, count
 from cnn.data.options import DataOptions
-from cnn.data.stamps import stamp_bytes
+from cnn.data.stamps import Expected
 from cnn.errors import UserError
 from cnn.text import show_line
 
@@ -283,7 +283,7 @@ def _stream(
     threads: bool,
     options: DataOptions,
 ) -> images.Images:
-    paths = listing.paths
+    paths, expected = listing.paths, Expected(stamps)
 
     def read(positions: np.ndarray) -> np.ndarray:
         positions = np.asarray(positions)
@@ -292,7 +292,7 @@ def _stream(
             path = paths[positions[i]]
             try:
                 content = contents.read_file(path)
-                if stamp_bytes(content) != stamps[positions[i]]:
+                if not expected.is_met(positions[i], content):
                     raise UserError(
                         f"{path} has changed since the start of this run; put it back "
                         "and resume"

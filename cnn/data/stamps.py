@@ -2,17 +2,42 @@
 
 A stamp is the size in bytes and 64 bits of SHA-256, as `"1234-0123456789abcdef"`. Up
 to 64 KiB the hash is of all bytes, beyond that of 16 KiB at the start, in the middle
-and at the end, so that a large file is never read in full. Where a file lies, its name
-and its times are no part of it.
+and at the end, so that no large file is read in full before a run needs it. Where a
+file lies, its name and its times are no part of it.
 """
 
 import hashlib
+import zlib
 from collections.abc import Iterable
 from typing import BinaryIO
 
 import numpy as np
 
 _WHOLE, _PIECE = 2**16, 2**14
+
+
+class Expected:
+    """What examples that a run reads again and again have to be each time.
+
+    Stamps of large ones leave bytes out. Of these a checksum of all bytes is taken when
+    they are first read, which later readings in this process have to equal.
+    """
+
+    def __init__(self, stamps: np.ndarray) -> None:
+        """Expect examples of these stamps [N]."""
+        self._stamps = stamps
+        self._checksums = np.full(len(stamps), -1, np.int64)  # -1: not read yet
+
+    def is_met(self, position: int, content: bytes) -> bool:
+        """Return whether these are the bytes of the example at a position."""
+        if stamp_bytes(content) != self._stamps[position]:
+            return False
+        if len(content) <= _WHOLE:
+            return True
+        checksum, first = zlib.crc32(content), self._checksums[position]
+        if first < 0:
+            self._checksums[position] = checksum
+        return first in (-1, checksum)
 
 
 def stamp_bytes(content: bytes) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from cnn.data import array_record, decode, images, prepared, shards, tfrecord
 from cnn.data.names import check_class_names
 from cnn.data.options import DataOptions
-from cnn.data.stamps import stamp_bytes
+from cnn.data.stamps import Expected, stamp_bytes
 from cnn.errors import UserError, suggest
 
 _CHUNK = 4096
@@ -310,11 +310,13 @@ def _get_image(features: Any, key: str) -> bytes:
 def _make_contents(
     read_records: ReadRecords, key: str, stamps: np.ndarray, locate: Locate
 ) -> Callable[[np.ndarray], list[bytes]]:
+    expected = Expected(stamps)
+
     def read_contents(positions: np.ndarray) -> list[bytes]:
         found = []
         for position, record in zip(positions, read_records(positions), strict=True):
             content = _get_image(_parse_example(record, locate, position), key)
-            if stamp_bytes(content) != stamps[position]:
+            if not expected.is_met(position, content):
                 raise UserError(
                     f"{locate(position)} has changed since the start of this run; put "
                     "it back and resume"

@@ -96,6 +96,7 @@ def test_a_backend_is_one_per_cent_off(room):
     check_wrong(room, WRONG_CONVOLUTION, "a convolution")
 
 
+
 @fault(
     injected="sums of more than 32,768 numbers are scaled by 1.01",
     holds="refused likewise",
@@ -157,6 +158,7 @@ def test_the_kept_check_is_of_another_machine(room):
     for text in (json.dumps(facts), json.dumps(facts)[:40]):
         kept.write_text(text)
         check_wrong(room, WRONG_RESULTS, **how)
+
 
 
 @fault(

@@ -347,6 +347,7 @@ def test_a_file_of_the_run_is_a_pipe(room):
     room.train("new", seconds=60).check_refused("new/config.json", "no file but")
 
 
+
 @fault(
     injected="the partial file of predictions is a link to a file of the user's",
     holds="it is refused by name, and the file stays as it is",

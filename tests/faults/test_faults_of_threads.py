@@ -462,6 +462,7 @@ def test_nobody_reads_what_is_printed(room):
     assert list_checkpoints(room)[-1] > 0
 
 
+
 @fault(
     injected="the process is stopped; SIGUSR1, then SIGTERM, then SIGCONT",
     holds="the first counts: exit code 138, so that Slurm runs the job again; a "

@@ -22,9 +22,11 @@ from flax import traverse_util
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
 from cnn.ops import scaling
-from cnn.option import read_group
+from cnn.option import check, read_group
 from cnn.runtime.interrupt import Stop
+from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal
+from cnn.training import canary as device_check
 from cnn.training import multilabel, tasks, temperature
 from cnn.training.classify_files import choose_intake, classify_files
 from cnn.training.image_arrays import make_checked_classifier
@@ -201,22 +203,37 @@ def load(
     source: str | Path,
     which: str = "latest",
     calibration: str = "auto",
+    canary: str = "on",
     **options: Any,
 ) -> Loaded:
-    """Load a trained model.
+    """Load a trained model, on devices that compute right.
 
     Args:
         source: a run's directory, one of its checkpoints, or whatever `--init_from`
             takes: PyTorch's files, orbax, msgpack, npz, safetensors, `hf:OWNER/NAME`.
         which: `latest`, `best` or a step, where the source holds several.
         calibration: of a run, as `--calibration`: `auto` or `off`.
+        canary: as `--canary`: `on`, or `off` for no check of the devices.
         **options: for sources that are no run, what `--mode=convert` takes, by flag
             name: `model="resnet50"`, `num_classes`, `class_names`, `mean`, `init_key`.
 
     Raises:
         UserError: there are no such weights, or they do not fit; or options are given
-            for a run, which has its own.
+            for a run, which has its own; or a device computes wrong numbers.
     """
+    # Nothing is trained here, so that kernels of training need no check.
+    asked = DeviceOptions(cpu_kernels="xla", canary=canary)
+    check(asked)
+    loaded = _load(source, which, calibration, options)
+    precision = read_group(DeviceOptions, loaded.trained.options).precision
+    device_check.check(dataclasses.replace(asked, precision=precision))
+    return loaded
+
+
+def _load(
+    source: str | Path, which: str, calibration: str, options: dict[str, Any]
+) -> Loaded:
+    """Load as `load` does, without a look at the devices."""
     path = Path(source).expanduser()
     if not any_trained.is_ours(path, "source"):
         return Loaded(any_trained.load_theirs(source, which, **options))

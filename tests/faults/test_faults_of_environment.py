@@ -96,6 +96,19 @@ def test_a_backend_is_one_per_cent_off(room):
     check_wrong(room, WRONG_CONVOLUTION, "a convolution")
 
 
+@fault(
+    injected="likewise, and the weights are loaded from Python",
+    holds='`cnn.load` refuses likewise, unless `canary="off"` is given',
+    without=[NO_CANARY],
+    n=2,
+)
+def test_a_backend_is_wrong_under_python(room):
+    room.train("run").check_done()
+    code = f"{WRONG_CONVOLUTION}import cnn\ncnn.load('run', canary='%s')"
+    ended = room.python(code % "on")
+    assert "UserError: This machine computes wrong numbers" in ended.err, ended
+    room.python(code % "off").check_done()
+
 
 @fault(
     injected="sums of more than 32,768 numbers are scaled by 1.01",

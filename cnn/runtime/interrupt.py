@@ -1,7 +1,8 @@
-"""SIGTERM, SIGHUP, SIGUSR1 and Ctrl-C: noted at once, acted upon between chunks.
+"""SIGTERM, Ctrl-C and their like: noted at once, acted upon between chunks.
 
 Before there is something to save, they end the process at once. Slurm sends SIGUSR1
-before a job's time is over; the job is then put into the queue again. SIGHUP, which a
+before a job's time is over; the job is then put into the queue again. Grid Engine sends
+SIGUSR2, and the system SIGXCPU where a limit of CPU time is reached. SIGHUP, which a
 terminal that closes sends, stays ignored under nohup.
 """
 
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+_REQUESTS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 _LAST_SECONDS = 5.0  # of the main thread after a second Ctrl-C
 _noted: dict[int, float] = {}  # when each signal last became a request
 _leaving = threading.Lock()
@@ -26,8 +28,7 @@ class Interrupted(Exception):
 
     Attributes:
         number: the signal's.
-        exit_code: 128 plus the signal's number, as shells have it: 143, 129, 138,
-            130.
+        exit_code: 128 plus the signal's number, as shells have it: 143 of SIGTERM.
     """
 
     def __init__(self, number: int, lost: str = "") -> None:
@@ -86,8 +87,7 @@ def leave_on_signals() -> None:
 def catch_signals(stop: Stop) -> Iterator[None]:
     """Turn the signals into a request; a second Ctrl-C ends at once."""
     before = {
-        number: signal.signal(number, stop.note)
-        for number in _list_signals("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+        number: signal.signal(number, stop.note) for number in _list_signals(*_REQUESTS)
     }
     try:
         yield

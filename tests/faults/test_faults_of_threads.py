@@ -462,6 +462,25 @@ def test_nobody_reads_what_is_printed(room):
     assert list_checkpoints(room)[-1] > 0
 
 
+@fault(
+    injected="SIGXCPU, as of a limit of CPU time, and SIGUSR2, as of a batch system",
+    holds="exit codes 152 and 140, a checkpoint of the last step; the same command "
+    "resumes to the same bits",
+    without=[("cnn/runtime/interrupt.py", ', "SIGUSR2", "SIGXCPU"', "")],
+    n=2,
+)
+def test_a_batch_system_sends_other_signals(room):
+    for number in (signal.SIGXCPU, signal.SIGUSR2):
+        process = start_training(room, inject(room, READS, 3, HANGS))
+        wait_until_reached(room, process)
+        process.send_signal(number)
+        ended = finish(process, 30)
+        assert ended.code == 128 + number and ended.err == "", ended
+        assert list_checkpoints(room)[-1] == 5
+        check_resumes(room)
+        (room.path / "reached").unlink()
+        shutil.rmtree(room.path / "run")
+
 
 @fault(
     injected="the process is stopped; SIGUSR1, then SIGTERM, then SIGCONT",

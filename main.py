@@ -35,6 +35,7 @@ if __name__ == "__main__":
     streams.keep_open()
     interrupt.leave_on_signals()  # first: the imports below take seconds
     mishaps.report_uncaught()
+    mishaps.check_clock()
     mishaps.check_space()
     settings.pin()
     settings.import_jax()

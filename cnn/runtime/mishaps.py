@@ -4,8 +4,10 @@ A package that is broken, memory, threads: no option and no file is at fault, an
 traceback would not help.
 """
 
+import math
 import os
 import sys
+import time
 import traceback
 from types import TracebackType
 
@@ -17,6 +19,7 @@ except ImportError:  # Windows
 MISTAKEN = 2
 # Bytes of addresses: a tiny run ended in a signal or a traceback with 1.6e9 and less.
 LEAST_SPACE = 2_000_000_000
+_LAST_TIME = 2**63 / 1e9  # seconds since 1970: 64 bits of nanoseconds, until 2262
 
 
 def describe(error: BaseException) -> str:
@@ -43,6 +46,21 @@ def describe(error: BaseException) -> str:
             "same command resumes"
         )
     return ""
+
+
+def check_clock() -> None:
+    """Leave with one line under a time that libraries cannot tell or write."""
+    try:
+        now = time.time()
+    except OverflowError:
+        now = math.inf
+    if not 0 <= now < _LAST_TIME:
+        print(
+            "error: this machine's clock is set to before 1970 or after 2261, which "
+            "checkpoints cannot be dated; set it right",
+            file=sys.stderr,
+        )
+        raise SystemExit(MISTAKEN)
 
 
 def check_space() -> None:

@@ -173,6 +173,18 @@ def test_the_kept_check_is_of_another_machine(room):
         check_wrong(room, WRONG_RESULTS, **how)
 
 
+@fault(
+    injected="the clock says 1969, 2286, and a year that Python cannot count",
+    holds="refused in one line, before anything is written",
+    without=[("cnn/runtime/mishaps.py", "if not 0 <= now < _LAST_TIME:", "if False:")],
+    n=3,
+)
+def test_the_clock_is_out_of_range(room):
+    for time in ("return -18.0", "return 1e10", "raise OverflowError"):
+        code = f"import time\ndef tell():\n    {time}\ntime.time = tell\n"
+        train(room, code).check_refused("clock is set to before 1970")
+        assert not (room.path / "run").exists()
+
 
 @fault(
     injected="jax says that it is version 0.10.2",

@@ -1,12 +1,14 @@
 """Random access to array_record files, whose checksums their reader verifies."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cnn.data import shards
 from cnn.errors import UserError
+from cnn.runtime import own_files
 
 # What the reader raises of files that are missing, cut off or damaged.
 _DAMAGE = (OSError, RuntimeError, ValueError, IndexError, MemoryError)
@@ -31,6 +33,7 @@ def open_records(
 
     for instruction in instructions:
         try:
+            own_files.check_kind(Path(instruction.filename))
             reader = array_record_module.ArrayRecordReader(str(instruction.filename))
             count = reader.num_records()
             reader.close()

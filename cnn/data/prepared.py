@@ -15,6 +15,7 @@ from typing import Any
 
 from cnn.data.shards import REMEDY
 from cnn.errors import UserError
+from cnn.runtime import own_files
 
 _LIBRARY = "tensorflow_datasets."
 # Of features.json: what names a class that is imported.
@@ -93,7 +94,7 @@ def list_files(builder: Any, instructions: Sequence[Any]) -> list[Any]:
 def _check(path: pathlib.Path) -> None:
     """Refuse what is no JSON, classes of other packages, and lengths without sense."""
     try:
-        fields = list(_list_fields(json.loads(path.read_bytes())))
+        fields = list(_list_fields(json.loads(own_files.read(path))))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); {REMEDY}") from error
     for key, value in fields:

@@ -18,6 +18,7 @@ import numpy as np
 
 from cnn.data import crc32c, shards
 from cnn.errors import UserError
+from cnn.runtime import own_files
 
 _HEADER = struct.Struct("<QI")
 _FOOTER_BYTES = 4
@@ -89,6 +90,7 @@ def _read(
 
 def _open(path: pathlib.Path) -> BinaryIO:
     try:
+        own_files.check_kind(path)
         return path.open("rb", buffering=0)
     except OSError as error:
         raise UserError(

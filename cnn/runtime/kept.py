@@ -14,12 +14,14 @@ from typing import Any
 
 import jax
 
+from cnn.runtime import own_files
+
 
 def is_kept(name: str, facts: Mapping[str, Any]) -> bool:
     """Return whether these facts, JSON, were kept by this name."""
     path = _find(name, facts)
     try:
-        return path is not None and json.loads(path.read_bytes()) == facts
+        return path is not None and json.loads(own_files.read(path)) == facts
     except (OSError, ValueError, RecursionError):
         return False
 

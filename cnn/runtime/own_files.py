@@ -59,14 +59,23 @@ def open_own(path: Path, mode: str, buffering: int = -1, is_shared: bool = False
     return open(path, mode, buffering, opener=open_checked)
 
 
-def read(path: Path) -> bytes:
-    """Read a file; a pipe would be waited for, and a device read for ever.
+def check_kind(path: Path) -> None:
+    """Refuse what must not be opened: a pipe is waited for, a device read for ever.
 
     Raises:
-        OSError: it is one of these, or cannot be read.
+        OSError: it is one of these, or a socket.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "it is no file but a device, a pipe or a socket")
+
+
+def read(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        OSError: as `check_kind`, or it cannot be read.
+    """
+    check_kind(path)
     return path.read_bytes()
 
 

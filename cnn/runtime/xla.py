@@ -27,7 +27,7 @@ import jaxlib
 from jax.sharding import Mesh
 
 from cnn.errors import UserError
-from cnn.runtime import compilation_cache, kept, settings
+from cnn.runtime import compilation_cache, kept, own_files, settings
 from cnn.runtime.options import DeviceOptions
 
 OLDEST_JAX = (0, 11, 2)
@@ -88,7 +88,7 @@ def _read_given(text: str) -> str:
     if not text or text.startswith("-"):
         return text
     try:
-        return " ".join(Path(text).read_text(encoding="utf-8").split())
+        return " ".join(own_files.read(Path(text)).decode().split())
     except (OSError, ValueError) as error:
         raise UserError(
             f"XLA_FLAGS={text} is neither flags nor a file of them ({error}); correct "

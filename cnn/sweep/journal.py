@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from cnn.checkpoints import atomic
 from cnn.errors import UserError, explain
+from cnn.runtime import own_files
 from cnn.sweep.lines import seal, unseal
 
 LOCK_SECONDS = 2.0
@@ -55,7 +56,7 @@ class Journal:
         if log_number_from < self._number:
             self._number, self._start, self._before = 0, 0, b""
         try:
-            with open(self._path, "rb") as file:
+            with self._open("rb") as file:
                 self._seek(file)
                 for line in file:
                     if not line.endswith(b"\n"):
@@ -80,7 +81,7 @@ class Journal:
             BlockingIOError: another process holds its lock.
         """
         try:
-            with open(self._path, "r+b", buffering=0) as file, _hold(file):
+            with self._open("r+b", buffering=0) as file, _hold(file):
                 self._seek(file)
                 rest = file.read()
                 whole = rest[: rest.rfind(b"\n") + 1]
@@ -103,6 +104,10 @@ class Journal:
             f"{self._path}: line {line} is damaged ({why}). Put a whole copy of the "
             "file back, or give another --study; what has ended stays in trials.jsonl"
         )
+
+    def _open(self, mode: str, buffering: int = -1) -> IO[bytes]:
+        own_files.check_kind(self._path)
+        return open(self._path, mode, buffering)
 
     def _seek(self, file: IO[bytes]) -> None:
         """Go to where the next line begins."""

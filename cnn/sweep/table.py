@@ -50,7 +50,7 @@ class TrialLog:
             UserError: the file cannot be read, or a line but the last is damaged.
         """
         self.rows, self._path = read_rows(path), path
-        whole = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
+        whole = own_files.read(path).rfind(b"\n") + 1 if path.exists() else 0
         own_files.unshare(path)
         self._file = own_files.open_own(path, "ab", buffering=0)
         self._file.truncate(whole)
@@ -106,7 +106,7 @@ def mend(path: Path, terminal: Terminal) -> None:
     if not damaged:
         return
     beside = path.with_name(f"{path.name}.damaged")
-    before = beside.read_bytes() if beside.exists() else b""
+    before = own_files.read(beside) if beside.exists() else b""
     atomic.write_bytes(beside, before + b"".join(damaged))
     whole = b"".join(line for line, row in lines if row is not None)
     atomic.write_bytes(path, whole)
@@ -119,7 +119,7 @@ def mend(path: Path, terminal: Terminal) -> None:
 def _read_lines(path: Path) -> list[tuple[bytes, Row | None]]:
     """Read the whole lines of a file, and the row of each; None of a damaged one."""
     try:
-        content = path.read_bytes() if path.exists() else b""
+        content = own_files.read(path) if path.exists() else b""
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     return [(line + b"\n", _read_row(line)) for line in content.split(b"\n")[:-1]]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cnn.errors import UserError
+from cnn.runtime import own_files
 from cnn.weights.leaf import Damaged, Leaf, check_shape, explain, nest
 from cnn.weights.msgpack_file import is_msgpack, read_msgpack
 
@@ -141,7 +142,7 @@ def _read_tree(path: Path) -> dict[str, Any]:
 
 def _read_description(path: Path) -> tuple[dict[tuple[str, ...], str], bool]:
     """Return the name on disk of each array by its path, and whether it is zarr 3."""
-    found = json.loads(path.read_bytes())
+    found = json.loads(own_files.read(path))
     tree = found.get("tree_metadata") if isinstance(found, dict) else None
     if not isinstance(tree, dict):
         raise Damaged(f"{path.name} describes no tree")

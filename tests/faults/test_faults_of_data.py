@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import shutil
 import signal
 import struct
@@ -411,6 +412,33 @@ def test_a_line_of_a_table_is_huge(room):
     ended = room.train("run", dataset=f"csv:{path}")
     ended.check_refused(f"{path}, line 3", "field larger than field limit")
 
+
+@fault(
+    injected="a named pipe in the place of a TFRecord file, an array_record file and "
+    "dataset_info.json",
+    holds="refused with its name, and nobody waits",
+    without=[
+        (
+            "cnn/runtime/own_files.py",
+            "    if path.exists() and not (path.is_file() or path.is_dir()):",
+            "    if False:",
+        )
+    ],
+    n=3,
+)
+def test_a_file_of_a_prepared_data_set_is_a_pipe(room):
+    for form in ("tfrecord", "array_record"):
+        path = _prepare(room, form, form) / TRAIN.format(form)
+        path.unlink()
+        os.mkfifo(path)
+        options = _choose(room, data_dir=room.path / form)
+        ended = room.train("run", seconds=60, **options)
+        ended.check_refused(path.name, "no file but a device, a pipe")
+    info = path.parent / "dataset_info.json"
+    info.unlink()
+    os.mkfifo(info)
+    ended = room.train("run", seconds=60, **options)
+    ended.check_refused(info.name, "no file but a device, a pipe")
 
 
 # Data that change during a run.

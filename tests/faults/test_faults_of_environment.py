@@ -155,7 +155,7 @@ def test_one_of_two_devices_is_wrong(room):
     without=[
         (
             "cnn/runtime/kept.py",
-            "json.loads(path.read_bytes()) == facts",
+            "json.loads(own_files.read(path)) == facts",
             "path.is_file()",
         ),
     ],

@@ -347,6 +347,42 @@ def test_a_file_of_the_run_is_a_pipe(room):
     room.train("new", seconds=60).check_refused("new/config.json", "no file but")
 
 
+@fault(
+    injected="a named pipe in the place of metrics.jsonl that is drawn, of a file of "
+    "XLA_FLAGS, of a study and of a sweep's table",
+    holds="it is refused by name, and nobody waits",
+    without=[
+        (
+            "cnn/runtime/own_files.py",
+            "    if path.exists() and not (path.is_file() or path.is_dir()):",
+            "    if False:",
+        )
+    ],
+    n=4,
+)
+def test_a_file_that_is_read_is_a_pipe(room):
+    run, pipe, what = put_run(room), room.path / "pipe", "no file but a device, a pipe"
+    os.mkfifo(pipe)
+    (run / "metrics.jsonl").unlink()
+    pipe.rename(run / "metrics.jsonl")
+    how = {"seconds": 60}
+    ended = room.main("--mode=visualize", "--workdir=run", "--pictures=curves", **how)
+    ended.check_refused("metrics.jsonl", what)
+    (run / "metrics.jsonl").rename(pipe)
+    flags = make_flags(TINY)
+    ended = room.main("--workdir=new", *flags, env={"XLA_FLAGS": str(pipe)}, **how)
+    ended.check_refused(f"XLA_FLAGS={pipe}", what)
+    apart = {"dropout_rate", "ema_decay", "checkpoint_every_epochs", "log_every_steps"}
+    flags = make_flags({n: x for n, x in TINY.items() if n not in apart})
+    flags += ["--mode=sweep", "--sweep=momentum=0.5,0.9", "--workdir=sweep"]
+    study = ["--search=optuna", "--trials=2", f"--storage={pipe}"]
+    room.main(*flags, *study, **how).check_refused(f"{pipe} cannot be", what)
+    table = room.path / "sweep/sweep/trials.jsonl"
+    shutil.rmtree(room.path / "sweep", ignore_errors=True)
+    table.parent.mkdir(parents=True)
+    pipe.rename(table)
+    room.main(*flags, **how).check_refused("trials.jsonl cannot be read", what)
+
 
 @fault(
     injected="the partial file of predictions is a link to a file of the user's",

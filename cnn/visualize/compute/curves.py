@@ -14,6 +14,7 @@ from cnn.config import make_config
 from cnn.errors import UserError
 from cnn.optim.optimizer import Rule, compute_learning_rate
 from cnn.optim.schedules import Clock
+from cnn.runtime import own_files
 
 _MOST = 2**53  # numbers of JSON that are larger are no counts
 Series = tuple[np.ndarray, np.ndarray]
@@ -43,7 +44,7 @@ def read_history(directory: Path) -> History:
     """
     path = directory / "metrics.jsonl"
     try:
-        texts = path.read_text(errors="replace").splitlines()
+        texts = own_files.read(path).decode(errors="replace").splitlines()
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); only training writes it"

@@ -22,6 +22,7 @@ from cnn.sweep.lines import seal, unseal
 
 LOCK_SECONDS = 2.0
 _PAUSE = 0.005
+_KNOWN = len(b'{"op_code"')  # bytes by which the start of a first line is known
 
 
 class Journal:
@@ -91,6 +92,8 @@ class Journal:
                 for log in logs:
                     before = seal(log, before)
                     lines.append(before)
+                if not end and rest[:_KNOWN] != lines[0][: len(rest[:_KNOWN])]:
+                    raise self.refuse(1, "it is none of a study's")
                 file.truncate(end)
                 atomic.append(file, b"".join(lines))
         except BlockingIOError:

@@ -216,3 +216,17 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="study.log cannot be written .No space"):
             log.append_logs([{"number": 2}])
     assert read(tmp_path / "study.log") == [0, 1]
+
+
+def test_a_file_of_another_kind_is_no_journal_that_was_cut_off(tmp_path):
+    path = tmp_path / "notes.txt"
+    for content in (b"notes without an end of line", b"{", b'{"op_co'):
+        path.write_bytes(content)
+        log = journal.Journal(path)
+        if content == b"notes without an end of line":
+            with pytest.raises(UserError, match="line 1 is damaged .it is none of a"):
+                log.append_logs([{"op_code": 0}])
+            assert path.read_bytes() == content
+        else:
+            log.append_logs([{"op_code": 0}])
+            assert list(log.read_logs(0)) == [{"op_code": 0}]

@@ -157,3 +157,23 @@ def test_noise_has_its_deviation_and_lighting_its_direction():
     moved = np.asarray(colour.shift_channels(key, grey, 0.2))[:, 0, 0] - 0.5
     assert np.abs(moved).max() <= 0.2 and np.abs(moved).max() > 0.19
     assert abs(np.corrcoef(moved[:, 0], moved[:, 1])[0, 1]) < 0.2
+
+
+def test_levels_are_rounded_to_nearest_with_ties_to_even():
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    for factor in [0.5, 1.5, *np.linspace(-3, 11, 57)]:
+        found = colour.adjust_brightness(jnp.asarray(levels), float(factor))
+        scaled = levels.astype(np.float32) * np.float32(1 / 255)
+        scaled = scaled * np.float32(factor) * np.float32(255)
+        expected = np.clip(np.rint(scaled), 0, 255)
+        np.testing.assert_array_equal(found, expected, err_msg=str(factor))
+
+
+def test_solarize_takes_the_threshold_itself():
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    for threshold in (0, 1, 127.5, 128, 255, 256):
+        found = colour.solarize(jnp.asarray(levels), threshold)
+        expected = np.where(levels >= threshold, 255 - levels, levels)
+        np.testing.assert_array_equal(found, expected)
+        found = colour.solarize(jnp.asarray(levels / np.float32(255)), threshold)
+        np.testing.assert_allclose(found, expected / np.float32(255), atol=1e-6)

@@ -3,9 +3,6 @@
 Labels are int32 [N], each of one class, or [N, K] of 0 and 1, each of any classes.
 """
 
-import functools
-
-import jax
 import numpy as np
 
 from cnn import keys
@@ -87,7 +84,7 @@ def make_epoch_order(
         int32 [N // B, B]: positions in the training set, each at most once.
     """
     steps = num_examples // batch_size
-    order = np.asarray(_permute(keys.order_key(seed, epoch), num_examples))
+    order = keys.permute(keys.order_key(seed, epoch), num_examples)
     return order[: steps * batch_size].reshape(steps, batch_size)
 
 
@@ -107,15 +104,10 @@ def make_eval_order(
     return positions.reshape(shape), mask.reshape(shape)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _permute(key: jax.Array, count: int) -> jax.Array:
-    return jax.random.permutation(key, jax.numpy.arange(count, dtype=np.int32))
-
-
-def _draw(key: jax.Array, weights: np.ndarray, count: int) -> np.ndarray:
+def _draw(key: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
     """Draw positions int32 [count], each on its own, by weights float64 [N]."""
     # float32 has too few digits to tell the examples of a large set from each other.
-    high, low = np.asarray(_draw_bits(key, count)).T.astype(np.float64)
+    high, low = keys.draw_bits(key, 2 * count).reshape(count, 2).T.astype(np.float64)
     shares = high * 2.0**-32 + np.floor(low * 2.0**-11) * 2.0**-53
     ends = np.cumsum(weights)
     return np.searchsorted(ends / ends[-1], shares, "right").astype(np.int32)
@@ -140,8 +132,3 @@ def _count_copies(ids: np.ndarray) -> np.ndarray:
     copies = np.empty(len(ids), np.int32)
     copies[by_id] = places - np.maximum.accumulate(np.where(is_first, places, 0))
     return copies
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _draw_bits(key: jax.Array, count: int) -> jax.Array:
-    return jax.random.bits(key, (count, 2), jax.numpy.uint32)

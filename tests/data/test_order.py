@@ -133,9 +133,9 @@ def test_an_example_of_several_labels_weighs_as_its_rarest():
 def test_examples_of_a_large_set_are_told_apart(monkeypatch):
     """Steps of float32 near 1 are 6e-8, more than an example's share may be."""
     bits = np.uint32([[2**32 - 1, k << 29] for k in range(8)] + [[2**32 - 1] * 2])
-    monkeypatch.setattr(order, "_draw_bits", lambda key, count: bits)
+    monkeypatch.setattr(keys, "draw_bits", lambda key, count: bits.reshape(-1))
     weights = np.array([1 - 2.0**-32] + [2.0**-35] * 8)
-    found = order._draw(jax.random.key(0), weights, 9)
+    found = order._draw(keys.order_key(0, 0), weights, 9)
     np.testing.assert_array_equal(found, [1, 2, 3, 4, 5, 6, 7, 8, 8])
 
 
@@ -154,8 +154,22 @@ def test_streams_of_randomness_share_nothing():
     def data(key):
         return tuple(np.asarray(jax.random.key_data(key)).tolist())
 
+    numbers = [(seed, number) for seed in range(4) for number in range(4)]
     found = [data(keys.initialisation_key(seed)) for seed in range(4)]
-    for make in (keys.order_key, keys.dropout_key):
-        found += [data(make(seed, number)) for seed in range(4) for number in range(4)]
+    found += [data(keys.dropout_key(*x)) for x in numbers]
+    found += [tuple(keys.order_key(*x).tolist()) for x in numbers]
     assert len(set(found)) == len(found)
     assert data(keys.dropout_key(1, 2)) == data(keys.dropout_key(1, np.int32(2)))
+
+
+@pytest.mark.parametrize("seed, epoch", [(0, 0), (2**31 - 1, 1000)])
+@pytest.mark.parametrize("count", [1, 2, 1293, 5000])  # a sort or two
+def test_the_host_draws_what_jax_draws(seed, epoch, count):
+    stream = jax.random.fold_in(jax.random.key(seed), 1)
+    theirs, ours = jax.random.fold_in(stream, epoch), keys.order_key(seed, epoch)
+    np.testing.assert_array_equal(jax.random.key_data(theirs), ours)
+    bits = jax.random.bits(theirs, (count,), np.uint32)
+    np.testing.assert_array_equal(bits, keys.draw_bits(ours, count))
+    order = jax.random.permutation(theirs, np.arange(count, dtype=np.int32))
+    np.testing.assert_array_equal(order, keys.permute(ours, count))
+    assert keys.permute(ours, count).dtype == np.int32

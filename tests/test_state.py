@@ -74,8 +74,7 @@ def test_first_state(make_structure, make_numbers, start):
     assert found.step == 0 and found.step.dtype == jnp.int32
     create = functools.partial(state_module.create_variables, structure.model)
     variables = jax.jit(create, static_argnums=1)(3, (8, 8, 1))
-    assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
-    jax.tree.map(assert_close, found.params, variables["params"])
+    jax.tree.map(np.testing.assert_array_equal, found.params, variables["params"])
     averaged = {"params": found.params, "batch_stats": found.batch_stats}
     jax.tree.map(np.testing.assert_array_equal, found.ema, averaged)
     assert state_module.get_variables(found) is found.ema

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn.config import Numbers
+from cnn.models import draws
 from cnn.models.variables import create_variables, flatten_paths, replace_leaves
 from cnn.optim import freezing, optimizer, weight_averaging
 
@@ -54,7 +55,10 @@ def create_state(
         taken: those of `params` and `batch_stats` that are not drawn but given; of a
             run that is trained for longer also `opt_state`, by path, and `average`.
     """
-    variables, taken = create_variables(model, numbers.seed, image_shape), taken or {}
+    create = draws.draw_together(
+        lambda seed: create_variables(model, seed, image_shape)
+    )
+    variables, taken = create(numbers.seed), taken or {}
     state = make_state(rule, numbers, replace_leaves(variables, taken))
     if "opt_state" in taken:
         opt_state = freezing.carry_over(taken["opt_state"], state.opt_state)

@@ -1,5 +1,6 @@
 """The canary: a right machine passes, each kind of wrong one is refused and named."""
 
+import fixtures_runs
 import jax
 import numpy as np
 import pytest
@@ -75,6 +76,23 @@ def test_a_machine_is_asked_once(unasked, monkeypatch):
         canary.check(OPTIONS)
         canary._check_once.cache_clear()
         assert len(compared) == count
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="needs jax 0.12")
+def test_onednn_is_asked_where_training_calls_it(unasked, monkeypatch):
+    wrong = "computes wrong numbers: a sum is 2 instead of 1"
+    asked = []
+    make = canary._make_program
+    monkeypatch.setattr(
+        canary, "_make_program", lambda *given: asked.append(given[2]) or make(*given)
+    )
+    device = {"mesh": "data:1"}
+    fixtures_runs.make_setup(fixtures_runs.TINY, device)
+    assert not asked
+    monkeypatch.setattr(canary, "_list_wrong", lambda *given: iter([wrong]))
+    with pytest.raises(UserError, match=f"{wrong}.*--cpu_kernels=xla does not use"):
+        fixtures_runs.make_setup(fixtures_runs.TINY, device, {"cpu_kernels": "onednn"})
+    assert asked and all(asked)
 
 
 def test_a_failure_is_not_kept(unasked, monkeypatch):

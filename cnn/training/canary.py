@@ -24,7 +24,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from cnn.errors import UserError
 from cnn.ops.convolution import conv2d
-from cnn.runtime import devices, environment, kept, xla
+from cnn.runtime import devices, environment, kept
 from cnn.runtime.options import DeviceOptions
 
 # Images whose pixels are more than 32,768 rows, from which on the CPU backend of jax
@@ -52,14 +52,21 @@ def check(options: DeviceOptions) -> None:
     Raises:
         UserError: what differs, by how much, on which device, under which versions.
     """
-    if options.canary == "off":
-        return
-    mesh = devices.make_mesh(options.mesh)
-    compilers = {(): ""}
-    if options.cpu_kernels != "xla":  # which kernels it takes, the model decides
-        found = xla.choose_compiler_options("auto", mesh, xla.LEAST_MACS)
-        compilers[found] = " (--cpu_kernels=xla does not use oneDNN)" if found else ""
-    for compiler_options, hint in compilers.items():
+    if options.canary == "on":
+        _check_once(options.precision, devices.make_mesh(options.mesh), (), "")
+
+
+def check_kernels(options: DeviceOptions, mesh: Mesh, compiler_options: tuple) -> None:
+    """Refuse devices likewise for settings of training alone, if it has any.
+
+    Args:
+        compiler_options: of `xla.choose_compiler_options`.
+
+    Raises:
+        UserError: as of `check`.
+    """
+    if options.canary == "on" and compiler_options:
+        hint = " (--cpu_kernels=xla does not use oneDNN)"
         _check_once(options.precision, mesh, compiler_options, hint)
 
 

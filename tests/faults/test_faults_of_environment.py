@@ -57,7 +57,11 @@ import jax
 real = jax.device_get
 jax.device_get = lambda x: jax.tree.map(lambda y: y * 1.01, real(x))
 """
-NO_CANARY = ("cnn/training/canary.py", 'options.canary == "off"', "True")
+NO_CANARY = (
+    "cnn/training/canary.py",
+    'if options.canary == "on":',
+    "if not options:",
+)
 
 
 def start(room, code="", env=None, limits=None, **changes):

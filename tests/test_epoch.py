@@ -35,7 +35,7 @@ def make_fresh(structure, make=epoch.make_train_chunk):
 
 
 def run(program, state, chunk, numbers, cuts):
-    sums, records = steps.create_train_sums(), []
+    sums, records = jax.device_put(steps.create_train_sums()), []
     for first, last in zip(cuts, cuts[1:], strict=False):
         bounds = np.int32(first), np.int32(last)
         state, sums, found = program(state, sums, chunk, numbers, bounds)
@@ -152,7 +152,12 @@ def test_evaluation_takes_its_part_of_the_chunk(
     variables = {"params": state.params, "batch_stats": {}}
     masked = chunk | {"mask": np.ones((STEPS, BATCH), bool)}
     program = make_fresh(structure, epoch.make_eval_chunk)
-    found = program(variables, metrics.create_sums(4), masked, epoch.make_bounds(1, 3))
+    found = program(
+        variables,
+        jax.device_put(metrics.create_sums(4)),
+        masked,
+        epoch.make_bounds(1, 3),
+    )
     found = program(variables, found, masked, epoch.make_bounds(4, 1))
     assert found["count"] == 4 * BATCH
     assert program._cache_size() == 1

@@ -295,6 +295,7 @@ def compute_metrics(
     stop: Stop,
     examples: dict[str, list[np.ndarray]] | None = None,
     thresholds: Sequence[float] | None = None,
+    chunk_steps: int = 0,
 ) -> dict[str, Any]:
     """Evaluate all images of a loader.
 
@@ -304,6 +305,7 @@ def compute_metrics(
         examples: gets `logits` [n, K] and `loss` [n], some images at a time, in their
             order; None: only what the metrics need is computed.
         thresholds: as of `multilabel.summarise`, for several labels an image.
+        chunk_steps: batches of a chunk; 0: as `choose_chunk_steps` chooses.
 
     Returns:
         As `metrics.summarise`, or `multilabel.summarise`.
@@ -313,7 +315,9 @@ def compute_metrics(
         UserError: the device has too little memory.
     """
     positions, mask = make_eval_order(len(loader), batch_size)
-    size = choose_chunk_steps(len(positions), batch_size, loader.image_bytes)
+    size = chunk_steps
+    if not size:
+        size = choose_chunk_steps(len(positions), batch_size, loader.image_bytes)
     everywhere = devices.replicated(loader.mesh)
     task = structure.task
     sums = devices.put(everywhere, task.create_sums(structure.num_classes))

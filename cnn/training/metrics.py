@@ -9,20 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def create_sums(num_classes: int) -> dict[str, jax.Array]:
+def create_sums(num_classes: int) -> dict[str, np.ndarray]:
     """Create the sums over no examples, for K classes.
 
     Returns:
+        Of the host, so that nothing is compiled for them:
         `loss` float32 []; `correct`, `top5`, `count` int32 []; `confusion`
         int32 [K, K], true class by predicted class.
     """
-    zero = jnp.zeros((), jnp.int32)
+    zero = np.zeros((), np.int32)
     return {
-        "loss": jnp.zeros((), jnp.float32),
+        "loss": np.zeros((), np.float32),
         "correct": zero,
         "top5": zero,
         "count": zero,
-        "confusion": jnp.zeros((num_classes, num_classes), jnp.int32),
+        "confusion": np.zeros((num_classes, num_classes), np.int32),
     }
 
 

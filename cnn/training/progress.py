@@ -17,7 +17,7 @@ import numpy as np
 from cnn.checkpoints import checkpoint, manifest, proof
 from cnn.checkpoints.description import read_dataclass
 from cnn.config import Config, Numbers
-from cnn.data.chunks import iterate_chunks
+from cnn.data.chunks import choose_chunk_steps, iterate_chunks
 from cnn.data.order import draw_epoch
 from cnn.errors import UserError
 from cnn.models.variables import replace_leaves
@@ -176,7 +176,9 @@ class Progress:
 
     def start_epoch(self) -> None:
         """Set the sums of the epoch to those over no examples."""
-        self.sums = jax.tree.map(lambda x: x * 0, self.sums)
+        self.sums = jax.tree.map(
+            lambda x: devices.put(x.sharding, np.zeros(x.shape, x.dtype)), self.sums
+        )
         self.counters.epoch_seconds = 0.0
         self.counters.gradient_square = self.counters.gradient_variance = 0.0
         self.counters.evaluated_step = self.step
@@ -375,6 +377,7 @@ def evaluate(setup: Setup, progress: Progress, split: str, stop: Stop) -> dict:
         stop,
         examples,
         progress.thresholds if split == "test" else None,
+        choose_eval_steps(setup, progress.loaders),
     )
     if tunes:
         logits = tasks.concatenate(examples)["logits"]
@@ -412,8 +415,22 @@ def evaluate_best(
     variables = checkpoint.load_variables(path, like, averaged)
     loader, batch_size = setup.loaders["test"], setup.config.step.batch_size
     thresholds = tasks.read_thresholds(manifest.read_description(path))
+    size = choose_eval_steps(setup, setup.loaders)
     return epoch.compute_metrics(
-        structure, variables, loader, batch_size, stop, thresholds=thresholds
+        structure, variables, loader, batch_size, stop, None, thresholds, size
+    )
+
+
+def choose_eval_steps(setup: Setup, loaders: Loaders) -> int:
+    """Choose how many batches a chunk of evaluation holds, whatever is evaluated.
+
+    So that one program evaluates the validation and the test set.
+    """
+    size = setup.config.step.batch_size
+    return min(
+        choose_chunk_steps(-(-len(loader) // size), size, loader.image_bytes)
+        for split, loader in loaders.items()
+        if split != "train"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cnn import keys
@@ -372,7 +373,7 @@ def eval_examples(
 
 
 def create_train_sums(task: Task = MULTICLASS, num_classes: int = 0) -> Sums:
-    """Create the sums that a training epoch keeps, over no examples."""
-    zero = jnp.zeros((), jnp.int32)
+    """Create the sums that a training epoch keeps, over no examples, on the host."""
     counts = task.create_counts(num_classes)
-    return {"loss": jnp.zeros((), jnp.float32), **counts, "count": zero}
+    zero = np.zeros((), np.int32)
+    return {"loss": np.zeros((), np.float32), **counts, "count": zero}

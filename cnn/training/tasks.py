@@ -110,7 +110,7 @@ def _average_sigmoid(logits: list[jax.Array]) -> jax.Array:
 
 def _create_correct(num_classes: int) -> Counts:
     del num_classes
-    return {"correct": jnp.zeros((), jnp.int32)}
+    return {"correct": np.zeros((), np.int32)}
 
 
 def _count_correct(logits: jax.Array, labels: jax.Array) -> Counts:
@@ -122,7 +122,7 @@ def _measure_accuracy(counts: Mapping[str, Any], count: int) -> float:
 
 
 def _create_labels(num_classes: int) -> Counts:
-    zeros = jnp.zeros(num_classes, jnp.int32)
+    zeros = np.zeros(num_classes, np.int32)
     return {"hits": zeros, "taken": zeros, "totals": zeros}
 
 
@@ -140,7 +140,7 @@ def _measure_f1(counts: Mapping[str, Any], count: int) -> float:
 
 def _create_count(num_classes: int) -> Counts:
     del num_classes
-    return {"count": jnp.zeros((), jnp.int32)}
+    return {"count": np.zeros((), np.int32)}
 
 
 def _count_examples(

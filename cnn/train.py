@@ -105,7 +105,9 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
             return _repeat_result(config, directory, terminal, ended)
         processes.check_equal("images", setup.seen.record["fingerprint"])
         profiler = Profiler(config.profile, setup.total_steps)
+        compiling = training_progress.compile_ahead(setup, stored.get("step", 0))
         progress = _resume_or_begin(setup, newest, stored, terminal, profiler)
+        progress.compiling = compiling
         progress.started = started - progress.counters.seconds
         manifest.check_places(checkpoints, lambda x: _is_saved(setup, progress, x))
         report.announce(setup, terminal)

@@ -115,6 +115,30 @@ class Loader:
             images = self._stream(positions, sharding)
         return chunk | {"images": images}
 
+    def describe(self, steps: int, **arrays: np.ndarray) -> dict[str, Any]:
+        """Describe a chunk as `fill` makes it; nothing is read.
+
+        Args:
+            steps: S.
+            **arrays: more arrays [T, B, …] whose parts it holds; at least one.
+
+        Returns:
+            Shapes, types and places of the arrays.
+        """
+        batch_size = next(iter(arrays.values())).shape[1]
+        sharding = devices.split_batches(self.mesh, batch_size)
+        batch = {
+            "images": (self.image_shape, np.uint8),
+            "labels": (self.labels.shape[1:], self.labels.dtype),
+            **{name: (x.shape[2:], x.dtype) for name, x in arrays.items()},
+        }
+        return {
+            name: jax.ShapeDtypeStruct(
+                (steps, batch_size, *shape), dtype, sharding=sharding
+            )
+            for name, (shape, dtype) in batch.items()
+        }
+
     def _stream(self, positions: np.ndarray, sharding: NamedSharding) -> jax.Array:
         """Read those images of a chunk that this process's devices hold."""
         held = sharding.addressable_devices_indices_map(positions.shape).values()

@@ -23,7 +23,7 @@ from cnn.errors import UserError
 from cnn.models.variables import replace_leaves
 from cnn.optim import freezing, plateau
 from cnn.optim.plateau import Plateau
-from cnn.runtime import devices, environment
+from cnn.runtime import background, devices, environment, processes
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.profiling import Profiler
 from cnn.training import epoch, memory, multilabel, noise_scale, steps, tasks
@@ -142,6 +142,7 @@ class Progress:
         frozen: digests of the leaves that were frozen at first, by path.
         started: the time, by `time.perf_counter`, at which `counters.seconds` was 0.
         checked_phase: the number of the last one whose program is known to fit.
+        compiling: what compiles the program of the next step; None: nothing does.
         thresholds: of the classes, tuned on the validation set when it was last
             evaluated; None without, or of one class an image.
     """
@@ -154,6 +155,7 @@ class Progress:
     frozen: dict[str, str]
     started: float = dataclasses.field(default_factory=time.perf_counter)
     checked_phase: int = -1
+    compiling: background.Job | None = None
     thresholds: tuple[float, ...] | None = None
 
     @property
@@ -174,6 +176,18 @@ class Progress:
         make = setup.phases[self.phase].make_loaders
         self.loaders = make(lambda: get_weights(self.state), setup.numbers)
 
+    def wait_for_program(self, stop: Stop) -> None:
+        """Wait until nothing compiles in the background.
+
+        Raises:
+            Interrupted: a signal arrived.
+            Failed: a thread of a library has died.
+        """
+        while self.compiling and not self.compiling.wait(background.LOOK_SECONDS):
+            stop.check()
+            background.check_others()
+        self.compiling = None
+
     def start_epoch(self) -> None:
         """Set the sums of the epoch to those over no examples."""
         self.sums = jax.tree.map(
@@ -192,6 +206,45 @@ def begin(setup: Setup) -> Progress:
     phase = setup.phases[0].structure.rule.phase
     frozen = {} if phase is None else proof.hash_leaves(taken, phase.is_frozen)
     return stand(setup, state, frozen)
+
+
+def compile_ahead(setup: Setup, step: int) -> background.Job | None:
+    """Start to compile what takes the next step, beside what comes before that.
+
+    The first call finds what was compiled. Where that has failed, or was not for its
+    arguments, it compiles as if nothing had been done, and says what is wrong.
+
+    Args:
+        step: the number of steps taken.
+
+    Returns:
+        For `Progress.compiling`; None where there is nothing to compile, or where what
+        is compiled is not known before the weights, or to all processes alike.
+    """
+    phase = setup.phases[setup.find_phase(step + 1)]
+    has_ended = step >= setup.total_steps
+    if has_ended or phase.structure.takes_features or processes.are_several():
+        return None
+
+    def compile_program() -> None:
+        phase.train_chunk.lower(*_describe_arguments(setup, phase)).compile()
+
+    return background.start("compiles", compile_program)
+
+
+def _describe_arguments(setup: Setup, phase: PhaseSetup) -> tuple:
+    """Describe what `take_epoch` calls a phase's program with."""
+    shapes = (
+        jax.eval_shape(phase.create, setup.numbers, setup.plan.taken),
+        jax.eval_shape(lambda: _create_sums(setup)),
+    )
+    like = checkpoint.abstract(shapes, devices.split_leaves(setup.mesh, shapes))
+    drawn = _draw(setup, 0, phase.views)
+    del drawn["positions"]
+    chunk = setup.loaders["train"].describe(phase.chunk_steps, **drawn)
+    everywhere = devices.replicated(setup.mesh)
+    placed = devices.put(everywhere, (setup.numbers, epoch.make_bounds(0, 1)))
+    return (*like, chunk, *placed, setup.teacher_variables)
 
 
 def stand(setup: Setup, state: TrainState, frozen: dict[str, str]) -> Progress:
@@ -312,6 +365,7 @@ def take_epoch(
     @contextlib.contextmanager
     def around(arguments: tuple, first: int, last: int) -> Iterator[None]:
         remedies = memory.REMEDIES, pieces
+        progress.wait_for_program(stop)
         with (
             memory.explain_shortage(program, arguments, *remedies),
             profiler.watch(before + first, last - first),

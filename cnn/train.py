@@ -24,7 +24,6 @@ from cnn.runtime.metrics_log import MetricsLog, NoLog
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
 from cnn.training import (
-    canary,
     course,
     report,
     same_data,
@@ -354,8 +353,6 @@ def make_setup(
         loaders = training_setup.make_loaders(config, dataset, mesh, not preview)
     macs = description["macs"] * len(dataset.train)
     options = xla.choose_compiler_options(config.device.cpu_kernels, mesh, macs)
-    if not preview:
-        canary.check_kernels(config.device, mesh, options)
     phases = training_setup.make_phases(
         config, structure, planned.phases, image_shape, loaders, options
     )

@@ -1,14 +1,17 @@
 """The canary: a right machine passes, each kind of wrong one is refused and named."""
 
-import fixtures_runs
 import jax
 import numpy as np
 import pytest
+from fixtures_runs import TINY, make_setup
 
 from cnn.errors import UserError
 from cnn.runtime import devices, kept
-from cnn.runtime.options import DeviceOptions
-from cnn.training import canary
+from cnn.runtime.interrupt import Stop
+from cnn.runtime.options import DeviceOptions, ProfileOptions
+from cnn.runtime.profiling import Profiler
+from cnn.training import canary, progress
+from cnn.training.epoch import Pace
 
 OPTIONS = DeviceOptions(cpu_kernels="xla")
 
@@ -78,21 +81,22 @@ def test_a_machine_is_asked_once(unasked, monkeypatch):
         assert len(compared) == count
 
 
+def take_one(setup):
+    """Take the first step of a run."""
+    profiler = Profiler(ProfileOptions(), 0)
+    run = progress.begin(setup)
+    return next(progress.take_epoch(setup, run, Stop(), Pace(), profiler, 1))
+
+
 @pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="needs jax 0.12")
 def test_onednn_is_asked_where_training_calls_it(unasked, monkeypatch):
     wrong = "computes wrong numbers: a sum is 2 instead of 1"
-    asked = []
-    make = canary._make_program
-    monkeypatch.setattr(
-        canary, "_make_program", lambda *given: asked.append(given[2]) or make(*given)
-    )
-    device = {"mesh": "data:1"}
-    fixtures_runs.make_setup(fixtures_runs.TINY, device)
-    assert not asked
     monkeypatch.setattr(canary, "_list_wrong", lambda *given: iter([wrong]))
+    one = TINY | {"mesh": "data:1"}
+    take_one(make_setup(one))
     with pytest.raises(UserError, match=f"{wrong}.*--cpu_kernels=xla does not use"):
-        fixtures_runs.make_setup(fixtures_runs.TINY, device, {"cpu_kernels": "onednn"})
-    assert asked and all(asked)
+        take_one(make_setup(one, {"cpu_kernels": "onednn"}))
+    take_one(make_setup(one, {"cpu_kernels": "onednn", "canary": "off"}))
 
 
 def test_a_failure_is_not_kept(unasked, monkeypatch):

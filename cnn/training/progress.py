@@ -26,7 +26,7 @@ from cnn.optim.plateau import Plateau
 from cnn.runtime import background, devices, environment, processes
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.profiling import Profiler
-from cnn.training import epoch, memory, multilabel, noise_scale, steps, tasks
+from cnn.training import canary, epoch, memory, multilabel, noise_scale, steps, tasks
 from cnn.training.epoch import Pace
 from cnn.training.options import TrainOptions
 from cnn.training.setup import Loaders, PhaseSetup, Setup
@@ -339,9 +339,10 @@ def take_epoch(
     Raises:
         Interrupted: a signal arrived.
         Failed: an image cannot be read, or a thread has died or is silent.
-        UserError: the device has too little memory.
+        UserError: the device has too little memory, or computes wrong numbers.
     """
     phase = enter_phase(setup, progress)
+    canary.check_kernels(setup.config.device, setup.mesh, phase.compiler_options)
     number, done = divmod(progress.step, setup.structure.steps_per_epoch)
     before = progress.step - done
     drawn = _draw(setup, number, phase.views)

@@ -79,6 +79,7 @@ class PhaseSetup:
         first_epoch: its first.
         create: from (numbers, taken) to the state before the first step.
         train_chunk: the compiled steps.
+        compiler_options: of `xla.choose_compiler_options`, theirs.
         chunk_steps: steps of a chunk.
         make_loaders: from (a function that returns `params` and `batch_stats`, numbers)
             to what fills chunks, by split.
@@ -90,6 +91,7 @@ class PhaseSetup:
     first_epoch: int
     create: Callable[[Numbers, Any], TrainState]
     train_chunk: Callable[..., Any]
+    compiler_options: tuple
     chunk_steps: int
     make_loaders: Callable[[Callable[[], Any], Numbers], Loaders]
     views: int = 1
@@ -329,6 +331,7 @@ def make_phase(
         first_epoch=first_epoch,
         create=make_create(structure.model, image_shape, rule, mesh),
         train_chunk=epoch.make_train_chunk(structure, mesh, compiler_options),
+        compiler_options=compiler_options,
         chunk_steps=choose_chunk_steps(
             structure.steps_per_epoch, batch_size, image_bytes
         ),

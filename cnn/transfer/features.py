@@ -65,6 +65,7 @@ def _cache_phase(
         phase,
         structure=structure,
         train_chunk=epoch.make_train_chunk(structure, setup.mesh, options),
+        compiler_options=options,
         chunk_steps=choose_chunk_steps(
             structure.steps_per_epoch,
             config.step.batch_size,

@@ -4,11 +4,12 @@
 
 Each round starts a process with an empty compilation cache (cold) and another with the
 cache that the first has left (warm), for the preset digits and for cifar10_resnet20 on
-random images. The medians of the rounds are printed.
+random images; and `python main.py` as a whole. The medians of the rounds are printed.
 """
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -24,7 +25,10 @@ PRESETS = ("digits", "cifar10_resnet20")
 
 
 def run_child(preset: str, cache: str, dataset: str, kernels: str) -> None:
-    """Go through the phases of a run in this process and print their seconds."""
+    """Go through the phases of a run in this process and print their seconds.
+
+    What is compiled beside the state and the evaluation is the first step's wait.
+    """
     seconds, started = {}, time.perf_counter()
 
     def note(phase: str) -> None:
@@ -37,37 +41,44 @@ def run_child(preset: str, cache: str, dataset: str, kernels: str) -> None:
     import main  # noqa: F401
     from cnn import config as config_module
     from cnn import train
-    from cnn.runtime import xla
+    from cnn.runtime import devices, xla
     from cnn.runtime.interrupt import Stop
     from cnn.runtime.profiling import Profiler
     from cnn.runtime.terminal import Terminal
-    from cnn.training import memory, progress
+    from cnn.training import canary, memory, progress
     from cnn.training.epoch import Pace
 
     note("import")
+    imported, used = time.perf_counter(), time.process_time()
     changes = {"dataset": dataset} if dataset else {}
     changes |= {"compilation_cache": cache, "cpu_kernels": kernels}
     config = config_module.make_config(config_module.load_preset(preset), changes)
     xla.configure(config.device)
+    devices.open_backend()
+    canary.check(config.device)
+    note("canary")
     stop = Stop()
     setup = train.make_setup(config, {}, Terminal(), stop)
     note("data")
+    compiling = progress.compile_ahead(setup, 0)
     begun = progress.begin(setup)
+    begun.compiling = compiling
     jax.block_until_ready(begun.state)
     note("state")
+    progress.evaluate(setup, begun, setup.eval_split, stop)
+    note("evaluation")
     check_fits = memory.check_fits
 
-    def compile_timed(*arguments: Any) -> None:
-        # What came before is filling the first chunk, a part of the first step.
-        before = time.perf_counter()
+    def check_timed(*arguments: Any) -> None:
+        note("wait for the program")
         check_fits(*arguments)
-        seconds["compile"] = time.perf_counter() - before
 
-    memory.check_fits = compile_timed
+    memory.check_fits = check_timed
     profiler = Profiler(config.profile, setup.total_steps)
     next(progress.take_epoch(setup, begun, stop, Pace(), profiler, setup.total_steps))
     note("first step")
-    seconds["first step"] -= seconds["compile"]
+    seconds["from imports to the first step"] = time.perf_counter() - imported
+    seconds["the same, CPU"] = time.process_time() - used
     print(json.dumps(seconds))
 
 
@@ -78,12 +89,14 @@ def measure(*arguments: str) -> dict[str, float]:
     return json.loads(output.stdout.splitlines()[-1])
 
 
-def measure_help() -> float:
-    """Return the seconds of `python main.py --help`."""
-    started = time.perf_counter()
-    command = [sys.executable, str(flags.ROOT / "main.py"), "--help"]
+def measure_main(*arguments: str) -> dict[str, float]:
+    """Return the seconds of `python main.py`, and those of its CPU."""
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, str(flags.ROOT / "main.py"), *arguments]
     subprocess.run(command, capture_output=True, check=True)
-    return time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"whole command": time.perf_counter() - started, "the same, CPU": used}
 
 
 def make_dataset(directory: Path, count: int) -> str:
@@ -112,19 +125,27 @@ def main() -> None:
     parser.add_argument("--json", type=flags.new_file)
     options = parser.parse_args()
     found: dict[str, list[float]] = {}
+
+    def note(what: str, measured: dict[str, float]) -> None:
+        for phase, seconds in measured.items():
+            found.setdefault(f"{what}: {phase}", []).append(seconds)
+
     with tempfile.TemporaryDirectory() as directory:
         random = make_dataset(Path(directory), options.images)
         for number in range(options.rounds):
-            found.setdefault("python main.py --help", []).append(measure_help())
+            note("python main.py --help", measure_main("--help"))
             for preset in PRESETS:
                 dataset = "" if preset == "digits" else random
                 cache = f"{directory}/{preset}{number}"
                 for kind in ("cold", "warm"):
                     child = preset, cache, dataset, options.cpu_kernels
                     flags.report(f"round {number + 1}: {preset}, {kind}")
-                    for phase, seconds in measure(*child).items():
-                        name = f"{preset}, {kind}: {phase}"
-                        found.setdefault(name, []).append(seconds)
+                    note(f"{preset}, {kind}", measure(*child))
+            cache = f"--compilation_cache={directory}/main{number}"
+            for kind in ("cold", "warm"):
+                flags.report(f"round {number + 1}: python main.py, {kind}")
+                workdir = f"--workdir={directory}/{kind}{number}"
+                note(f"python main.py, {kind}", measure_main(workdir, cache))
     print("| what | seconds, median | range |\n|---|---|---|")
     for name, seconds in found.items():
         middle, low, high = statistics.median(seconds), min(seconds), max(seconds)

@@ -1,10 +1,13 @@
 """From the command to the first step: what is compiled, and what beside what."""
 
+import dataclasses
 import re
 import signal
 import threading
+import types
 
 import jax
+import numpy as np
 import pytest
 from fixtures_runs import TINY, make_flags, make_setup, start_main
 
@@ -82,9 +85,13 @@ def test_a_thread_that_cannot_compile_costs_time_alone(monkeypatch):
     assert run.step == 1 and run.compiling is None
 
 
-def test_nothing_is_compiled_that_is_not_called(monkeypatch):
+def test_nothing_is_compiled_where_it_would_not_help(monkeypatch):
     setup = make_setup(TINY)
     assert progress.compile_ahead(setup, setup.total_steps) is None
+    gpu = types.SimpleNamespace(
+        devices=np.array([types.SimpleNamespace(platform="gpu")])
+    )
+    assert progress.compile_ahead(dataclasses.replace(setup, mesh=gpu), 0) is None
     monkeypatch.setattr(processes, "are_several", lambda: True)
     assert progress.compile_ahead(setup, 0) is None
 

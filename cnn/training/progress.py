@@ -218,12 +218,15 @@ def compile_ahead(setup: Setup, step: int) -> background.Job | None:
         step: the number of steps taken.
 
     Returns:
-        For `Progress.compiling`; None where there is nothing to compile, or where what
-        is compiled is not known before the weights, or to all processes alike.
+        For `Progress.compiling`. None where the run has ended; where features are
+        cached, whose program follows from weights; for several processes, which
+        compile in one order; and on a GPU, whose compiler times kernels on the device,
+        with which nothing should interfere.
     """
     phase = setup.phases[setup.find_phase(step + 1)]
-    has_ended = step >= setup.total_steps
-    if has_ended or phase.structure.takes_features or processes.are_several():
+    on_cpu = setup.mesh.devices.flat[0].platform == "cpu"
+    is_known = step < setup.total_steps and not phase.structure.takes_features
+    if not on_cpu or not is_known or processes.are_several():
         return None
 
     def compile_program() -> None:

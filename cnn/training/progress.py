@@ -349,8 +349,8 @@ def take_epoch(
     number, done = divmod(progress.step, setup.structure.steps_per_epoch)
     before = progress.step - done
     drawn = _draw(setup, number, phase.views)
-    everywhere = devices.replicated(setup.mesh)
-    program, pieces = phase.train_chunk, phase.structure.accumulate_steps
+    everywhere, program = devices.replicated(setup.mesh), phase.train_chunk
+    remedies = memory.REMEDIES, phase.structure.accumulate_steps
     choose = choose_numbers or _choose_lowered(setup, progress.counters.plateau)
 
     def make_arguments(chunk: epoch.Chunk, first: int, last: int) -> tuple:
@@ -368,7 +368,6 @@ def take_epoch(
 
     @contextlib.contextmanager
     def around(arguments: tuple, first: int, last: int) -> Iterator[None]:
-        remedies = memory.REMEDIES, pieces
         progress.wait_for_program(stop)
         with (
             memory.explain_shortage(program, arguments, *remedies),

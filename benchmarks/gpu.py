@@ -65,11 +65,11 @@ def list_parts(options: argparse.Namespace, home: Path) -> list[Part]:
     sweep += ["--runs=1", f"--epochs={1 if options.small else 3}"]
     sweep += [f"--torch_python={options.torch_python}"] if options.torch_python else []
     parts.append(Part("trials", _call("sweep.py", *sweep), 60))
-    size, batch = (32, 1024) if options.small else (448, 1024)
-    large = ["--model=resnet152", f"--image_size={size}", f"--batch_size={batch}"]
-    large += [f"--workdir={home / 'large'}", "--dataset=digits", "--epochs=1"]
-    command = [sys.executable, str(flags.ROOT / "main.py"), *large]
-    parts.append(Part("does not fit", command, 60, fails=True))
+    if not options.small:  # a computer has more memory than that batch takes
+        large = ["--model=resnet152", "--image_size=448", "--batch_size=1024"]
+        large += ["--dataset=digits", "--epochs=1", f"--workdir={home / 'large'}"]
+        command = [sys.executable, str(flags.ROOT / "main.py"), *large]
+        parts.append(Part("does not fit", command, 60, fails=True))
     parts.append(Part("augmentation", _call("augment_share.py", "--rounds=3"), 40))
     for flag in XLA_FLAGS:
         steps = _make_steps(options, "resnet50", STEPS["resnet50"])
@@ -155,7 +155,7 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--out", type=Path, required=True, help="directory of gpu.md and gpu.json")
     torch = flags.python_with_torch
-    add("--torch_python", type=torch, default="", help="a Python with PyTorch")
+    add("--torch_python", type=torch, help="a Python with PyTorch")
     add("--data_dir", default="", help="of tensorflow-datasets")
     add("--dataset", default="tfds:cifar10", help="of the speedrun")
     add("--airbench", default="", help="airbench's script")

@@ -105,14 +105,7 @@ class Terminal:
             What is called with how many are done, again and again.
         """
         started = said = time.monotonic()
-        bar = Progress(
-            BarColumn(),
-            TextColumn("{task.description}"),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal or self.console.quiet,
-            auto_refresh=False,
-        )
+        bar = self._make_counter()
         task = bar.add_task(f"0 of {total:,} {unit}", total=total)
 
         def note(done: int) -> None:
@@ -130,3 +123,42 @@ class Terminal:
 
         with bar:
             yield note
+
+    @contextlib.contextmanager
+    def name_each(self, doing: str, total: int) -> Iterator[Callable[[str], None]]:
+        """Name the piece of work that is being done: in a bar, else in a line each.
+
+        Args:
+            doing: what is done with each, as `drawing`.
+            total: how many there are.
+
+        Yields:
+            What is called with the name of each before it is begun.
+        """
+        begun, bar = 0, self._make_counter()
+        task = bar.add_task("", total=total)
+
+        def begin(name: str) -> None:
+            nonlocal begun
+            begun += 1
+            left = total - begun
+            after = f"{left} more after it" if left else "the last"
+            text = f"{doing} {show_line(name)} ({begun} of {total}, {after})"
+            bar.update(task, completed=begun - 1, description=text)
+            bar.refresh()
+            if bar.disable:
+                self.say(text)
+
+        with bar:
+            yield begin
+
+    def _make_counter(self) -> Progress:
+        """Make a bar with a text beside it, which only a terminal shows."""
+        return Progress(
+            BarColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal or self.console.quiet,
+            auto_refresh=False,
+        )

@@ -76,8 +76,9 @@ def visualize(
     own_files.check_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     subject, sections = Subject(config, directories), []
-    with picture.use_style():
+    with picture.use_style(), terminal.name_each("drawing", len(names)) as begin:
         for name in names:
+            begin(name)
             section = _draw(name, subject, folder)
             for drawn in section.pictures:
                 terminal.say_written(drawn.path)

@@ -45,7 +45,7 @@ from cnn.training.setup import make_structure_of_model
 from cnn.training.trained import Trained, load_trained
 from cnn.transfer.features import cut_before_head
 from cnn.visualize import visualize
-from cnn.visualize.draw import augmentation, picture
+from cnn.visualize.draw import augmentation, picture, transformations
 from cnn.weights import convert, exchange, export, safetensors_file
 
 # Small, and in no condition.
@@ -590,7 +590,9 @@ def list_reads(directories, choices):
         patched.setattr(augmentation, "_VERSIONS", 1)
         patched.setattr(augmentation, "_vary_batch", look)
         patched.setattr(
-            augmentation, "_vary_each", lambda config, images, *rest: [("", images)]
+            transformations,
+            "_vary_each",
+            lambda config, examples: [("", np.zeros((1, 1, 1, 1)))],
         )
         patched.setattr(Terminal, "say", lambda self, text: None)
         config = make_config(choices)

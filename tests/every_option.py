@@ -133,7 +133,7 @@ SAMPLES = {
         (name,)
         for name in (
             "all curves mistakes kernels features patches maximisation saliency "
-            "invariance augmentation demonstrations"
+            "invariance augmentation transformations demonstrations"
         ).split()
     ),
 }

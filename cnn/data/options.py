@@ -27,7 +27,7 @@ class DataOptions:
     modes: ClassVar[str] = "train sweep describe convert evaluate visualize inspect"
     only_for: ClassVar[str] = (
         "mode!=visualize or pictures=all|mistakes|kernels|features|patches|"
-        "maximisation|saliency|invariance|augmentation"
+        "maximisation|saliency|invariance|augmentation|transformations"
     )
 
     dataset: str = option(
@@ -55,7 +55,7 @@ class DataOptions:
         "train",
         "tfds: split to train on, as train[:90%]",
         only_for=f"{_OF_TFDS} or dataset=tfds:* and split!=test or dataset=tfds:* and "
-        "pictures=all|augmentation",
+        "pictures=all|augmentation|transformations",
     )
     validation_split: str = option(
         "",
@@ -185,7 +185,7 @@ class DataOptions:
         "standardize",
         "unit (0..1), symmetric (-1..1) or standardize ((x - mean) / std by channel)",
         choices=("unit", "symmetric", "standardize"),
-        only_for="mode!=visualize or pictures=all|augmentation",
+        only_for="mode!=visualize or pictures=all|augmentation|transformations",
         modes="train sweep describe convert visualize",
     )
     mean: tuple[float, ...] = option(

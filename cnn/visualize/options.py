@@ -14,8 +14,9 @@ class VisualizeOptions:
 
     pictures: tuple[str, ...] = free_option(
         ("all",),
-        "pictures to draw: all, or some of curves, mistakes, kernels, features, "
-        "patches, maximisation, saliency, invariance, augmentation, demonstrations",
+        "pictures to draw: all that are of the run, or some of curves, mistakes, "
+        "kernels, features, patches, maximisation, saliency, invariance, augmentation; "
+        "on request, for they need no run: transformations, demonstrations",
     )
     output: str = free_option(
         "",

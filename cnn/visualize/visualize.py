@@ -24,6 +24,7 @@ from cnn.visualize.draw import (
     patches,
     picture,
     saliency,
+    transformations,
 )
 from cnn.visualize.draw.picture import Section
 from cnn.visualize.lecture import demonstrations
@@ -41,9 +42,12 @@ PICTURES: dict[str, ModuleType] = {
     "saliency": saliency,
     "invariance": invariance,
     "augmentation": augmentation,
+    "transformations": transformations,
     "demonstrations": demonstrations,
 }
-NEED_NO_RUN = ("augmentation", "demonstrations")
+NEED_NO_RUN = ("augmentation", "transformations", "demonstrations")
+# They show what the code can do, not what a run did: `all` leaves them out.
+ON_REQUEST = ("transformations", "demonstrations")
 
 
 def needs_run(pictures: tuple[str, ...]) -> bool:
@@ -102,14 +106,16 @@ def visualize(
 
 
 def _choose_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of pictures in the order given, all for `all`."""
+    """Return the names of pictures in the order given, those of a run for `all`."""
     for name in names:
         if name != "all" and name not in PICTURES:
             known = ["all", *PICTURES]
             raise UserError(f"--pictures={name} is unknown{suggest(name, known)}")
     if not names:
         raise UserError(f"--pictures= names none; known: all, {', '.join(PICTURES)}")
-    return tuple(PICTURES) if "all" in names else tuple(dict.fromkeys(names))
+    of_run = tuple(name for name in PICTURES if name not in ON_REQUEST)
+    chosen = [one for name in names for one in (of_run if name == "all" else (name,))]
+    return tuple(dict.fromkeys(chosen))
 
 
 def _draw(name: str, subject: Subject, folder: Path) -> Section:

@@ -1,5 +1,6 @@
 """The mode as a whole: what is drawn goes into the report, what is not is noted."""
 
+import base64
 import re
 import shutil
 
@@ -8,6 +9,12 @@ from fixtures_events import read_events
 from fixtures_runs import ROOT, run_main
 
 from cnn.visualize import visualize
+
+# A PNG of one grey pixel.
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5E"
+    "rkJggg=="
+)
 
 
 def draw(*flags):
@@ -39,18 +46,44 @@ def test_demonstrations_need_no_run(tmp_path, monkeypatch, capsys):
 def test_epochs_are_drawn_where_a_flag_varies_images(
     flag, tmp_path, monkeypatch, capsys
 ):
-    module = visualize.augmentation
+    flags = ["--pictures=augmentation", f"--output={tmp_path / 'new'}"]
+    assert draw(*flags, *([flag] if flag else [])) == (0 if flag else 2)
+    names = {path.name for path in (tmp_path / "new").glob("pictures/*")}
+    assert names == ({"augmentation.png"} if flag else set())
+    assert ("no augmentation flag is set" in capsys.readouterr().err) != bool(flag)
+
+
+def test_transformations_are_drawn_without_any_flag(tmp_path, monkeypatch):
+    module = visualize.transformations
     monkeypatch.setattr(
         module, "list_strengths", lambda: {"flip_probability": (0.5, 1.0)}
     )
     monkeypatch.setattr(module, "POLICIES", ())
-    flags = ["--pictures=augmentation", f"--output={tmp_path}"]
-    assert draw(*flags, *([flag] if flag else [])) == 0
-    names = {path.name for path in (tmp_path / "pictures").iterdir()}
-    assert names == {"augmentation_each.png"} | (
-        {"augmentation.png"} if flag else set()
-    )
-    assert ("no augmentation flag is set" in capsys.readouterr().out) != bool(flag)
+    assert draw("--pictures=transformations", f"--output={tmp_path}") == 0
+    names = [path.name for path in (tmp_path / "pictures").iterdir()]
+    assert names == ["transformations.png"]
+
+
+@pytest.mark.parametrize("more", ["", ",demonstrations"])
+def test_all_is_what_is_of_the_run(more, trained, tmp_path, monkeypatch, capsys):
+    drawn = []
+
+    def note(name, subject, folder):
+        drawn.append(name)
+        path = folder / "one.png"
+        path.write_bytes(PNG)
+        section = visualize.Section
+        return section(name, name, (visualize.picture.Picture(path, "", ""),))
+
+    monkeypatch.setattr(visualize, "_draw", note)
+    output = f"--output={tmp_path}"
+    assert draw(f"--pictures=all{more}", f"--workdir={trained}", output) == 0
+    of_run = [name for name in visualize.PICTURES if name not in visualize.ON_REQUEST]
+    assert drawn == of_run + ["demonstrations"] * bool(more)
+    assert not set(of_run) & {"transformations", "demonstrations"}
+    printed, total = capsys.readouterr().out, len(drawn)
+    assert f"drawing curves (1 of {total}, {total - 1} more after it)" in printed
+    assert f"drawing {drawn[-1]} ({total} of {total}, the last)" in printed
 
 
 def test_a_damaged_run_is_noted_and_the_others_are_drawn(

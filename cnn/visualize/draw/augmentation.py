@@ -1,12 +1,11 @@
-"""The augmentation sheet: training images, varied as flags say, and by each flag alone.
+"""The augmentation sheet: training images, varied in each epoch as the flags say.
 
-Above, the originals and eight varied versions of each, as the model sees them (scaled
-back); below, one row for each transformation, at a small and at a large strength.
+Above, the originals; below, eight varied versions of each, as the model sees them
+(scaled back).
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,108 +20,73 @@ from cnn.data.labels import find_first
 from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
 from cnn.ops import scaling
-from cnn.option import read_interval
 from cnn.visualize.draw import picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.subject import Subject
 
 Scale = tuple[tuple[float, ...], tuple[float, ...]]
 
-_EXAMPLES, _VERSIONS, _EACH = 8, 8, 4
-STRENGTHS: dict[str, tuple[float, float]] = {
-    "random_resized_crop_min_area": (0.9, 0.08),
-    "crop_padding": (1, 4),
-    "flip_probability": (0.5, 1.0),
-    "vertical_flip_probability": (0.5, 1.0),
-    "rotation_degrees": (5.0, 45.0),
-    "shift": (0.05, 0.3),
-    "scale_min": (0.95, 0.5),
-    "scale_max": (1.05, 2.0),
-    "shear_degrees": (5.0, 40.0),
-    "brightness": (0.1, 0.8),
-    "contrast": (0.1, 0.8),
-    "saturation": (0.1, 1.0),
-    "hue": (0.02, 0.5),
-    "gamma": (0.1, 2.0),
-    "greyscale_probability": (0.5, 1.0),
-    "invert_probability": (0.5, 1.0),
-    "posterize_bits": (2, 7),
-    "solarize": (0.1, 1.0),
-    "autocontrast_probability": (0.5, 1.0),
-    "equalize_probability": (0.5, 1.0),
-    "sharpness": (0.5, 5.0),
-    "blur_sigma": (0.5, 2.0),
-    "noise_std": (0.02, 0.2),
-    "channel_shift": (0.05, 0.4),
-    "lighting_std": (0.1, 1.0),
-    "cutout_size": (4, 16),
-    "erasing_probability": (0.5, 1.0),
-    "mixup_alpha": (0.2, 4.0),
-    "cutmix_alpha": (0.2, 4.0),
-}
-POLICIES = (
-    {"policy": "randaugment", "policy_magnitude": 5.0},
-    {"policy": "randaugment", "policy_magnitude": 25.0},
-    {"policy": "randaugment_increasing", "policy_magnitude": 3.0},
-    {"policy": "randaugment_increasing", "policy_magnitude": 9.0},
-    {"policy": "trivialaugment"},
-    {"policy": "autoaugment_cifar"},
-    {"policy": "autoaugment_imagenet"},
-    {"policy": "augmix", "policy_magnitude": 3.0},
-    {"policy": "augmix", "policy_magnitude": 10.0},
-)
+_EXAMPLES, _VERSIONS = 8, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Training images that are varied.
+
+    Attributes:
+        images: uint8 [n, H, W, C], as they are stored.
+        ids: int32 [n], their positions, which randomness depends on.
+        scale: mean and standard deviation that training scales them by.
+        original: uint8 [n, h, w, C], as the model sees them unchanged.
+    """
+
+    images: np.ndarray
+    ids: np.ndarray
+    scale: Scale
+    original: jax.Array
 
 
 def draw(subject: Subject, folder: Path) -> list[Picture]:
-    """Draw training images as the flags vary them, and each transformation alone.
+    """Draw training images as the flags vary them.
 
     The subject's options and dataset matter, no run is needed.
 
     Raises:
-        UserError: the options do not fit the images.
+        UserError: the options do not fit the images, or vary nothing.
     """
     config, train = subject.config, subject.dataset.train
     size = config.data.training_size
     pipeline.check(config.augment, train.shape, size)
-    ids = _choose_examples(train.labels, min(_EXAMPLES, len(train)))
-    images = train.read(ids)
-    scale = compute_scaling(
-        config.data.scaling, config.data.mean, config.data.std, train
-    )
-    original = pipeline.make_views(jnp.asarray(images), "none", size)[0]
-    rows = [("original", original[:_EACH])]
-    rows += _vary_each(config, images[:_EACH], ids[:_EACH], scale)
-    half, side = (len(rows) + 1) // 2, 0.42
-    figure = picture.make_figure(2 * (side * _EACH + 2.3), side * half + 0.2)
-    for ax, part in zip(figure.subplots(1, 2), (rows[:half], rows[half:]), strict=True):
-        _show_rows(ax, part)
-    each = picture.save(
-        figure,
-        folder / "augmentation_each.png",
-        "Each transformation alone, weak and strong",
-        "Each row but the first is one transformation alone, at the strength beside "
-        "its name.",
-    )
-    if not pipeline.varies(config.augment, images.shape[1:], size):
-        subject.note(
-            "no augmentation flag is set; one, such as --rotation_degrees=15, adds a "
-            "picture of what it does in each epoch"
+    if not pipeline.varies(config.augment, train.shape, size):
+        raise UserError(
+            "no augmentation flag is set; one, such as --rotation_degrees=15, shows "
+            "what it does in each epoch"
         )
-        return [each]
-    rows = [("original", original)]
+    examples = read_examples(subject, _EXAMPLES)
+    rows = [("original", examples.original)]
     for epoch in range(_VERSIONS):
-        varied = _vary(config, config.augment, images, ids, scale, epoch)
-        rows.append((f"epoch {epoch}", varied))
-    figure = picture.make_figure(0.7 * len(images) + 0.8, 0.7 * len(rows) + 0.2)
-    _show_rows(figure.subplots(), rows)
-    epochs = picture.save(
+        rows.append((f"epoch {epoch}", vary(config, config.augment, examples, epoch)))
+    figure = picture.make_figure(0.7 * len(examples.ids) + 0.8, 0.7 * len(rows) + 0.2)
+    show_rows(figure.subplots(), rows)
+    drawn = picture.save(
         figure,
         folder / "augmentation.png",
         "Training images, varied in each epoch",
         "Each row is another epoch's version of the images in the first row, as the "
         "flags vary them.",
     )
-    return [epochs, each]
+    return [drawn]
+
+
+def read_examples(subject: Subject, count: int) -> Examples:
+    """Read so many training images, or all, of as many classes as there are."""
+    config, train = subject.config, subject.dataset.train
+    ids = _choose_examples(train.labels, min(count, len(train)))
+    images, data = train.read(ids), config.data
+    scale = compute_scaling(data.scaling, data.mean, data.std, train)
+    shown = jnp.asarray(images)
+    original = pipeline.make_views(shown, "none", data.training_size)[0]
+    return Examples(images, ids, scale, original)
 
 
 def _choose_examples(labels: np.ndarray, count: int) -> np.ndarray:
@@ -132,53 +96,18 @@ def _choose_examples(labels: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([np.sort(first), rest])[:count].astype(np.int32)
 
 
-def list_strengths() -> dict[str, tuple[float, float]]:
-    """Return a weak and a strong value of each transformation, in their order.
-
-    One that is not in `STRENGTHS` is shown at a quarter and the whole of its range.
-    """
-    found = {}
-    for field in dataclasses.fields(AugmentOptions):
-        is_strength = field.metadata["kind"] == "traced_unless_zero"
-        if is_strength and field.name != "mixing_until_epoch":
-            most = read_interval(field.metadata["within"])[1]
-            found[field.name] = STRENGTHS.get(field.name, (most / 4, most))
-    return found
-
-
-def _vary_each(
-    config: Config, images: np.ndarray, ids: np.ndarray, scale: Scale
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (label, images) for each transformation at two strengths."""
-    for name, strengths in list_strengths().items():
-        for strength in strengths:
-            alone = AugmentOptions(**{name: strength})
-            try:
-                pipeline.check(alone, images.shape[1:])
-            except UserError:
-                channels = images.shape[-1]
-                yield f"{name} needs 3 channels, has {channels}", np.zeros_like(images)
-                break
-            yield f"{name} {strength:g}", _vary(config, alone, images, ids, scale, 0)
-    for changes in POLICIES:
-        label = " ".join(f"{x:g}" if type(x) is float else x for x in changes.values())
-        alone = AugmentOptions(**changes)
-        yield label, _vary(config, alone, images, ids, scale, 0)
-
-
-def _vary(
-    config: Config,
-    options: AugmentOptions,
-    images: np.ndarray,
-    ids: np.ndarray,
-    scale: Scale,
-    epoch: int,
+def vary(
+    config: Config, options: AugmentOptions, examples: Examples, epoch: int
 ) -> np.ndarray:
-    """Vary images as the step does, by some options in place of the config's."""
+    """Vary images as the step does, by some options in place of the config's.
+
+    Returns:
+        float32 in 0..1, [n, h, w, C].
+    """
     config = dataclasses.replace(config, augment=options)
     numbers, static = config.make_numbers(), config.make_static().augment
-    batch = {"images": jnp.asarray(images), "ids": jnp.asarray(ids)}
-    size = config.data.training_size
+    batch = {"images": jnp.asarray(examples.images), "ids": jnp.asarray(examples.ids)}
+    size, scale = config.data.training_size, examples.scale
     return np.asarray(_vary_batch(static, size, scale, numbers, epoch, batch))
 
 
@@ -200,7 +129,7 @@ def _vary_batch(
     return jnp.clip(floats * std + mean, 0, 1)
 
 
-def _show_rows(ax: Any, rows: list) -> None:
+def show_rows(ax: Any, rows: list) -> None:
     """Show rows of images as one mosaic, each row with its label."""
     lines = []
     for _, images in rows:

@@ -115,6 +115,9 @@ def save(
         is_line_art: whether the figure is made of lines and text.
     """
     lettering.prepare(figure)
+    if figure.axes:
+        figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine("none")  # it would be laid out again for each file
     margin = {"bbox_inches": "tight", "pad_inches": 0.1}
     drawings = {path: {"format": "png", "dpi": _DOTS_PER_INCH}}
     if is_line_art:

@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from cnn.ops import scaling
 from cnn.text import cut, show_line
-from cnn.training import steps, temperature
+from cnn.training import temperature
 from cnn.training.trained import Trained, load_trained
 from cnn.visualize.compute import features, kernels
 from cnn.visualize.compute.features import map_batches
@@ -75,15 +75,16 @@ class NamedRun:
 
     def scale(self, images: np.ndarray) -> jax.Array:
         """Scale uint8 images [N, H, W, C] to what the model sees, float32."""
-        return scaling.scale_images(
-            jnp.asarray(images), self.trained.structure.mean, self.trained.structure.std
-        )
+        structure = self.trained.structure
+        return _scale(jnp.asarray(images), structure.mean, structure.std)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Compute logits, float32 [N, K], of uint8 images [N, H, W, C]."""
-        trained = self.trained
-        function = functools.partial(_predict, trained.structure, trained.variables)
-        return map_batches(function, images, pixels=images[0, :, :, 0].size)
+        return map_batches(
+            lambda batch: features.compute_logits(self.function, self.scale(batch)),
+            images,
+            pixels=images[0, :, :, 0].size,
+        )
 
 
 def load_run(directory: str | Path, which: str = "latest", name: str = "") -> NamedRun:
@@ -113,8 +114,4 @@ def name_runs(directories: Sequence[Path]) -> list[str]:
     return names if is_clear else [show_line(str(path)) for path in directories]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(
-    structure: steps.Structure, variables: Any, images: jax.Array
-) -> jax.Array:
-    return steps.predict_step(structure, variables, images)
+_scale = jax.jit(scaling.scale_images)

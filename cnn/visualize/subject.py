@@ -102,6 +102,7 @@ class Subject:
         self._notes: list[str] = []
         self._logits: dict[str, np.ndarray] = {}
         self._stages: dict[str, tuple[Stage, ...]] = {}
+        self._problems: dict[str, str] = {}
 
     def note(self, text: str) -> None:
         """Say, in one sentence, what is not drawn and why."""
@@ -151,13 +152,21 @@ class Subject:
         """
 
         def check(run: NamedRun) -> NamedRun:
-            try:
-                check_image_shape(run.trained, self.image_shape)
-            except UserError as error:
-                raise UserError(f"{run.name}: {error}") from None
+            if run.name not in self._problems:
+                self._problems[run.name] = self._find_problem(run)
+            if problem := self._problems[run.name]:
+                raise UserError(problem)
             return run
 
         return self.collect(check, self.runs)
+
+    def _find_problem(self, run: NamedRun) -> str:
+        """Say why a run does not take the images; empty: it does."""
+        try:
+            check_image_shape(run.trained, self.image_shape)
+        except UserError as error:
+            return f"{run.name}: {error}"
+        return ""
 
     @property
     def comparable_runs(self) -> tuple[NamedRun, ...]:

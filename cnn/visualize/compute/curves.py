@@ -89,7 +89,7 @@ def compute_learning_rates(
         clock = Clock(step, steps_per_epoch)
         return compute_learning_rate(rule, clock, numbers, config.step.batch_size)
 
-    rates = jax.vmap(compute)(jnp.asarray(steps, jnp.int32))
+    rates = jax.jit(jax.vmap(compute))(jnp.asarray(steps, jnp.int32))
     return np.broadcast_to(np.asarray(rates, np.float32), np.shape(steps))
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from cnn.visualize.compute import receptive_field, tracing
 from cnn.visualize.compute.receptive_field import Field
 
-_BATCH_SIZE, _BATCH_PIXELS = 250, 250 * 32 * 32
+# On CPU a ResNet-20 takes 0.64 ms an image in batches of 64, 0.79 ms in those of 250.
+_LEAST, _MOST, _BATCH_PIXELS = 4, 250, 64 * 32 * 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +79,22 @@ def compute_responses(function: Any, images: jax.Array) -> dict[str, jax.Array]:
     return tracing.expose(function)(images)[1]
 
 
+@jax.jit
+def compute_logits(function: Any, images: jax.Array) -> jax.Array:
+    """Compute the logits of images, float32 [N, K]."""
+    return function(images)[0]
+
+
+def choose_batch_size(pixels: int) -> int:
+    """Return how many images of so many pixels, height times width, are a batch."""
+    return min(_MOST, max(_LEAST, _BATCH_PIXELS // pixels))
+
+
 def map_batches(function: Callable[..., Any], *arrays: np.ndarray, pixels: int) -> Any:
     """Apply a function to arrays batch by batch, with one shape for all batches.
+
+    The shape is that of a whole batch however few they are, so that all calls share one
+    compiled program; what is missing is filled with copies of the last.
 
     Args:
         function: of arrays [n, …], compiled; returns a tree of arrays [n, …].
@@ -91,7 +106,7 @@ def map_batches(function: Callable[..., Any], *arrays: np.ndarray, pixels: int) 
         The tree of arrays [N, …], in numpy.
     """
     total = len(arrays[0])
-    size = max(1, min(_BATCH_SIZE, _BATCH_PIXELS // pixels, total))
+    size = choose_batch_size(pixels)
     results = []
     for start in range(0, total, size):
         batch = [np.asarray(array[start : start + size]) for array in arrays]

@@ -33,7 +33,8 @@ def draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
     wanted = [_choose(subject, stages[name], peaks[name]) for name in names]
     which, index = (np.concatenate(parts) for parts in zip(*wanted, strict=True))
     counts = [len(found) for found, _ in wanted]
-    numbers = [sorted(run.stage_names).index(name) for name in names]
+    order = sorted(stage.name for stage in subject.get_stages(run))
+    numbers = [order.index(name) for name in names]
     projections = map_batches(
         lambda which, stage, index: patches.project(
             run.function, run.scale(images[np.asarray(which)]), stage, index

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from cnn.visualize.compute import saliency
+from cnn.visualize.compute import features, saliency
 
 RANDOM = np.random.default_rng(5)
 CHANNELS, CLASSES = 4, 3
@@ -94,3 +94,38 @@ def test_steps_end():
         FUNCTION, images, ANSWERS, images * 0, tolerance=0.0, most_steps=64
     )
     assert error.shape == (2,)
+
+
+def test_an_image_whose_shares_add_up_takes_no_more_steps(monkeypatch):
+    """Logits x for the first image, x⁴ for the second, which 32 steps miss by 5e-4."""
+    counts, sum_gradients = [], saliency._sum_gradients
+
+    def count(*given):
+        counts.append(np.bincount(given[4], minlength=2).tolist())
+        return sum_gradients(*given)
+
+    monkeypatch.setattr(saliency, "_sum_gradients", count)
+    images = jnp.ones((2, 1, 1, 1))
+    shares, error = saliency.integrated_gradients(
+        Partial(compute_powers, jnp.ones(())),
+        images,
+        np.array([0, 1]),
+        images * 0,
+        tolerance=3e-4,
+    )
+    assert counts == [[32, 32], [0, 64]]  # a third of the 96 were there
+    np.testing.assert_allclose(shares.ravel(), [1, 1], atol=3e-4)
+    assert error.max() < 3e-4
+
+
+def compute_powers(weight, images):
+    x = weight * images.reshape(-1, 1)
+    return jnp.concatenate([x, x**4], axis=1), {}
+
+
+def test_few_images_and_many_share_a_program():
+    features.compute_logits.clear_cache()
+    for count in (1, 2, 700):
+        images = np.zeros((count, 5, 6, 2), np.float32)
+        saliency._score(FUNCTION, images, np.zeros(count, int))
+    assert features.compute_logits._cache_size() == 1

@@ -13,11 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn.visualize.compute import tracing
-from cnn.visualize.compute.features import map_batches
+from cnn.visualize.compute.features import (
+    choose_batch_size,
+    compute_logits,
+    map_batches,
+)
+
+_FIRST_STEPS = 32
 
 
-@jax.jit
-def gradient(function: Any, images: jax.Array, classes: jax.Array) -> jax.Array:
+def gradient(function: Any, images: jax.Array, classes: jax.Array) -> np.ndarray:
     """Compute the gradient of a class's logit with respect to the image.
 
     Returns:
@@ -25,7 +30,8 @@ def gradient(function: Any, images: jax.Array, classes: jax.Array) -> jax.Array:
 
     Source: Simonyan, Vedaldi and Zisserman 2014, https://arxiv.org/abs/1312.6034
     """
-    return jax.grad(lambda x: jnp.sum(_pick(function(x)[0], classes)))(images)
+    numbers, ends = np.arange(len(images)), np.ones(len(images))
+    return _sum_gradients(function, images, classes, images, numbers, ends)
 
 
 def integrated_gradients(
@@ -38,14 +44,15 @@ def integrated_gradients(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share the rise of a class's logit, from a baseline to the image, among pixels.
 
-    The gradient is averaged over the straight path, by the midpoint rule; the number
-    of steps grows until the shares add up to the rise.
+    The gradient is averaged over the straight path, by the midpoint rule; each image
+    has three times as many steps until its shares add up to the rise. Of these a third
+    are those of before.
 
     Args:
         baseline: where the path begins, [N, H, W, C] or [1, 1, 1, C].
         tolerance: how far the sum of the shares may be from the rise, as a share of
             it.
-        most_steps: where the number of steps ends even so.
+        most_steps: of which there are never more even so.
 
     Returns:
         The shares, [N, H, W, C], and how far their sum is from the rise, as a share
@@ -53,16 +60,24 @@ def integrated_gradients(
 
     Source: Sundararajan, Taly and Yan 2017, https://arxiv.org/abs/1703.01365
     """
-    baseline = jnp.broadcast_to(baseline, images.shape)
-    rise = _pick(function(images)[0], classes) - _pick(function(baseline)[0], classes)
-    rise, steps = np.asarray(rise), 32
+    baseline = np.broadcast_to(np.asarray(baseline), images.shape)
+    rise = _score(function, images, classes) - _score(function, baseline, classes)
+    path, steps = np.asarray(images) - np.asarray(baseline), _FIRST_STEPS
+    ways = (function, images, classes, baseline)
+    places = (np.arange(steps) + 0.5) / steps
+    totals, shares = np.zeros_like(path), np.zeros_like(path)
+    pending = np.arange(len(path))
     while True:
-        shares = _average_gradient(function, images, classes, baseline, steps)
-        total = np.asarray(jnp.sum(shares, axis=(1, 2, 3)))
-        error = np.abs(total - rise) / np.maximum(np.abs(rise), 1e-6)
-        if steps >= most_steps or np.all(error <= tolerance):
-            return np.asarray(shares), error
-        steps = min(2 * steps, most_steps)
+        numbers = np.repeat(pending, len(places))
+        totals += _sum_gradients(*ways, numbers, np.tile(places, len(pending)))
+        shares[pending] = totals[pending] / steps * path[pending]
+        error = np.abs(shares.sum(axis=(1, 2, 3)) - rise)
+        error /= np.maximum(np.abs(rise), 1e-6)
+        pending, steps = np.flatnonzero(error > tolerance), 3 * steps
+        if steps > most_steps or not len(pending):
+            return shares, error
+        # Every third, from the second on, is in the middle of a step of before.
+        places = (np.delete(np.arange(steps), np.s_[1::3]) + 0.5) / steps
 
 
 @functools.partial(jax.jit, static_argnames="stage")
@@ -119,56 +134,82 @@ def occlusion(
     places = [(number, i, j) for number in range(count) for i in tops for j in lefts]
     places = np.array(places, np.int32)
 
-    def cover(places: jax.Array) -> jax.Array:
-        return _score_covered(function, images, classes, places, size, fill)
+    def compute(places: jax.Array) -> jax.Array:
+        return compute_logits(function, _cover(images, places, size, fill))
 
-    images, classes = jnp.asarray(images), jnp.asarray(classes)
-    covered = map_batches(cover, places, pixels=height * width)
-    whole = np.asarray(_pick(_compute_logits(function, images), classes))
-    falls = whole[:, None, None] - covered.reshape(count, len(tops), len(lefts))
-    return falls
+    whole, images = _score(function, images, classes), jnp.asarray(images)
+    logits = map_batches(compute, places, pixels=height * width)
+    covered = logits[np.arange(len(places)), np.asarray(classes)[places[:, 0]]]
+    return whole[:, None, None] - covered.reshape(count, len(tops), len(lefts))
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def _score_covered(
-    function: Any,
-    images: jax.Array,
-    classes: jax.Array,
-    places: jax.Array,
-    size: int,
-    fill: float,
-) -> jax.Array:
+def _cover(images: jax.Array, places: jax.Array, size: int, fill: float) -> jax.Array:
+    """Cover a square of images [N, H, W, C], at (image, top, left) [n, 3] each."""
     number, top, left = places.T
     rows, columns = (jnp.arange(n) for n in images.shape[1:3])
     inside = (
         _between(rows, top, size)[:, :, None] & _between(columns, left, size)[:, None]
     )
-    covered = jnp.where(inside[..., None], fill, images[number])
-    return _pick(function(covered)[0], classes[number])
+    return jnp.where(inside[..., None], fill, images[number])
+
+
+def _score(function: Any, images: Any, classes: Any) -> np.ndarray:
+    """Compute the logit of each image's class, float32 [N]."""
+    logits = map_batches(
+        functools.partial(compute_logits, function),
+        np.asarray(images),
+        pixels=images[0, :, :, 0].size,
+    )
+    return logits[np.arange(len(logits)), np.asarray(classes)]
+
+
+def _sum_gradients(
+    function: Any,
+    images: Any,
+    classes: Any,
+    baseline: Any,
+    numbers: np.ndarray,
+    places: np.ndarray,
+) -> np.ndarray:
+    """Sum, for each image, gradients of its class's logit on the way to it.
+
+    Args:
+        numbers: int [n], of the image whose way it is.
+        places: [n], how far on the way, 0 at the baseline and 1 at the image.
+
+    Returns:
+        [N, H, W, C]; 0 for an image that has no place.
+    """
+    size = choose_batch_size(images[0, :, :, 0].size)
+    images, classes, baseline = map(jnp.asarray, (images, classes, baseline))
+    total = np.zeros(images.shape, np.float32)
+    for start in range(0, len(numbers), size):
+        batch = [x[start : start + size] for x in (numbers, places)]
+        missing = size - len(batch[0])
+        # Those that fill the batch are of no image, and left out of the sum.
+        numbered = np.pad(batch[0].astype(np.int32), (0, missing), constant_values=-1)
+        placed = np.pad(batch[1].astype(np.float32), (0, missing))
+        ways = images, classes, baseline, numbered, placed
+        total += np.asarray(_sum_batch(function, *ways))
+    return total
 
 
 @jax.jit
-def _compute_logits(function: Any, images: jax.Array) -> jax.Array:
-    return function(images)[0]
-
-
-@jax.jit
-def _average_gradient(
+def _sum_batch(
     function: Any,
     images: jax.Array,
     classes: jax.Array,
     baseline: jax.Array,
-    steps: int,
+    numbers: jax.Array,
+    places: jax.Array,
 ) -> jax.Array:
-    """Average the gradient at the midpoints of a path, times the path."""
-    path = images - baseline
-
-    def add(step: jax.Array, total: jax.Array) -> jax.Array:
-        here = baseline + (step + 0.5) / steps * path
-        return total + gradient(function, here, classes)
-
-    total = jax.lax.fori_loop(0, steps, add, jnp.zeros_like(images))
-    return total / steps * path
+    kept = jnp.maximum(numbers, 0)
+    share = places[:, None, None, None]
+    here = share * images[kept] + (1 - share) * baseline[kept]
+    found = jax.grad(lambda x: jnp.sum(_pick(function(x)[0], classes[kept])))(here)
+    found = jnp.where((numbers >= 0)[:, None, None, None], found, 0)
+    return jnp.zeros_like(images).at[kept].add(found)
 
 
 def _pick(logits: jax.Array, classes: jax.Array) -> jax.Array:

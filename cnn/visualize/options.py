@@ -63,7 +63,7 @@ class VisualizeOptions:
         only_for="pictures=all|kernels|features|patches|maximisation",
     )
     invariance_images: int = free_option(
-        500,
+        192,
         "images of --split, evenly spread, that invariance is measured on, about fifty "
         "times",
         within="[1, 2147483647]",

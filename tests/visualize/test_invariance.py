@@ -99,3 +99,16 @@ def test_accuracy_and_agreement_are_counted():
     assert found["accuracy"][1] == np.mean(after == labels)
     assert found["agreement"][1] == np.mean(after == [0, 0, 1, 1])
     assert found["agreement"][1] < 1
+
+
+def test_the_unchanged_images_are_predicted_once():
+    seen = []
+
+    def predict(images):
+        seen.append(images)
+        return np.zeros((len(images), 2))
+
+    changes = {"shift": (0, 1), "scale": (0.5, 1), "noise": (0, 0.1)}
+    found = invariance.measure(predict, IMAGES, np.zeros(len(IMAGES)), changes)
+    assert len(seen) == 1 + 3
+    assert found["scale"]["agreement"] == [1.0, 1.0]

@@ -46,6 +46,7 @@ CHANGES: dict[str, Change] = {
     ),
     "noise": Change("standard deviation (values 0…1)", (0, 0.02, 0.05, 0.1, 0.2, 0.4)),
 }
+_AFFINE = ("shift", "rotation", "scale", "shear")
 
 
 def choose_strengths(name: str, image_shape: tuple[int, int, int]) -> tuple[float, ...]:
@@ -63,7 +64,6 @@ def choose_strengths(name: str, image_shape: tuple[int, int, int]) -> tuple[floa
     return strengths
 
 
-@functools.partial(jax.jit, static_argnames=("name", "mode"))
 def change_images(
     name: str,
     images: jax.Array,
@@ -86,6 +86,17 @@ def change_images(
     Returns:
         uint8 [N, H, W, C].
     """
+    if name in _AFFINE:
+        kind = _AFFINE.index(name)  # a number, so that they share one program
+        return _transform(kind, images, ids, strength, mode, fill)
+    return _recolour(name, images, ids, strength)
+
+
+@functools.partial(jax.jit, static_argnames="name")
+def _recolour(
+    name: str, images: jax.Array, ids: jax.Array, strength: jax.Array
+) -> jax.Array:
+    """Change images by what moves no pixel; see `change_images`."""
     sign, count = jnp.where(ids % 2 == 0, 1.0, -1.0), images.shape[0]
     if name == "brightness":
         return colour.adjust_brightness(images, jnp.full(count, strength))
@@ -93,9 +104,21 @@ def change_images(
         return colour.adjust_hue(images, sign * strength)
     if name == "occlusion":
         return _cover(images, ids, strength)
-    if name == "noise":
-        key = keys.example_keys(0, 0, ids, "invariance_noise")
-        return colour.add_noise(key, images, strength)
+    key = keys.example_keys(0, 0, ids, "invariance_noise")
+    return colour.add_noise(key, images, strength)
+
+
+@functools.partial(jax.jit, static_argnames="mode")
+def _transform(
+    kind: int,
+    images: jax.Array,
+    ids: jax.Array,
+    strength: jax.Array,
+    mode: str,
+    fill: float,
+) -> jax.Array:
+    """Move pixels by the change of a number in `_AFFINE`; see `change_images`."""
+    sign, count = jnp.where(ids % 2 == 0, 1.0, -1.0), images.shape[0]
     none, one, signed = jnp.zeros(count), jnp.ones(count), sign * strength
     right = jnp.where(ids % 4 < 2, signed, 0)
     affine = {
@@ -104,7 +127,8 @@ def change_images(
         "scale": (none, one * strength, none, none, none),
         "shear": (none, one, signed, none, none),
     }
-    matrix = geometry.invert_affine(*affine[name])
+    moves = jnp.array([affine[name] for name in _AFFINE])[kind]
+    matrix = geometry.invert_affine(*moves)
     return geometry.transform(images, matrix, mode=mode, fill=jnp.round(255 * fill))
 
 
@@ -134,6 +158,9 @@ def measure(
     for name, strengths in changes.items():
         after = []
         for strength in strengths:
+            if strength == CHANGES[name].nothing:
+                after.append(before)
+                continue
             change = functools.partial(
                 change_images, name, strength=np.float32(strength), **outside
             )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from cnn.augment import colour
 from cnn.visualize.compute import tracing
 
-_NOISE, _STEP, _DECAY, _BLUR_EVERY, _BLUR_SIGMA = 0.1, 0.06, 0.01, 4, 0.6
+_NOISE, _STEP, _DECAY, _BLUR_EVERY, _BLUR_SIGMA = 0.1, 0.12, 0.01, 4, 0.6
 
 
 @functools.partial(jax.jit, static_argnames=("image_shape", "steps"))
@@ -24,7 +24,7 @@ def maximise(
     targets: Mapping[str, jax.Array],
     scaling: tuple[Sequence[float], Sequence[float]],
     image_shape: tuple[int, int, int],
-    steps: int = 160,
+    steps: int = 64,
 ) -> tuple[jax.Array, jax.Array]:
     """Draw images that maximise what is wanted of them, all at once.
 
@@ -50,25 +50,29 @@ def maximise(
     """
     score, count = _make_score(function, targets, scaling), _count(targets)
 
-    def climb(step: jax.Array, images: jax.Array) -> jax.Array:
+    def climb(step: jax.Array, carried: tuple) -> tuple[jax.Array, jax.Array]:
+        # After the last step the image is scored as it is: the model is compiled once.
+        images, is_over = carried[0], step == steps
         moves = _draw_moves(jax.random.fold_in(key, step), image_shape)
+        moves = jnp.where(is_over, 0, moves)
         moved = jnp.roll(images, moves, (1, 2))
-        gradient = jax.grad(lambda x: score(x).sum())(moved)
+        scores, pull = jax.vjp(score, moved)
+        (gradient,) = pull(jnp.ones(count))
         size = jnp.sqrt(jnp.mean(gradient**2, (1, 2, 3), keepdims=True))
         moved = moved + _STEP * (1 - step / steps) * gradient / (size + 1e-12)
         back = jnp.roll(moved, -moves, (1, 2))
-        images = jnp.clip(0.5 + (1 - _DECAY) * (back - 0.5), 0, 1)
-        return jax.lax.cond(
+        climbed = jnp.clip(0.5 + (1 - _DECAY) * (back - 0.5), 0, 1)
+        climbed = jax.lax.cond(
             (step % _BLUR_EVERY == 0) & (step < 0.8 * steps),
             lambda x: colour.blur(x, jnp.full(count, _BLUR_SIGMA), 5),
             lambda x: x,
-            images,
+            climbed,
         )
+        return jnp.where(is_over, images, climbed), scores
 
     noise = jax.random.normal(jax.random.fold_in(key, steps), (count, *image_shape))
     grey = jnp.clip(0.5 + _NOISE * noise, 0, 1)
-    images = jax.lax.fori_loop(0, steps, climb, grey)
-    return images, score(images)
+    return jax.lax.fori_loop(0, steps + 1, climb, (grey, jnp.zeros(count)))
 
 
 def _make_score(

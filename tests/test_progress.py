@@ -170,6 +170,8 @@ def test_bars_have_no_thread_that_could_die(tmp_path):
         shown.stop_bar()
         with shown.count(3, "files"):
             assert threading.enumerate() == before
+        with shown.name_each("drawing", 3):
+            assert threading.enumerate() == before
 
 
 def test_tensorboard_takes_images(tmp_path):
@@ -230,6 +232,19 @@ def test_bar_of_a_terminal(tmp_path):
     for words in ("epoch 3", "50%", "loss 0.5000", "91.20%", "1,234 images/s"):
         assert words in screen
     assert "one line" in screen
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_pieces_of_work_are_named_before_they_are_done(is_terminal):
+    shown, screen = Terminal(), io.StringIO()
+    shown.console = Console(
+        file=screen, force_terminal=is_terminal, width=120, markup=False
+    )
+    with shown.name_each("drawing", 2) as begin:
+        begin("curves [b]")
+        assert "drawing curves [b] (1 of 2, 1 more after it)" in screen.getvalue()
+        begin("kernels")
+        assert "drawing kernels (2 of 2, the last)" in screen.getvalue()
 
 
 def test_pace_takes_one_step_then_as_many_as_fit():

@@ -49,31 +49,41 @@ class Loader:
     """
 
     def __init__(
-        self, images: Images, options: DataOptions, mesh: Mesh, reads: bool = True
+        self,
+        images: Images,
+        options: DataOptions,
+        mesh: Mesh,
+        reads: bool = True,
+        beside: int = 0,
     ) -> None:
         """Decide where the images lie; those that stay in memory are read at once.
 
         With `--resident=auto` they lie on the device when they take at most a quarter
         of its memory, else decoded in the host's memory when they fit there; with
-        `always` on the device; with `never` in files.
+        `always` on the device; with `never` in files. What a device of the host's own
+        memory holds must fit there too.
 
         Args:
             reads: False to decide alone; the loader then fills nothing.
+            beside: bytes of the other images of the run, decoded.
 
         Raises:
             UserError: `always`, and the device cannot hold them.
         """
         size, memory = images.num_bytes, devices.get_device_memory(mesh)
+        is_kept = images.decoded or options.keeps_in_memory(size + beside)
+        fits = size <= RESIDENT_SHARE * memory
+        fits = fits and (is_kept or not devices.lie_in_host_memory(mesh))
         self.is_resident = options.resident == "always" or (
-            options.resident == "auto" and size <= RESIDENT_SHARE * memory
+            options.resident == "auto" and fits
         )
-        if reads and not images.decoded and options.keeps_in_memory(size):
-            images = images.in_memory()
-        self._images, self.mesh = images, mesh
+        self.mesh = mesh
         self.labels = as_stored(images.labels)
         self.image_shape = images.shape
         self.image_bytes = images.num_bytes // len(images)
         if not self.is_resident:
+            is_read = reads and is_kept and not images.decoded
+            self._images = images.in_memory() if is_read else images
             return
         if size > memory:
             raise UserError(
@@ -82,8 +92,7 @@ class Loader:
             )
         if not reads:
             return
-        everything = images.read(np.arange(len(images)))
-        self._on_device = devices.put(devices.replicated(mesh), everything)
+        self._on_device = devices.put(devices.replicated(mesh), images.read_all())
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -16,6 +16,8 @@ from cnn.data.options import DataOptions
 from cnn.errors import UserError
 
 _CHUNK = 1024
+# Bytes: where an array begins that jax hands to a CPU device as it is.
+_ALIGNMENT = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +94,23 @@ class Images:
 
     def in_memory(self) -> "Images":
         """Read every image once and return a set that answers from memory."""
-        images = np.empty((len(self), *self.shape), dtype=np.uint8)
+        return from_array(self.read_all(), self.labels, self.names, self.stamps)
+
+    def read_all(self) -> np.ndarray:
+        """Read every image, some at a time; a CPU device takes the array uncopied.
+
+        Returns:
+            [N, H, W, C], uint8 or, of features, float32.
+        """
+        kind = np.dtype(np.uint8 if self.itemsize == 1 else np.float32)
+        flat = np.empty(self.num_bytes + _ALIGNMENT, np.uint8)
+        start = -flat.ctypes.data % _ALIGNMENT
+        images = flat[start : start + self.num_bytes].view(kind)
+        images = images.reshape(len(self), *self.shape)
         for start in range(0, len(self), _CHUNK):
             stop = min(start + _CHUNK, len(self))
             images[start:stop] = self.read(np.arange(start, stop))
-        return from_array(images, self.labels, self.names, self.stamps)
+        return images
 
 
 @dataclasses.dataclass(frozen=True)

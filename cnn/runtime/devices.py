@@ -174,6 +174,11 @@ def get_dtype(options: DeviceOptions) -> Any:
     return jnp.bfloat16 if options.precision == "bfloat16" else jnp.float32
 
 
+def lie_in_host_memory(mesh: Mesh) -> bool:
+    """Return whether the memory of the devices is that of the host."""
+    return mesh.local_devices[0].platform == "cpu"
+
+
 def get_device_memory(mesh: Mesh) -> int:
     """Return the bytes of a device's memory; a CPU's devices share the machine's."""
     device: Any = mesh.local_devices[0]

@@ -202,10 +202,12 @@ def make_loaders(
     config: Config, dataset: Dataset, mesh: Mesh, reads: bool = True
 ) -> Loaders:
     """Make the loader of each split that there is; resident images are placed."""
+    parts = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    parts = {name: images for name, images in parts.items() if images is not None}
+    total = sum(images.num_bytes for images in parts.values())
     return {
-        split: Loader(images, config.data, mesh, reads)
-        for split in ("train", "validation", "test")
-        if (images := getattr(dataset, split)) is not None
+        name: Loader(images, config.data, mesh, reads, total - images.num_bytes)
+        for name, images in parts.items()
     }
 
 

@@ -1,14 +1,17 @@
 import dataclasses
 import threading
+import weakref
 
 import jax
 import numpy as np
 import pytest
 
-from cnn.data import chunks
+from cnn.config import make_config
+from cnn.data import chunks, load_dataset
 from cnn.data.options import DataOptions
 from cnn.errors import UserError
 from cnn.runtime import devices
+from cnn.training.setup import make_loaders
 
 POSITIONS = np.random.default_rng(0).permutation(44).astype(np.int32).reshape(11, 4)
 
@@ -160,3 +163,55 @@ def test_resident_images_are_whole_on_every_device(make_images, mesh):
     loader = make_loader(make_images(44), "always", mesh)
     chunk = loader.fill(POSITIONS)
     assert len(chunk["labels"].sharding.device_set) == jax.device_count() == 2
+
+
+def test_images_of_a_cpu_device_lie_in_memory_once(make_images):
+    """As many bytes as they have are taken, and nothing but the device holds them."""
+    images, arrays = make_images(44), []
+    whole = images.read_all()
+    assert whole.ctypes.data % 64 == 0
+    np.testing.assert_array_equal(whole, images.read(np.arange(44)))
+
+    def read(positions):
+        arrays.append(weakref.ref(found := images.read(positions)))
+        return found
+
+    lazy = dataclasses.replace(images, read=read, decoded=False)
+    loader = make_loader(lazy, "auto", devices.make_mesh("data:1"))
+    assert loader.is_resident and len(arrays) == 1
+    assert arrays[0]() is None, "the host keeps a copy"
+    placed = jax.device_put(whole, devices.replicated(loader.mesh))
+    assert placed.unsafe_buffer_pointer() == whole.ctypes.data
+
+
+@pytest.mark.parametrize(
+    "beside, is_host, decoded, expected",
+    [
+        (0, True, False, True),
+        (1, True, False, False),
+        (1, True, True, True),
+        (1, False, False, True),
+    ],
+)
+def test_sets_of_a_run_fit_together_in_the_memory_of_a_host(
+    make_images, mesh, monkeypatch, beside, is_host, decoded, expected
+):
+    images = dataclasses.replace(make_images(44), decoded=decoded)
+    monkeypatch.setattr("cnn.data.options._MEMORY_BYTES", images.num_bytes)
+    monkeypatch.setattr(devices, "lie_in_host_memory", lambda mesh: is_host)
+    loader = chunks.Loader(images, DataOptions(), mesh, beside=beside)
+    assert loader.is_resident == expected
+
+
+def test_loaders_of_a_run_count_all_of_its_sets(monkeypatch):
+    config = make_config({"validation_fraction": 0.25})
+    dataset, mesh = load_dataset(config.data), devices.make_mesh()
+    parts = [dataset.train, dataset.validation, dataset.test]
+    total = sum(part.num_bytes for part in parts)
+    lazy = [dataclasses.replace(part, decoded=False) for part in parts]
+    names = ("train", "validation", "test")
+    dataset = dataclasses.replace(dataset, **dict(zip(names, lazy, strict=True)))
+    for most, expected in ((total, True), (total - 1, False)):
+        monkeypatch.setattr("cnn.data.options._MEMORY_BYTES", most)
+        loaders = make_loaders(config, dataset, mesh)
+        assert [x.is_resident for x in loaders.values()] == [expected] * 3

@@ -302,7 +302,7 @@ class Config:
         What and when a process saves or traces decides what it computes with the
         others, so these are all but its number and the paths on its own machine.
         """
-        own = ("distributed", "data_dir", "compilation_cache")
+        own = ("distributed", "data_dir", "compilation_cache", "storage_cache")
         return {n: v for n, v in self.to_flat().items() if n not in own}
 
 

@@ -85,6 +85,7 @@ VALUES = {
     "cached_views": 2,
     "cache_features": "never",
     "resident": "never",
+    "storage_cache": "{new}/cache",
     "select_by": "loss",
     "loss": "bce",
     "cpu_kernels": "onednn",

@@ -187,9 +187,8 @@ def test_processes_share_all_options_but_their_own():
     def read(**options):
         return config_module.make_config(options).select_shared_options()
 
-    assert read() == read(
-        distributed="auto", data_dir="/there", compilation_cache="off"
-    )
+    own = {"distributed": "auto", "data_dir": "/there", "compilation_cache": "off"}
+    assert read() == read(**own, storage_cache="/here")
     for changes in (
         {"profile": "trace"},
         {"profile_steps": "3:4"},

@@ -8,12 +8,23 @@ nothing on `--seed`.
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnn.data import choose, digits, files, folder, npz, published, table, tfds
+from cnn.data import (
+    choose,
+    digits,
+    files,
+    folder,
+    npz,
+    published,
+    storage_cache,
+    table,
+    tfds,
+)
 from cnn.data import labels as labelled
 from cnn.data.images import Dataset, Evaluated, Images, get_part
 from cnn.data.names import show
@@ -27,6 +38,7 @@ __all__ += ["find_own_classes", "forget_dataset", "is_same_source", "load_datase
 __all__ += ["check_options", "has_several_labels", "list_dataset", "load_evaluated"]
 __all__ += ["use_evaluation_sizes"]
 
+PARTS = ("train", "validation", "test")
 LOADERS = {
     "digits": digits.load,
     "tfds": tfds.load,
@@ -56,13 +68,16 @@ _OF_ONE_DATASET = ("train_split", "validation_split", "test_split", "num_classes
 _OF_ONE_DATASET += ("classes", "train_examples", "validation_fraction", "task")
 
 
-def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
+def load_dataset(
+    options: DataOptions, preview: bool = False, read: Sequence[str] = PARTS
+) -> Dataset:
     """Load the images that the options name.
 
     Args:
         preview: whether what is described of them suffices: a well-known dataset that
             is not on this machine is taken as it was published, and arrays are checked
             but their pixels are left black.
+        read: the parts that will be read, which `--storage_cache` takes room for.
 
     Returns:
         Parts with labels for K class names: one each, or any number of them, as
@@ -77,7 +92,7 @@ def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
     kind, rest = _read_options(options)
     dataset = _name_classes(_load(kind, rest, options, preview), options.num_classes)
     dataset = _take_task(dataset, options.task)
-    parts = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    parts = {name: getattr(dataset, name) for name in PARTS}
     parts = {name: part for name, part in parts.items() if part is not None}
     for name, part in parts.items():
         if not len(part):
@@ -93,6 +108,8 @@ def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
     for name in ("validation", "test") if evaluated != options else ():
         if parts.get(name) is not None:
             parts[name] = parts[name].refit(evaluated)
+    kept = {name: part for name, part in parts.items() if name in read}
+    parts |= _keep_decoded(kept, options, preview)
     if options.shuffle_pixels:
         parts = {
             name: choose.shuffle_pixels(part, options.split_seed)
@@ -101,6 +118,16 @@ def load_dataset(options: DataOptions, preview: bool = False) -> Dataset:
     return dataclasses.replace(
         dataset, class_names=class_names, notes=tuple(notes), **parts
     )
+
+
+def _keep_decoded(
+    parts: Mapping[str, Images], options: DataOptions, preview: bool
+) -> dict[str, Images]:
+    """Return parts that keep what they decode, where `--storage_cache` says so."""
+    if not options.storage_cache:
+        return dict(parts)
+    directory = Path(expand_path("storage_cache", options.storage_cache))
+    return storage_cache.keep(parts, directory, preview)
 
 
 def list_dataset(options: DataOptions) -> Dataset:
@@ -164,7 +191,9 @@ def load_evaluated(
     if own_classes is not None and split != "all":
         # Fewer classes would be divided otherwise.
         classes = options.classes if own_classes else ()
-        dataset = load_dataset(dataclasses.replace(options, classes=classes))
+        dataset = load_dataset(
+            dataclasses.replace(options, classes=classes), read=(split,)
+        )
         found = get_part(dataset, split)
         return found if classes else _select(found, split, options)
     kind, rest = _read_options(options)
@@ -172,6 +201,8 @@ def load_evaluated(
         found = EVALUATED[kind](rest, options, split)
     found = _take_task_of_part(found, split, options.task)
     _check_labels(found.name, split, found.images.labels, len(found.class_names))
+    images = _keep_decoded({split: found.images}, options, preview=False)[split]
+    found = dataclasses.replace(found, images=images)
     if found.is_whole and split == "test":
         note = f"{found.name}: all of its images are its test set"
         found = dataclasses.replace(found, notes=(*found.notes, note))
@@ -272,6 +303,12 @@ def check_options(options: DataOptions) -> None:
     """
     size, stored = options.training_size, options.stored_size
     resize, seen = options.resize_size, options.for_evaluation()
+    if options.storage_cache and options.resident == "always":
+        raise UserError(
+            f"--storage_cache={options.storage_cache} is for images that are decoded "
+            "when they are read, and --resident=always decodes all at once and keeps "
+            "them in memory; give --resident=auto, or --storage_cache= (nothing)"
+        )
     if options.channels == 2:
         raise UserError("--channels=2: images have 1 channel (grey) or 3 (colour)")
     mode = options.resize_mode

@@ -312,7 +312,12 @@ def _stream(
         return decode.stack(make, len(positions), shape, threads)
 
     return images.Images(
-        listing.labels, shape, read, names=listing.names, stamps=stamps
+        listing.labels,
+        shape,
+        read,
+        names=listing.names,
+        stamps=stamps,
+        layout=dataclasses.astuple(layout),
     )
 
 

@@ -38,6 +38,8 @@ class Images:
             file that cannot be read, the `BadImage` or `OSError`. None where images are
             arrays.
         paths: of their files [N], object array; None where they are not files.
+        layout: what they are brought to when they are decoded, the values of a
+            `decode.Layout`; empty where they lie in memory.
         refit: options to the same images in the size that these say, decoded when they
             are read; None where they have one size.
     """
@@ -51,6 +53,7 @@ class Images:
     stamps: np.ndarray | None = None
     contents: Callable[[np.ndarray], Iterable[bytes | Exception]] | None = None
     paths: np.ndarray | None = None
+    layout: tuple = ()
     refit: Callable[[DataOptions], "Images"] | None = None
 
     def __len__(self) -> int:

@@ -181,6 +181,17 @@ class DataOptions:
         only_for="mode!=visualize or dataset=folder:*|csv:*",
         modes=_IMAGES,
     )
+    storage_cache: str = free_option(
+        "",
+        "directory in which decoded images are kept in files, so that no epoch after "
+        "the first, and no later run, decodes them again; empty: none. It takes height "
+        "x width x channels bytes an image, at once. Images are then not kept in "
+        "memory as well, but on a GPU or TPU where they fit; delete the directory "
+        "whenever no run uses it",
+        only_for="dataset=folder:*|csv:*|tfds:*",
+        modes=_IMAGES,
+        is_path=True,
+    )
     scaling: str = option(
         "standardize",
         "unit (0..1), symmetric (-1..1) or standardize ((x - mean) / std by channel)",
@@ -252,10 +263,14 @@ class DataOptions:
             eval_resize_size=0,
         )
 
-    def keeps_in_memory(self, num_bytes: int) -> bool:
-        """Whether decoded images of that size in bytes are kept in memory."""
+    def fits_in_memory(self, num_bytes: int) -> bool:
+        """Whether so many bytes may be kept in memory for as long as a run takes."""
         fits = self.resident == "auto" and num_bytes <= _MEMORY_BYTES
         return self.resident == "always" or fits
+
+    def keeps_in_memory(self, num_bytes: int) -> bool:
+        """Whether decoded images of that size in bytes are kept in memory."""
+        return not self.storage_cache and self.fits_in_memory(num_bytes)
 
 
 def find_centre(length: int, size: int) -> int:

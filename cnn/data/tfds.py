@@ -123,22 +123,27 @@ def _open(
         else:
             labels = _make_vector(lists, locate)
         read_contents = _make_contents(read_records, image_key, stamps, locate)
-        found = images.Images(
-            labels=labels,
-            shape=shape,
-            read=_make_read(read_contents, shape, options, locate),
-            names=_name_examples(builder, split),
-            stamps=stamps,
-            contents=read_contents,
-        )
+        names = _name_examples(builder, split)
+
+        def make(options: DataOptions, shape: tuple[int, int, int]) -> images.Images:
+            layout = decode.make_layout(options)
+            layout = dataclasses.replace(layout, channels=shape[-1])
+            return images.Images(
+                labels=labels,
+                shape=shape,
+                read=_make_read(read_contents, shape, layout, locate),
+                names=names,
+                stamps=stamps,
+                contents=read_contents,
+                layout=dataclasses.astuple(layout),
+                refit=refit,
+            )
 
         def refit(options: DataOptions) -> images.Images:
             size = options.stored_size
-            fitted = size, size, shape[-1]
-            read = _make_read(read_contents, fitted, options, locate)
-            return dataclasses.replace(found, shape=fitted, read=read)
+            return make(options, (size, size, shape[-1]))
 
-        return dataclasses.replace(found, refit=refit)
+        return make(options, shape)
 
     return class_names, read_split
 
@@ -330,11 +335,9 @@ def _make_contents(
 def _make_read(
     read_contents: Callable[[np.ndarray], list[bytes]],
     shape: tuple[int, int, int],
-    options: DataOptions,
+    layout: decode.Layout,
     locate: Locate,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    layout = dataclasses.replace(decode.make_layout(options), channels=shape[-1])
-
     def read(positions: np.ndarray) -> np.ndarray:
         positions = np.asarray(positions)
         contents = read_contents(positions)

@@ -145,7 +145,8 @@ def find_moved(directory: Path, options: DataOptions) -> dict[str, Any]:
     before, now = stored["dataset"], options.dataset
     if is_same_source(before, now) or before.partition(":")[0] != now.partition(":")[0]:
         return stored
-    moved = read_group(DataOptions, stored | {"dataset": now, "resident": "never"})
+    streamed = {"resident": "never", "storage_cache": ""}  # nothing is decoded
+    moved = read_group(DataOptions, stored | {"dataset": now} | streamed)
     try:
         record = identity.make_record(load_dataset(moved))
     except UserError:  # they cannot be divided so

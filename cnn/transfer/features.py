@@ -269,7 +269,7 @@ def choose_cache(
         )
     views = max(1, views)
     size = 4 * int(np.prod(trunk.shape)) * len(images) * views
-    if wish == "auto" and not config.data.keeps_in_memory(size):
+    if wish == "auto" and not config.data.fits_in_memory(size):
         return None, f"features  are not cached: they would take {size:,} bytes"
     return trunk, f"features  are computed once: {views} view(s), {size:,} bytes"
 

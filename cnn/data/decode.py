@@ -336,14 +336,19 @@ def _fit(image: "Image.Image", layout: Layout) -> "Image.Image":
     if layout.mode == "crop":
         left, top = (find_centre(side, size) for side in (width, height))
         window = (left, top, left + size, top + size)
-        image = image.resize((width, height), resampling)
+        image = _resize(image, (width, height), resampling)
         return image if image.size == (size, size) else image.crop(window)
-    image = image.resize((width, height), resampling)
+    image = _resize(image, (width, height), resampling)
     if image.size == (size, size):
         return image
     result = Image.new(image.mode, (size, size))
     result.paste(image, (round((size - width) / 2), round((size - height) / 2)))
     return result
+
+
+def _resize(image: "Image.Image", size: tuple[int, int], how: int) -> "Image.Image":
+    # Of its own size Pillow makes a copy.
+    return image if image.size == size else image.resize(size, how)
 
 
 def _to_array(image: "Image.Image") -> np.ndarray:

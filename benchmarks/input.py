@@ -4,7 +4,7 @@
         [--dataset=tfds:cifar10_jpeg --data_dir=DIR] [--step_images_per_second=RATE]
         [--rounds=3] [--json=FILE]
     python benchmarks/input.py --torch_python=PYTHON [--photos=500x375,1600x1200]
-        [--peers=pillow,torchvision,tf.data]
+        [--peers=pillow,torchvision,opencv,simplejpeg,tf.data] [--photo_size=224]
 
 Without a folder of yours (class folders, as --dataset=folder:PATH takes them) JPEG
 files of that size are made and decoded to it. Images are decoded as in training, by the
@@ -14,9 +14,9 @@ column is the share of the memory's bandwidth that writing and reading these pix
 takes. With --step_images_per_second, the images/s that a training step takes (as
 metrics.jsonl has it), it also counts the cores that decode as fast as that.
 
-With --torch_python, a Python that has PyTorch and torchvision (TensorFlow for tf.data),
-files of photographs become batches of 224 pixels a side, cut and squashed, on 1 and on
-all cores, by the code here and by others in turns; the others' speed is their median,
+With --torch_python, a Python that has PyTorch and torchvision (and what --peers name),
+files of photographs become batches of --photo_size, cut and squashed, on 1 and on all
+cores, by the code here and by others in turns; the others' speed is their median,
 and a ratio is ours by theirs of neighbouring rounds, with its range.
 """
 
@@ -45,7 +45,7 @@ from cnn.errors import UserError
 from cnn.runtime import devices, xla
 from cnn.runtime.options import DeviceOptions
 
-BATCH, DECODE, PHOTO_SIZE = 32, "decode", 224
+BATCH, DECODE = 32, "decode"
 
 
 def make_folder(directory: Path, size: int, count: int) -> None:
@@ -122,7 +122,10 @@ def parse() -> argparse.Namespace:
     add("--json", type=flags.new_file)
     add("--torch_python", type=flags.python_with_torch)
     add("--photos", default="500x375,1600x1200", help="widths and heights in pixels")
-    add("--peers", default="pillow,torchvision", help="also tf.data")
+    add(
+        "--peers", default="pillow,torchvision", help="also tf.data, opencv, simplejpeg"
+    )
+    add("--photo_size", type=positive, default=224, help="that they are brought to")
     options = parser.parse_args()
     if options.images < BATCH:
         parser.error(f"--images={options.images} is less than a batch of {BATCH}")
@@ -167,7 +170,7 @@ def compare_decoding(
     """Measure all contenders on the files of a folder in turns, images/s by round."""
     data = DataOptions(
         dataset=f"folder:{folder}",
-        image_size=PHOTO_SIZE,
+        image_size=options.photo_size,
         resize_mode=mode,
         resident="never",
     )
@@ -184,7 +187,14 @@ def compare_decoding(
 
     contenders, workers = {"ours": read}, []
     for peer in options.peers.split(","):
-        arguments = ("input_torch.py", peer, folder, PHOTO_SIZE, mode, len(cores))
+        arguments = (
+            "input_torch.py",
+            peer,
+            folder,
+            options.photo_size,
+            mode,
+            len(cores),
+        )
         contenders[peer], worker = start_worker(options.torch_python, *arguments)
         workers.append(worker)
     try:

@@ -3,8 +3,9 @@
   python benchmarks/input_torch.py PEER FOLDER SIZE MODE CORES
 
 then a line for each round, which is answered with its seconds. PEER is `pillow`
-(torchvision's transforms of PIL images) or `torchvision` (its own decoder and tensors)
-in a DataLoader with a worker for each core, none for one core, or `tf.data`.
+(torchvision's transforms of PIL images), `torchvision` (its own decoder and tensors),
+`opencv`, or `simplejpeg` with OpenCV's resizing by area, in a DataLoader with a worker
+for each core, none for one core, or `tf.data`.
 """
 
 import os
@@ -36,6 +37,8 @@ def make_torch(peer, paths, size, mode, cores):
             if peer == "pillow":
                 with Image.open(paths[i]) as image:
                     return v2.functional.pil_to_tensor(fit(image.convert("RGB")))
+            if peer in ("opencv", "simplejpeg"):
+                return torch.from_numpy(read_array(peer, paths[i], size, mode))
             content = io.read_file(paths[i])
             return fit(io.decode_jpeg(content, io.ImageReadMode.RGB))
 
@@ -43,6 +46,30 @@ def make_torch(peer, paths, size, mode, cores):
     return torch.utils.data.DataLoader(
         Files(), BATCH, num_workers=workers, persistent_workers=workers > 0
     )
+
+
+def read_array(peer, path, size, mode):
+    """Read a file as a uint8 array, cut or squashed to a size."""
+    import cv2
+    import numpy as np
+
+    cv2.setNumThreads(1)
+    content = Path(path).read_bytes()
+    if peer == "simplejpeg":
+        import simplejpeg
+
+        image = simplejpeg.decode_jpeg(content)
+    else:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    height, width = image.shape[:2]
+    wanted = (size, size)
+    if mode == "crop":
+        scale = size / min(height, width)
+        wanted = (round(width * scale), round(height * scale))
+    if wanted != (width, height):
+        image = cv2.resize(image, wanted, interpolation=cv2.INTER_AREA)
+    left, top = ((side - size) // 2 for side in wanted)
+    return np.ascontiguousarray(image[top : top + size, left : left + size])
 
 
 def make_tf(paths, size, mode, cores):

@@ -16,9 +16,11 @@ from PIL import Image
 from test_resume import Stopper
 
 from cnn import data
-from cnn.data import decode, storage_cache
+from cnn.data import chunks, decode, storage_cache
 from cnn.errors import UserError
+from cnn.runtime import devices
 from cnn.runtime.interrupt import Interrupted
+from cnn.training import same_data
 
 SIZE = 12
 
@@ -410,3 +412,33 @@ def test_a_stopped_run_resumes_to_the_same_bits(streamed, tmp_path, decoded, no_
     found = train(tmp_path / "run", photos, storage_cache=cache)
     assert (found, read_lines(tmp_path / "run")) == (state, lines)
     assert decoded["images"] == 50
+
+
+def test_a_copy_elsewhere_is_compared_without_decoding(tmp_path, streamed, decoded):
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(streamed[0], photos)
+    train(run, photos, storage_cache=str(tmp_path / "cache"), epochs=1)
+    shutil.rmtree(tmp_path / "cache")
+    shutil.move(photos, tmp_path / "moved")
+    decoded.clear()
+    options = data.DataOptions(dataset=f"folder:{tmp_path}/moved", image_size=SIZE)
+    found = same_data.find_moved(run, options)
+    assert found["dataset"] == options.dataset
+    assert not decoded and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("is_host", [True, False])
+def test_kept_images_are_held_by_other_devices_alone(
+    folder, tmp_path, monkeypatch, is_host
+):
+    """In the host's own memory they would be there twice."""
+    monkeypatch.setattr(devices, "lie_in_host_memory", lambda mesh: is_host)
+    options = data.DataOptions(storage_cache=str(tmp_path / "cache"))
+    images = load(folder, tmp_path / "cache").train
+    loader = chunks.Loader(images, options, devices.make_mesh())
+    assert loader.is_resident == (not is_host)
+    positions = np.arange(40, dtype=np.int32).reshape(4, 10)
+    found = np.asarray(loader.fill(positions)["images"]).reshape(40, SIZE, SIZE, 3)
+    np.testing.assert_array_equal(found, read(load(folder).train))
+    # Features of the images are not what is kept.
+    assert options.fits_in_memory(1) and not options.keeps_in_memory(1)

@@ -9,6 +9,7 @@ calls are unequal, and so would be the models that hold them.
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -208,7 +209,7 @@ class GroupNorm(nn.Module):
         Raises:
             UserError: a group is a single value, whose result is its bias.
         """
-        if x.size == len(x) * self.groups:
+        if math.prod(x.shape[1:]) == self.groups:
             raise UserError(
                 f"{'/'.join(self.path) or 'Group normalisation'} normalises a single "
                 f"value in each of {self.groups} groups, and its result is the same "

@@ -30,6 +30,13 @@ _LARGEST, _SMALLEST = 3.4028234e38, 1.1754944e-38
 # `epoch_steps` the steps of one, `images` those of training, `pixels` their side.
 UNITS = ("epochs", "schedule", "evaluations", "checkpoints", "steps", "epoch_steps")
 UNITS += ("images", "pixels")
+# Python reads more: 1_0.5 as 10.5, and the digits of every script.
+_NUMBERS = {
+    int: re.compile(r"[+-]?[0-9]+"),
+    float: re.compile(
+        r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf|infinity|nan)", re.I
+    ),
+}
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -112,7 +119,9 @@ def parse(field: dataclasses.Field, text: str) -> Any:
     """
     element = _element_type(field)
     if typing.get_origin(field.type) is tuple:
-        parts = [part.strip() for part in text.split(",") if part.strip()]
+        parts = [part.strip() for part in text.split(",")] if text.strip() else []
+        if "" in parts:
+            raise _wrong_type(field, text)
         return tuple(_parse_one(field, element, part, text) for part in parts)
     return _parse_one(field, element, text, text)
 
@@ -265,9 +274,11 @@ def _parse_one(field: dataclasses.Field, kind: type, text: str, whole: str) -> A
         if text.lower() not in ("true", "false", "1", "0"):
             raise _wrong_type(field, whole)
         return text.lower() in ("true", "1")
+    if kind in _NUMBERS and not _NUMBERS[kind].fullmatch(text.strip()):
+        raise _wrong_type(field, whole)
     try:
         return kind(text)
-    except ValueError:
+    except ValueError:  # thousands of digits
         raise _wrong_type(field, whole) from None
 
 

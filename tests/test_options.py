@@ -29,6 +29,8 @@ FIELDS = {field.name: field for field in dataclasses.fields(Group)}
         ("count", "-7", -7),
         ("share", "1e-3", 0.001),
         ("share", "2", 2.0),
+        ("share", "+.5E+1", 5.0),
+        ("share", "3.", 3.0),
         ("fast", "True", True),
         ("fast", "0", False),
         ("shape", "square", "square"),
@@ -49,9 +51,17 @@ def test_parse_reads_what_format_value_writes(name, text, value):
     [
         ("count", "2.5", "a whole number"),
         ("count", "many", "a whole number"),
+        ("count", "1_000", "a whole number"),
+        ("count", "\u0663", "a whole number"),
+        ("count", "", "a whole number"),
+        ("share", "1_0.5", "a number"),
+        ("share", "0x10", "a number"),
+        ("share", "1e", "a number"),
         ("share", "half", "a number"),
         ("fast", "yes", "true or false"),
         ("widths", "8,x", "several separated by commas"),
+        ("widths", "8,,16", "several separated by commas"),
+        ("widths", "8,", "several separated by commas"),
     ],
 )
 def test_parse_refuses_another_type(name, text, words):

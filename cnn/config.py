@@ -207,7 +207,7 @@ class Config:
         """Return every option's value by flag name, as JSON has it."""
         flat = {}
         for group in dataclasses.fields(self):
-            flat |= dataclasses.asdict(getattr(self, group.name))
+            flat |= vars(getattr(self, group.name))
         return json.loads(json.dumps(flat))
 
     def make_numbers(self) -> "Numbers":

@@ -157,6 +157,7 @@ def _find_family(character: str) -> str:
     return ""
 
 
+@functools.cache
 def _find_file(family: str) -> str:
     from matplotlib import font_manager
 

@@ -101,6 +101,8 @@ class CheckpointWriter:
             # that wait for it and keep the process from ending.
             context = ocp.Context()
             context.async_options.create_directories_asynchronously = False
+            if not processes.are_several():  # they would share the writing
+                context.array_options.saving.use_replica_parallel = False
             with context:
                 # The copy starts here: the next chunk of steps overwrites these arrays.
                 plain = opened.enter_context(library.give_plain_name(self._directory))

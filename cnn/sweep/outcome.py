@@ -139,9 +139,10 @@ def save_run(
     remove_run(directory)
     directory.mkdir(parents=True, exist_ok=True)
     own = setup.with_numbers(trial.config)
-    one = progress.begin(own)  # for the digests of what was frozen at first
-    one.state = jax.device_put(state, devices.split_leaves(own.mesh, state))
-    one.phase = own.find_phase(one.step)
+    has_frozen = own.phases[0].structure.rule.phase is not None
+    frozen = progress.begin(own).frozen if has_frozen else {}
+    state = jax.device_put(state, devices.split_leaves(own.mesh, state))
+    one = progress.stand(own, state, frozen)
     one.thresholds = tasks.read_thresholds(row)
     metric = row[f"validation_{trial.config.train.select_by}"]
     length = own.structure.steps_per_epoch

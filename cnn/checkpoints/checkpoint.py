@@ -30,6 +30,8 @@ from cnn.runtime import background, processes
 _UNFINISHED = ".orbax-checkpoint-tmp"  # the library's end of what it has not renamed
 _TRIES, _PAUSE = 20, 0.1  # seconds, to remove where threads still write
 _WATCH_SECONDS = 1.0
+# The library's own limit is of a clock that may be set; `_watch` sees what is silent.
+_NEVER = 2 * 10**9
 
 # What lies in a directory of `save_tree`.
 _TREE = re.compile(
@@ -101,8 +103,10 @@ class CheckpointWriter:
             # that wait for it and keep the process from ending.
             context = ocp.Context()
             context.async_options.create_directories_asynchronously = False
-            if not processes.are_several():  # they would share the writing
+            if not processes.are_several():
+                # Devices would share the writing, by a small program for each shape.
                 context.array_options.saving.use_replica_parallel = False
+                context.async_options.timeout_secs = _NEVER
             with context:
                 # The copy starts here: the next chunk of steps overwrites these arrays.
                 plain = opened.enter_context(library.give_plain_name(self._directory))

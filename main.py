@@ -322,6 +322,10 @@ def _read_run(directory: Path, given: dict[str, Any]) -> dict[str, Any]:
                 "version of the code does not; use the version that wrote the run"
             )
     stored = {name: x for name, x in stored.items() if name not in names}
+    try:
+        config_module.make_config({n: x for n, x in stored.items() if n not in given})
+    except UserError as error:  # of an option that may change, which the run had not
+        raise UserError(f"{directory / workdir.CONFIG_FILE}: {error}") from None
     if given.keys() & SIZES:  # they are those of the images that are looked at
         stored = use_evaluation_sizes(stored)
     if "dataset" not in given:

@@ -193,3 +193,15 @@ def test_a_number_that_cannot_be_written_is_printed(tmp_path, trained, capsys):
     with pytest.raises(UserError, match="evaluation.json cannot be written"):
         evaluate_run(run)
     assert "test: accuracy " in capsys.readouterr().out
+
+
+def test_a_stored_value_that_no_flag_allows_is_told_of_its_file(
+    trained, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    stored = json.loads((run / "config.json").read_text())
+    atomic.write_json(run / "config.json", stored | {"max_trials": -1000})
+    assert run_main("--mode=evaluate", f"--workdir={run}") == 2
+    message = capsys.readouterr().err
+    assert "run/config.json: --max_trials=-1000 is outside" in message

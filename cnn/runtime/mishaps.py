@@ -56,7 +56,7 @@ def check_clock() -> None:
         now = math.inf
     if not 0 <= now < _LAST_TIME:
         print(
-            "error: this machine's clock is set to before 1970 or after 2261, which "
+            "error: this machine's clock is set to before 1970 or after 2261, when "
             "checkpoints cannot be dated; set it right",
             file=sys.stderr,
         )

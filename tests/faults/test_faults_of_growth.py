@@ -14,6 +14,15 @@ from soak import soak
 # checkpoint that is written or read. Of the tiny run these are 220 KiB a call, and
 # 370 KiB an epoch with its checkpoints; nothing else grows.
 MOST_OF_A_CALL, MOST_OF_AN_EPOCH = 400, 800
+_NOTHING_LEFT = (
+    "no file, thread, signal handler or temporary directory is left; memory grows by "
+    "less than 400 KiB a call, which tensorstore leaks"
+)
+_HANDLERS = (
+    "cnn/runtime/interrupt.py",
+    "        for number, handler in before.items():",
+    "        for number, handler in ():",
+)
 CODE = """
 import contextlib, gc, io, json, os, signal, sys, tempfile
 from absl import flags
@@ -70,15 +79,8 @@ def check_no_growth(room, times, *arguments, kib):
 
 @fault(
     injected="50 evaluations in one process, and 50 times `cnn.load` and `classify`",
-    holds="no file, thread, signal handler or temporary directory is left; memory "
-    "grows by less than 400 KiB a call, which tensorstore leaks",
-    without=[
-        (
-            "cnn/runtime/interrupt.py",
-            "        for number, handler in before.items():",
-            "        for number, handler in ():",
-        )
-    ],
+    holds=_NOTHING_LEFT,
+    without=[_HANDLERS],
     n=100,
 )
 def test_fifty_evaluations_in_one_process(room):
@@ -90,15 +92,8 @@ def test_fifty_evaluations_in_one_process(room):
 
 @fault(
     injected="50 predictions, 50 exports for torch, 50 conversions in one process",
-    holds="no file, thread, signal handler or temporary directory is left; memory "
-    "grows by less than 400 KiB a call, which tensorstore leaks",
-    without=[
-        (
-            "cnn/runtime/interrupt.py",
-            "        for number, handler in before.items():",
-            "        for number, handler in ():",
-        )
-    ],
+    holds=_NOTHING_LEFT,
+    without=[_HANDLERS],
     n=150,
 )
 def test_fifty_calls_of_other_modes_in_one_process(room):

@@ -17,6 +17,7 @@ from cnn.models.inverted_residual import (
 )
 from cnn.models.layers import Layers, small_normal
 from cnn.models.options import ModelOptions
+from cnn.ops.activation import relu6
 
 # (expansion, kernel size, stride of the first block, channels, blocks) of each stage.
 ROWS = (
@@ -44,9 +45,9 @@ def mobilenet_v2(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Modu
         num_classes,
         options.stem,
         stem_width,
-        list_stages(stem_width, scale_rows(ROWS, width), nn.relu6),
+        list_stages(stem_width, scale_rows(ROWS, width), relu6),
         round_channels(1280 * max(1.0, width)),
-        nn.relu6,
+        relu6,
         small_normal,
         Layers.from_options(options, dtype),
     )

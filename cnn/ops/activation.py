@@ -1,9 +1,12 @@
-"""The ReLU at the end of a residual block, written once for all that read it.
+"""ReLUs that are written once for all that read them.
 
-The next block reads it twice, in its convolution and its shortcut, and so does the
+At the end of a residual block, the next block reads it twice, in its convolution and its shortcut, and so does the
 gradient. A compiler that fuses it into its readers computes it again in each, and the
 block's before it too, for it is a sum of them: in resnet20 the third block's read four
 activations where two were needed.
+
+The gradient reads what was written, too. Of `jax.nn.relu6` it reads the input: the
+output of the normalisation before it was written beside its own.
 """
 
 import jax
@@ -35,3 +38,26 @@ def _backward(y: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
 
 
 _relu.defvjp(_forward, _backward)
+
+
+@jax.jit
+def relu6(x: jax.Array) -> jax.Array:
+    """Compute min(max(x, 0), 6), whose gradient is 0 at 0 and at 6 as in PyTorch."""
+    return _relu6(x)
+
+
+@jax.custom_vjp
+def _relu6(x: jax.Array) -> jax.Array:
+    return lax.optimization_barrier(jnp.clip(x, 0, 6))
+
+
+def _forward6(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = _relu6(x)
+    return y, y
+
+
+def _backward6(y: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jnp.where((y > 0) & (y < 6), gradient, 0),)
+
+
+_relu6.defvjp(_forward6, _backward6)

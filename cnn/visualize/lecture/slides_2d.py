@@ -61,6 +61,22 @@ def max_pool(x: Sequence[Sequence[float]], window: int, stride: int) -> Drawing:
     return _draw_windows(title, image, values, shape, stride, format_maximum)
 
 
+def avg_pool(x: Sequence[Sequence[float]], window: int) -> Drawing:
+    """Draw averages side by side, as `pooling.avg_pool2d` takes them."""
+    image = np.asarray(x, np.float32)
+    values = pooling.avg_pool2d(jnp.asarray(image)[None, :, :, None], window)
+    values = np.asarray(values)[0, :, :, 0]
+    title = (
+        f"Average pooling of {window}×{window} pixels: {_size(image)} → {_size(values)}"
+    )
+
+    def explain(inside: np.ndarray, value: float) -> str:
+        terms = format_sum(np.ravel(inside), value)
+        return f"({terms.replace(' = ', f') / {inside.size} = ')}"
+
+    return _draw_windows(title, image, values, (window, window), window, explain)
+
+
 def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
     """Draw how a convolution sums over channels.
 

@@ -33,6 +33,17 @@ text{fill:#111;text-anchor:middle;dominant-baseline:central;font-size:16px}
 .shade1{fill:#fbe0a8;stroke:#444}
 .shade2{fill:#b9e3d2;stroke:#444}
 .shade3{fill:#d9a5c4;stroke:#444}
+.channel0{fill:#f8c8c2;stroke:#444}
+.channel1{fill:#c8eac4;stroke:#444}
+.channel2{fill:#c6d8f8;stroke:#444}
+.ink{fill:#000}
+.red{fill:#f00;mix-blend-mode:screen}
+.green{fill:#0f0;mix-blend-mode:screen}
+.blue{fill:#00f;mix-blend-mode:screen}
+.light{fill:#fff}
+.off{fill:#f4f4f4;stroke:#888}
+.grid{fill:none;stroke:#888}
+.bar{fill:#0072b2}
 .weight0{stroke:#0072b2;stroke-width:2.6}
 .weight1{stroke:#d55e00;stroke-width:2.6;stroke-dasharray:9 4}
 .weight2{stroke:#009e73;stroke-width:2.6;stroke-dasharray:2 4}
@@ -132,6 +143,39 @@ class Drawing:
     def list_texts(self, step: int) -> list[str]:
         """List what is written at a step, in the order in which it was drawn."""
         return [e.text for e in self._elements if e.tag == "text" and step in e.during]
+
+    def pixels(
+        self,
+        x: float,
+        y: float,
+        values: np.ndarray,
+        size: float,
+        during: range | None = None,
+    ) -> None:
+        """Draw an image.
+
+        Args:
+            x: of its left side.
+            y: of its top.
+            values: [rows, columns], grey, or [rows, columns, 3], RGB; in 0..1.
+            size: a pixel's side.
+            during: the steps in which it is seen; all when None.
+        """
+        for row, column in np.ndindex(values.shape[:2]):
+            spot = {"x": x + column * size, "y": y + row * size}
+            spot |= {"width": size, "height": size}
+            value = values[row, column]
+            if values.ndim == 2:
+                if value < 1:
+                    shade = {"fill-opacity": 1 - value}
+                    self._add("rect", spot | shade, "ink", during)
+                continue
+            self._add("rect", spot, "ink", during)
+            for style, amount in zip(("red", "green", "blue"), value, strict=True):
+                if amount:
+                    self._add("rect", spot | {"fill-opacity": amount}, style, during)
+        rows, columns = values.shape[:2]
+        self.rectangle(x, y, columns * size, rows * size, "grid", during)
 
     def to_svg(self, step: int | None = None) -> str:
         """Write the file's text.

@@ -286,7 +286,7 @@ def test_there_are_choices_under_which_it_is_read(name):
         assert list_read(name, mode) or elsewhere, mode
 
 
-PICTURES = [name for name in visualize.PICTURES if name != "demonstrations"]
+PICTURES = [name for name in visualize.PICTURES if name != "lecture"]
 
 
 @pytest.fixture(scope="module")

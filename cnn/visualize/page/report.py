@@ -19,7 +19,8 @@ from cnn.text import show, show_line
 from cnn.visualize.draw.picture import Picture, Section
 from cnn.visualize.named_run import name_runs
 
-_TYPES = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
+_TYPES = {".svg": "image/svg+xml", ".webp": "image/webp"}
+_TYPES |= {".png": "image/png", ".gif": "image/gif"}
 _WIDE = 720
 PAGE_FILE = "report.html"
 _RESULTS = {
@@ -47,6 +48,7 @@ class Figure:
     source: str
     width: int
     height: int
+    lines: str = ""
 
     @property
     def is_wide(self) -> bool:
@@ -167,13 +169,17 @@ def _write_page(
 
 
 def _embed(picture: Picture) -> Figure:
-    """Read a picture as a part of the page, the SVG beside it where there is one."""
-    drawn = picture.path.with_suffix(".svg")
-    path = drawn if drawn.exists() else picture.path
+    """Read a picture as a part of the page, or the SVG or WebP beside it."""
+    beside = [picture.path.with_suffix(suffix) for suffix in (".svg", ".webp")]
+    path = next((each for each in beside if each.exists()), picture.path)
     content = path.read_bytes()
     source = f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
     return Figure(
-        picture.title, picture.caption, source, *_measure(path.suffix, content)
+        picture.title,
+        picture.caption,
+        source,
+        *_measure(path.suffix, content),
+        picture.lines,
     )
 
 

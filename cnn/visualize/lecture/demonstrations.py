@@ -13,6 +13,7 @@ from cnn.checkpoints import atomic
 from cnn.visualize.draw import picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.lecture import connections, photograph, slides_1d, slides_2d
+from cnn.visualize.lecture.slide import Slide
 from cnn.visualize.lecture.svg import Drawing
 
 # The lecture's alignment, its windows 5 7 0 and 1 4 7, its kernels, and its image.
@@ -107,11 +108,11 @@ def draw(_: object, folder: Path) -> list[Picture]:
     for layer in connections.find_layers():
         name = layer.name.removesuffix(" layer").lower().replace(" ", "_")
         drawn.append((f"connections_{name}", connections.draw(layer), _CONNECTIONS))
-    pictures = []
+    pictures: list[Picture] = []
     for name, drawing, caption in drawn:
         path = folder / f"{name}.svg"
         atomic.write_text(path, drawing.to_svg())
-        pictures.append(Picture(path, drawing.title, caption))
+        pictures.append(Slide(path, drawing.title, caption, drawing))
     image = photograph.load_photograph()
     pictures.append(_draw_filters(image, folder / "filters.png"))
     pictures.append(_draw_shrunk(image, folder / "downsampling.png"))

@@ -37,6 +37,7 @@ from cnn.visualize.lecture.examples import (
     SEQUENCE,
     WEIGHTS,
 )
+from cnn.visualize.lecture.slide import Slide
 from cnn.visualize.lecture.svg import Drawing
 
 _CONNECTIONS = (
@@ -295,7 +296,7 @@ def _draw_slide(name: str, folder: Path) -> Picture:
     make, caption = SLIDES[name]
     drawing, path = make(), folder / f"{name}.svg"
     atomic.write_text(path, drawing.to_svg())
-    return Picture(path, drawing.title, caption, lines=lines.write(name))
+    return Slide(path, drawing.title, caption, lines.write(name), drawing=drawing)
 
 
 def _draw_filters(image: np.ndarray, path: Path) -> Picture:

@@ -76,7 +76,7 @@ def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
     numbers, weights = sheet.make_numbers(x), sheet.make_numbers(kernel)
     parts = np.stack(
         [
-            _follow(part, numbers[..., c], window, 1, "dot", weights[..., c])
+            follow_windows(part, numbers[..., c], window, 1, "dot", weights[..., c])
             for c, part in enumerate(np.moveaxis(np.asarray(parts), -1, 0))
         ],
         axis=-1,
@@ -134,9 +134,9 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
         inverse: draw `rearrange.depth_to_space` in place of `space_to_depth`.
     """
     flat = sheet.make_numbers(x)
-    deep = _move(rearrange.space_to_depth, flat[..., None])
+    deep = move_numbers(rearrange.space_to_depth, flat[..., None])
     if inverse:
-        flat = _move(rearrange.depth_to_space, deep)[..., 0]
+        flat = move_numbers(rearrange.depth_to_space, deep)[..., 0]
     rows, columns, channels = deep.shape
     names = [f"{_size(flat)}×1", f"{rows}×{columns}×{channels}"]
     names = names[::-1] if inverse else names
@@ -183,13 +183,13 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
     return drawing
 
 
-def _move(operator: Callable, numbers: np.ndarray) -> np.ndarray:
+def move_numbers(operator: Callable, numbers: np.ndarray) -> np.ndarray:
     """Move numbers [H, W, C] as an operator of `rearrange` does with blocks of 2×2."""
     places = jnp.arange(numbers.size).reshape(1, *numbers.shape)
     return numbers.ravel()[np.asarray(operator(places, 2))[0]]
 
 
-def _follow(
+def follow_windows(
     values: np.ndarray,
     image: np.ndarray,
     window: tuple[int, int],
@@ -216,7 +216,7 @@ def _draw_windows(
     taps: np.ndarray | None = None,
 ) -> Drawing:
     """Draw input and output, and at each step the window, its taps and the formula."""
-    outputs = _follow(values, image, window, stride, operation, taps)
+    outputs = follow_windows(values, image, window, stride, operation, taps)
     free = _EDGE + image.shape[1] * _CELL + _GAP
     right = free if taps is None else free + taps.shape[1] * _CELL + _GAP
     width = max(right + values.shape[1] * _CELL + _EDGE, _LEAST)

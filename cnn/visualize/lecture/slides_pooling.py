@@ -8,11 +8,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from cnn.visualize.lecture.svg import (
-    Drawing,
-    format_maximum,
-    format_number,
-)
+from cnn.ops import rearrange
+from cnn.visualize.lecture import sheet, slides_2d
+from cnn.visualize.lecture.svg import Drawing, Shown, format_number
 
 _CELL, _EDGE, _TOP, _GAP = 36, 16, 74, 34
 
@@ -29,9 +27,11 @@ def convolve_and_pool(
         z: the pooling of 3×3 at stride 2, [1, H'', W'', 1].
     """
     window, stride = 3, 2
-    values, pooled = np.asarray(y)[0, :, :, 0], np.asarray(z)[0, :, :, 0]
+    tables, sides = _follow(x, kernel, y), (window, window)
+    pooled = np.asarray(z)[0, :, :, 0]
+    pooled = slides_2d.follow_windows(pooled, tables[2], sides, stride, "max")
     title = f"Convolution, then max-pooling of {window}×{window}, stride {stride}"
-    drawing, lefts = _start(title, x, kernel, y, pooled.shape[1], pooled.size)
+    drawing, lefts = _start(title, tables, pooled.shape[1], pooled.size)
     drawing.text(lefts[3], _TOP - 16, "z", "left small")
     drawing.cells(lefts[3], _TOP, np.full(pooled.shape, np.nan), "empty", _CELL)
     for step, (i, j) in enumerate(np.ndindex(pooled.shape)):
@@ -39,11 +39,9 @@ def convolve_and_pool(
         _frame_both(drawing, lefts, (top, left), window, len(kernel), step)
         spot = (lefts[3] + j * _CELL, _TOP + i * _CELL)
         seen = range(step, pooled.size)
-        drawing.cells(*spot, [[pooled[i, j]]], "output", _CELL, seen)
+        drawing.cells(*spot, pooled[i, j, None, None], "output", _CELL, seen)
         drawing.rectangle(*spot, _CELL, _CELL, "new", range(step, step + 1))
-        inside = values[top : top + window, left : left + window]
-        formula = format_maximum(inside, pooled[i, j])
-        bottom = drawing.height - 20
+        formula, bottom = Shown(pooled[i, j], "line"), drawing.height - 20
         drawing.text(_EDGE, bottom, formula, "left small", range(step, step + 1))
     return drawing
 
@@ -59,10 +57,11 @@ def convolve_and_shuffle(
         y: the convolution, [1, H', W', 1].
         z: its blocks of 2×2 as channels, [1, H' / 2, W' / 2, 4].
     """
-    deep, values = np.asarray(z)[0], np.asarray(y)[0, :, :, 0]
-    rows, columns, channels = deep.shape
+    tables = _follow(x, kernel, y)
+    deep = slides_2d.move_numbers(rearrange.space_to_depth, tables[2][..., None])
+    rows, columns, channels = z.shape[1:]
     title = "Convolution, then pixel shuffle: pixels become channels"
-    drawing, lefts = _start(title, x, kernel, y, 2 * columns + 1, rows * columns)
+    drawing, lefts = _start(title, tables, 2 * columns + 1, rows * columns)
     pitches = (columns * _CELL + _GAP, rows * _CELL + _GAP)
     spots = [
         (lefts[3] + c % 2 * pitches[0], _TOP + c // 2 * pitches[1])
@@ -77,9 +76,10 @@ def convolve_and_shuffle(
             a, b = divmod(c, 2)
             here = (lefts[2] + (2 * j + b) * _CELL, _TOP + (2 * i + a) * _CELL)
             there = (left + j * _CELL, top + i * _CELL)
-            number = [[values[2 * i + a, 2 * j + b]]]
+            number = tables[2][2 * i + a, 2 * j + b, None, None]
             drawing.cells(*here, number, f"shade{c}", _CELL, seen)
-            drawing.cells(*there, [[deep[i, j, c]]], f"shade{c}", _CELL, seen)
+            number = deep[i, j, c, None, None]
+            drawing.cells(*there, number, f"shade{c}", _CELL, seen)
             drawing.rectangle(*there, _CELL, _CELL, "new", now)
         _frame_both(drawing, lefts, (2 * i, 2 * j), 2, len(kernel), step)
         text = f"block at row {i}, column {j}: 4 pixels become 1 pixel of 4 channels"
@@ -132,17 +132,21 @@ def _explain_logit(average: float, weight: float, bias: float, logit: float) -> 
     return f"{average:.4f}·{one} + {two} = {format_number(float(logit))}"
 
 
+def _follow(x: jax.Array, kernel: jax.Array, y: jax.Array) -> list[np.ndarray]:
+    """Make the numbers of an image, of a kernel, and of their convolution."""
+    image, taps = np.asarray(x)[0, :, :, 0], np.asarray(kernel)[:, :, 0, 0]
+    tables = [sheet.make_numbers(each) for each in (image, taps)]
+    values = np.asarray(y)[0, :, :, 0]
+    answers = slides_2d.follow_windows(
+        values, tables[0], taps.shape, 1, "dot", tables[1]
+    )
+    return [*tables, answers]
+
+
 def _start(
-    title: str,
-    x: jax.Array,
-    kernel: jax.Array,
-    y: jax.Array,
-    columns: int,
-    steps: int,
+    title: str, tables: Sequence[np.ndarray], columns: int, steps: int
 ) -> tuple[Drawing, list[float]]:
     """Draw the image, the kernel and the convolution; return where each begins."""
-    tables = [np.asarray(x)[0, :, :, 0], np.asarray(kernel)[:, :, 0, 0]]
-    tables.append(np.asarray(y)[0, :, :, 0])
     lefts = _place([*(each.shape[1] for each in tables), columns])
     width = max(lefts[-1] + columns * _CELL + _EDGE, 16 + 10 * len(title))
     drawing = Drawing(width, _TOP + len(tables[0]) * _CELL + 44, title, steps)
@@ -152,6 +156,8 @@ def _start(
     ):
         drawing.text(left, _TOP - 16, name, "left small")
         drawing.cells(left, _TOP, each, style, _CELL)
+    for name, each in zip(("x", "kernel"), tables, strict=False):
+        drawing.offer(name, each)
     return drawing, lefts
 
 

@@ -54,7 +54,7 @@ def test_the_lecture_stands_beside_the_report(trained, tmp_path, fast, monkeypat
     flags = (f"--workdir={trained}", f"--output={tmp_path}")
     assert draw("--pictures=lecture,mistakes", *flags) == 0
     assert {"report.html", "lecture.html"} <= {x.name for x in tmp_path.iterdir()}
-    assert "lecture" not in (tmp_path / "report.html").read_text()
+    assert 'id="lecture' not in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("flag", [None, "--rotation_degrees=15"])

@@ -46,7 +46,7 @@ def page(tmp_path_factory):
     for name, (make, caption) in demonstrations.SLIDES.items():
         drawing = make()
         path = directory / f"{name}.svg"
-        pictures.append(Slide(path, drawing.title, caption, drawing))
+        pictures.append(Slide(path, drawing.title, caption, drawing=drawing))
     sections = [Section("demonstrations", "Demonstrations: slides", tuple(pictures))]
     path = report.write_report(directory, [], sections)
     with browser.start_browser(directory) as opened:

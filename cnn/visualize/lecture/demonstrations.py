@@ -112,7 +112,7 @@ def draw(_: object, folder: Path) -> list[Picture]:
     for name, drawing, caption in drawn:
         path = folder / f"{name}.svg"
         atomic.write_text(path, drawing.to_svg())
-        pictures.append(Slide(path, drawing.title, caption, drawing))
+        pictures.append(Slide(path, drawing.title, caption, drawing=drawing))
     image = photograph.load_photograph()
     pictures.append(_draw_filters(image, folder / "filters.png"))
     pictures.append(_draw_shrunk(image, folder / "downsampling.png"))

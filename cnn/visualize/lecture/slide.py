@@ -14,4 +14,4 @@ class Slide(Picture):
         drawing: the same, with its steps and with how its numbers follow.
     """
 
-    drawing: Drawing
+    drawing: Drawing = dataclasses.field(kw_only=True)

@@ -164,6 +164,8 @@ def test_a_step_is_said_in_words(page):
     formula = "1·(−1) + 4·3 + 7·(−1) = 4"
     assert opened.run(LINE, place) == f"Step 1 of 5: {formula}"
     assert opened.run(said, place) == f"1 of 5: {formula}"
+    best = "Step 2 of 2: 0.7·0.8 + 0.3·0.8 + 1·0.2 = 1; ← the best match"
+    assert opened.run(LINE, NAMES.index("alignment")) == best
     place = NAMES.index("pixel_shuffle")
     opened.run(CLICK, place, ".next")
     assert opened.run(said, place) == "1 of 4: 5, −1, −3, 4", "the numbers that come up"

@@ -149,7 +149,7 @@
       const lines = texts.filter(({ element }) => element.classList.contains("left"));
       const fresh = texts.filter(({ during }) => during[0] === this.step);
       const read = (chosen) => chosen.map(({ element }) => element.textContent);
-      return read(lines).join(" ") || read(fresh).join(", ");
+      return read(lines).join("; ") || read(fresh).join(", ");
     }
     /* Bring what a step is about into sight where the drawing is wider than its place. */
     scroll() {

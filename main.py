@@ -289,8 +289,8 @@ def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, A
         own = {field.name for field in dataclasses.fields(VisualizeOptions)}
         stored = _read_run(directory, given)
         return {name: x for name, x in stored.items() if name not in own}
-    if mode == "visualize" and set(asked.visualize.pictures) == {"demonstrations"}:
-        _refuse_preset("--pictures=demonstrations takes no options of a run")
+    if mode == "visualize" and set(asked.visualize.pictures) == {"lecture"}:
+        _refuse_preset("--pictures=lecture takes no options of a run")
     if mode in ("train", "describe", "find_rate") and asked.sweep.from_trial:
         _refuse_preset("--from_trial takes the options of the trial")
         return sweep.read_trial(asked.sweep.from_trial)

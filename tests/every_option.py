@@ -133,8 +133,8 @@ SAMPLES = {
     "pictures": tuple(
         (name,)
         for name in (
-            "all curves mistakes kernels features patches maximisation saliency "
-            "invariance augmentation transformations demonstrations"
+            "all curves mistakes fine_tuning kernels features patches maximisation "
+            "saliency invariance augmentation transformations lecture"
         ).split()
     ),
 }

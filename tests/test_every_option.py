@@ -286,7 +286,7 @@ def test_there_are_choices_under_which_it_is_read(name):
         assert list_read(name, mode) or elsewhere, mode
 
 
-PICTURES = [name for name in visualize.PICTURES if name != "demonstrations"]
+PICTURES = [name for name in visualize.PICTURES if name != "lecture"]
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +294,9 @@ def reads(trained, tmp_path_factory):
     """Return the options that are read while pictures are drawn, by picture."""
     linear = tmp_path_factory.mktemp("linear")
     train_run(linear, model="logistic_regression", ema_decay=0.0, dropout_rate=0.0)
+    tuned = tmp_path_factory.mktemp("tuned")
+    train_run(tuned, init_from=str(trained), epochs=1)
+    others = {"kernels": [trained, linear], "fine_tuning": [tuned]}
     stored = json.loads((trained / "config.json").read_text())
     varied = [list_augmentations(False), list_augmentations(True)]
     varied.append(varied[0] | {"policy": "randaugment_increasing"})
@@ -301,7 +304,7 @@ def reads(trained, tmp_path_factory):
     few |= {"picture_channels": 2, "picture_examples": (0,)}
     for name in PICTURES:
         choices = stored | few | {"pictures": (name,), "output": str(linear / name)}
-        runs = [trained, linear] if name == "kernels" else [trained]
+        runs = others.get(name, [trained])
         several = varied if name == "augmentation" else [{}]
         found[name] = set().union(
             *(effects.list_reads(runs, choices | one) for one in several)

@@ -41,7 +41,12 @@ _FORM = {
         "*": object,
     },
     "data?": _DATA,
-    "transfer?": {"frozen?": {"*": str}, "*": str},
+    "transfer?": {
+        "frozen?": {"*": str},
+        "reset?": [str],
+        "adapted?": [str],
+        "*": str,
+    },
     "teacher?": {
         "source": str,
         "model": str,

@@ -25,6 +25,7 @@ class CheckpointOptions:
         "weights that evaluate, predict, visualize, export, average, --init_from and "
         "--source take: latest, best (by validation metric) or a step",
         only_for="mode=evaluate|predict|export|average or init_from or source or "
-        "pictures=all|mistakes|kernels|features|patches|maximisation|saliency|invariance",
+        "pictures=all|mistakes|fine_tuning|kernels|features|patches|maximisation|"
+        "saliency|invariance",
         modes="train sweep describe convert evaluate predict visualize export average",
     )

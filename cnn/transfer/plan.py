@@ -72,6 +72,7 @@ def make_plan(
         taken = merge.nest(found.taken)
         about = {"source": source.name, "source_sha256": source.sha256}
         about |= {"source_checkpoint": config.checkpoint.checkpoint}
+        about |= {kind: sorted(found.kinds[kind]) for kind in ("reset", "adapted")}
         if options.keep_optimizer:
             rule = dataclasses.replace(structure.rule, phase=phases[0])
             taken |= take_state(config, found, rule, variables["params"])

@@ -15,8 +15,9 @@ class VisualizeOptions:
     pictures: tuple[str, ...] = free_option(
         ("all",),
         "pictures to draw: all that are of the run, or some of curves, mistakes, "
-        "kernels, features, patches, maximisation, saliency, invariance, augmentation; "
-        "on request, for they need no run: transformations, demonstrations",
+        "fine_tuning, kernels, features, patches, maximisation, saliency, invariance, "
+        "augmentation; on request, for they need no run: transformations, lecture (in "
+        "lecture.html)",
     )
     output: str = free_option(
         "",

@@ -1,13 +1,16 @@
 """Pictures of what the code does and of what a run has learnt: `--mode=visualize`.
 
 What a picture shows is computed by pure functions that return arrays, in `compute`; the
-module of the same name in `draw` draws it. The lecture's slides are in `lecture`.
+module of the same name in `draw` draws it. The lecture's slides are in `lecture`, and
+have a page of their own.
 """
 
 import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError, suggest
 from cnn.runtime import metrics_log, own_files
@@ -17,6 +20,7 @@ from cnn.visualize.draw import (
     augmentation,
     curves,
     features,
+    fine_tuning,
     invariance,
     kernels,
     maximisation,
@@ -27,7 +31,7 @@ from cnn.visualize.draw import (
     transformations,
 )
 from cnn.visualize.draw.picture import Section
-from cnn.visualize.lecture import demonstrations
+from cnn.visualize.lecture import slides
 from cnn.visualize.page import report
 from cnn.visualize.subject import Subject
 
@@ -35,6 +39,7 @@ from cnn.visualize.subject import Subject
 PICTURES: dict[str, ModuleType] = {
     "curves": curves,
     "mistakes": mistakes,
+    "fine_tuning": fine_tuning,
     "kernels": kernels,
     "features": features,
     "patches": patches,
@@ -43,11 +48,12 @@ PICTURES: dict[str, ModuleType] = {
     "invariance": invariance,
     "augmentation": augmentation,
     "transformations": transformations,
-    "demonstrations": demonstrations,
+    "lecture": slides,
 }
-NEED_NO_RUN = ("augmentation", "transformations", "demonstrations")
+NEED_NO_RUN = ("augmentation", "transformations", "lecture")
 # They show what the code can do, not what a run did: `all` leaves them out.
-ON_REQUEST = ("transformations", "demonstrations")
+ON_REQUEST = ("transformations", "lecture")
+LECTURE_FILE = "lecture.html"
 
 
 def needs_run(pictures: tuple[str, ...]) -> bool:
@@ -72,23 +78,24 @@ def visualize(
     Raises:
         UserError: there is no such picture, or none could be drawn.
     """
-    names = _choose_names(config.visualize.pictures)
+    names = _choose_names(config.visualize.pictures, directories)
     several = Path("runs") / "compare"
     default = directories[0] if len(directories) == 1 else several
     directory = Path(config.visualize.output or default)
     folder = directory / "pictures"
     own_files.check_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    subject, sections = Subject(config, directories), []
+    subject, drawn = Subject(config, directories), {}
     with picture.use_style(), terminal.name_each("drawing", len(names)) as begin:
         for name in names:
             begin(name)
-            section = _draw(name, subject, folder)
-            for drawn in section.pictures:
-                terminal.say_written(drawn.path)
-            for note in section.notes:
-                terminal.say(f"{name}: {note}")
-            sections.append(section)
+            drawn[name] = _draw(name, subject, folder)
+            for section in drawn[name]:
+                for one in section.pictures:
+                    terminal.say_written(one.path)
+                for note in section.notes:
+                    terminal.say(f"{name}: {note}")
+    sections = [section for several in drawn.values() for section in several]
     if not any(section.pictures for section in sections):
         with contextlib.suppress(OSError):  # what was made in vain
             folder.rmdir()
@@ -96,31 +103,69 @@ def visualize(
         notes = [note for section in sections for note in section.notes]
         raise UserError("Nothing could be drawn: " + "; ".join(dict.fromkeys(notes)))
     runs = directories if needs_run(names) else []
-    options = config.select_run_options()
-    path = report.write_report(directory, runs, sections, options)
-    terminal.say_written(path)
+    for path in _write_pages(directory, runs, drawn, config.select_run_options()):
+        terminal.say_written(path)
     same_data.write_bad(directory, config.data.dataset, list(subject.excluded.values()))
     if config.progress.tensorboard:
         metrics_log.write_images(directory, picture.read_pictures(sections))
     return sections
 
 
-def _choose_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of pictures in the order given, those of a run for `all`."""
+def _write_pages(
+    directory: Path,
+    runs: Sequence[Path],
+    drawn: Mapping[str, list[Section]],
+    run_options: Collection[str],
+) -> list[Path]:
+    """Write the lecture's page and the report of everything else; what there is."""
+    pages = []
+    if "lecture" in drawn:
+        of_lecture = drawn["lecture"]
+        pages.append(write_lecture(directory, of_lecture))
+    rest = [x for name, several in drawn.items() if name != "lecture" for x in several]
+    if rest:
+        pages.append(report.write_report(directory, runs, rest, run_options))
+    return pages
+
+
+def write_lecture(directory: Path, sections: Sequence[Section]) -> Path:
+    """Write `lecture.html`, as of `slides.draw_sections`."""
+    return report.write_tables(
+        directory, "The lecture", slides.NOTES, {}, sections, LECTURE_FILE
+    )
+
+
+def _choose_names(
+    names: tuple[str, ...], directories: Sequence[Path]
+) -> tuple[str, ...]:
+    """Return the names of pictures in the order given, those of the runs for `all`."""
     for name in names:
         if name != "all" and name not in PICTURES:
             known = ["all", *PICTURES]
             raise UserError(f"--pictures={name} is unknown{suggest(name, known)}")
     if not names:
         raise UserError(f"--pictures= names none; known: all, {', '.join(PICTURES)}")
-    of_run = tuple(name for name in PICTURES if name not in ON_REQUEST)
+    left_out = set(ON_REQUEST)
+    if "all" in names and not any(map(_is_fine_tuned, directories)):
+        left_out.add("fine_tuning")
+    of_run = tuple(name for name in PICTURES if name not in left_out)
     chosen = [one for name in names for one in (of_run if name == "all" else (name,))]
     return tuple(dict.fromkeys(chosen))
 
 
-def _draw(name: str, subject: Subject, folder: Path) -> Section:
+def _is_fine_tuned(directory: Path) -> bool:
+    """Return whether a run was started from other weights."""
+    try:
+        return bool(workdir.read_config(directory).get("init_from"))
+    except UserError:
+        return False  # what is wrong with it is said where it is drawn
+
+
+def _draw(name: str, subject: Subject, folder: Path) -> list[Section]:
     """Draw the pictures of one name; what prevents it becomes a note."""
     module = PICTURES[name]
+    if hasattr(module, "draw_sections"):
+        return module.draw_sections(folder)
     try:
         if hasattr(module, "draw"):
             pictures = module.draw(subject, folder)
@@ -132,4 +177,4 @@ def _draw(name: str, subject: Subject, folder: Path) -> Section:
         pictures = []
         subject.note(f"not drawn: {error}")
     title = (module.__doc__ or module.__name__).split("\n")[0].rstrip(".")
-    return Section(name, title, tuple(pictures), subject.take_notes())
+    return [Section(name, title, tuple(pictures), subject.take_notes())]

@@ -93,6 +93,9 @@ def test_the_proof_fails_without_each_protection(
 def test_evaluation_proves_it_again(source, tmp_path):
     result = tune(tmp_path / "tuned", source, epochs=1, **SOME)
     config = config_module.make_config({"classes": (5, 6, 7, 8, 9)})
+    head = ["params/head/bias", "params/head/kernel"]
+    about = load_trained(tmp_path / "tuned").transfer
+    assert about["reset"] == head and about["adapted"] == []
     found = evaluate.evaluate(config, tmp_path / "tuned", Terminal())
     for name in ("frozen_leaves", "frozen_unchanged", "source_sha256"):
         assert found[name] == result[name]

@@ -21,6 +21,8 @@ _ARGUMENTS = (
     "--disable-background-networking --disable-component-update --disable-sync "
     "--disable-dev-shm-usage --hide-scrollbars"
 ).split()
+KEYS = {"Tab": 9, "Enter": 13, " ": 32, "End": 35, "Home": 36}
+KEYS |= {"ArrowLeft": 37, "ArrowRight": 39}
 
 
 class Browser:
@@ -44,12 +46,18 @@ class Browser:
     def quit(self):
         self._call("DELETE", f"/session/{self._session}")
 
-    def open(self, path, width=1400, height=900, scheme="light"):
-        """Open a file at a size in CSS pixels, in a light or dark scheme."""
+    def open(
+        self, path, width=1400, height=900, scheme="light", motion="no-preference"
+    ):
+        """Open a file at a size in CSS pixels, as a reader's preferences say."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1}
         self.command("Emulation.setDeviceMetricsOverride", mobile=False, **size)
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        self.command("Emulation.setEmulatedMedia", features=[feature])
+        preferences = {"color-scheme": scheme, "reduced-motion": motion}
+        features = [
+            {"name": f"prefers-{name}", "value": value}
+            for name, value in preferences.items()
+        ]
+        self.command("Emulation.setEmulatedMedia", features=features)
         self._post("url", url=Path(path).resolve().as_uri())
 
     def run(self, script, *arguments):
@@ -59,6 +67,18 @@ class Browser:
     def command(self, name, **parameters):
         """Send a command of the DevTools protocol."""
         return self._post("goog/cdp/execute", cmd=name, params=parameters)
+
+    def press(self, key):
+        """Press and release a key of `KEYS`."""
+        values = {"key": key, "windowsVirtualKeyCode": KEYS[key]}
+        text = {"Enter": "\r", " ": " "}.get(key, "")
+        kind = "keyDown" if text else "rawKeyDown"
+        self.command("Input.dispatchKeyEvent", type=kind, text=text, **values)
+        self.command("Input.dispatchKeyEvent", type="keyUp", **values)
+
+    def type_text(self, text):
+        """Type into what has the focus."""
+        self.command("Input.insertText", text=text)
 
     def read_log(self, kind):
         """Return the new entries of the log `browser` or `performance`."""

@@ -4,7 +4,7 @@ import shlex
 
 import numpy as np
 import pytest
-from fixtures_runs import ROOT, run_main
+from fixtures_runs import ROOT, run_main, train_run
 from test_readme import list_blocks
 
 from cnn.visualize import visualize
@@ -12,13 +12,26 @@ from cnn.visualize import visualize
 PAGE = (ROOT / "docs" / "pictures.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def tuned(trained, tmp_path_factory):
+    """Return a run that was started from the weights of another."""
+    directory = tmp_path_factory.mktemp("tuned")
+    train_run(directory, init_from=str(trained), epochs=1)
+    return directory
+
+
 @pytest.mark.parametrize("code", list_blocks(PAGE, "python"))
-def test_python_blocks_are_three_lines_that_run(code, trained, tmp_path, monkeypatch):
+def test_python_blocks_are_three_lines_that_run(
+    code, trained, tmp_path, monkeypatch, request
+):
     lines = [x for x in code.splitlines() if x and not x.startswith(("from", "import"))]
     assert len(lines) <= 3
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(trained)
+    if "runs/finetune_digits" in code:
+        tuned = request.getfixturevalue("tuned")
+        (tmp_path / "runs" / "finetune_digits").symlink_to(tuned)
     (tmp_path / "notes").mkdir()
     random = np.random.default_rng(0)
     names = {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from cnn.visualize.lecture import connections, demonstrations, slides_1d, slides_2d
-from cnn.visualize.lecture.demonstrations import (
+from cnn.visualize.lecture import connections, lines, slides, slides_1d, slides_2d
+from cnn.visualize.lecture.examples import (
     ALIGNED,
     IMAGE,
     KERNEL,
@@ -31,7 +31,7 @@ def read_results(drawing):
         formulas = [t for t in drawing.list_texts(step)[1:] if " = " in t]
         assert len(formulas) == 1, "one formula a step"
         left, right = formulas[0].replace("−", "-").replace("·", "*").split(" = ")
-        assert eval(left) == float(right), formulas[0]
+        assert eval(left) == pytest.approx(float(right)), formulas[0]
         results.append(float(right))
     return results
 
@@ -47,8 +47,7 @@ def test_lecture_alignment():
     assert drawing.steps == 2
     assert "0.2·0.8 + 0.5·0.8 + 0.3·0.2 = 0.62" in drawing.list_texts(0)
     assert "0.7·0.8 + 0.3·0.8 + 1·0.2 = 1" in drawing.list_texts(1)
-    assert drawing.title.endswith("the best match is 1")
-    marked = [e for e in drawing._elements if "best match" in e.text][1]
+    (marked,) = (e for e in drawing._elements if "best match" in e.text)
     best = [e for e in drawing._elements if e.style == "new"][1]
     assert 0 < marked.numbers["x"] - best.numbers["x"] - best.numbers["width"] < 20
 
@@ -179,8 +178,126 @@ def test_shared_weights_look_alike():
     assert "12 connections, 3 weights" in drawn[2]
 
 
-def test_every_demonstration_can_be_drawn_within_its_edges():
-    for name, (make, caption) in demonstrations.SLIDES.items():
+FORMULAS = [
+    *("alignment", "convolution_valid", "convolution_same", "convolution_full"),
+    *("convolution_stride", "convolution_derivative", "convolution_2d"),
+    *("convolution_2d_stride", "channels_1d", "layer_1d", "convolution_channels"),
+    *("layer_2d", "max_pooling", "max_pooling_2d", "max_pooling_window"),
+    *("average_pooling", "convolution_max_pooling"),
+]
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_every_step_shows_what_its_lines_compute(name):
+    make, _ = slides.SLIDES[name]
+    numbers = np.ravel(lines.compute_number(name)).tolist()
+    assert read_results(make()) == pytest.approx(numbers)
+
+
+def test_image_scalings_show_the_lectures_numbers():
+    drawing = slides.SLIDES["image_scalings"][0]()
+    formulas = [drawing.list_texts(step)[-1] for step in range(3)]
+    assert formulas[0] == "192 / 255 = 0.753"
+    assert formulas[1] == "(192 / 255 − 0.5) / 0.5 = 0.506"
+    for formula in formulas:
+        left, right = formula.replace("−", "-").split(" = ")
+        assert eval(left) == pytest.approx(float(right), abs=0.01)
+
+
+def find_pixels(drawing, left, top, size):
+    """Return the RGB of drawn pixels, blended as a browser does."""
+    colours = {
+        "ink": (0, 0, 0),
+        "red": (1, 0, 0),
+        "green": (0, 1, 0),
+        "blue": (0, 0, 1),
+    }
+    shown = {}
+    for e in drawing._elements:
+        inside = e.numbers["x"] >= left and e.numbers["y"] >= top
+        if e.style not in colours or not inside or e.numbers["width"] != size:
+            continue
+        place = (
+            round((e.numbers["y"] - top) / size),
+            round((e.numbers["x"] - left) / size),
+        )
+        below, own = np.array(shown.get(place, (1, 1, 1))), np.array(colours[e.style])
+        blended = own if e.style == "ink" else below + own - below * own
+        amount = e.numbers.get("fill-opacity", 1)
+        shown[place] = amount * blended + (1 - amount) * below
+    return shown
+
+
+def test_colours_are_those_of_the_image():
+    drawing = slides.SLIDES["image_channels"][0]()
+    image = lines.image_channels()[0]
+    found = find_pixels(drawing, 16, 74, 42)
+    for (row, column), _ in np.ndenumerate(image[..., 0]):
+        expected = image[row, column] / 255
+        np.testing.assert_allclose(found[row, column], expected, atol=1e-6)
+    assert "row 0, column 2: 255 red, 220 green, 60 blue" in drawing.list_texts(2)
+
+
+def test_layouts_frame_the_three_numbers_of_a_pixel():
+    drawing = slides.SLIDES["image_layouts"][0]()
+    image, *_ = lines.image_layouts()
+    text = "row 1, column 0 is at places 9, 10, 11 of NHWC, 3, 9, 15 of NCHW"
+    assert text in drawing.list_texts(3)
+    framed = [e.numbers for e in drawing._elements if e.style == "window"][3 * 7 + 1 :]
+    written = {
+        (e.numbers["x"], e.numbers["y"]): e.text
+        for e in drawing._elements
+        if e.style == "small"
+    }
+    numbers = [int(written[x["x"] + 19, x["y"] + 19]) for x in framed[:6]]
+    assert numbers == [*image[0, 1, 0]] * 2
+
+
+def test_a_bias_and_a_relu_leave_what_is_above_a_threshold():
+    drawing = slides.SLIDES["feature_detectors"][0]()
+    y, biased, detected = (np.asarray(x) for x in lines.feature_detectors()[-3:])
+    np.testing.assert_array_equal(detected, np.where(y > 2, y - 2, 0))
+    texts = [e for e in drawing._elements if e.tag == "text"]
+    heads = ("1. convolution", "2. + bias", "3. ReLU")
+    for step, (head, shown) in enumerate(
+        zip(heads, (y, biased, detected), strict=True)
+    ):
+        (left,) = (e.numbers["x"] for e in texts if e.text == head)
+        mine = [e for e in texts if left < e.numbers["x"] < left + 4 * 32]
+        assert {e.during for e in mine} == {range(step, 3)}
+        written = [float(e.text.replace("−", "-")) for e in mine]
+        assert written == np.moveaxis(shown[0], -1, 0).ravel().tolist()
+
+
+def test_any_size_takes_the_same_weights():
+    drawing = slides.SLIDES["global_average_pooling"][0]()
+    assert "75 / 49 = 1.5306" in drawing.list_texts(0)
+    assert "class 1:  1.5306·(−1) + 3 = 1.47" in drawing.list_texts(0)
+    assert "class 1:  2.1000·(−1) + 3 = 0.9" in drawing.list_texts(1)
+
+
+def test_mixed_labels_have_bars_of_their_shares():
+    drawing = slides.SLIDES["mix_up"][0]()
+    images, mixed, targets = (np.asarray(x) for x in lines.mix_up())
+    np.testing.assert_allclose(
+        mixed, np.einsum("si,ihwc->shwc", targets, images), atol=1e-6
+    )
+    for step, target in enumerate(targets):
+        bars = [
+            e.numbers["width"]
+            for e in drawing._elements
+            if e.style == "bar" and e.during == range(step, step + 1)
+        ]
+        np.testing.assert_allclose(bars, 110 * target)
+    cut = slides.SLIDES["cut_out"][0]()
+    original, covered, _ = (np.asarray(x) for x in lines.cut_out())
+    assert cut.steps == len(covered) == 3
+    assert ((covered != original) <= (covered == 0.5)).all()
+    assert len({x.tobytes() for x in covered}) == 3, "elsewhere in each epoch"
+
+
+def test_every_slide_can_be_drawn_within_its_edges():
+    for name, (make, caption) in slides.SLIDES.items():
         drawing = make()
         assert caption.endswith("."), name
         assert 16 + 10 * len(drawing.title) <= drawing.width, "bold, 17 px"
@@ -189,3 +306,7 @@ def test_every_demonstration_can_be_drawn_within_its_edges():
             if element.tag == "rect":
                 assert numbers["x"] + numbers["width"] <= drawing.width, name
                 assert numbers["y"] + numbers["height"] <= drawing.height, name
+            elif element.tag == "text":
+                room = drawing.width - numbers["x"]
+                room *= 1 if "left" in element.style else 2
+                assert 6.5 * len(element.text) <= room, (name, element.text)

@@ -57,7 +57,7 @@ def see(frames, percent):
 def test_the_animation_shows_the_same_steps():
     text = make_drawing().to_svg()
     assert list_texts(text) == ["always", "first & only", "from the third on"]
-    total = 4 + svg._RESTING_STEPS
+    total = 4 + svg.RESTING_STEPS
     for name, seen in {"from0to1": [1, 0, 0, 0], "from2to4": [0, 0, 1, 1]}.items():
         frames = find_opacities(text, name)
         moments = [100 * (step + 0.5) / total for step in range(4)]

@@ -31,15 +31,30 @@ def fast(monkeypatch):
         monkeypatch.setattr(module, name, lambda *given: make(1, 1))
 
 
-def test_demonstrations_need_no_run(tmp_path, monkeypatch, capsys):
-    module = visualize.demonstrations
-    monkeypatch.setattr(module, "SLIDES", dict(list(module.SLIDES.items())[:2]))
-    assert draw("--pictures=demonstrations", f"--output={tmp_path}") == 0
+def test_the_lecture_is_a_page_of_its_own_and_needs_no_run(
+    tmp_path, monkeypatch, capsys
+):
+    kept = "Images as numbers", "Feature detectors"
+    parts = {name: visualize.slides.PARTS[name] for name in kept}
+    monkeypatch.setattr(visualize.slides, "PARTS", parts)
+    assert draw("--pictures=lecture", f"--output={tmp_path}") == 0
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
-    assert {"convolution_valid.svg", "filters.png", "connections_dense.svg"} <= names
-    assert f"written to {tmp_path / 'report.html'}" in capsys.readouterr().out
-    text = (tmp_path / "report.html").read_text()
-    assert text.count("<figure") == len(names) and 'href="#result"' not in text
+    assert names == {f"{x}.svg" for x in parts[kept[0]][1]} | {
+        *("filters.png", "filters.webp", "feature_detectors.svg")
+    }
+    assert f"written to {tmp_path / 'lecture.html'}" in capsys.readouterr().out
+    assert not (tmp_path / "report.html").exists()
+    text = (tmp_path / "lecture.html").read_text()
+    assert text.count("<figure") == text.count("<pre") == 5
+    assert 'href="#result"' not in text
+
+
+def test_the_lecture_stands_beside_the_report(trained, tmp_path, fast, monkeypatch):
+    monkeypatch.setattr(visualize.slides, "PARTS", {})
+    flags = (f"--workdir={trained}", f"--output={tmp_path}")
+    assert draw("--pictures=lecture,mistakes", *flags) == 0
+    assert {"report.html", "lecture.html"} <= {x.name for x in tmp_path.iterdir()}
+    assert 'id="lecture' not in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("flag", [None, "--rotation_degrees=15"])
@@ -64,7 +79,7 @@ def test_transformations_are_drawn_without_any_flag(tmp_path, monkeypatch):
     assert names == ["transformations.png"]
 
 
-@pytest.mark.parametrize("more", ["", ",demonstrations"])
+@pytest.mark.parametrize("more", ["", ",lecture"])
 def test_all_is_what_is_of_the_run(more, trained, tmp_path, monkeypatch, capsys):
     drawn = []
 
@@ -73,14 +88,15 @@ def test_all_is_what_is_of_the_run(more, trained, tmp_path, monkeypatch, capsys)
         path = folder / "one.png"
         path.write_bytes(PNG)
         section = visualize.Section
-        return section(name, name, (visualize.picture.Picture(path, "", ""),))
+        return [section(name, name, (visualize.picture.Picture(path, "", ""),))]
 
     monkeypatch.setattr(visualize, "_draw", note)
     output = f"--output={tmp_path}"
     assert draw(f"--pictures=all{more}", f"--workdir={trained}", output) == 0
-    of_run = [name for name in visualize.PICTURES if name not in visualize.ON_REQUEST]
-    assert drawn == of_run + ["demonstrations"] * bool(more)
-    assert not set(of_run) & {"transformations", "demonstrations"}
+    left_out = (*visualize.ON_REQUEST, "fine_tuning")
+    of_run = [name for name in visualize.PICTURES if name not in left_out]
+    assert drawn == of_run + ["lecture"] * bool(more)
+    assert not set(of_run) & {"transformations", "lecture"}
     printed, total = capsys.readouterr().out, len(drawn)
     assert f"drawing curves (1 of {total}, {total - 1} more after it)" in printed
     assert f"drawing {drawn[-1]} ({total} of {total}, the last)" in printed

@@ -32,7 +32,7 @@ COLOURS = (
 )
 MARKERS = "osD^vPX*"
 _SIGNED, _AMOUNT = "RdBu_r", "viridis"
-_DOTS_PER_INCH, _GAP = 110, 0.03
+_DOTS_PER_INCH, _GAP, _WEBP_QUALITY = 110, 0.03, 40
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -55,12 +55,15 @@ class Picture:
     """A picture that was drawn.
 
     Attributes:
-        path: the PNG or GIF; line art has an SVG of the same name beside it.
+        path: the PNG or GIF; line art has an SVG, a photograph a WebP of the same name
+            beside it.
+        lines: the lines of Python that compute it, where it shows them.
     """
 
     path: Path
     title: str
     caption: str
+    lines: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +131,23 @@ def save(
         figure.savefig(content, **how, **margin)
         atomic.write_bytes(name, content.getvalue())
     return Picture(path, title, caption)
+
+
+def save_photograph(figure: Any, path: Path, title: str, caption: str) -> Picture:
+    """Write a figure of photographs as PNG, and small, with losses, as WebP.
+
+    Args:
+        figure: of `make_figure`.
+        path: the PNG's.
+    """
+    from PIL import Image
+
+    saved = save(figure, path, title, caption)
+    with Image.open(path) as image:
+        content = io.BytesIO()
+        image.convert("RGB").save(content, "webp", quality=_WEBP_QUALITY, method=6)
+    atomic.write_bytes(path.with_suffix(".webp"), content.getvalue())
+    return saved
 
 
 def read_pictures(sections: Sequence[Section]) -> dict[str, np.ndarray]:

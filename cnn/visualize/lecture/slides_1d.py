@@ -12,12 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn.ops import convolution, geometry, pooling
-from cnn.visualize.lecture.svg import (
-    Drawing,
-    format_maximum,
-    format_number,
-    format_products,
-)
+from cnn.visualize.lecture import sheet
+from cnn.visualize.lecture.sheet import Number
+from cnn.visualize.lecture.svg import Drawing, Shown
 
 _CELL, _LEFT, _WIDTH = 46, 150, 700
 _INPUT, _KERNEL, _OUTPUT, _FORMULA, _HEIGHT = 52, 108, 186, 264, 296
@@ -53,7 +50,7 @@ def convolve(
     )
     (padding_pair,) = geometry.resolve_padding(padding, (len(kernel),), (1,))
     window = _Window(len(kernel), stride, kernel)
-    return _draw(title, x, padding_pair, window, values)
+    return _draw(title, x, padding_pair, window, values)[0]
 
 
 def align(x: Sequence[float], weights: Sequence[float]) -> Drawing:
@@ -64,17 +61,16 @@ def align(x: Sequence[float], weights: Sequence[float]) -> Drawing:
         weights: S numbers.
     """
     values = convolution.conv1d(_column(x), _make_kernel(weights))[0, :, 0]
-    best = int(np.argmax(values))
-    title = (
-        "Alignment of weights with an image: the best match is "
-        f"{format_number(values[best])}"
-    )
+    title = "Alignment of weights with an image: where they match best"
     window = _Window(len(weights), 1, weights)
     names = ("image", "weights", "match")
-    drawing = _draw(title, x, (0, 0), window, values, names)
-    left = _LEFT + (best + (len(weights) + 1) / 2) * _CELL + 12
-    at_last = range(len(values) - 1, len(values))
-    drawing.text(left, _OUTPUT + _CELL / 2, "← the best match", "left", at_last)
+    drawing, matches = _draw(title, x, (0, 0), window, values, names)
+    best, at_last = int(np.argmax(values)), range(len(values) - 1, len(values))
+    for place in range(len(matches)):
+        left = _LEFT + (place + (len(weights) + 1) / 2) * _CELL + 12
+        lists = matches[:place], matches[place:]
+        mark = Shown(sheet.follow(place == best, "best", *lists), "best")
+        drawing.text(left, _OUTPUT + _CELL / 2, mark, "left", at_last)
     return drawing
 
 
@@ -82,7 +78,7 @@ def max_pool(x: Sequence[float], window: int, stride: int) -> Drawing:
     """Draw a maximum that slides along a sequence, as `pooling.max_pool1d` takes it."""
     values = pooling.max_pool1d(_column(x), window, stride)[0, :, 0]
     title = f"Max-pooling, window {window}, stride {stride}: {len(values)} outputs"
-    return _draw(title, x, (0, 0), _Window(window, stride), values)
+    return _draw(title, x, (0, 0), _Window(window, stride), values)[0]
 
 
 def differentiate(
@@ -105,7 +101,7 @@ def differentiate(
     rim = len(kernel) - 1
     names = ("∂loss/∂y", "flipped kernel", "∂loss/∂x")
     flipped = _Window(len(kernel), 1, kernel[::-1])
-    return _draw(title, gradient, (rim, rim), flipped, values, names)
+    return _draw(title, gradient, (rim, rim), flipped, values, names)[0]
 
 
 def _count_outputs(length: int, size: int, padding: str, stride: int) -> str:
@@ -131,46 +127,77 @@ def _draw(
     window: _Window,
     values: jax.Array,
     names: tuple[str, str, str] = ("x", "kernel", "y"),
-) -> Drawing:
-    """Draw the padded input, the window at each step, and the output as it grows."""
-    values = np.asarray(values)
+) -> tuple[Drawing, np.ndarray]:
+    """Draw the padded input, the window at each step, and the output as it grows.
+
+    Returns:
+        The drawing, and the numbers of its output.
+    """
     drawing = Drawing(_WIDTH, _HEIGHT, title, len(values))
     drawing.text(16, 24, title, "title")
-    padded, size = np.pad(np.asarray(x, float), padding), window.size
+    inputs = sheet.make_numbers(x)
+    before, after = (sheet.make_numbers(np.zeros(rim)) for rim in padding)
+    drawing.offer(names[0], inputs)
+    taps = None if window.taps is None else sheet.make_numbers(window.taps)
+    if taps is not None:
+        drawing.offer(names[1], taps)
     rows = list(zip(names, (_INPUT, _KERNEL, _OUTPUT), strict=True))
-    for name, top in rows if window.taps is not None else rows[::2]:
+    for name, top in rows if taps is not None else rows[::2]:
         drawing.text(16, top + _CELL / 2, name, "left")
-    for place, value in enumerate(padded):
-        is_real = padding[0] <= place < len(padded) - padding[1]
-        _put(drawing, place, _INPUT, [value], "input" if is_real else "padding")
-    for step, value in enumerate(values):
-        start = step * window.stride
-        middle, left = start + (size - 1) / 2, _LEFT + start * _CELL
-        now, later = range(step, step + 1), range(step, len(values))
-        inside = padded[start : start + size]
-        if window.taps is not None:
-            _put(drawing, start, _KERNEL, window.taps, "kernel", now)
-            formula = format_products(inside, np.asarray(window.taps), value)
-        else:
-            x1 = left + size * _CELL / 2
-            drawing.text(x1, _KERNEL + _CELL / 2, "maximum", "", now)
-            formula = format_maximum(inside, value)
-        _put(drawing, middle, _OUTPUT, [np.nan], "empty")
-        _put(drawing, middle, _OUTPUT, [value], "output", later)
-        drawing.rectangle(left, _INPUT, size * _CELL, _CELL, "window", now)
-        middle_left = _LEFT + middle * _CELL
-        drawing.rectangle(middle_left, _OUTPUT, _CELL, _CELL, "new", now)
-        drawing.text(_LEFT, _FORMULA, formula, "left", now)
-    return drawing
+    _put(drawing, 0, _INPUT, before, "padding")
+    _put(drawing, len(before), _INPUT, inputs, "input")
+    _put(drawing, len(before) + len(x), _INPUT, after, "padding")
+    padded = np.concatenate([before, inputs, after])
+    starts = range(0, len(values) * window.stride, window.stride)
+    outputs = np.array(
+        [
+            _follow(value, padded[start:][: window.size], taps)
+            for start, value in zip(starts, np.asarray(values), strict=True)
+        ]
+    )
+    for step, output in enumerate(outputs):
+        _draw_step(drawing, step, window, taps, output)
+    return drawing, outputs
+
+
+def _follow(value: float, inside: np.ndarray, taps: np.ndarray | None) -> Number:
+    """Make the number of an output from those of its window."""
+    if taps is None:
+        return sheet.follow(value, "max", inside)
+    return sheet.follow(value, "dot", inside, taps)
+
+
+def _draw_step(
+    drawing: Drawing,
+    step: int,
+    window: _Window,
+    taps: np.ndarray | None,
+    output: Number,
+) -> None:
+    """Draw the window of a step, its output, and how it is computed."""
+    start, size = step * window.stride, window.size
+    middle, left = start + (size - 1) / 2, _LEFT + start * _CELL
+    now, later = range(step, step + 1), range(step, drawing.steps)
+    if taps is not None:
+        _put(drawing, start, _KERNEL, taps, "kernel", now)
+    else:
+        x1 = left + size * _CELL / 2
+        drawing.text(x1, _KERNEL + _CELL / 2, "maximum", "", now)
+    _put(drawing, middle, _OUTPUT, [np.nan], "empty")
+    _put(drawing, middle, _OUTPUT, [output], "output", later)
+    drawing.rectangle(left, _INPUT, size * _CELL, _CELL, "window", now)
+    middle_left = _LEFT + middle * _CELL
+    drawing.rectangle(middle_left, _OUTPUT, _CELL, _CELL, "new", now)
+    drawing.text(_LEFT, _FORMULA, Shown(output, "line"), "left", now)
 
 
 def _put(
     drawing: Drawing,
     place: float,
     top: float,
-    values: Sequence[float],
+    values: Sequence[float | Number] | np.ndarray,
     style: str,
     during: range | None = None,
 ) -> None:
     left = _LEFT + place * _CELL
-    drawing.cells(left, top, np.asarray([values], float), style, _CELL, during)
+    drawing.cells(left, top, np.asarray([values]), style, _CELL, during)

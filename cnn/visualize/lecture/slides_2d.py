@@ -10,13 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn.ops import convolution, pooling, rearrange
-from cnn.visualize.lecture.svg import (
-    Drawing,
-    format_maximum,
-    format_number,
-    format_products,
-    format_sum,
-)
+from cnn.visualize.lecture import sheet
+from cnn.visualize.lecture.svg import Drawing, Shown
 
 _CELL, _SMALL, _EDGE, _TOP, _GAP = 42, 34, 16, 64, 44
 _LEAST = 560  # room for a title
@@ -32,33 +27,37 @@ def convolve(
         kernel: [Sh, Sw]; its taps stand small in the window's cells.
         stride: pixels between windows.
     """
-    image, taps = np.asarray(x, np.float32), np.asarray(kernel, np.float32)
+    image, taps = sheet.make_numbers(x), sheet.make_numbers(kernel)
     values = convolution.conv2d(
-        jnp.asarray(image)[None, :, :, None],
-        jnp.asarray(taps)[:, :, None, None],
+        jnp.asarray(x, jnp.float32)[None, :, :, None],
+        jnp.asarray(kernel, jnp.float32)[:, :, None, None],
         stride=stride,
     )
     values = np.asarray(values)[0, :, :, 0]
     sizes = f"{_size(image)} → {_size(values)}"
     title = f"Convolution of an image, stride {stride}: {sizes}"
-
-    def explain(inside: np.ndarray, value: float) -> str:
-        return format_products(inside, taps, value)
-
-    return _draw_windows(title, image, values, taps.shape, stride, explain, taps)
+    return _draw_windows(title, image, values, taps.shape, stride, "dot", taps)
 
 
 def max_pool(x: Sequence[Sequence[float]], window: int, stride: int) -> Drawing:
     """Draw a maximum that slides over an image, as `pooling.max_pool2d` takes it."""
-    image = np.asarray(x, np.float32)
-    values = pooling.max_pool2d(jnp.asarray(image)[None, :, :, None], window, stride)
-    values = np.asarray(values)[0, :, :, 0]
+    image, batch = sheet.make_numbers(x), jnp.asarray(x, jnp.float32)[None, ..., None]
+    values = np.asarray(pooling.max_pool2d(batch, window, stride))[0, :, :, 0]
     title = (
         f"Max-pooling of {window}×{window} pixels, stride {stride}: "
         f"{_size(image)} → {_size(values)}"
     )
-    shape = (window, window)
-    return _draw_windows(title, image, values, shape, stride, format_maximum)
+    return _draw_windows(title, image, values, (window, window), stride, "max")
+
+
+def avg_pool(x: Sequence[Sequence[float]], window: int) -> Drawing:
+    """Draw averages side by side, as `pooling.avg_pool2d` takes them."""
+    image, batch = sheet.make_numbers(x), jnp.asarray(x, jnp.float32)[None, ..., None]
+    values = np.asarray(pooling.avg_pool2d(batch, window))[0, :, :, 0]
+    title = (
+        f"Average pooling of {window}×{window} pixels: {_size(image)} → {_size(values)}"
+    )
+    return _draw_windows(title, image, values, (window, window), window, "mean")
 
 
 def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
@@ -74,7 +73,15 @@ def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
     # With a group a channel, nothing is summed over channels yet.
     parts = convolution.conv2d(image, taps[:, :, None, :], groups=channels)[0]
     values = convolution.conv2d(image, taps[..., None])[0, :, :, 0]
-    parts, values = np.asarray(parts), np.asarray(values)
+    numbers, weights = sheet.make_numbers(x), sheet.make_numbers(kernel)
+    parts = np.stack(
+        [
+            follow_windows(part, numbers[..., c], window, 1, "dot", weights[..., c])
+            for c, part in enumerate(np.moveaxis(np.asarray(parts), -1, 0))
+        ],
+        axis=-1,
+    )
+    values = _sum_channels(np.asarray(values), parts)
     title = f"Convolution of {channels} channels: a kernel for each, one sum"
     pitch = height * _SMALL + 34
     middle = _EDGE + width * _SMALL + _GAP
@@ -86,9 +93,11 @@ def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
     for c in range(channels):
         top = _TOP + c * pitch
         drawing.text(_EDGE, top - 10, f"x, channel {c}", "left small")
-        drawing.cells(_EDGE, top, x[..., c], f"shade{c}", _SMALL)
+        drawing.cells(_EDGE, top, numbers[..., c], f"shade{c}", _SMALL)
         drawing.text(middle, top - 10, f"kernel, channel {c}", "left small")
-        drawing.cells(middle, top, kernel[..., c], f"shade{c}", _SMALL)
+        drawing.cells(middle, top, weights[..., c], f"shade{c}", _SMALL)
+        drawing.offer(f"x, channel {c}", numbers[..., c])
+        drawing.offer(f"kernel, channel {c}", weights[..., c])
     down = _TOP + (channels * pitch - values.shape[0] * _CELL) / 2
     drawing.text(last, down - 14, "y", "left small")
     drawing.cells(last, down, np.full(values.shape, np.nan), "empty", _CELL)
@@ -98,13 +107,21 @@ def convolve_channels(x: np.ndarray, kernel: np.ndarray) -> Drawing:
             top = _TOP + c * pitch
             _frame(drawing, _EDGE, top, (i, j), window, _SMALL, now)
             place = (right, top + _SMALL / 2)
-            drawing.cells(*place, [[parts[i, j, c]]], f"shade{c}", 46, now)
+            drawing.cells(*place, parts[i, j, c, None, None], f"shade{c}", 46, now)
         place = (last + j * _CELL, down + i * _CELL)
-        drawing.cells(*place, [[values[i, j]]], "output", _CELL, later)
+        drawing.cells(*place, values[i, j, None, None], "output", _CELL, later)
         drawing.rectangle(*place, _CELL, _CELL, "new", now)
-        formula = format_sum(parts[i, j], values[i, j])
+        formula = Shown(values[i, j], "line")
         drawing.text(_EDGE, drawing.height - 16, formula, "left", now)
     return drawing
+
+
+def _sum_channels(values: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Make the numbers of outputs [H, W] that are the sums of parts [H, W, C]."""
+    numbers = np.empty(values.shape, object)
+    for place, value in np.ndenumerate(values):
+        numbers[place] = sheet.follow(value, "sum", parts[place])
+    return numbers
 
 
 def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
@@ -116,12 +133,12 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
         x: [H, W], both even.
         inverse: draw `rearrange.depth_to_space` in place of `space_to_depth`.
     """
-    image = np.asarray(x, np.float32)
-    deep = rearrange.space_to_depth(jnp.asarray(image)[None, :, :, None], 2)
-    flat = np.asarray(rearrange.depth_to_space(deep, 2))[0, :, :, 0]
-    deep = np.asarray(deep)[0]
+    flat = sheet.make_numbers(x)
+    deep = move_numbers(rearrange.space_to_depth, flat[..., None])
+    if inverse:
+        flat = move_numbers(rearrange.depth_to_space, deep)[..., 0]
     rows, columns, channels = deep.shape
-    names = [f"{_size(image)}×1", f"{rows}×{columns}×{channels}"]
+    names = [f"{_size(flat)}×1", f"{rows}×{columns}×{channels}"]
     names = names[::-1] if inverse else names
     kind = "Depth to space" if inverse else "Pixel shuffle, space to depth"
     title = f"{kind}: {names[0]} → {names[1]}"
@@ -140,6 +157,10 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
     for c, (left, top) in enumerate(spots):
         drawing.text(left, top - 10, f"{of_channels}, channel {c}", "left small")
         drawing.cells(left, top, np.full((rows, columns), np.nan), "empty", _CELL)
+        if inverse:
+            drawing.offer(f"x, channel {c}", deep[..., c])
+    if not inverse:
+        drawing.offer("x", flat)
     drawing.text(at, _TOP - 10, of_image, "left small")
     drawing.cells(at, _TOP, np.full(flat.shape, np.nan), "empty", _CELL)
     for step, (i, j) in enumerate(np.ndindex(rows, columns)):
@@ -150,8 +171,9 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
             here = (at + (2 * j + b) * _CELL, _TOP + (2 * i + a) * _CELL)
             style = f"shade{c}"
             seen = (later, None) if inverse else (None, later)
-            drawing.cells(*here, [[flat[2 * i + a, 2 * j + b]]], style, _CELL, seen[0])
-            drawing.cells(*there, [[deep[i, j, c]]], style, _CELL, seen[1])
+            pixel = flat[2 * i + a, 2 * j + b, None, None]
+            drawing.cells(*here, pixel, style, _CELL, seen[0])
+            drawing.cells(*there, deep[i, j, c, None, None], style, _CELL, seen[1])
     frames = ("new", "window") if inverse else ("window", "new")
     for step, (i, j) in enumerate(np.ndindex(rows, columns)):
         now = range(step, step + 1)
@@ -161,16 +183,40 @@ def shuffle(x: Sequence[Sequence[float]], inverse: bool = False) -> Drawing:
     return drawing
 
 
+def move_numbers(operator: Callable, numbers: np.ndarray) -> np.ndarray:
+    """Move numbers [H, W, C] as an operator of `rearrange` does with blocks of 2×2."""
+    places = jnp.arange(numbers.size).reshape(1, *numbers.shape)
+    return numbers.ravel()[np.asarray(operator(places, 2))[0]]
+
+
+def follow_windows(
+    values: np.ndarray,
+    image: np.ndarray,
+    window: tuple[int, int],
+    stride: int,
+    operation: str,
+    taps: np.ndarray | None = None,
+) -> np.ndarray:
+    """Make the numbers of outputs [H, W] from the windows of an image's numbers."""
+    numbers = np.empty(values.shape, object)
+    for (i, j), value in np.ndenumerate(values):
+        inside = image[i * stride :, j * stride :][: window[0], : window[1]]
+        lists = (inside,) if taps is None else (inside, taps)
+        numbers[i, j] = sheet.follow(value, operation, *lists)
+    return numbers
+
+
 def _draw_windows(
     title: str,
     image: np.ndarray,
     values: np.ndarray,
     window: tuple[int, int],
     stride: int,
-    explain: Callable[[np.ndarray, float], str],
+    operation: str,
     taps: np.ndarray | None = None,
 ) -> Drawing:
     """Draw input and output, and at each step the window, its taps and the formula."""
+    outputs = follow_windows(values, image, window, stride, operation, taps)
     free = _EDGE + image.shape[1] * _CELL + _GAP
     right = free if taps is None else free + taps.shape[1] * _CELL + _GAP
     width = max(right + values.shape[1] * _CELL + _EDGE, _LEAST)
@@ -181,7 +227,9 @@ def _draw_windows(
     drawing.text(right, _TOP - 14, "y", "left small")
     drawing.cells(_EDGE, _TOP, image, "input", _CELL)
     drawing.cells(right, _TOP, np.full(values.shape, np.nan), "empty", _CELL)
+    drawing.offer("x", image)
     if taps is not None:
+        drawing.offer("kernel", taps)
         drawing.text(free, _TOP - 14, "kernel", "left small")
         drawing.cells(free, _TOP, taps, "kernel", _CELL)
     for step, (i, j) in enumerate(np.ndindex(values.shape)):
@@ -191,12 +239,11 @@ def _draw_windows(
         for (a, b), tap in np.ndenumerate(taps if taps is not None else ()):
             x1 = _EDGE + (left + b + 1) * _CELL - 3
             y1 = _TOP + (top + a + 1) * _CELL - 8
-            drawing.text(x1, y1, f"×{format_number(tap)}", "tap", now)
+            drawing.text(x1, y1, Shown(tap, "tap", _CELL - 6), "tap", now)
         spot = (right + j * _CELL, _TOP + i * _CELL)
-        drawing.cells(*spot, [[values[i, j]]], "output", _CELL, later)
+        drawing.cells(*spot, outputs[i, j, None, None], "output", _CELL, later)
         drawing.rectangle(*spot, _CELL, _CELL, "new", now)
-        inside = image[top : top + window[0], left : left + window[1]]
-        formula = explain(inside, values[i, j])
+        formula = Shown(outputs[i, j], "line")
         drawing.text(_EDGE, height - 20, formula, "left small", now)
     return drawing
 

@@ -15,11 +15,14 @@ from typing import Any
 from cnn.checkpoints import atomic, workdir
 from cnn.errors import UserError
 from cnn.option import format_value
-from cnn.text import show, show_line
+from cnn.text import show_line
 from cnn.visualize.draw.picture import Picture, Section
+from cnn.visualize.lecture.slide import Slide
 from cnn.visualize.named_run import name_runs
+from cnn.visualize.page import player, template
 
-_TYPES = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
+_TYPES = {".svg": "image/svg+xml", ".webp": "image/webp"}
+_TYPES |= {".png": "image/png", ".gif": "image/gif"}
 _WIDE = 720
 PAGE_FILE = "report.html"
 _RESULTS = {
@@ -40,13 +43,22 @@ _RESULTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A picture as the page has it, `source` being a data URI; sizes in pixels."""
+    """A picture as the page has it.
+
+    Attributes:
+        source: a data URI.
+        width: in pixels.
+        height: in pixels.
+        player: of an animated drawing, in place of the source; see `player`.
+    """
 
     title: str
     caption: str
     source: str
-    width: int
-    height: int
+    width: float
+    height: float
+    player: str = ""
+    lines: str = ""
 
     @property
     def is_wide(self) -> bool:
@@ -145,35 +157,38 @@ def _write_page(
     sections: Sequence[Section],
 ) -> Path:
     """Fill the template and write it."""
-    try:
-        import jinja2
-    except ImportError:
-        raise UserError(f"{path.name} needs: pip install jinja2") from None
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=lambda x: show(x) if type(x) is str else x,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.jinja").render(
+    described = [_describe_section(section) for section in sections]
+    is_played = any(one.player for section in described for one in section["figures"])
+    page = template.fill(
+        "report.html.jinja",
+        path.name,
         **about,
         tables=tables,
-        sections=[_describe_section(s) for s in sections],
+        sections=described,
+        player_style=player.read_style() if is_played else "",
+        player_script=player.read_script() if is_played else "",
     )
     atomic.write_text(path, page)
     return path
 
 
 def _embed(picture: Picture) -> Figure:
-    """Read a picture as a part of the page, the SVG beside it where there is one."""
-    drawn = picture.path.with_suffix(".svg")
-    path = drawn if drawn.exists() else picture.path
+    """Read a picture as a part of the page, or the SVG or WebP beside it."""
+    if isinstance(picture, Slide) and (drawing := picture.drawing).steps > 1:
+        size, played = (drawing.width, drawing.height), player.embed(drawing)
+        return Figure(
+            picture.title, picture.caption, "", *size, played, lines=picture.lines
+        )
+    beside = [picture.path.with_suffix(suffix) for suffix in (".svg", ".webp")]
+    path = next((each for each in beside if each.exists()), picture.path)
     content = path.read_bytes()
     source = f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
     return Figure(
-        picture.title, picture.caption, source, *_measure(path.suffix, content)
+        picture.title,
+        picture.caption,
+        source,
+        *_measure(path.suffix, content),
+        lines=picture.lines,
     )
 
 

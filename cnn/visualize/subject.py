@@ -19,6 +19,7 @@ from cnn.data.images import BadFile, Dataset, Evaluated, Images, get_part
 from cnn.data.named_files import find_files
 from cnn.data.options import find_centre
 from cnn.errors import UserError, suggest
+from cnn.runtime import interrupt
 from cnn.text import name_file, show_line
 from cnn.training import same_data
 from cnn.training.tasks import MULTILABEL
@@ -92,6 +93,7 @@ class Subject:
 
     Attributes:
         excluded: files that could not be read and were left out, by path.
+        faults: errors of the program that kept a picture from being drawn.
     """
 
     def __init__(self, config: Config, directories: list[Path]) -> None:
@@ -99,6 +101,7 @@ class Subject:
         self.config, self.directories = config, directories
         self._data = config.data.for_evaluation()
         self.excluded: dict[str, BadFile] = {}
+        self.faults: list[Exception] = []
         self._notes: list[str] = []
         self._logits: dict[str, np.ndarray] = {}
         self._stages: dict[str, tuple[Stage, ...]] = {}
@@ -183,13 +186,35 @@ class Subject:
         self, draw: Callable[[NamedRun], list[Picture]], runs: Sequence[NamedRun]
     ) -> list[Picture]:
         """Draw pictures of each run; what prevents those of one is noted."""
-        pictures = []
-        for run in runs:
-            try:
-                pictures += draw(run)
-            except UserError as error:
-                self.note(f"{run.name}: {error}")
-        return pictures
+        return [x for run in runs for x in self.attempt(run.name, draw, run)]
+
+    def attempt(
+        self, what: str, draw: Callable[..., list[Picture]], *given: Any
+    ) -> list[Picture]:
+        """Draw pictures; what prevents it is noted, and there are none.
+
+        A fault of the program is kept in `faults` too, to be raised when all else is
+        drawn.
+
+        Args:
+            what: the note begins with.
+            draw: is called with what is given.
+            *given: that.
+
+        Raises:
+            OSError: of a disk that is full, or the like.
+        """
+        try:
+            return draw(*given)
+        except UserError as error:
+            self.note(f"{what}: {error}")
+        except (OSError, interrupt.Interrupted):
+            raise
+        except Exception as error:
+            about = f"{type(error).__name__}: {error}".rstrip(": ")
+            self.note(f"{what}: not drawn, for a fault of the program: {about}")
+            self.faults.append(error)
+        return []
 
     def name_file(self, folder: Path, run: NamedRun, *parts: str) -> Path:
         """Name a run's PNG, after the run too when there are several."""

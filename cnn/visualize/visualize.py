@@ -30,7 +30,7 @@ from cnn.visualize.draw import (
     saliency,
     transformations,
 )
-from cnn.visualize.draw.picture import Section
+from cnn.visualize.draw.picture import Picture, Section
 from cnn.visualize.lecture import slides
 from cnn.visualize.page import report
 from cnn.visualize.subject import Subject
@@ -66,7 +66,8 @@ def visualize(
 ) -> list[Section]:
     """Draw pictures and the report of them.
 
-    What cannot be drawn is said, and everything else is drawn.
+    What cannot be drawn is said, and everything else is drawn and reported, also where
+    it is a fault of the program.
 
     Args:
         config: the options of the first run, those of the command line over them.
@@ -77,6 +78,7 @@ def visualize(
 
     Raises:
         UserError: there is no such picture, or none could be drawn.
+        ExceptionGroup: at the end, of the program's own faults.
     """
     names = _choose_names(config.visualize.pictures, directories)
     several = Path("runs") / "compare"
@@ -100,6 +102,7 @@ def visualize(
         with contextlib.suppress(OSError):  # what was made in vain
             folder.rmdir()
             directory.rmdir()
+        _raise_faults(subject)
         notes = [note for section in sections for note in section.notes]
         raise UserError("Nothing could be drawn: " + "; ".join(dict.fromkeys(notes)))
     runs = directories if needs_run(names) else []
@@ -108,6 +111,7 @@ def visualize(
     same_data.write_bad(directory, config.data.dataset, list(subject.excluded.values()))
     if config.progress.tensorboard:
         metrics_log.write_images(directory, picture.read_pictures(sections))
+    _raise_faults(subject)
     return sections
 
 
@@ -133,6 +137,12 @@ def write_lecture(directory: Path, sections: Sequence[Section]) -> Path:
     return report.write_tables(
         directory, "The lecture", slides.NOTES, {}, sections, LECTURE_FILE
     )
+
+
+def _raise_faults(subject: Subject) -> None:
+    """Raise what kept pictures from being drawn, if it was the program's fault."""
+    if subject.faults:
+        raise ExceptionGroup("pictures that were not drawn", subject.faults)
 
 
 def _choose_names(
@@ -166,15 +176,13 @@ def _draw(name: str, subject: Subject, folder: Path) -> list[Section]:
     module = PICTURES[name]
     if hasattr(module, "draw_sections"):
         return module.draw_sections(folder)
-    try:
-        if hasattr(module, "draw"):
-            pictures = module.draw(subject, folder)
-        else:
-            pictures = subject.draw_runs(
-                lambda run: module.draw_run(subject, run, folder), subject.fitting_runs
-            )
-    except UserError as error:
-        pictures = []
-        subject.note(f"not drawn: {error}")
+
+    def draw_runs(subject: Subject, folder: Path) -> list[Picture]:
+        return subject.draw_runs(
+            lambda run: module.draw_run(subject, run, folder), subject.fitting_runs
+        )
+
+    draw = getattr(module, "draw", draw_runs)
+    pictures = subject.attempt("not drawn", draw, subject, folder)
     title = (module.__doc__ or module.__name__).split("\n")[0].rstrip(".")
     return [Section(name, title, tuple(pictures), subject.take_notes())]

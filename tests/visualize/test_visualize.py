@@ -122,6 +122,37 @@ def test_a_damaged_run_is_noted_and_the_others_are_drawn(
     assert "2 runs compared" in text
 
 
+def test_a_fault_of_the_program_is_noted_reported_and_raised_at_the_end(
+    trained, tmp_path, fast, monkeypatch, capsys
+):
+    def fail(*given):
+        raise TypeError("no such thing")
+
+    monkeypatch.setattr(visualize.features, "draw_run", fail)
+    monkeypatch.setattr(visualize.kernels, "draw_shift", fail)
+    flags = ("--pictures=features,kernels,mistakes", f"--workdir={trained}")
+    with pytest.raises(ExceptionGroup, match="not drawn") as caught:
+        draw(*flags, f"--output={tmp_path}")
+    assert [str(error) for error in caught.value.exceptions] == ["no such thing"] * 2
+    note = "not drawn, for a fault of the program: TypeError: no such thing"
+    printed, text = capsys.readouterr().out, (tmp_path / "report.html").read_text()
+    for what in (f"features: {trained.name}", "kernels: shift"):
+        assert f"{what}: {note}" in printed
+    assert text.count(note) == 2 and "Kernels" in text
+    assert (tmp_path / "pictures" / "kernels_first.png").is_file()
+    assert (tmp_path / "pictures" / "doubtful_hits.png").is_file()
+
+
+def test_a_full_disk_is_no_fault_of_a_picture(trained, tmp_path, monkeypatch, capsys):
+    def fail(*given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(visualize.features, "draw_run", fail)
+    flags = ("--pictures=features", f"--workdir={trained}", f"--output={tmp_path}")
+    assert draw(*flags) == 2
+    assert "No space left on device" in capsys.readouterr().err
+
+
 def test_without_any_whole_run_nothing_is_made(trained, tmp_path, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -33,11 +33,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     pictures = subject.draw_runs(
         lambda run: _draw_run(subject, run, folder), subject.runs
     )
-    try:
-        pictures += draw_shift(subject, folder)
-    except UserError as error:
-        subject.note(str(error))
-    return pictures
+    return pictures + subject.attempt("shift", draw_shift, subject, folder)
 
 
 def _draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:

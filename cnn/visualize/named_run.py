@@ -16,8 +16,9 @@ from cnn.ops import scaling
 from cnn.text import cut, show_line
 from cnn.training import temperature
 from cnn.training.trained import Trained, load_trained
-from cnn.visualize.compute import features, kernels
+from cnn.visualize.compute import features, layers
 from cnn.visualize.compute.features import map_batches
+from cnn.visualize.compute.layers import Layer
 
 _MOST_SHOWN = 80
 
@@ -66,12 +67,16 @@ class NamedRun:
         return tuple(stage.name for stage in stages)
 
     @functools.cached_property
-    def kernels(self) -> dict[str, np.ndarray]:
-        """Return the model's kernels; see `kernels.list_kernels`."""
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the model's layers, in the order of execution."""
+        forward = _Forward(self.trained.structure.model)
         trained = self.trained
-        return kernels.list_kernels(
-            trained.structure.model, trained.variables, trained.image_shape
-        )
+        return layers.list_layers(forward, trained.variables, trained.image_shape)
+
+    @property
+    def kernels(self) -> dict[str, np.ndarray]:
+        """Return the kernels [S, S, C / groups, O] of the convolutions, by layer."""
+        return {x.name: x.kernel for x in self.layers if x.is_convolution}
 
     def scale(self, images: np.ndarray) -> jax.Array:
         """Scale uint8 images [N, H, W, C] to what the model sees, float32."""

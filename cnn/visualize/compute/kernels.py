@@ -4,71 +4,71 @@ Kernels are float32 [S, S, C / groups, O] as the model has them, or [O, H, W, C]
 images; in what is scaled for showing, 0 is black, 1 white and a weight of 0 is 0.5.
 """
 
-from typing import Any
+import dataclasses
+import math
+from collections.abc import Sequence
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from cnn.visualize.compute.layers import Layer
 
-def list_kernels(
-    model: nn.Module, variables: Any, image_shape: tuple[int, int, int]
-) -> dict[str, np.ndarray]:
-    """List a model's convolution kernels by path, in the order of execution.
 
-    Args:
-        model: maps float32 [N, H, W, C] to logits.
-        variables: `params` and `batch_stats`.
-        image_shape: (H, W, C).
+@dataclasses.dataclass(frozen=True)
+class PixelWeights:
+    """The weights that a model has for each pixel of the whole image.
 
-    Returns:
-        [S, S, C / groups, O] for each.
+    Attributes:
+        images: float32 [O, H, W, C], one a class or unit.
+        are_of_classes: whether they give the logits, or hidden units.
     """
-    found: dict[str, np.ndarray] = {}
 
-    def note(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
-        module = context.module
-        if context.method_name == "__call__" and module.has_variable(
-            "params", "kernel"
-        ):
-            kernel = module.get_variable("params", "kernel")
-            if kernel.ndim == 4:
-                found["/".join(module.path) or "kernel"] = np.asarray(kernel)
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(note):
-        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        jax.eval_shape(lambda images: model.apply(variables, images), images)
-    return found
+    images: np.ndarray
+    are_of_classes: bool
 
 
 def find_pixel_weights(
-    params: Any, image_shape: tuple[int, int, int]
-) -> dict[str, np.ndarray]:
+    layers: Sequence[Layer], image_shape: tuple[int, int, int]
+) -> PixelWeights | None:
     """Find the weights that a model has for each pixel of the whole image.
 
     Args:
-        params: the model's; those of the first dense layer over all pixels (`head`
-            of logistic regression, `dense1` of an mlp), or a kernel as large as the
-            image (the sliding regression's).
+        layers: the model's.
         image_shape: (H, W, C).
 
     Returns:
-        By the layer's name, one image a class or unit, [O, H, W, C]; empty for a
-        model that has no such weights.
+        Those of a first layer that is dense over all pixels, or of an only one whose
+        kernels are as large as the image; None for a model that has no such layer.
     """
-    height, width, channels = image_shape
-    kernel = params.get("kernel")
-    if kernel is not None and kernel.shape[:3] == image_shape:
-        return {"kernel": as_images(kernel)}
-    layers = params.values()
-    if all(getattr(x, "keys", dict)() == {"kernel", "bias"} for x in layers):
-        name = "dense1" if "dense1" in params else "head"
-        kernel = np.asarray(params[name]["kernel"])
-        if kernel.ndim == 2:
-            return {name: as_images(kernel.reshape(height, width, channels, -1))}
-    return {}
+    kernel, is_only = layers[0].kernel, len(layers) == 1
+    if kernel.shape[:-1] == (math.prod(image_shape),):
+        images = as_images(kernel.reshape(*image_shape, -1))
+        return PixelWeights(images, is_only)
+    if is_only and kernel.shape[:-1] == image_shape:
+        return PixelWeights(as_images(kernel), True)
+    return None
+
+
+def find_columns(layers: Sequence[Layer]) -> tuple[int, str]:
+    """Find into how many columns the next layer parts the first layer's kernels.
+
+    The two-column AlexNet is so: each half of its second layer's kernels sees one half
+    of the first layer's channels. A layer that takes each channel alone has no columns.
+
+    Args:
+        layers: the model's.
+
+    Returns:
+        How many equal parts of neighbouring channels there are, and the name of the
+        layer that keeps them apart; 1 and nothing if none does.
+
+    Source: Krizhevsky et al. 2012, figures 2 and 3, https://papers.nips.cc/paper/4824
+    """
+    first = layers[0]
+    for layer in layers[1:2]:
+        is_next = layer.after == {first.path} and layer.is_convolution
+        if is_next and 1 < layer.groups < first.kernel.shape[-1]:
+            return layer.groups, layer.name
+    return 1, ""
 
 
 def as_images(kernel: np.ndarray) -> np.ndarray:
@@ -79,6 +79,20 @@ def as_images(kernel: np.ndarray) -> np.ndarray:
 def sort_by_size(images: np.ndarray) -> np.ndarray:
     """Return the order of kernels [O, H, W, C] by their norm, largest first: [O]."""
     return np.argsort(-_compute_norms(images), kind="stable")
+
+
+def sort_columns(images: np.ndarray, columns: int) -> list[np.ndarray]:
+    """Return, for each of equal parts of neighbouring kernels, the order by their norm.
+
+    Args:
+        images: [O, H, W, C].
+        columns: how many parts.
+
+    Returns:
+        Positions among all, [O / columns] for each part.
+    """
+    parts = np.split(np.arange(len(images)), columns)
+    return [part[sort_by_size(images[part])] for part in parts]
 
 
 def find_negligible(images: np.ndarray) -> np.ndarray:
@@ -92,14 +106,14 @@ def find_negligible(images: np.ndarray) -> np.ndarray:
     return norms < 0.02 * norms.max()
 
 
-def scale_each(images: np.ndarray) -> np.ndarray:
+def scale_each(images: np.ndarray, is_weak: np.ndarray) -> np.ndarray:
     """Scale each kernel to -1..1 by its own greatest weight: [O, H, W, C].
 
-    Negligible ones become 0: blown up they would look like the others.
+    Those that are weak, bool [O], become 0: blown up they would look like the others.
     """
     most = np.max(np.abs(images), axis=(1, 2, 3), keepdims=True)
     scaled = images / np.maximum(most, np.finfo(np.float32).tiny)
-    return np.where(find_negligible(images)[:, None, None, None], 0, scaled)
+    return np.where(is_weak[:, None, None, None], 0, scaled)
 
 
 def shift_right(images: np.ndarray, pixels: int) -> np.ndarray:
@@ -114,4 +128,4 @@ def shift_right(images: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def _compute_norms(images: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.sum(np.square(images), axis=(1, 2, 3)))
+    return np.sqrt(np.sum(np.square(images.reshape(len(images), -1)), axis=1))

@@ -12,14 +12,18 @@ import numpy as np
 
 from cnn.checkpoints import manifest
 from cnn.errors import UserError
+from cnn.models.variables import flatten_paths
 from cnn.visualize.compute import kernels
+from cnn.visualize.compute.kernels import PixelWeights
+from cnn.visualize.compute.layers import Layer
 from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.draw.shift import draw_shift
 from cnn.visualize.named_run import NamedRun, load_run
 from cnn.visualize.subject import Subject
 
-_MOST_KERNELS, _COLUMNS, _DEEPER, _SIDE, _MOST_STEPS = 64, 8, 3, 16, 10
+_MOST_KERNELS, _COLUMNS, _BROAD, _CHANNELS = 64, 8, 12, 8
+_DEEPER, _SIDE, _MOST_STEPS = 3, 16, 10
 
 
 def draw(subject: Subject, folder: Path) -> list[Picture]:
@@ -38,7 +42,12 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
 
 def _draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
     chosen = subject.choose_layers(run, list(run.kernels))
-    pictures = _draw_pixel_weights(subject, run, folder)
+    first, pictures = run.layers[0], []
+    weights = kernels.find_pixel_weights(run.layers, run.trained.image_shape)
+    if weights:
+        pictures.append(_draw_pixel_weights(subject, run, weights, folder))
+    elif not first.is_convolution and not subject.config.visualize.picture_layers:
+        pictures.append(_draw_places(subject, run, first, folder))
     if not run.kernels:
         model = run.trained.options["model"]
         subject.note(
@@ -47,27 +56,22 @@ def _draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
         return pictures
     if not chosen:
         raise UserError("no kernel is among --picture_layers")
-    first = next(iter(run.kernels))
-    is_sliding = run.kernels[first].shape[:2] == run.trained.image_shape[:2]
-    if first in chosen and not is_sliding:
-        pictures.append(_draw_first(subject, run, first, folder))
-    deeper = [name for name in chosen if name != first]
+    if first.name in chosen and not weights:
+        pictures.append(_draw_first(subject, run, folder))
+    layers = {layer.name: layer for layer in run.layers}
+    deeper = [layers[name] for name in chosen if name != first.name]
     if not subject.config.visualize.picture_layers:
-        deeper = [name for name in deeper if run.kernels[name].shape[0] > 1] or deeper
+        deeper = [layer for layer in deeper if layer.kernel.shape[0] > 1] or deeper
         deeper = [deeper[i] for i in _spread(len(deeper), _DEEPER)]
-    pictures += [_draw_deeper(subject, run, name, folder) for name in deeper]
-    return pictures + _draw_growth(subject, run, first, folder)
+    pictures += [_draw_deeper(subject, run, layer, folder) for layer in deeper]
+    return pictures + _draw_growth(subject, run, folder)
 
 
-def _draw_pixel_weights(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
+def _draw_pixel_weights(
+    subject: Subject, run: NamedRun, weights: PixelWeights, folder: Path
+) -> Picture:
     """Draw the weights that each class, or hidden unit, has for each pixel."""
-    found = kernels.find_pixel_weights(
-        run.trained.variables["params"], run.trained.image_shape
-    )
-    if not found:
-        return []
-    ((name, images),) = found.items()
-    of_classes = name != "dense1"
+    images, of_classes = weights.images, weights.are_of_classes
     order = range(len(images)) if of_classes else kernels.sort_by_size(images)
     order = list(order)[:_MOST_KERNELS]
     labels = range(len(images))
@@ -85,54 +89,89 @@ def _draw_pixel_weights(subject: Subject, run: NamedRun, folder: Path) -> list[P
         shown = picture.show_signed(ax, images[number], most)
         ax.set_title(labels[number])
     figure.colorbar(shown, ax=all_axes, label="weight", shrink=0.8)
-    of = "class" if of_classes else "hidden unit"
-    title = f"{run.name}: the weights of each {of}"
-    if len(order) < len(images):
-        title = f"{run.name}: the weights of {len(order)} of {len(images)} {of}s"
+    title = f"{run.name}: {describe_pixel_weights(weights, len(order))}"
     figure.suptitle(title)
+    of = "class" if of_classes else "hidden unit"
     caption = (
         f"Each image holds one {of}'s weight for each pixel, all on one scale: red "
         "(for RGB: bright) pixels speak for it, blue (dark) ones against it."
     )
     path = subject.name_file(folder, run, "kernels", "pixel_weights")
-    return [picture.save(figure, path, title, caption)]
+    return picture.save(figure, path, title, caption)
 
 
-def _draw_first(subject: Subject, run: NamedRun, name: str, folder: Path) -> Picture:
-    """Draw the first layer's kernels, on scales of their own and on one."""
-    images = kernels.as_images(run.kernels[name])
-    total, order = len(images), kernels.sort_by_size(images)[:_MOST_KERNELS]
-    images = images[order]
-    negligible = np.flatnonzero(kernels.find_negligible(images))
+def describe_pixel_weights(weights: PixelWeights, shown: int) -> str:
+    """Say whose weights so many images are."""
+    total, is_part = len(weights.images), shown < len(weights.images)
+    singular, plural = ("class", "classes")
+    if not weights.are_of_classes:
+        singular, plural = ("hidden unit", "hidden units")
+    if is_part:
+        return f"the weights of {shown} of {total} {plural}"
+    return f"the weights of each {singular}"
+
+
+def _draw_places(
+    subject: Subject, run: NamedRun, layer: Layer, folder: Path
+) -> Picture:
+    """Draw kernels that differ from place to place, each where it lies."""
+    rows, columns, *_, total = layer.kernel.shape
+    order = kernels.sort_by_size(kernels.as_images(layer.kernel))[:_CHANNELS]
+    images = kernels.as_images(layer.kernel)[order]
+    figure = picture.make_figure(1.9 * len(order) / 2 + 1.2, 4.4)
+    all_axes = figure.subplots(2, -(-len(order) // 2), squeeze=False).flatten()
     most = np.abs(images).max()
-    columns = min(_COLUMNS, len(images))
-    rows = -(-len(images) // columns)
-    figure = picture.make_figure(2 * 0.5 * columns + 2, max(2.7, 0.5 * rows + 1.1))
-    own, common = figure.subplots(1, 2)
-    shown = picture.show_signed_sheet(own, kernels.scale_each(images), 1.0, columns)
-    for place in negligible:
-        row, column = divmod(place, columns)
-        y, x = (
-            at * (side + 1) + (side - 1) / 2
-            for at, side in zip((row, column), images.shape[1:3], strict=True)
-        )
-        text = f"{order[place]}\n≈ 0"
-        own.text(x, y, text, fontsize=7, ha="center", va="center")
-    own.set_title("each on its own scale")
-    figure.colorbar(shown, ax=own, label="weight / largest", shrink=0.8)
-    shown = picture.show_signed_sheet(common, images, most, columns)
-    common.set_title("all on one scale")
-    figure.colorbar(shown, ax=common, label="weight", shrink=0.8)
-    size = "×".join(map(str, images.shape[1:3]))
-    which = "the" if len(images) == total else f"{len(images)} of the"
-    title = f"{run.name}: {which} {total} kernels of {name}, {size}"
+    for ax in all_axes:
+        ax.set_axis_off()
+    for ax, channel, places in zip(all_axes, order, images, strict=False):
+        sheet = places.reshape(rows * columns, *places.shape[2:])
+        shown = picture.show_signed_sheet(ax, sheet, most, columns)
+        ax.set_title(f"channel {channel}")
+    figure.colorbar(shown, ax=all_axes, label="weight", shrink=0.8)
+    size = "×".join(map(str, layer.kernel.shape[2:4]))
+    title = (
+        f"{run.name}: {layer.name}, {len(order)} of {total} channels: the {size} "
+        f"kernels of {rows}×{columns} places"
+    )
+    figure.suptitle(title)
+    caption = (
+        "Each sheet is one channel, largest norm first, with the kernel of each place "
+        "where it lies in the image; in a convolution they would all be the same."
+    )
+    path = subject.name_file(folder, run, "kernels", "places")
+    return picture.save(figure, path, title, caption)
+
+
+def _draw_first(subject: Subject, run: NamedRun, folder: Path) -> Picture:
+    """Draw the first layer's kernels, on scales of their own and on one.
+
+    Those that the next layer keeps apart stand apart.
+    """
+    images, weak = kernels.as_images(run.layers[0].kernel), []
+    parts = kernels.sort_columns(images, kernels.find_columns(run.layers)[0])
+    shown = [part[:_MOST_KERNELS] for part in parts]
+    columns = min(_COLUMNS if len(parts) == 1 else _BROAD, len(shown[0]))
+    rows = -(-len(shown[0]) // columns)
+    height = len(parts) * max(2.7, 0.5 * rows + 1.1)
+    figure = picture.make_figure(2 * 0.5 * columns + 2, height)
+    most = np.abs(images[np.concatenate(shown)]).max()
+    all_axes = figure.subplots(len(parts), 2, squeeze=False)
+    for axes, order in zip(all_axes, shown, strict=True):
+        is_weak = kernels.find_negligible(images)[order]
+        _show_kernels(axes, images[order], order, is_weak, most, columns)
+        weak += list(order[is_weak])
+        if len(parts) > 1:
+            axes[0].set_ylabel(f"channels {order.min()} to {order.max()}")
+    title = f"{run.name}: {describe_first(run.layers, sum(map(len, shown)))}"
     figure.suptitle(title)
     caption = (
         "Each small image is one kernel, largest norm first: the image patch that "
         "excites it most looks like it; on the common scale weak kernels fade."
     )
-    if len(negligible):
-        numbers = ", ".join(str(number) for number in sorted(order[negligible]))
+    if images.shape[-1] not in (1, 3):
+        caption += f" Shown is the mean over its {images.shape[-1]} channels."
+    if weak:
+        numbers = ", ".join(str(number) for number in sorted(weak))
         caption += (
             f" The kernels of channels {numbers}, ≈ 0, have less than 2 % of the "
             "largest norm and are not scaled up."
@@ -141,32 +180,86 @@ def _draw_first(subject: Subject, run: NamedRun, name: str, folder: Path) -> Pic
     return picture.save(figure, path, title, caption)
 
 
-def _draw_deeper(subject: Subject, run: NamedRun, name: str, folder: Path) -> Picture:
+def describe_first(layers: Sequence[Layer], shown: int) -> str:
+    """Say which so many kernels of a model's first layer are."""
+    first, (parts, keeper) = layers[0], kernels.find_columns(layers)
+    total = first.kernel.shape[-1]
+    which = "the" if shown == total else f"{shown} of the"
+    size = "×".join(map(str, first.kernel.shape[:2]))
+    text = f"{which} {total} kernels of {first.name}, {size}"
+    if parts == 1:
+        return text
+    return f"{text}, in the {parts} groups that {keeper} keeps apart"
+
+
+def _show_kernels(
+    axes: Any,
+    images: np.ndarray,
+    order: np.ndarray,
+    is_weak: np.ndarray,
+    most: float,
+    columns: int,
+) -> None:
+    """Show kernels [n, H, W, C] twice: on scales of their own, and up to `most`.
+
+    Args:
+        axes: two.
+        order: [n], the kernels' channels.
+        is_weak: bool [n], which are negligible.
+    """
+    own, common = axes
+    scaled = kernels.scale_each(images, is_weak)
+    shown = picture.show_signed_sheet(own, scaled, 1.0, columns)
+    for place in np.flatnonzero(is_weak):
+        row, column = divmod(place, columns)
+        y, x = (
+            at * (side + 1) + (side - 1) / 2
+            for at, side in zip((row, column), images.shape[1:3], strict=True)
+        )
+        text = f"{order[place]}\n≈ 0"
+        own.text(x, y, text, fontsize=7, ha="center", va="center")
+    own.set_title("each on its own scale")
+    own.figure.colorbar(shown, ax=own, label="weight / largest", shrink=0.8)
+    shown = picture.show_signed_sheet(common, images, most, columns)
+    common.set_title("all on one scale")
+    common.figure.colorbar(shown, ax=common, label="weight", shrink=0.8)
+
+
+def _draw_deeper(
+    subject: Subject, run: NamedRun, layer: Layer, folder: Path
+) -> Picture:
     """Draw a deeper layer: one row a channel that comes in, one column a kernel."""
-    kernel = run.kernels[name]
+    kernel, is_grouped = layer.kernel, layer.groups > 1
     order = kernels.sort_by_size(kernels.as_images(kernel))[:_SIDE]
     inputs = min(_SIDE, kernel.shape[2])
     slices = np.moveaxis(kernel[:, :, :inputs, order], (2, 3), (0, 1))
     sheet = slices.reshape(-1, *kernel.shape[:2], 1)
     figure, ax = _show_table(sheet, range(inputs), order, 0.34)
     ax.tick_params(labelsize=7)
-    ax.set(xlabel="kernel, largest norm first", ylabel="channel that comes in")
-    title = f"{run.name}: {name}, {inputs} of {kernel.shape[2]} channels × " + (
-        f"{len(order)} of {kernel.shape[3]} kernels"
-    )
+    rows = "channel of its group" if is_grouped else "channel that comes in"
+    ax.set(xlabel="kernel, largest norm first", ylabel=rows)
+    title = f"{run.name}: {describe_deeper(layer, inputs, len(order))}"
     ax.set_title(title)
     caption = (
         "A column is one kernel: what it adds up from each channel that comes in, red "
         "for what excites it and blue for what holds it down."
     )
-    path = subject.name_file(folder, run, "kernels", name)
+    if is_grouped:
+        caption += " It sees the channels of its own group alone."
+    path = subject.name_file(folder, run, "kernels", layer.name)
     return picture.save(figure, path, title, caption)
 
 
-def _draw_growth(
-    subject: Subject, run: NamedRun, name: str, folder: Path
-) -> list[Picture]:
-    """Draw a layer's kernels at each checkpoint of the run, where there are several."""
+def describe_deeper(layer: Layer, inputs: int, shown: int) -> str:
+    """Say which of a deeper layer's channels and kernels so many are."""
+    *_, channels, total = layer.kernel.shape
+    of = f" in each of {layer.groups} groups" if layer.groups > 1 else ""
+    seen = f"{inputs} of {channels} channels{of}"
+    return f"{layer.name}, {seen} × {shown} of {total} kernels"
+
+
+def _draw_growth(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
+    """Draw the first layer's kernels at each checkpoint, where there are several."""
     steps = manifest.list_steps(run.directory / "checkpoints")
     steps = [steps[i] for i in _spread(len(steps), _MOST_STEPS)]
     if len(steps) < 2:
@@ -175,14 +268,17 @@ def _draw_growth(
             "--keep_checkpoints=10"
         )
         return []
-    order = kernels.sort_by_size(kernels.as_images(run.kernels[name]))[:_SIDE]
+    layer = run.layers[0]
+    order = kernels.sort_by_size(kernels.as_images(layer.kernel))[:_SIDE]
     sheets = []
     for step in steps:
-        loaded = load_run(run.directory, str(step)).kernels[name]
-        sheets.append(kernels.as_images(loaded)[order])
+        is_here = step == run.trained.step
+        there = run if is_here else load_run(run.directory, str(step))
+        kernel = flatten_paths(there.trained.variables)[layer.path]
+        sheets.append(kernels.as_images(kernel)[order])
     figure, ax = _show_table(np.concatenate(sheets), steps, order, 0.45)
     ax.set(xlabel="kernel, largest norm at the end first", ylabel="training step")
-    title = f"{run.name}: {name} over training"
+    title = f"{run.name}: {layer.name} over training"
     ax.set_title(title)
     caption = (
         "Each column is one kernel at the checkpoints of the run, from top to bottom, "

@@ -32,7 +32,7 @@ COLOURS = (
 )
 MARKERS = "osD^vPX*"
 _SIGNED, _AMOUNT = "RdBu_r", "viridis"
-_DOTS_PER_INCH, _GAP, _WEBP_QUALITY = 110, 0.03, 40
+_DOTS_PER_INCH, _MARGIN, _GAP, _WEBP_QUALITY = 110, 0.1, 0.03, 40
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -120,8 +120,10 @@ def save(
     lettering.prepare(figure)
     if figure.axes:
         figure.get_layout_engine().execute(figure)
-    figure.set_layout_engine("none")  # it would be laid out again for each file
-    margin = {"bbox_inches": "tight", "pad_inches": 0.1}
+    # It would be laid out, and drawn to find its margins, again for each file.
+    figure.set_layout_engine(None)
+    figure.set_dpi(_DOTS_PER_INCH)
+    margin = {"bbox_inches": figure.get_tightbbox().padded(_MARGIN)}
     drawings = {path: {"format": "png", "dpi": _DOTS_PER_INCH}}
     if is_line_art:
         about = {"format": "svg", "metadata": {"Date": None}}

@@ -121,7 +121,7 @@ def _draw_places(
     figure = picture.make_figure(1.9 * len(order) / 2 + 1.2, 4.4)
     all_axes = figure.subplots(2, -(-len(order) // 2), squeeze=False).flatten()
     most = np.abs(images).max()
-    for ax in all_axes:
+    for ax in all_axes[len(order) :]:
         ax.set_axis_off()
     for ax, channel, places in zip(all_axes, order, images, strict=False):
         sheet = places.reshape(rows * columns, *places.shape[2:])

@@ -124,8 +124,35 @@ def compute_powers(weight, images):
 
 
 def test_few_images_and_many_share_a_program():
-    features.compute_logits.clear_cache()
+    program = features.compile_with(features._compute_logits, ())
+    program.clear_cache()
     for count in (1, 2, 700):
         images = np.zeros((count, 5, 6, 2), np.float32)
         saliency._score(FUNCTION, images, np.zeros(count, int))
-    assert features.compute_logits._cache_size() == 1
+    assert program._cache_size() == 1
+
+
+def test_a_rise_near_nothing_takes_no_more_steps(monkeypatch):
+    """x⁴ for the class and 0.999 x against it: 32 steps miss half of the rise."""
+    counts, sum_gradients = [], saliency._sum_gradients
+
+    def count(*given):
+        counts.append(len(given[4]))
+        return sum_gradients(*given)
+
+    monkeypatch.setattr(saliency, "_sum_gradients", count)
+    image = jnp.ones((1, 1, 2, 1))
+    function = Partial(compute_difference, jnp.ones(()))
+    shares, error = saliency.integrated_gradients(function, image, [0], image * 0)
+    assert counts == [32] and 1e-4 < error.max() < 1e-3
+    np.testing.assert_allclose(shares.ravel(), [1, -0.999], atol=1e-3)
+
+
+def compute_difference(weight, images):
+    x = weight * images.reshape(-1, 2)
+    return x[:, :1] ** 4 - 0.999 * x[:, 1:], {}
+
+
+def test_batches_of_gradients_are_smaller():
+    sizes = [features.choose_batch_size(32 * 32, is_one) for is_one in (False, True)]
+    assert sizes == [64, 32]

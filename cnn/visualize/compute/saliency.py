@@ -39,24 +39,27 @@ def integrated_gradients(
     images: jax.Array,
     classes: jax.Array,
     baseline: jax.Array,
-    tolerance: float = 0.01,
+    tolerance: float = 0.001,
     most_steps: int = 1024,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share the rise of a class's logit, from a baseline to the image, among pixels.
 
     The gradient is averaged over the straight path, by the midpoint rule; each image
     has three times as many steps until its shares add up to the rise. Of these a third
-    are those of before.
+    are those of before. How far they are from it is measured by all that is shared
+    out, for and against the class: a rise near 0 is a small difference of much, and
+    within 1 % of the rise itself three of ten images took 74 % of a ResNet-20's
+    gradients, for maps that no longer changed visibly.
 
     Args:
         baseline: where the path begins, [N, H, W, C] or [1, 1, 1, C].
         tolerance: how far the sum of the shares may be from the rise, as a share of
-            it.
+            the sum of their absolute values.
         most_steps: of which there are never more even so.
 
     Returns:
-        The shares, [N, H, W, C], and how far their sum is from the rise, as a share
-        of it, [N].
+        The shares, [N, H, W, C], and how far their sum is from the rise, in the
+        tolerance's measure, [N].
 
     Source: Sundararajan, Taly and Yan 2017, https://arxiv.org/abs/1703.01365
     """
@@ -72,7 +75,7 @@ def integrated_gradients(
         totals += _sum_gradients(*ways, numbers, np.tile(places, len(pending)))
         shares[pending] = totals[pending] / steps * path[pending]
         error = np.abs(shares.sum(axis=(1, 2, 3)) - rise)
-        error /= np.maximum(np.abs(rise), 1e-6)
+        error /= np.maximum(np.abs(shares).sum(axis=(1, 2, 3)), 1e-6)
         pending, steps = np.flatnonzero(error > tolerance), 3 * steps
         if steps > most_steps or not len(pending):
             return shares, error
@@ -181,7 +184,7 @@ def _sum_gradients(
     Returns:
         [N, H, W, C]; 0 for an image that has no place.
     """
-    size = choose_batch_size(images[0, :, :, 0].size)
+    size = choose_batch_size(images[0, :, :, 0].size, is_gradient=True)
     images, classes, baseline = map(jnp.asarray, (images, classes, baseline))
     total = np.zeros(images.shape, np.float32)
     for start in range(0, len(numbers), size):

@@ -43,6 +43,7 @@ def draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
         np.repeat(np.asarray(numbers, np.int32), counts),
         index,
         pixels=images[0, :, :, 0].size,
+        is_gradient=True,
     )
     pictures, ends = [], np.cumsum(counts)
     for name, count, end in zip(names, counts, ends, strict=True):

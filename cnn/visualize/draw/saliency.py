@@ -86,7 +86,10 @@ def _compute_maps(
     name = f"occlusion\n{size}×{size} pixels"
     maps[name] = _spread(falls, size, stride, images.shape[1:3])
     maps = {name: _normalise(values) for name, values in maps.items()}
-    note = f"integrated gradients add up to the logit's rise within {error.max():.1%}"
+    note = (
+        "integrated gradients add up to the logit's rise within "
+        f"{error.max():.2%} of all that they share out"
+    )
     return maps, note
 
 

@@ -13,21 +13,33 @@ import numpy as np
 from flax import traverse_util
 
 from cnn.ops import scaling
+from cnn.option import read_group
+from cnn.runtime import devices, xla
+from cnn.runtime.options import DeviceOptions
 from cnn.text import cut, show_line
-from cnn.training import temperature
+from cnn.training import canary, temperature
 from cnn.training.trained import Trained, load_trained
 from cnn.visualize.compute import features, layers
 from cnn.visualize.compute.features import map_batches
 from cnn.visualize.compute.layers import Layer
 
 _MOST_SHOWN = 80
+# What a report computes the logits of: 46 times 192 for invariance, and more. What
+# calls oneDNN cannot be kept for the next start, so that few do not pay for it.
+_MANY_IMAGES = 8_000
 
 
 @dataclasses.dataclass(frozen=True)
 class _Forward:
-    """A model as a function of variables and scaled images, equal to its equals."""
+    """A model as a function of variables and scaled images, equal to its equals.
+
+    Attributes:
+        model: the model.
+        compiler_options: with which what is applied to many images is compiled.
+    """
 
     model: nn.Module
+    compiler_options: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self, variables: Any, images: jax.Array) -> Any:
         logits, updated = self.model.apply(variables, images, mutable=["features"])
@@ -57,8 +69,18 @@ class NamedRun:
         It maps scaled images float32 [N, H, W, C] to logits float32 [N, K] and the
         features by stage.
         """
-        forward = _Forward(self.trained.structure.model)
+        options = self._choose_compiler_options()
+        forward = _Forward(self.trained.structure.model, options)
         return jax.tree_util.Partial(forward, self.trained.variables)
+
+    def _choose_compiler_options(self) -> tuple[tuple[str, Any], ...]:
+        """Choose oneDNN, as training does, where many images outweigh compilation."""
+        given = read_group(DeviceOptions, self.trained.options)
+        kernels = "xla" if given.cpu_kernels == "xla" else "auto"
+        macs, mesh = sum(layer.macs for layer in self.layers), devices.make_mesh()
+        chosen = xla.choose_compiler_options(kernels, mesh, macs * _MANY_IMAGES)
+        canary.check_kernels(given, mesh, chosen)
+        return chosen
 
     @functools.cached_property
     def stage_names(self) -> tuple[str, ...]:

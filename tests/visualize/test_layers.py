@@ -155,8 +155,16 @@ def test_places_are_drawn_with_kernels_of_their_own(tmp_path):
 
 
 def test_a_layer_in_groups_is_named_so(tmp_path):
-    kernel = RANDOM.normal(size=(3, 3, 1, 20)).astype(np.float32)
-    layer = layers.Layer("params/deep/kernel", kernel, 20, frozenset())
+    kernel = RANDOM.normal(size=(3, 3, 2, 20)).astype(np.float32)
+    layer = layers.Layer("params/deep/kernel", kernel, 10, frozenset())
     drawn = draw(drawing._draw_deeper, [layer], tmp_path, layer)
-    expected = "run: deep, 1 of 1 channels in each of 20 groups × 16 of 20 kernels"
+    expected = "run: deep, 2 of 2 channels in each of 10 groups × 16 of 20 kernels"
     assert drawn.title == expected and "its own group alone" in drawn.caption
+
+
+def test_kernels_of_one_channel_each_are_a_sheet(tmp_path):
+    kernel = RANDOM.normal(size=(3, 3, 1, 70)).astype(np.float32)
+    layer = layers.Layer("params/deep/kernel", kernel, 70, frozenset())
+    drawn = draw(drawing._draw_depthwise, [layer], tmp_path, layer)
+    assert drawn.title == "run: deep, 64 of 70 kernels, each of one channel"
+    assert drawn.path.is_file()

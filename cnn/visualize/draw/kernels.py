@@ -63,7 +63,9 @@ def _draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
     if not subject.config.visualize.picture_layers:
         deeper = [layer for layer in deeper if layer.kernel.shape[0] > 1] or deeper
         deeper = [deeper[i] for i in _spread(len(deeper), _DEEPER)]
-    pictures += [_draw_deeper(subject, run, layer, folder) for layer in deeper]
+    for layer in deeper:
+        draw = _draw_depthwise if layer.kernel.shape[2] == 1 else _draw_deeper
+        pictures.append(draw(subject, run, layer, folder))
     return pictures + _draw_growth(subject, run, folder)
 
 
@@ -246,6 +248,32 @@ def _draw_deeper(
     )
     if is_grouped:
         caption += " It sees the channels of its own group alone."
+    path = subject.name_file(folder, run, "kernels", layer.name)
+    return picture.save(figure, path, title, caption)
+
+
+def _draw_depthwise(
+    subject: Subject, run: NamedRun, layer: Layer, folder: Path
+) -> Picture:
+    """Draw a deeper layer whose kernels see one channel each, as one sheet."""
+    images = kernels.as_images(layer.kernel)
+    images = images[kernels.sort_by_size(images)[:_MOST_KERNELS]]
+    columns = min(_SIDE, len(images))
+    rows = -(-len(images) // columns)
+    figure = picture.make_figure(0.4 * columns + 1.8, max(2.6, 0.4 * rows + 1.2))
+    ax = figure.subplots()
+    shown = picture.show_signed_sheet(ax, images, np.abs(images).max(), columns)
+    figure.colorbar(shown, ax=ax, label="weight", shrink=0.8)
+    total = layer.kernel.shape[-1]
+    title = (
+        f"{run.name}: {layer.name}, {len(images)} of {total} kernels, each of one "
+        "channel"
+    )
+    figure.suptitle(title)
+    caption = (
+        "Each small image is one kernel, largest norm first: it sees one of the "
+        "channels that come in, red for what excites it, blue for what holds it down."
+    )
     path = subject.name_file(folder, run, "kernels", layer.name)
     return picture.save(figure, path, title, caption)
 

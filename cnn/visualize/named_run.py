@@ -35,7 +35,7 @@ class _Forward:
 
     Attributes:
         model: the model.
-        compiler_options: with which what is applied to many images is compiled.
+        compiler_options: with which its logits are compiled.
     """
 
     model: nn.Module

@@ -2,8 +2,7 @@
 
 `function` maps scaled images float32 [N, H, W, C] to (logits [N, K], features by
 stage) and is a `jax.tree_util.Partial`, as `named_run.NamedRun.function` is. Where its
-`func` has `compiler_options`, items for `jax.jit`, what is applied to many images is
-compiled with them.
+`func` has `compiler_options`, items for `jax.jit`, logits are compiled with them.
 """
 
 import dataclasses
@@ -96,19 +95,15 @@ def _compute_logits(function: Any, images: jax.Array) -> jax.Array:
 
 @functools.cache
 def compile_with(
-    compute: Callable[..., Any],
-    options: tuple[tuple[str, Any], ...],
-    static: tuple[str, ...] = (),
+    compute: Callable[..., Any], options: tuple[tuple[str, Any], ...]
 ) -> Any:
     """Return a function that is compiled with these options when it is called.
 
     Args:
         compute: of arrays, pure.
         options: items for `jax.jit`'s `compiler_options`; empty for its own.
-        static: names of arguments that are no arrays.
     """
-    given = dict(options) or None
-    return jax.jit(compute, compiler_options=given, static_argnames=static)
+    return jax.jit(compute, compiler_options=dict(options) or None)
 
 
 def choose_batch_size(pixels: int, is_gradient: bool = False) -> int:

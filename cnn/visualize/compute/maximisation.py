@@ -4,6 +4,7 @@ Source: Olah, Mordvintsev and Schubert 2017, Feature visualization,
     https://distill.pub/2017/feature-visualization/ (jitter, blur, normalised steps)
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from cnn.augment import colour
-from cnn.visualize.compute import features, tracing
+from cnn.visualize.compute import tracing
 
 _NOISE, _STEP, _DECAY, _BLUR_EVERY, _BLUR_SIGMA = 0.1, 0.12, 0.01, 4, 0.6
 
 
+@functools.partial(jax.jit, static_argnames=("image_shape", "steps"))
 def maximise(
     key: jax.Array,
     function: Any,
@@ -46,20 +48,6 @@ def maximise(
     Returns:
         The images, float32 in 0..1, [N, H, W, C]; what each of them scores, [N].
     """
-    options = getattr(function.func, "compiler_options", ())
-    compiled = features.compile_with(_maximise, options, ("image_shape", "steps"))
-    return compiled(key, function, targets, scaling, image_shape, steps)
-
-
-def _maximise(
-    key: jax.Array,
-    function: Any,
-    targets: Mapping[str, jax.Array],
-    scaling: tuple[Sequence[float], Sequence[float]],
-    image_shape: tuple[int, int, int],
-    steps: int,
-) -> tuple[jax.Array, jax.Array]:
-    """Draw the images; see `maximise`."""
     score, count = _make_score(function, targets, scaling), _count(targets)
 
     def climb(step: jax.Array, carried: tuple) -> tuple[jax.Array, jax.Array]:
@@ -97,10 +85,10 @@ def _make_score(
     exposed, count = tracing.expose(function), _count(targets)
 
     def score(images: jax.Array) -> jax.Array:
-        logits, found = exposed((images - mean) / std)
+        logits, features = exposed((images - mean) / std)
         total = jnp.zeros(count)
         for name, weights in targets.items():
-            x = logits if name == "logits" else _favour_strong(found[name])
+            x = logits if name == "logits" else _favour_strong(features[name])
             x = x.reshape(count, -1, x.shape[-1])
             total += jnp.einsum("npc,nc->n", x, weights) / x.shape[1]
         return total

@@ -18,7 +18,7 @@ from cnn.ops import scaling
 from cnn.training.tasks import MULTILABEL, Task
 from cnn.training.trained import Trained
 from cnn.weights.onnx.compare import check_logits
-from cnn.weights.onnx.graph import Graph, Node, Tensor
+from cnn.weights.onnx.graph import Graph, Node, Tensor, name_constants
 from cnn.weights.onnx.trace import INPUT, make_graph
 
 OPSET, IR_VERSION = 17, 8
@@ -46,7 +46,7 @@ def make_file(trained: Trained, preprocessing: bool) -> bytes:
     graph, logits = make_graph(trained, preprocessing)
     task = trained.structure.task
     names = _name_outputs(graph, logits, task if preprocessing else None)
-    constants = _name_constants(graph)
+    constants = name_constants(graph)
     if sum(array.nbytes for array in constants.values()) > _LIMIT:
         raise UserError(
             "The weights are larger than the 2 GB that an ONNX file holds; export "
@@ -108,29 +108,6 @@ def _name_outputs(graph: Graph, logits: Tensor, task: Task | None) -> list[str]:
         op, attributes = "Sigmoid", {}
     graph.nodes.append(Node(op, op, [logits], "probabilities", attributes))
     return ["probabilities", "logits"]
-
-
-def _name_constants(graph: Graph) -> dict[str, np.ndarray]:
-    """Give each constant a name of its own, equal ones of one name the same."""
-    named: dict[str, np.ndarray] = {}
-    for node in graph.nodes:
-        for place, tensor in enumerate(node.inputs):
-            if tensor.array is None:
-                continue
-            name, number = tensor.name, 1
-            while not _is_same(named.setdefault(name, tensor.array), tensor.array):
-                number += 1
-                name = f"{tensor.name}_{number}"
-            node.inputs[place] = dataclasses.replace(tensor, name=name)
-    return named
-
-
-def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Return whether two constants are the same bits."""
-    if a is b:
-        return True
-    alike = (a.dtype, a.shape) == (b.dtype, b.shape)
-    return alike and a.tobytes() == b.tobytes()
 
 
 def _make_model(

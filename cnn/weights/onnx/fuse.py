@@ -1,18 +1,19 @@
 """Biases join their layers, as ONNX has them: an operand of Conv and of Gemm."""
 
 import collections
+from collections.abc import Sequence
 
 from cnn.weights.onnx.graph import Graph, Node, Tensor
 
 
-def fuse_biases(graph: Graph, result: Tensor) -> None:
+def fuse_biases(graph: Graph, results: Sequence[Tensor]) -> None:
     """Move each bias that follows a convolution or a dense layer into it.
 
     Args:
-        result: what the graph returns; a layer that gives it has its name afterwards.
+        results: what the graph returns; a layer that gives one has its name afterwards.
     """
     uses = collections.Counter(x.name for node in graph.nodes for x in node.inputs)
-    uses[result.name] += 1
+    uses.update(x.name for x in results)
     fused = set()
     for node in graph.nodes:
         found = _find_bias(graph, node) if node.op == "Add" else None
@@ -42,9 +43,9 @@ def _find_bias(graph: Graph, addition: Node) -> tuple[Node, Tensor] | None:
     return layer, Tensor(bias.name, (0,), (x.sizes[1],), bias.array.reshape(-1))
 
 
-def drop_unused(graph: Graph, result: Tensor) -> None:
+def drop_unused(graph: Graph, results: Sequence[Tensor]) -> None:
     """Remove nodes whose output nothing reads."""
-    read, kept = {result.name}, []
+    read, kept = {x.name for x in results}, []
     for node in reversed(graph.nodes):
         if node.output in read:
             read |= {x.name for x in node.inputs}

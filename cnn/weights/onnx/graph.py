@@ -186,3 +186,26 @@ def get_uniform(tensor: Tensor) -> float | None:
     if array is None or not array.size or (array != array.flat[0]).any():
         return None
     return array.flat[0]
+
+
+def name_constants(graph: Graph) -> dict[str, np.ndarray]:
+    """Give each constant a name of its own, equal ones of one name the same."""
+    named: dict[str, np.ndarray] = {}
+    for node in graph.nodes:
+        for place, tensor in enumerate(node.inputs):
+            if tensor.array is None:
+                continue
+            name, number = tensor.name, 1
+            while not _is_same(named.setdefault(name, tensor.array), tensor.array):
+                number += 1
+                name = f"{tensor.name}_{number}"
+            node.inputs[place] = dataclasses.replace(tensor, name=name)
+    return named
+
+
+def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return whether two constants are the same bits."""
+    if a is b:
+        return True
+    alike = (a.dtype, a.shape) == (b.dtype, b.shape)
+    return alike and a.tobytes() == b.tobytes()

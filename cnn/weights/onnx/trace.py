@@ -25,14 +25,14 @@ from cnn.training import steps
 from cnn.training.steps import Structure
 from cnn.training.trained import Trained
 from cnn.weights.onnx.fuse import drop_unused, fuse_biases
-from cnn.weights.onnx.graph import Graph, Tensor, make_constant
+from cnn.weights.onnx.graph import Graph, Order, Tensor, make_constant
 from cnn.weights.onnx.primitives import PRIMITIVES, Call
 
 INPUT = "images"
 # Calls of a function once, whose operations are written in its place.
 _CALLS = ("jit", "pjit", "closed_call", "checkpoint")
 _CALLS += ("custom_jvp_call", "custom_vjp_call")
-_NHWC, _NCHW = (0, 1, 2, 3), (0, 3, 1, 2)
+NHWC, NCHW = (0, 1, 2, 3), (0, 3, 1, 2)
 
 # What is computed of parameters alone and is one constant: its name is known to
 # `torch_model`, which computes it of the tensor in the state dict.
@@ -70,29 +70,61 @@ def make_graph(trained: Trained, preprocessing: bool) -> tuple[Graph, Tensor]:
     structure = make_structure(trained)
 
     def compute(variables: Any, images: jax.Array) -> jax.Array:
+        if preprocessing:
+            return steps.predict_step(structure, variables, images)
+        return structure.model.apply(variables, images, train=False)
+
+    dtype, order = (jnp.uint8, NHWC) if preprocessing else (jnp.float32, NCHW)
+    graph, (logits,) = write_graph(compute, trained, dtype, order)
+    return graph, logits
+
+
+def write_graph(
+    compute: Callable[[Any, jax.Array], Any],
+    trained: Trained,
+    dtype: jax.typing.DTypeLike,
+    order: Order,
+) -> tuple[Graph, list[Tensor]]:
+    """Write down the graph from `images` to the arrays that a function returns.
+
+    Args:
+        compute: of the run's variables and images [N, H, W, C] of that type.
+        order: of the axes in which the graph takes the images.
+
+    Returns:
+        The graph, and what each array of the result is: [N, C, H, W] of images and
+        maps, all other axes in JAX's order.
+
+    Raises:
+        UserError: the function computes what has no counterpart.
+    """
+
+    def write(variables: Any, images: jax.Array) -> Any:
         with nn.intercept_methods(_write_norms):
-            if preprocessing:
-                return steps.predict_step(structure, variables, images)
-            return structure.model.apply(variables, images, train=False)
+            return compute(variables, images)
 
     (count,) = jax.export.symbolic_shape("N")
     shape = (count, *trained.image_shape)
-    dtype = jnp.uint8 if preprocessing else jnp.float32
-    images = jax.ShapeDtypeStruct(shape, dtype)
-    closed = jax.make_jaxpr(compute)(trained.variables, images)
+    closed = jax.make_jaxpr(write)(
+        trained.variables, jax.ShapeDtypeStruct(shape, dtype)
+    )
     leaves = jax.tree_util.tree_flatten_with_path(trained.variables)[0]
     constants = [
         make_constant(array, keystr(path, simple=True, separator="/"))
         for path, array in leaves
     ]
-    order = _NHWC if preprocessing else _NCHW
     tensor = Tensor(INPUT, order, tuple(shape[axis] for axis in order))
     graph = Graph()
-    (logits,) = _translate(graph, closed, [*constants, tensor], "")
-    logits = graph.complete(logits, (0, 1), closed.out_avals[0].shape)
-    fuse_biases(graph, logits)
-    drop_unused(graph, logits)
-    return graph, logits
+    found = _translate(graph, closed, [*constants, tensor], "")
+    results = [
+        graph.complete(
+            x, NCHW if like.ndim == 4 else tuple(range(like.ndim)), like.shape
+        )
+        for x, like in zip(found, closed.out_avals, strict=True)
+    ]
+    fuse_biases(graph, results)
+    drop_unused(graph, results)
+    return graph, results
 
 
 def _write_norms(

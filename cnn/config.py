@@ -61,7 +61,7 @@ class EvaluateOptions:
         "what evaluate and visualize look at",
         choices=("train", "validation", "test", "all"),
         only_for="mode!=visualize or pictures=all|mistakes|kernels|features|patches|"
-        "maximisation|invariance or pictures=saliency and not picture_files",
+        "maximisation|invariance|playground or pictures=saliency and not picture_files",
     )
     threshold: float = free_option(
         0.0,

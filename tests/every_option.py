@@ -134,7 +134,7 @@ SAMPLES = {
         (name,)
         for name in (
             "all curves mistakes fine_tuning kernels features patches maximisation "
-            "saliency invariance augmentation transformations lecture"
+            "saliency invariance augmentation transformations lecture playground"
         ).split()
     ),
 }

@@ -26,6 +26,6 @@ class CheckpointOptions:
         "--source take: latest, best (by validation metric) or a step",
         only_for="mode=evaluate|predict|export|average or init_from or source or "
         "pictures=all|mistakes|fine_tuning|kernels|features|patches|maximisation|"
-        "saliency|invariance",
+        "saliency|invariance|playground",
         modes="train sweep describe convert evaluate predict visualize export average",
     )

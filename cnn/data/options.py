@@ -27,7 +27,7 @@ class DataOptions:
     modes: ClassVar[str] = "train sweep describe convert evaluate visualize inspect"
     only_for: ClassVar[str] = (
         "mode!=visualize or pictures=all|mistakes|kernels|features|patches|"
-        "maximisation|saliency|invariance|augmentation|transformations"
+        "maximisation|saliency|invariance|augmentation|transformations|playground"
     )
 
     dataset: str = option(

@@ -16,8 +16,8 @@ class VisualizeOptions:
         ("all",),
         "pictures to draw: all that are of the run, or some of curves, mistakes, "
         "fine_tuning, kernels, features, patches, maximisation, saliency, invariance, "
-        "augmentation; on request, for they need no run: transformations, lecture (in "
-        "lecture.html)",
+        "augmentation; on request: playground, and those that need no run: "
+        "transformations, lecture (in lecture.html)",
     )
     output: str = free_option(
         "",
@@ -31,12 +31,12 @@ class VisualizeOptions:
         "positions in --split of the images to look into; empty: the first of each "
         "class, ten at most",
         within="[0, 2147483647]",
-        only_for="pictures=all|features|saliency and not picture_files",
+        only_for="pictures=all|features|saliency|playground and not picture_files",
     )
     picture_files: str = free_option(
         "",
         "pattern of image files to look into instead, such as 'photos/*.jpg'",
-        only_for="pictures=all|features|saliency",
+        only_for="pictures=all|features|saliency|playground",
         is_path=True,
     )
     picture_layers: tuple[str, ...] = free_option(

@@ -27,6 +27,7 @@ from cnn.visualize.draw import (
     mistakes,
     patches,
     picture,
+    playground,
     saliency,
     transformations,
 )
@@ -49,10 +50,11 @@ PICTURES: dict[str, ModuleType] = {
     "augmentation": augmentation,
     "transformations": transformations,
     "lecture": slides,
+    "playground": playground,
 }
 NEED_NO_RUN = ("augmentation", "transformations", "lecture")
-# They show what the code can do, not what a run did: `all` leaves them out.
-ON_REQUEST = ("transformations", "lecture")
+# They show what the code can do, not what a run did, or are large: not among `all`.
+ON_REQUEST = ("transformations", "lecture", "playground")
 LECTURE_FILE = "lecture.html"
 
 

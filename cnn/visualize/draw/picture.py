@@ -56,7 +56,7 @@ class Picture:
 
     Attributes:
         path: the PNG or GIF; line art has an SVG, a photograph a WebP of the same name
-            beside it.
+            beside it. Of a playground, the JSON that the page loads.
         lines: the lines of Python that compute it, where it shows them.
     """
 

@@ -50,6 +50,7 @@ class Figure:
         width: in pixels.
         height: in pixels.
         player: of an animated drawing, in place of the source; see `player`.
+        network: of a playground, in place of the source: the JSON its script loads.
     """
 
     title: str
@@ -59,11 +60,12 @@ class Figure:
     height: float
     player: str = ""
     lines: str = ""
+    network: str = ""
 
     @property
     def is_wide(self) -> bool:
         """Return whether it takes the page's whole width."""
-        return self.width > _WIDE
+        return self.width > _WIDE or bool(self.network)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +184,10 @@ def _embed(picture: Picture) -> Figure:
     beside = [picture.path.with_suffix(suffix) for suffix in (".svg", ".webp")]
     path = next((each for each in beside if each.exists()), picture.path)
     content = path.read_bytes()
+    if path.suffix == ".json":
+        return Figure(
+            picture.title, picture.caption, "", 0, 0, network=content.decode()
+        )
     source = f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
     return Figure(
         picture.title,

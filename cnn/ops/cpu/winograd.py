@@ -35,7 +35,7 @@ _LEAST_TILES = 128  # with fewer, transforming the kernels takes what is saved
 _CHUNK_BYTES = 3_000_000  # of transformed pixels and results, or gradients
 
 
-def _make_matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def make_matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return A [6, 4], G [6, 3] and Bᵀ [6, 6] of the points (Toom and Cook)."""
     points = np.array(_POINTS)
     others = [np.delete(points, i) for i in range(len(points))]
@@ -49,7 +49,7 @@ def _make_matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return results, taps, np.array([*pixels, np.poly(points)[::-1]])
 
 
-_RESULTS, _TAPS, _PIXELS = _make_matrices()
+_RESULTS, _TAPS, _PIXELS = make_matrices()
 # What turns the sums and differences of opposite points' values back into these.
 _HALVES = np.eye(_EXTENT)
 _HALVES[1:3, 1:3] = _HALVES[3:5, 3:5] = [[0.5, 0.5], [0.5, -0.5]]

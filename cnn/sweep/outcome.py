@@ -19,7 +19,7 @@ from cnn.checkpoints import atomic, manifest, workdir
 from cnn.checkpoints.checkpoint import CheckpointWriter
 from cnn.config import Config
 from cnn.errors import UserError
-from cnn.runtime import devices, own_files
+from cnn.runtime import background, devices, own_files
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import live, page, plots, table
 from cnn.sweep.live import format_options
@@ -34,6 +34,19 @@ from cnn.training.state import TrainState, to_items
 # Files of a run that a trial is written as, and of what is then evaluated.
 _FILES = ("result.json", "metrics.jsonl", "dataset.json", workdir.CONFIG_FILE, ".lock")
 _FILES += ("evaluation*.json", "evaluation*.csv")
+
+
+def prepare() -> background.Job:
+    """Import in a thread what `conclude` needs: half a second, while trials train."""
+    return background.start("imports what draws", _import_libraries)
+
+
+def _import_libraries() -> None:
+    with contextlib.suppress(ImportError):  # which is said where they are needed
+        from scipy import special  # noqa: F401
+    with contextlib.suppress(ImportError):
+        from matplotlib import figure  # noqa: F401
+        from matplotlib.backends import backend_agg  # noqa: F401
 
 
 def conclude(

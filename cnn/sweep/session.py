@@ -164,6 +164,7 @@ class Session:
 
     def open(self) -> None:
         """Make the directory, write the options and open the table."""
+        outcome.prepare()
         self.home.mkdir(parents=True, exist_ok=True)
         self.write_config(self.home)
         self._data.write()

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -147,10 +148,16 @@ def test_the_report_has_settings_trials_and_curves(swept):
 
 
 def test_the_same_command_runs_nothing_again(swept, monkeypatch):
-    before = read_table(swept)
+    """It draws again; what that needs is imported in a thread, if it is installed."""
+    before, jobs, prepare = read_table(swept), [], outcome.prepare
+    with monkeypatch.context() as missing:
+        missing.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+        assert prepare().result() is None
     monkeypatch.setattr(batch_module.Batch, "advance", None)
+    monkeypatch.setattr(outcome, "prepare", lambda: jobs.append(prepare()))
     assert run_sweep(swept) == 0
     assert read_table(swept) == before
+    assert [job.result() for job in jobs] == [None]
 
 
 @pytest.mark.parametrize(

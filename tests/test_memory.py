@@ -1,12 +1,17 @@
 """What a program takes of memory, and a batch size that fits."""
 
+import ctypes
+import platform
+import resource
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cnn.errors import UserError
-from cnn.runtime import devices
+from cnn.runtime import devices, heap
 from cnn.training import epoch, memory, steps
 
 
@@ -85,3 +90,17 @@ def test_a_batch_that_cannot_even_be_compiled_names_one_that_fits(call, monkeypa
 def test_bytes_of_shapes():
     tree = {"a": jnp.zeros((3, 4)), "b": jax.ShapeDtypeStruct((5,), jnp.bfloat16)}
     assert memory.count_bytes(tree) == 58
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's heap")
+def test_freed_pages_between_others_are_given_back():
+    def count_resident():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    blocks = [ctypes.create_string_buffer(b"x" * 65535) for _ in range(1024)]
+    del blocks[::2]  # what is left keeps the C library from giving anything back
+    before = count_resident()
+    heap.give_back()
+    assert before - count_resident() > 20_000_000
+    assert all(block.value == b"x" * 65535 for block in blocks)

@@ -10,7 +10,7 @@ from fixtures_runs import TINY, make_setup
 
 from cnn.data.chunks import iterate_chunks
 from cnn.errors import UserError
-from cnn.runtime import devices
+from cnn.runtime import devices, heap
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.options import ProfileOptions
 from cnn.runtime.profiling import Profiler
@@ -206,13 +206,17 @@ def test_evaluation_without_memory(setup, run, monkeypatch):
     assert "--remat" not in str(caught.value)
 
 
-def test_calls_of_a_chunk_cover_it_once(setup):
-    """The one host loop: every step once, in order, cut where it must be."""
+def test_calls_of_a_chunk_cover_it_once(setup, monkeypatch):
+    """The one host loop: every step once, in order, cut where it must be.
+
+    What compilation leaves in the heap is given back before the first.
+    """
     loader = setup.loaders["train"]
     positions = np.arange(90, dtype=np.int32).reshape(9, 10)
     chunks = iterate_chunks(loader, 4, {"positions": positions}, first=2)
     pace, seen = Pace(), []
     pace.note(1e-9)
+    monkeypatch.setattr(heap, "give_back", lambda: seen.append("gave back"))
 
     class Program:
         def lower(self, *args):
@@ -222,6 +226,7 @@ def test_calls_of_a_chunk_cover_it_once(setup):
             seen.append("compiled")
 
         def __call__(self, chunk, first, last):
+            assert seen
             return first, last
 
     calls = epoch.run_chunks(
@@ -240,4 +245,4 @@ def test_calls_of_a_chunk_cover_it_once(setup):
         (6, 8),
         (8, 9),
     ]
-    assert seen == ["compiled"]
+    assert seen == ["compiled", "gave back"]

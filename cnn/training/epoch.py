@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from cnn.config import Numbers
 from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
 from cnn.data.order import make_eval_order
-from cnn.runtime import background, devices, processes
+from cnn.runtime import background, devices, heap, processes
 from cnn.runtime.interrupt import Stop
 from cnn.training import memory, metrics, multilabel, noise_scale, steps, tasks
 from cnn.training.state import TrainState
@@ -93,6 +93,7 @@ def run_chunks(
             with context:
                 if not is_compiled:  # a call's seconds shall be its own
                     compiled = program.lower(*arguments).compile()
+                    heap.give_back()
                     stop.check()
                     if check is not None:
                         check(compiled, arguments)

@@ -22,7 +22,7 @@ import numpy as np
 from cnn import config
 from cnn.errors import UserError
 from cnn.models import summary
-from cnn.runtime import devices, xla
+from cnn.runtime import devices, heap, xla
 from cnn.training import epoch, metrics, steps
 from cnn.training.setup import make_structure_of_model
 from cnn.training.state import create_state, get_weights
@@ -83,7 +83,7 @@ class Ours:
         ids = np.arange(labels.size, dtype=np.int32).reshape(labels.shape)
         chunk = {"images": images, "labels": labels, "ids": ids}
         self.chunk = jax.device_put(chunk, devices.split_batches(mesh))
-        self.compile_seconds = 0.0
+        self.compile_seconds, self.compiled = 0.0, None
         self.description = summary.describe_model(self.structure.model, case.shape)
         macs = EPOCH_IMAGES * self.description["macs"]
         kernels = run.device.cpu_kernels
@@ -98,6 +98,8 @@ class Ours:
         started = time.perf_counter()
         program = program.lower(*arguments).compile()
         self.compile_seconds = time.perf_counter() - started
+        heap.give_back()
+        self.compiled = program
 
         def run_round() -> float:
             started = time.perf_counter()
@@ -168,8 +170,20 @@ def make_torch(
         mode: `eager` or `compiled`.
         precision: as `--precision`.
     """
+    return make_torch_worker(python, case, what, layout, mode, precision)[0]
+
+
+def make_torch_worker(
+    python: str,
+    case: Case,
+    what: str,
+    layout: str,
+    mode: str = "eager",
+    precision: str = "float32",
+) -> tuple[Round, subprocess.Popen]:
+    """Make such rounds, and return the process too, for `ask`."""
     arguments = (what, layout, mode, precision, *dataclasses.astuple(case))
-    return start_worker(python, "torch_step.py", *arguments)[0]
+    return start_worker(python, "torch_step.py", *arguments)
 
 
 def has_torch(python: str, model: str) -> bool:
@@ -192,26 +206,33 @@ def start_worker(
     Returns:
         What runs a round, and the process.
     """
-    given = [script, *map(str, arguments)]
     worker = subprocess.Popen(
-        [python, str(Path(__file__).with_name(script)), *given[1:]],
+        [python, str(Path(__file__).with_name(script)), *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
 
-    def run_round() -> float:
-        try:
-            worker.stdin.write("round\n")
-            worker.stdin.flush()
-        except BrokenPipeError:
-            pass  # no line will come
-        line = worker.stdout.readline()
-        if not line:
-            raise UserError(f"{' '.join(given)} ended; its error is above")
-        return float(line)
+    return lambda: ask(worker, "round"), worker
 
-    return run_round, worker
+
+def ask(worker: subprocess.Popen, what: str) -> float:
+    """Write a line to a worker and return the number that it answers.
+
+    Raises:
+        UserError: it has ended.
+    """
+    try:
+        worker.stdin.write(f"{what}\n")
+        worker.stdin.flush()
+    except BrokenPipeError:
+        pass  # no line will come
+    line = worker.stdout.readline()
+    if not line:
+        script, *rest = worker.args[1:]
+        given = " ".join([Path(script).name, *rest])
+        raise UserError(f"{given} ended; its error is above")
+    return float(line)
 
 
 def make_data(case: Case) -> tuple[np.ndarray, np.ndarray]:

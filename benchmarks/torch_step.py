@@ -1,5 +1,8 @@
 """The PyTorch contender: runs a round for each line that it reads.
 
+A line `memory` is answered with the most bytes that the process has had in memory
+beyond those it had before the model was made.
+
 python torch_step.py train|forward default|channels_last eager|compiled \
     float32|bfloat16 MODEL SIZE CHANNELS BATCH STEPS
 python torch_step.py has MODEL
@@ -16,6 +19,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "golden"))
 
+import resident  # noqa: E402
 import torch_models  # noqa: E402
 
 WIDTHS = (32, 64, 128)
@@ -54,6 +58,7 @@ def main() -> None:
     if sys.argv[1] == "has":
         print(has(sys.argv[2]))
         return
+    before = resident.read_now()
     what, layout, mode, precision, name = sys.argv[1:6]
     size, channels, batch_size, count = map(int, sys.argv[6:])
     model = create(name, channels)
@@ -96,7 +101,10 @@ def main() -> None:
             return compute_loss(i)
 
     step = train if what == "train" else forward
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        if line == "memory\n":
+            print(resident.read_most() - before, flush=True)
+            continue
         started = time.perf_counter()
         for i in range(count):
             loss = step(i)

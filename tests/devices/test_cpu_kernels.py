@@ -45,6 +45,20 @@ def test_onednn_is_refused_on_several_devices():
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="needs jax 0.12")
+def test_a_program_keeps_no_more_than_its_order_needs():
+    """What is made for one sum is freed before the next: if jax changes, see why."""
+
+    def add_up(x):
+        made = [jnp.outer(x * i, x) for i in range(1, 9)]
+        return sum(jnp.sum(jnp.sort(matrix, 0), 0) for matrix in made)
+
+    program = jax.jit(add_up, compiler_options=choose("onednn"))
+    compiled = program.lower(jnp.ones((256,))).compile()
+    matrix = 4 * 256**2
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * matrix
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="needs jax 0.12")
 def test_this_compiler_takes_the_options():
     """The convolution is oneDNN's, and equal to XLA's."""
     x, kernel = jnp.ones((8, 32, 32, 16)), jnp.ones((3, 3, 16, 16))

@@ -7,7 +7,8 @@ an animation. ICC profiles are not applied. Grey becomes colour by repetition, c
 becomes grey by ITU-R 601-2 luma. Resizing is that of Pillow, with antialiasing, as in
 torchvision's `Resize` and `CenterCrop` of PIL images. A JPEG file is decoded at a half,
 a quarter or an eighth of its size where that divides it and leaves at least twice the
-pixels that are wanted, a side: 0.3 to 0.5 of 255 on average beside the whole.
+pixels that are wanted, a side: 0.3 to 0.5 of 255 on average beside the whole. Whole
+plain JPEG files are decoded by simplejpeg (`plain_jpeg`), to Pillow's pixels.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from cnn.data import formats, metadata
+from cnn.data import formats, metadata, plain_jpeg
 from cnn.data.images import Images, from_array
 from cnn.data.options import DataOptions, find_centre
 from cnn.errors import UserError
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 # Threads decode large images faster, as decoding releases Python's lock, and small ones
-# slower, as most of their time is Python's. JPEG files of 32×32 pixels (1 kB): 8,800
-# images/s in one thread, 6,400 in two; 64×64 (1.9 kB): 8,000 and 6,800; 96×96 (3.3 kB):
-# 5,400 and 6,900; 224×224 (13 kB): 2,500 and 3,200.
+# slower, as most of their time is Python's. By Pillow, JPEG files of 32×32 pixels
+# (1 kB): 8,800 images/s in one thread, 6,400 in two; 64×64 (1.9 kB): 8,000 and 6,800;
+# 96×96 (3.3 kB): 5,400 and 6,900; 224×224 (13 kB): 2,500 and 3,200.
 THREADS_PAY_BYTES = 2_500
 _SHARE = 8
 _CALLS = 64
@@ -87,6 +88,9 @@ def decode(content: bytes, layout: Layout) -> np.ndarray:
     Raises:
         BadImage: the bytes are empty, no image, truncated or larger than `MAX_PIXELS`.
     """
+    pixels = _decode_plain(content, layout)
+    if pixels is not None:
+        return pixels
     try:
         return _decode(content, layout)
     except BadImage:
@@ -95,6 +99,20 @@ def decode(content: bytes, layout: Layout) -> np.ndarray:
             with contextlib.suppress(BadImage):
                 return _decode(stripped, layout)
         raise
+
+
+def _decode_plain(content: bytes, layout: Layout) -> np.ndarray | None:
+    """Decode a plain JPEG file as `_decode` does, faster; None leaves it to that."""
+    size = plain_jpeg.read_size(content)
+    if size is None:
+        return None
+    height, width, components = size
+    if height * width > MAX_PIXELS or _find_scale(width, height, layout) > 1:
+        return None
+    pixels = plain_jpeg.decode(content, components)
+    if pixels is None or _is_laid_out(pixels.shape, layout):
+        return pixels
+    return _fit_array(pixels, layout)
 
 
 def _decode(content: bytes, layout: Layout) -> np.ndarray:
@@ -187,17 +205,12 @@ def fit_arrays(images: np.ndarray, layout: Layout) -> np.ndarray:
     """
     n, height, width, channels = images.shape
     size, wanted = layout.size, layout.channels or channels
-    enlarged = layout.mode == "crop" and layout.resize_size not in (0, size)
-    same_size = size == 0 or (height == width == size and not enlarged)
-    if same_size and wanted == channels:
+    if _is_laid_out(images.shape[1:], layout):
         return images
-    from PIL import Image
-
     try:
         result = np.empty((n, size or height, size or width, wanted), dtype=np.uint8)
         for i, pixels in enumerate(images):
-            image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-            result[i] = _to_array(_fit(_flatten(image, wanted), layout))
+            result[i] = _fit_array(pixels, layout)
     except (BadImage, MemoryError) as error:
         raise UserError(
             f"images of {width}x{height} cannot be brought to {size}x{size} ({error}); "
@@ -205,6 +218,24 @@ def fit_arrays(images: np.ndarray, layout: Layout) -> np.ndarray:
             "--eval_resize_size)"
         ) from None
     return result
+
+
+def _is_laid_out(shape: tuple[int, ...], layout: Layout) -> bool:
+    """Return whether decoded images of a shape [H, W, C] are left as they are."""
+    height, width, channels = shape
+    size = layout.size
+    enlarged = layout.mode == "crop" and layout.resize_size not in (0, size)
+    same_size = size == 0 or (height == width == size and not enlarged)
+    return same_size and layout.channels in (0, channels)
+
+
+def _fit_array(pixels: np.ndarray, layout: Layout) -> np.ndarray:
+    """Bring one decoded image [H, W, C] to a layout."""
+    from PIL import Image
+
+    channels = pixels.shape[-1]
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    return _to_array(_fit(_flatten(image, layout.channels or channels), layout))
 
 
 def fit_images(
@@ -241,9 +272,18 @@ def fit_images(
 
 def _shrink(image: "Image.Image", layout: Layout) -> None:
     """Have a JPEG file decoded at a fraction of its size, where enough is left."""
-    if image.format not in ("JPEG", "MPO") or layout.size == 0:
+    if image.format not in ("JPEG", "MPO"):
         return
     height, width = upright_size(image)
+    scale = _find_scale(width, height, layout)
+    if scale > 1:
+        image.draft(None, (image.width // scale, image.height // scale))
+
+
+def _find_scale(width: int, height: int, layout: Layout) -> int:
+    """Return by what a JPEG file's size may be divided when it is decoded."""
+    if layout.size == 0:
+        return 1
     wanted = _find_size(width, height, layout)
     for scale in (8, 4, 2):
         is_whole = width % scale == height % scale == 0
@@ -252,8 +292,8 @@ def _shrink(image: "Image.Image", layout: Layout) -> None:
             and width // scale >= 2 * wanted[0]
             and (height // scale >= 2 * wanted[1])
         ):
-            image.draft(None, (image.width // scale, image.height // scale))
-            return
+            return scale
+    return 1
 
 
 def _upright(image: "Image.Image") -> "Image.Image":

@@ -30,7 +30,7 @@ from typing import IO
 
 import numpy as np
 
-from cnn.data import decode, formats, metadata
+from cnn.data import decode, formats, metadata, plain_jpeg
 from cnn.data.images import Images
 from cnn.errors import UserError, explain
 from cnn.runtime import background, own_files
@@ -44,7 +44,7 @@ _TITLE = "decoded images, 1"
 # What is read or decoded at a time, so that little is lost or held.
 _BLOCK_BYTES = 2**26
 # Their text is part of what pixels depend on.
-_DECODER = (decode, formats, metadata)
+_DECODER = (decode, formats, metadata, plain_jpeg)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """ReLUs that are written once for all that read them.
 
-At the end of a residual block, the next block reads it twice, in its convolution and its shortcut, and so does the
-gradient. A compiler that fuses it into its readers computes it again in each, and the
-block's before it too, for it is a sum of them: in resnet20 the third block's read four
-activations where two were needed.
+At the end of a residual block, the next block reads it twice, in its convolution and
+its shortcut, and so does the gradient. A compiler that fuses it into its readers
+computes it again in each, and the block's before it too, for it is a sum of them: in
+resnet20 the third block's read four activations where two were needed.
 
 The gradient reads what was written, too. Of `jax.nn.relu6` it reads the input: the
 output of the normalisation before it was written beside its own.

@@ -12,14 +12,13 @@ What computes is chosen in `_choose` and `_backward` for the platform compiled f
 - CPU, forward and input gradient: a plain convolution too, Winograd's products for
   broad 3×3 kernels of stride 1 (`cpu/winograd`), one product for 1×1 and tiny images.
 - CPU, kernel gradient: products of shifted pixels, or Winograd's.
-- CPU, in trials of a sweep that share a program: images of 2 or 4 pixels a side by
-  fewer products (`cpu/tiny_images`); single runs keep their last digits.
+- CPU, images of 2 or 4 pixels a side and 3×3 kernels: a few products, of all pixels at
+  once (`cpu/tiny_images`).
 
 `--convolution=plain` takes the first everywhere; oneDNN (`runtime/xla`) may compute
 what is plain on CPU.
 """
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -31,7 +30,6 @@ from cnn.ops.cpu import convolution_rules, tiny_images
 from cnn.ops.geometry import Padding
 
 FORMULATIONS = ("auto", "plain")
-TINY = "tiny"
 
 
 def conv2d(
@@ -59,8 +57,7 @@ def conv2d(
         dilation: pixels between the kernel's taps; one number or (rows, columns).
         groups: how many parts the channels are cut into.
         formulation: `auto` computes the result and both gradients in the way that is
-            fast on the platform compiled for, `plain` as XLA and JAX have them; `tiny`
-            as `auto`, and tiny images by fewer products, with other last digits.
+            fast on the platform compiled for, `plain` as XLA and JAX have them.
 
     Returns:
         [N, H', W', O], H' = (H + top + bottom − extent) // stride + 1.
@@ -114,45 +111,43 @@ def _convolve(x, kernel, stride, padding, dilation, groups, formulation) -> jax.
     geometry.convolution_shape(x.shape, kernel.shape, static)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"x is {x.dtype}: convolutions take floating-point arrays")
-    if formulation not in (*FORMULATIONS, TINY):
+    if formulation not in FORMULATIONS:
         raise ValueError(f"formulation {formulation!r}: one of {FORMULATIONS}")
-    rule = geometry.plain_convolution
-    if formulation != "plain":
-        rule = functools.partial(_conv2d, formulation == TINY)
+    rule = _conv2d if formulation == "auto" else geometry.plain_convolution
     kernel = kernel.astype(x.dtype)
     if x.ndim == 4:
         return rule(x, kernel, *static)
     return rule(x[:, None], kernel[None], *geometry.lift(static))[:, 0]
 
 
-def _choose(tiny, x, kernel, *static) -> jax.Array:
+def _choose(x, kernel, *static) -> jax.Array:
     """Convolve in the formulation that is fast on the platform compiled for."""
     plain, fast = (
         lambda x, kernel, rule=rule: rule(x, kernel, *static)
         for rule in (geometry.plain_convolution, convolution_rules.convolve)
     )
-    if tiny and tiny_images.fits(x, kernel.shape, static):
+    if tiny_images.fits(x, kernel.shape, static):
         fast = tiny_images.convolve
     elif convolution_rules.is_plain(x, kernel, *static):
         return plain(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=fast, default=plain)
 
 
-_with_gradients = jax.custom_vjp(_choose, nondiff_argnums=(0, 3, 4, 5, 6))
+_with_gradients = jax.custom_vjp(_choose, nondiff_argnums=(2, 3, 4, 5))
 
 
-def _forward(tiny, x, kernel, *static):
+def _forward(x, kernel, *static):
     x = lax.optimization_barrier(x)
-    return _choose(tiny, x, kernel, *static), (x, kernel)
+    return _choose(x, kernel, *static), (x, kernel)
 
 
-def _backward(tiny, stride, padding, dilation, groups, kept, gradient):
+def _backward(stride, padding, dilation, groups, kept, gradient):
     """Choose the gradient rule: ours on CPU, the backend's own elsewhere."""
     static = (stride, padding, dilation, groups)
 
     def on_cpu(x, kernel, gradient):
         gradient = lax.optimization_barrier(gradient)
-        if tiny and tiny_images.fits(x, kernel.shape, static):
+        if tiny_images.fits(x, kernel.shape, static):
             return tiny_images.compute_gradients(x, kernel, gradient)
         return (
             convolution_rules.input_gradient(gradient, kernel, x.shape, *static),
@@ -170,4 +165,4 @@ def _backward(tiny, stride, padding, dilation, groups, kept, gradient):
 
 _with_gradients.defvjp(_forward, _backward)
 # Layers of the same shapes are traced once.
-_conv2d = jax.jit(_with_gradients, static_argnums=(0, 3, 4, 5, 6))
+_conv2d = jax.jit(_with_gradients, static_argnums=(2, 3, 4, 5))

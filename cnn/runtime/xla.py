@@ -48,7 +48,7 @@ _ONEDNN = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
     # The default order lets more operations run at a time, which keeps more of their
     # results: resnet18's step takes 167 instead of 102 MiB, resnet20's 249 instead of
-    # 235, and no less time (docs/performance.md).
+    # 235, and no more time (docs/performance.md).
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 }
 

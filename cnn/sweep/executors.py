@@ -255,7 +255,7 @@ class Stacked:
             for split, loader in setup.loaders.items()
         }
         self._teacher = jax.device_put(setup.teacher_variables, everywhere)
-        structure = programs.share(setup.phases[0].structure)
+        structure = setup.phases[0].structure
         self._create = programs.make_create_trials(
             structure, setup.image_shape, axis, mesh
         )

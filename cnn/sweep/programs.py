@@ -7,7 +7,6 @@ runs its own one after another (`map`) or side by side (`vmap`). No trial's numb
 touch another's.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +16,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn.config import Numbers
-from cnn.ops import convolution
 from cnn.training import epoch
 from cnn.training.state import TrainState, create_state
 from cnn.training.steps import Structure, Sums
@@ -40,19 +38,6 @@ def make_trials_mesh(devices: list) -> Mesh:
 def stacked(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays [T, …], T a multiple of the devices."""
     return NamedSharding(mesh, PartitionSpec("trials"))
-
-
-def share(structure: Structure) -> Structure:
-    """Return the structure of trials that share a program.
-
-    Where convolutions are computed in the way that is fast, they compute tiny images in
-    the faster one that single runs, whose last digits are to stay, do not take.
-    """
-    model = structure.model
-    if model.layers.formulation != "auto":
-        return structure
-    layers = dataclasses.replace(model.layers, formulation=convolution.TINY)
-    return dataclasses.replace(structure, model=model.clone(layers=layers))
 
 
 def over_trials(function: Callable, axis: str, mesh: Mesh) -> Callable:

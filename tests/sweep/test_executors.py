@@ -13,10 +13,9 @@ from fixtures_runs import TINY, train_run
 from cnn import config as config_module
 from cnn import train
 from cnn.errors import UserError
-from cnn.ops.convolution import TINY as TINY_IMAGES
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
-from cnn.sweep import choose, programs
+from cnn.sweep import choose
 from cnn.sweep.executors import STACKED, check_stackable
 from cnn.training.state import compute_state_sha256
 
@@ -203,14 +202,3 @@ def test_ten_random_trials_equal_their_solo_runs(tmp_path, number):
     for name in STACKED:
         _, losses = run_epochs(make_executor(name, shared, 2), beside, epochs)
         np.testing.assert_allclose(losses[1][:STEPS], solo, rtol=1e-5, atol=0)
-
-
-def test_trials_that_share_a_program_take_fewer_products(setup, monkeypatch):
-    """Where `--convolution=auto` lets them; single runs keep their last digits."""
-    taken = []
-    monkeypatch.setattr(programs, "make_train_trials", lambda x, *rest: taken.append(x))
-    plain = make_setup(BASE.change({"convolution": "plain"}), setup)
-    for one in (setup, plain):
-        choose.make_executor("map", one, Stop(), 3)
-    assert [x.model.layers.formulation for x in taken] == [TINY_IMAGES, "plain"]
-    assert setup.phases[0].structure.model.layers.formulation == "auto"

@@ -100,17 +100,21 @@ def _note_layers(rows: dict[str, dict]) -> Callable[..., Any]:
                 "type": type(module).__name__,
                 "output_shape": list(output.shape[1:]),
                 "parameters": count_parameters(own),
-                "macs": _count_macs(own, [*sown, output][0]),
+                "macs": count_macs(own, [*sown, output][0]),
             }
         return output
 
     return note
 
 
-def _count_macs(own: Mapping[str, Any], output: Any) -> int:
+def count_macs(own: Mapping[str, Any], output: Any) -> int:
     """Count a layer's multiply-accumulates: its kernels at each place of its output.
 
     A kernel of more than four axes has weights of its own for each place.
+
+    Args:
+        own: the layer's parameters, or their shapes, by name.
+        output: [N, ..., O], or its shape.
     """
     places = output.size // (output.shape[0] * output.shape[-1])
     kernels = [leaf for name, leaf in own.items() if is_kernel(name)]

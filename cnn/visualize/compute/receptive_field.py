@@ -83,6 +83,10 @@ class Field:
         )
 
 
+# What each pixel of images [N, H, W, C] sees: itself.
+PIXELS = Field((Reach(1, 1, 0, 0), Reach(2, 1, 0, 0)))
+
+
 def compute_fields(function: Callable[..., Any], images: Any) -> Any:
     """Compute the receptive field of everything that a function returns.
 
@@ -94,8 +98,7 @@ def compute_fields(function: Callable[..., Any], images: Any) -> Any:
         The same tree with, for each array, its field.
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(images)
-    pixels = Field((Reach(1, 1, 0, 0), Reach(2, 1, 0, 0)))
-    fields = _propagate(closed.jaxpr, [pixels])
+    fields = _propagate(closed.jaxpr, [PIXELS])
     return jax.tree.unflatten(
         jax.tree.structure(shapes), [field or Field() for field in fields]
     )
@@ -111,18 +114,34 @@ def _propagate(jaxpr: core.Jaxpr, fields: Sequence[Field | None]) -> list[Field 
     for eqn in jaxpr.eqns:
         inputs = [get(var) for var in eqn.invars]
         if any(inputs):
-            known |= zip(eqn.outvars, _apply(eqn, inputs), strict=True)
+            known |= zip(eqn.outvars, follow(eqn, inputs), strict=True)
     return [get(var) for var in jaxpr.outvars]
 
 
-def _apply(eqn: core.JaxprEqn, inputs: list[Field | None]) -> list[Field | None]:
-    name, params = eqn.primitive.name, eqn.params
-    if name == "cond" and not inputs[0]:
-        # Branches for platforms; the last is the plain spelling of the same numbers.
-        return _propagate(params["branches"][-1].jaxpr, inputs[1:])
-    if name in _CALLS.split():
-        inner = params.get("call_jaxpr", params.get("jaxpr"))
-        return _propagate(getattr(inner, "jaxpr", inner), inputs)
+def get_body(eqn: core.JaxprEqn) -> core.Jaxpr | None:
+    """Return the operations that a call stands for; None of what is no call.
+
+    Of branches for platforms it is the last, the plain spelling of the same numbers.
+    Their arguments are the call's last ones.
+    """
+    if eqn.primitive.name == "cond":
+        return eqn.params["branches"][-1].jaxpr
+    if eqn.primitive.name not in _CALLS.split():
+        return None
+    inner = eqn.params.get("call_jaxpr", eqn.params.get("jaxpr"))
+    return getattr(inner, "jaxpr", inner)
+
+
+def follow(eqn: core.JaxprEqn, inputs: list[Field | None]) -> list[Field | None]:
+    """Return the fields of what an operation makes of arrays of given fields.
+
+    Args:
+        eqn: the operation.
+        inputs: of its arguments; None of one that no image reaches.
+    """
+    name, body = eqn.primitive.name, get_body(eqn)
+    if body and not (name == "cond" and inputs[0]):
+        return _propagate(body, inputs[len(inputs) - len(body.invars) :])
     if name == "optimization_barrier":
         return inputs
     seen = [(place, field) for place, field in enumerate(inputs) if field]

@@ -11,6 +11,7 @@
   python main.py --mode=visualize --workdir=DIR    pictures of what a run has learnt
   python main.py --mode=describe --model=mlp       check it, count its operations
   python main.py --mode=find_rate --model=mlp      try learning rates, suggest one
+  python main.py --mode=describe --model=resnet50 --pictures=architecture
   python main.py --mode=describe --model=list      the table of all models
   python main.py --mode=inspect --dataset=folder:DIR   look at images before training
   python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
@@ -240,8 +241,19 @@ def _call_mode(
     elif mode == "find_rate":
         find_rate.find_rate(config, directory, terminal)
     else:
-        describe.describe(config, directory, terminal)
+        _describe_run(config, directory, terminal, given)
     return 0
+
+
+def _describe_run(
+    config: Config, directory: Path, terminal: Terminal, given: dict[str, Any]
+) -> None:
+    """Describe the run that would be trained, with the pictures that were asked for."""
+    if "pictures" in given:
+        visualize.check_described(config.visualize.pictures)
+    found = describe.describe(config, directory, terminal)
+    if "pictures" in given:
+        visualize.draw_described(config, found, directory, terminal)
 
 
 def _evaluate_runs(

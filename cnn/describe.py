@@ -3,7 +3,8 @@
 Every check that training makes before it compiles is made here too, on the run's own
 data set. Parameters, shapes and the bytes of the state follow from shapes, at once;
 `--measure_memory` compiles the training step and reports the rest. Nothing is written
-but `describe.json`, and `bad_images.txt` where files cannot be read.
+but `describe.json`, and `bad_images.txt` where files cannot be read; what `--pictures`
+names is drawn beside them, by `cnn.visualize`.
 """
 
 from collections.abc import Mapping

@@ -486,11 +486,16 @@ def see_inspection(choices, directory):
 
 
 def see_description(choices, directory):
-    """See what describe writes."""
+    """See what describe writes, and what it draws where that is asked for."""
     config = make_config({"model": "mlp"}, choices)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(describe.memory, "measure_temporary", lambda *args: 7)
-        return describe.describe(config, directory, Terminal())
+        found = describe.describe(config, directory, Terminal())
+    if "pictures" in choices:
+        visualize.check_described(config.visualize.pictures)
+        drawn = visualize.draw_described(config, found, directory, Terminal())
+        found |= {"drawn": digest(drawn.path.read_bytes())}
+    return found
 
 
 def see_range_test(choices, directory):

@@ -133,8 +133,9 @@ SAMPLES = {
     "pictures": tuple(
         (name,)
         for name in (
-            "all curves mistakes fine_tuning kernels features patches maximisation "
-            "saliency invariance augmentation transformations lecture playground"
+            "all curves mistakes fine_tuning architecture kernels features patches "
+            "maximisation saliency invariance augmentation transformations lecture "
+            "playground"
         ).split()
     ),
 }

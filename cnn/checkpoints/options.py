@@ -25,7 +25,7 @@ class CheckpointOptions:
         "weights that evaluate, predict, visualize, export, average, --init_from and "
         "--source take: latest, best (by validation metric) or a step",
         only_for="mode=evaluate|predict|export|average or init_from or source or "
-        "pictures=all|mistakes|fine_tuning|kernels|features|patches|maximisation|"
-        "saliency|invariance|playground",
+        "mode=visualize and pictures=all|architecture|mistakes|fine_tuning|kernels|"
+        "features|patches|maximisation|saliency|invariance|playground",
         modes="train sweep describe convert evaluate predict visualize export average",
     )

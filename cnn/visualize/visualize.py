@@ -9,13 +9,16 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from cnn import models
 from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError, suggest
 from cnn.runtime import metrics_log, own_files
 from cnn.runtime.terminal import Terminal
 from cnn.training import same_data
+from cnn.visualize import architecture
 from cnn.visualize.draw import (
     augmentation,
     curves,
@@ -41,6 +44,7 @@ PICTURES: dict[str, ModuleType] = {
     "curves": curves,
     "mistakes": mistakes,
     "fine_tuning": fine_tuning,
+    "architecture": architecture,
     "kernels": kernels,
     "features": features,
     "patches": patches,
@@ -52,6 +56,8 @@ PICTURES: dict[str, ModuleType] = {
     "lecture": slides,
     "playground": playground,
 }
+# What is drawn of a run that is described.
+OF_DESCRIBED = ("architecture",)
 NEED_NO_RUN = ("augmentation", "transformations", "lecture")
 # They show what the code can do, not what a run did, or are large: not among `all`.
 ON_REQUEST = ("transformations", "lecture", "playground")
@@ -139,6 +145,37 @@ def write_lecture(directory: Path, sections: Sequence[Section]) -> Path:
     return report.write_tables(
         directory, "The lecture", slides.NOTES, {}, sections, LECTURE_FILE
     )
+
+
+def check_described(pictures: tuple[str, ...]) -> None:
+    """Refuse names of `--pictures` that `--mode=describe` cannot draw.
+
+    Raises:
+        UserError: there is one, or none at all.
+    """
+    for name in _choose_names(pictures, ()):
+        if name not in OF_DESCRIBED and "all" not in pictures:
+            raise UserError(
+                f"--pictures={name}: --mode=describe draws "
+                f"{', '.join(OF_DESCRIBED)}; --mode=visualize draws {name}"
+            )
+
+
+def draw_described(
+    config: Config, found: Mapping[str, Any], directory: Path, terminal: Terminal
+) -> Picture:
+    """Draw the architecture of the model that a run would train: `architecture.svg`.
+
+    Args:
+        found: as `describe.describe` returns it.
+        directory: of the run, where `describe.json` lies.
+    """
+    model = models.create_model(config.model, found["num_classes"])
+    path = directory / "architecture.svg"
+    shape = tuple(found["input_shape"])
+    drawn = architecture.draw_model(config.model, model, shape, path)
+    terminal.say_written(path)
+    return drawn
 
 
 def _raise_faults(subject: Subject) -> None:

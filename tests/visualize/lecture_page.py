@@ -79,6 +79,14 @@ def shuffle(x):
     return blocks.reshape(rows, columns, 4)
 
 
+def count_alexnet():
+    """Sum weights and biases; groups halve what some kernels see."""
+    layers = [(11**2 * 3, 96), (5**2 * 48, 256), (3**2 * 256, 384)]
+    layers += [(3**2 * 192, 384), (3**2 * 192, 256)]
+    layers += [(6**2 * 256, 4096), (4096, 4096), (4096, 1000)]
+    return sum(seen * made + made for seen, made in layers)
+
+
 CONVOLVED = correlate_plane(IMAGE, KERNEL)
 LAYER_1D = correlate(CHANNELS_1D[:, None], KERNELS_1D[:, None])[:, 0]
 MEANS = [IMAGE.mean(), IMAGE[:4, :5].mean()]
@@ -149,6 +157,12 @@ NUMBERS = {
     "global_average_pooling": ("both averages", slice(2), MEANS),
     "mix_up": ("share of the 3", (0, 0), [[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]]),
     "cut_out": ("share of the 3", (), 1),
+    "alexnet": ("parameters", (), count_alexnet()),
+    "wide_resnet_blocks": (
+        "weights of a bottleneck's kernels",
+        1,
+        [2 * 9 * 16**2, (1 + 9 + 1) * 16**2, 2 * 9 * 64**2, 2 * 9 * 64**2],
+    ),
 }
 
 

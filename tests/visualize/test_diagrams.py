@@ -191,6 +191,12 @@ def test_describe_refuses_other_pictures(name, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("flag", ["checkpoint=best", "picture_channels=3", "output=x"])
+def test_describe_draws_no_weights_and_refuses_what_chooses_them(flag, capsys):
+    assert run_main("--mode=describe", "--pictures=architecture", f"--{flag}") == 2
+    assert f"--{flag} would have no effect" in capsys.readouterr().err
+
+
 def test_the_report_shows_the_architecture(trained, tmp_path):
     flags = "--mode=visualize", "--pictures=architecture", f"--workdir={trained}"
     assert run_main(*flags, f"--output={tmp_path}") == 0

@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn import models
 from cnn.augment import mixing
+from cnn.models.options import ModelOptions
 from cnn.ops import (
     activation,
     convolution,
@@ -334,6 +336,32 @@ def cut_out() -> Results:
     return images, covered, target
 
 
+def alexnet() -> Results:
+    """Count the parameters of AlexNet as it was published."""
+    model = models.create_model(ModelOptions(model="alexnet_2012"), 1000)
+    images = jnp.zeros((1, 227, 227, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    return variables, parameters
+
+
+def wide_resnet_blocks() -> Results:
+    """Count the kernels' weights in a block of each of the four kinds."""
+    kinds = (
+        {"model": "wrn_16_1"},
+        {"model": "wrn_16_1", "wrn_block": (1, 3, 1)},
+        {"model": "wrn_16_4"},
+        {"model": "wrn_16_4", "dropout_rate": 0.3},
+    )
+    images, weights = jnp.zeros((1, 32, 32, 3)), []
+    for kind in kinds:
+        model = models.create_model(ModelOptions(**kind), 10)
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        block = variables["params"]["stage1_block2"]
+        weights.append(sum(x.size for x in jax.tree.leaves(block) if x.ndim == 4))
+    return kinds, weights
+
+
 # By the name of the slide.
 LINES: dict[str, Callable[[], Results]] = {
     "image_scalings": image_scalings,
@@ -368,6 +396,8 @@ LINES: dict[str, Callable[[], Results]] = {
     "global_average_pooling": global_average_pooling,
     "mix_up": mix_up,
     "cut_out": cut_out,
+    "alexnet": alexnet,
+    "wide_resnet_blocks": wide_resnet_blocks,
 }
 
 

@@ -15,6 +15,7 @@ from cnn.checkpoints import atomic
 from cnn.visualize.draw import picture
 from cnn.visualize.draw.picture import Picture, Section
 from cnn.visualize.lecture import (
+    architectures,
     connections,
     lines,
     photograph,
@@ -202,6 +203,16 @@ SLIDES: dict[str, tuple[Callable[[], Drawing], str]] = {
         "The network must not rely on any one part of the image: the square lies "
         "elsewhere in each epoch, and the label does not change.",
     ),
+    "alexnet": (
+        architectures.draw_alexnet,
+        "Five convolutions, the second, fourth and fifth of them in two groups that do "
+        "not see each other's channels, and three dense layers that hold most weights.",
+    ),
+    "wide_resnet_blocks": (
+        architectures.draw_wide_resnet_blocks,
+        "What a block computes is added to its input; normalisation and ReLU come "
+        "before each convolution.",
+    ),
 }
 
 NOTES = (
@@ -262,6 +273,10 @@ PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Images of any size": (
         "from feature maps to classes",
         ("global_average_pooling",),
+    ),
+    "Networks": (
+        "layers upon layers, and what is added to their input",
+        ("alexnet", "wide_resnet_blocks"),
     ),
     "More images": (
         "training images that are changed, and what becomes of their labels",

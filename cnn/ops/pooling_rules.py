@@ -26,7 +26,6 @@ from cnn.ops import geometry
 from cnn.ops.geometry import Pairs
 
 Sizes = tuple[int, ...]
-_SUMMED_IN_PAIRS = 4096  # numbers, from which XLA's CPU backend sums so
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -57,10 +56,8 @@ def _plain_sum(x, window, stride, padding) -> jax.Array:
     def add_windows(x):
         return _reduce(x, 0, lax.add, window, stride, padding)
 
-    # Smaller ones XLA sums in another order, and so a single window on an axis.
-    is_large = x.size >= _SUMMED_IN_PAIRS and min(sizes) > 1
     in_pairs = window == stride == (2, 2) and not any(map(any, padding))
-    if not (in_pairs and is_large and x.dtype == jnp.float32):
+    if not (in_pairs and x.dtype == jnp.float32):
         return add_windows(x)
     return lax.platform_dependent(x, cpu=add_slices, default=add_windows)
 

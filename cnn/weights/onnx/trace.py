@@ -175,6 +175,10 @@ def _translate(
             outputs = _translate(graph, inner, inputs, graph.scope)
         elif equation.primitive.name == "optimization_barrier":
             outputs = inputs
+        elif equation.primitive.name == "platform_index":
+            outputs = [make_constant(np.int32(0))]  # of no platform: the default's
+        elif branch := _find_default(equation):
+            outputs = _translate(graph, branch, inputs[1:], graph.scope)
         else:
             outputs = _write(graph, equation, inputs)
         known |= dict(zip(equation.outvars, outputs, strict=True))
@@ -194,6 +198,14 @@ def _find_function(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
     params = equation.params
     inner = params["call_jaxpr" if "call_jaxpr" in params else "jaxpr"]
     return core.ClosedJaxpr(inner, ()) if isinstance(inner, core.Jaxpr) else inner
+
+
+def _find_default(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
+    """Return what is computed on platforms that have no formulation of their own."""
+    platforms = equation.params.get("branches_platforms")
+    if equation.primitive.name != "cond" or platforms is None:
+        return None
+    return equation.params["branches"][platforms.index(None)]
 
 
 def _write(

@@ -240,6 +240,9 @@ def see_command(choices, mode):
         return {"seen": seen, "flags": flags, "silent": silent}
 
 
+SPLITS = "validation", "test"
+
+
 def see_sweep(choices, directory):
     """See which trials a sweep has, how they are run, and where their study lies."""
     drawn = "learning_rate=uniform(0.1,0.9)"
@@ -251,6 +254,11 @@ def see_sweep(choices, directory):
         return types.SimpleNamespace(name=name, width=width)
 
     failed = {"trial": 0, "options": {"learning_rate": 0.1}, "status": "failed"}
+    numbers = {f"{x}_{y}": 1.0 for x in SPLITS for y in ("accuracy", "loss")}
+    finished = [
+        {"trial": n, "options": {"seed": n}, "status": "finished", **numbers}
+        for n in range(2)
+    ]
     home = directory / "home" / "sweep"
     if not choices.get("trials"):  # one trial has been run before, and failed
         home.mkdir(parents=True)
@@ -261,6 +269,7 @@ def see_sweep(choices, directory):
         seen["trials"] = [dict(one.options) for group in groups for one in group]
         seen["run"] = [(one.name, one.width) for one in made], rungs
         seen["ended"] = session.rows
+        seen["kept"] = session.choose_kept(finished, ())
 
     def ask(self):
         number, options = self._study.ask(9)
@@ -270,6 +279,7 @@ def see_sweep(choices, directory):
         seen["run"] = made.name, self._at_once, options, self._study._worker
         seen["study"] = self._study._study.study_name
         seen["pruner"] = type(self._study._study.pruner).__name__
+        seen["kept"] = self._session.choose_kept(finished, ())
         raise UserError("enough")
 
     @contextlib.contextmanager

@@ -42,6 +42,13 @@ class SweepOptions:
         within="[0, 65536]",
         only_for="executor!=loop or search=optuna",
     )
+    keep_trials: str = free_option(
+        "best",
+        "trials whose weights stay in sweep/kept/, for ensembles: best (the best trial "
+        "of the best setting), seeds (all of the best setting) or all; a sweep keeps "
+        "the choice it began with",
+        choices=("best", "seeds", "all"),
+    )
     halving: int = free_option(
         0,
         "successive halving: at each rung the best 1/N of the settings stay; 0: all",
@@ -98,7 +105,7 @@ class SweepOptions:
 
     def select_fixed(self) -> dict[str, Any]:
         """Return the options that a sweep keeps while its trials become more."""
-        names = ("executor", "trials_at_once", "halving", "search")
+        names = ("executor", "trials_at_once", "halving", "search", "keep_trials")
         return {name: getattr(self, name) for name in names}
 
     def select_study(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Results of a sweep: the states it keeps, its tables, the best trial as a run.
 
-A trial that may be the best is written to `kept/NUMBER` before its row of the table;
-after each batch, those that cannot be the best any more are removed. `best/` can be
-evaluated, exported and visualized like any run.
+A trial that may be the best, or that --keep_trials keeps, is written to `kept/NUMBER`
+before its row of the table; after each batch, those that cannot be kept any more are
+removed. `best/` and they can be evaluated, exported and visualized like any run.
 """
 
 import contextlib
@@ -116,26 +116,35 @@ def conclude(
 
 
 def choose_kept(
-    rows: Sequence[Row], open_settings: Collection[tuple], select_by: str
+    rows: Sequence[Row],
+    open_settings: Collection[tuple],
+    select_by: str,
+    keep: str = "best",
 ) -> set[int]:
     """Choose the trials whose states are kept.
 
     Args:
         rows: of the trials that have ended.
         open_settings: those with a trial that has not ended.
+        keep: as of `--keep_trials`.
 
     Returns:
         The numbers of the best trial of the best complete setting, and of the best
-        trial of each open one.
+        trial of each open one; with `seeds` of all trials of these settings, with `all`
+        of all. None that has failed is among them.
     """
+    if keep == "all":
+        return {row["trial"] for row in rows if table.is_comparable(row, select_by)}
     whole, parts = [], {}
     for row in rows:
         setting = make_setting(row["options"])
         is_open = setting in open_settings
         (parts.setdefault(setting, []) if is_open else whole).append(row)
-    best = [
-        table.find_best_trial(group, select_by) for group in (whole, *parts.values())
-    ]
+    groups = whole, *parts.values()
+    if keep == "seeds":
+        ranked = [table.rank_settings(group, select_by)[:1] for group in groups]
+        return {number for best in ranked for row in best for number in row["trials"]}
+    best = [table.find_best_trial(group, select_by) for group in groups]
     return {row["trial"] for row in best if row is not None}
 
 
@@ -204,7 +213,7 @@ def publish_best(
     """
     numbers = {name: value for name, value in row.items() if name != "curve"}
     kept, new = source / "kept" / str(row["trial"]), atomic.name_new(home / "best")
-    is_there = _is_whole(kept)
+    is_there = is_whole(kept)
     run = str(home / "best") if is_there else None
     best = {"trial": numbers, "setting": ranking[0], "run": run}
     atomic.write_json(home / "best.json", best)
@@ -243,7 +252,7 @@ def remove_run(directory: Path) -> None:
         directory.rmdir()
 
 
-def _is_whole(run: Path) -> bool:
+def is_whole(run: Path) -> bool:
     """Return whether a run that a sweep has kept is there, as it was written."""
     if run.is_symlink() or not (run / workdir.CONFIG_FILE).exists():
         return False

@@ -220,10 +220,8 @@ class Session:
         ]
         new = [row for row, _ in ended]
         numbers = [row["trial"] for row in new]
-        done |= {row["trial"]: make_setting(row["options"]) for row in new}
-        open_settings = {t.setting for t in planned if t.number not in done}
         others = [row for row in self.rows if row["trial"] not in numbers]
-        kept = outcome.choose_kept(others + new, open_settings, self.select_by)
+        kept = self.choose_kept(others + new, planned)
         by_number = {one.trial.number: one.trial for one in batch.progress}
         for row, state in ended:
             number = row["trial"]
@@ -237,6 +235,18 @@ class Session:
             if is_own and path.name not in map(str, kept):
                 outcome.remove_run(path)
         table.write_csv(self.home / "trials.csv", self.rows)
+
+    def choose_kept(self, rows: Sequence[Row], planned: Sequence[Trial]) -> set[int]:
+        """Choose the trials whose states are kept, as of `outcome.choose_kept`.
+
+        Args:
+            rows: of the trials that have ended.
+            planned: every trial of the sweep.
+        """
+        done = {row["trial"] for row in rows}
+        open_settings = {t.setting for t in planned if t.number not in done}
+        keep = self.config.sweep.keep_trials
+        return outcome.choose_kept(rows, open_settings, self.select_by, keep)
 
     def save_failed(self, trial: Trial, reason: str) -> None:
         """Save a trial that could not be run."""

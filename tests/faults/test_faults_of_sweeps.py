@@ -843,7 +843,7 @@ def test_the_disk_of_a_sweep_is_full(room):
     without=[
         (
             "cnn/sweep/outcome.py",
-            "    is_there = _is_whole(kept)",
+            "    is_there = is_whole(kept)",
             "    is_there = kept.exists()",
         )
     ],

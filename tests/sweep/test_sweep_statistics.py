@@ -167,6 +167,14 @@ def test_what_is_kept_may_yet_be_the_best():
     assert choose_kept(RECORDS, {setting}, "accuracy") == {3, 1}
 
 
+def test_all_or_the_seeds_are_kept_where_that_is_asked_for():
+    setting = (("learning_rate", 0.1), ("widths", (4, 8)))
+    assert choose_kept(RECORDS, set(), "accuracy", "seeds") == {3, 4, 5}
+    both = choose_kept(RECORDS, {setting}, "accuracy", "seeds")
+    assert both == {0, 1, 2, 3, 4, 5}
+    assert choose_kept(RECORDS, set(), "accuracy", "all") == set(range(7))
+
+
 @pytest.mark.parametrize(
     "settings, epochs, factor, expected",
     [

@@ -27,6 +27,7 @@ import os
 import signal
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ from cnn.option import expand_path, format_value, parse, read_group
 from cnn.runtime import background, devices, processes, xla
 from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal
-from cnn.sweep import sweep
+from cnn.sweep import members, sweep
 from cnn.sweep.options import SweepOptions
 from cnn.text import show, show_line
 from cnn.training import canary, same_data
@@ -200,6 +201,10 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     directories = [directory]
     if mode in ("visualize", "evaluate", "average") and text:
         directories = workdir.split_directories(text)
+    if mode == "evaluate" and given.get("ensemble"):
+        among = config_module.make_config(given).evaluate.members
+        found = members.find_members(directories, among, terminal)
+        return _evaluate_runs(found.directories, given, terminal, found.place)
     if mode == "evaluate" and len(directories) > 1:
         return _evaluate_runs(directories, given, terminal)
     config = _compose(mode, directories[0], given)
@@ -257,9 +262,16 @@ def _describe_run(
 
 
 def _evaluate_runs(
-    directories: list[Path], given: dict[str, Any], terminal: Terminal
+    directories: Sequence[Path],
+    given: dict[str, Any],
+    terminal: Terminal,
+    place: Path | None = None,
 ) -> int:
-    """Evaluate several runs, each with its own options; return how many failed."""
+    """Evaluate several runs, each with its own options; return how many failed.
+
+    Args:
+        place: as of `evaluate.evaluate_runs`.
+    """
 
     def compose(directory: Path) -> Config:
         config = _compose("evaluate", directory, given)
@@ -276,7 +288,7 @@ def _evaluate_runs(
     asked.check_read(others, "evaluate")
     configured: list[Path] = []
     averages = asked.evaluate.ensemble
-    return evaluate.evaluate_runs(directories, compose, averages, terminal)
+    return evaluate.evaluate_runs(directories, compose, averages, terminal, place)
 
 
 def _compose(mode: str, directory: Path, given: dict[str, Any]) -> Config:

@@ -78,8 +78,17 @@ class EvaluateOptions:
     )
     ensemble: bool = free_option(
         False,
-        "evaluate: average the probabilities of all runs of --workdir=A,B,C, as one "
-        "model, and write ensemble.json into the first of them",
+        "evaluate: average the probabilities of all runs of --workdir=A,B,C, or of the "
+        "trials of a sweep, as one model, and write ensemble.json into the first run, "
+        "or beside the sweep's tables",
+        modes="evaluate",
+    )
+    members: str = free_option(
+        "all",
+        "evaluate: trials of a sweep that are averaged, of those whose weights it has "
+        "kept (--keep_trials): all, or seeds: those of the best setting",
+        choices=("all", "seeds"),
+        only_for="ensemble",
         modes="evaluate",
     )
     calibrate: bool = free_option(

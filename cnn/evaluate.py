@@ -5,8 +5,9 @@ which images, in which size, and the views of each are the options'.
 """
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from cnn.training import (
     temperature,
 )
 from cnn.training.ensemble import Ensemble, Examples
-from cnn.training.epoch import compute_metrics
+from cnn.training.epoch import compute_metrics, compute_stacked
 from cnn.training.steps import Structure
 from cnn.training.trained import (
     Trained,
@@ -59,6 +60,8 @@ from cnn.training.trained import (
 
 # The share of validation images that a run may have been trained on, as duplicates.
 _MOST_TRAINED = 0.1
+# Of weights and answers of the runs that one program evaluates.
+_STACKED_BYTES = 2**30
 # Options of the data that some values of --split alone depend on.
 _READ_BY = {
     "num_classes": (),
@@ -92,7 +95,12 @@ def evaluate(config: Config, directory: Path, terminal: Terminal) -> dict[str, A
             that the run does not know, or frozen weights are not what they were.
     """
     if config.evaluate.ensemble:
-        raise UserError("--ensemble averages several runs: give --workdir=A,B,…")
+        which = config.evaluate.members
+        among = "" if which == "all" else f" for --members={which}"
+        raise UserError(
+            "--ensemble averages several runs: give --workdir=A,B,…, or the directory "
+            f"of a sweep{among}"
+        )
     found = _evaluate(config, directory, terminal)
     terminal.say(_format_result(found.result))
     _write(found.files)
@@ -105,12 +113,16 @@ def evaluate_runs(
     make_config: Callable[[Path], Config],
     averages: bool,
     terminal: Terminal,
+    place: Path | None = None,
 ) -> int:
     """Evaluate one run after the other: a line each, and a table at the end.
 
     Args:
         make_config: from a run's directory to the `config` of `evaluate`.
-        averages: whether the mean of their probabilities is evaluated too.
+        averages: whether the mean of their probabilities is evaluated too; runs of one
+            structure are then computed in one program.
+        place: directory of `ensemble.json`, of a sweep whose trials the runs are; None:
+            that of the first run.
 
     Returns:
         How many could not be evaluated; why is said, and the others are evaluated.
@@ -120,13 +132,13 @@ def evaluate_runs(
     """
     rows, failed = [], 0
     mean, members = Ensemble(), {}
-    for directory in directories:
-        quiet = Terminal()
-        quiet.console.quiet = True
+    iterate = _evaluate_stacked if averages else _evaluate_each
+    for directory, found in iterate(directories, make_config):
         cells = {"run": show_line(str(directory)), "split": "failed"}
         rows.append(cells)
         try:
-            found = _evaluate(make_config(directory), directory, quiet)
+            if isinstance(found, Exception):
+                raise found
             terminal.say(f"{directory}: {_format_result(found.result)}")
             cells |= _format_cells(found.result)
             _write(found.files)
@@ -135,10 +147,10 @@ def evaluate_runs(
             terminal.say(f"{directory}: error: {error}")
         if averages and not failed:
             members[directory] = found
-            ensemble.check_own(_name_ensemble(members), directories)
+            ensemble.check_own(_name_ensemble(members, place), directories, place)
             mean.add(str(directory), found.take_examples())
     if averages and not failed:
-        files, result = _evaluate_ensemble(mean, members)
+        files, result = _evaluate_ensemble(mean, members, place)
         name = {"run": f"ensemble of {len(members)}"}
         rows.append(name | _format_cells(result))
     terminal.show(_make_table(rows))
@@ -150,6 +162,50 @@ def evaluate_runs(
         _write(files)
         terminal.say_written(*files)
     return failed
+
+
+def _evaluate_each(
+    directories: Sequence[Path], make_config: Callable[[Path], Config]
+) -> Iterator[tuple[Path, "_Evaluation | Exception"]]:
+    """Evaluate runs, each as if it were alone; yields why one could not be."""
+    for directory in directories:
+        try:
+            yield directory, _evaluate(make_config(directory), directory, _be_quiet())
+        except (UserError, OSError) as error:
+            yield directory, error
+
+
+def _evaluate_stacked(
+    directories: Sequence[Path], make_config: Callable[[Path], Config]
+) -> Iterator[tuple[Path, "_Evaluation | Exception"]]:
+    """Evaluate runs, successive ones of one structure and data in one program."""
+    load, stack = functools.lru_cache(1)(load_evaluated), None
+    for directory in directories:
+        try:
+            subject = _prepare(make_config(directory), directory, _be_quiet())
+        except (UserError, OSError) as error:
+            yield from _compute_stack(stack)
+            stack = None
+            yield directory, error
+            continue
+        if stack is not None and not stack.takes(subject):
+            yield from _compute_stack(stack)
+            stack = None
+        if stack is not None:
+            stack.subjects.append(subject)
+            continue
+        try:
+            images = load_images(subject.config, subject.trained, subject.stored, load)
+            stack = _Stack([subject], images)
+        except (UserError, OSError) as error:
+            yield directory, error
+    yield from _compute_stack(stack)
+
+
+def _be_quiet() -> Terminal:
+    quiet = Terminal()
+    quiet.console.quiet = True
+    return quiet
 
 
 def _make_table(rows: Sequence[dict[str, str]]) -> Table:
@@ -172,18 +228,68 @@ class _Evaluation:
         path: of its evaluation.json.
         files: what is to be written, by path.
         result: what evaluation.json says.
+        ensemble: the name of the ensemble's file that belongs to it.
+        weights_sha256: of its weights, as of `proof.hash_variables`; empty: not asked
+            for.
         examples: what it says of each image, until it is taken; None: not asked for.
     """
 
     path: Path
     files: dict[Path, str]
     result: dict[str, Any]
+    ensemble: str
+    weights_sha256: str
     examples: Examples | None
 
     def take_examples(self) -> Examples:
         """Return the examples and forget them, which may be large."""
         examples, self.examples = self.examples, None
         return examples
+
+
+@dataclasses.dataclass
+class _Subject:
+    """A run that is to be evaluated.
+
+    Attributes:
+        config: its options.
+        trained: its model, with its temperature.
+        changed: frozen weights that are not what they were.
+        stored: its options, as of `same_data.find_moved`.
+        files: what is to be written besides its evaluation, by path.
+    """
+
+    config: Config
+    directory: Path
+    trained: Trained
+    changed: list[str]
+    stored: Mapping[str, Any]
+    files: dict[Path, str]
+
+    def make_key(self) -> tuple:
+        """Return what is equal for runs that one program evaluates."""
+        config, trained = self.config, self.trained
+        own = find_own_classes(self.stored, config.data)
+        data = config.data, config.evaluate.split, own, trained.image_shape
+        classes = trained.class_names, trained.classes_are_named
+        how = config.step.batch_size, config.augment.tta, config.device.mesh
+        return trained.structure, data, classes, how
+
+
+@dataclasses.dataclass
+class _Stack:
+    """Runs that one program evaluates, and their images."""
+
+    subjects: list[_Subject]
+    images: Evaluated
+
+    def takes(self, subject: _Subject) -> bool:
+        """Whether a run is another of these, and there is room for it."""
+        leaves = jax.tree.leaves(subject.trained.variables)
+        answers = len(self.images.images) * (len(subject.trained.class_names) + 1)
+        bytes_each = sum(x.nbytes for x in leaves) + 4 * answers
+        is_room = (len(self.subjects) + 1) * bytes_each <= _STACKED_BYTES
+        return is_room and self.subjects[0].make_key() == subject.make_key()
 
 
 def _write(files: Mapping[Path, str]) -> None:
@@ -193,6 +299,40 @@ def _write(files: Mapping[Path, str]) -> None:
 
 def _evaluate(config: Config, directory: Path, terminal: Terminal) -> _Evaluation:
     """Evaluate a run; nothing is written."""
+    subject = _prepare(config, directory, terminal)
+    data = load_images(subject.config, subject.trained, subject.stored)
+    for note in data.notes + describe_bad(data.excluded):
+        terminal.say(note)
+    metrics, found = _compute(subject, data)
+    return _conclude(subject, data, metrics, found, terminal)
+
+
+def _compute_stack(
+    stack: _Stack | None,
+) -> Iterator[tuple[Path, _Evaluation | Exception]]:
+    """Evaluate the runs of a stack, if there is one; nothing is written."""
+    subjects = [] if stack is None else stack.subjects
+    try:
+        if len(subjects) == 1:  # by the program that it was tested with
+            found = [_compute(subjects[0], stack.images)]
+        elif subjects:
+            found = _compute_together(subjects, stack.images)
+    except (UserError, OSError) as error:
+        yield from ((subject.directory, error) for subject in subjects)
+        return
+    for number, subject in enumerate(subjects):
+        try:
+            own, found[number] = found[number], None
+            yield (
+                subject.directory,
+                _conclude(subject, stack.images, *own, _be_quiet()),
+            )
+        except (UserError, OSError) as error:
+            yield subject.directory, error
+
+
+def _prepare(config: Config, directory: Path, terminal: Terminal) -> _Subject:
+    """Load a run and its temperature; refuse one that is not what it was."""
     config = dataclasses.replace(config, data=config.data.for_evaluation())
     trained = load_trained(directory, config.checkpoint.checkpoint)
     trained = set_threshold(trained, config.evaluate.threshold)
@@ -200,23 +340,36 @@ def _evaluate(config: Config, directory: Path, terminal: Terminal) -> _Evaluatio
     proof.check_unchanged(changed, f"--workdir={directory}")
     stored = same_data.find_moved(directory, config.data)
     trained, files = _choose_temperature(config, trained, directory, stored, terminal)
-    path = directory / _name_file(config, stored)
-    data = load_images(config, trained, stored)
-    for note in data.notes + describe_bad(data.excluded):
-        terminal.say(note)
-    metrics, about, found = _compute(config, trained, data)
-    about = _describe(config, trained, data) | about
+    return _Subject(config, directory, trained, changed, stored, files)
+
+
+def _conclude(
+    subject: _Subject,
+    data: Evaluated,
+    metrics: dict[str, Any],
+    found: dict[str, np.ndarray],
+    terminal: Terminal,
+) -> _Evaluation:
+    """Say what was computed of a run, with all that it depends on.
+
+    Args:
+        data: its images.
+        metrics: of all of them.
+        found: of each `logits` [n, K] and `loss` [n].
+    """
+    config, trained, files = subject.config, subject.trained, subject.files
+    directory = subject.directory
+    path = directory / _name_file(config, subject.stored)
+    about = _describe(config, trained, data) | _describe_machine(config)
     about |= same_data.describe_evaluated(
         directory,
         trained.data,
         identity.make_part_record(about["class_names"], about["split"], data.images),
         terminal,
     )
-    result = about | proof.summarise(trained.transfer, changed) | metrics
+    result = about | proof.summarise(trained.transfer, subject.changed) | metrics
     result |= _measure_calibration(trained, found["logits"], data.images.labels)
-    examples, class_names = None, result["class_names"]
-    if config.evaluate.ensemble:
-        examples = _make_examples(trained, data, class_names, found["logits"])
+    class_names = result["class_names"]
     if config.evaluate.per_image:
         table = path.with_suffix(".csv")
         said = (*_choose_classes(trained, found["logits"]), found["loss"])
@@ -226,20 +379,32 @@ def _evaluate(config: Config, directory: Path, terminal: Terminal) -> _Evaluatio
         listed = format_bad(data.name, data.excluded)
         files[directory / same_data.BAD_FILE] = listed
     files[path] = _format_json(result)
-    return _Evaluation(path, files, result, examples)
+    examples, weights, name = None, "", "ensemble"
+    if config.evaluate.ensemble:
+        examples = _make_examples(trained, data, class_names, found["logits"])
+        weights = proof.hash_variables(trained.variables)
+        if config.evaluate.members != "all":
+            name += f",members={config.evaluate.members}"
+    name = path.name.replace("evaluation", name, 1)
+    return _Evaluation(path, files, result, name, weights, examples)
 
 
 def _make_examples(
     trained: Trained, data: Evaluated, class_names: Sequence[str], logits: np.ndarray
 ) -> Examples:
     """Keep what a run says of each image, for an ensemble."""
-    scale = trained.temperature or 1.0
+    if trained.structure.task is tasks.MULTILABEL:
+        logs = multilabel.compute_log_probabilities(logits)
+    else:
+        scale = trained.temperature or 1.0
+        logs = calibration.compute_log_probabilities(logits, scale)
     return Examples(
         class_names=tuple(class_names),
         names=data.images.names,
         stamps=data.images.stamps,
         labels=data.images.labels,
-        log_probabilities=calibration.compute_log_probabilities(logits, scale),
+        log_probabilities=logs,
+        thresholds=trained.thresholds,
     )
 
 
@@ -275,12 +440,11 @@ def _choose_temperature(
 
 def _refuse_softmax(config: Config) -> None:
     """Refuse what is not for several labels an image."""
-    for name in ("calibrate", "ensemble"):
-        if getattr(config.evaluate, name):
-            raise UserError(
-                f"--{name} is for one class an image, and this run may choose several; "
-                "leave it out"
-            )
+    if config.evaluate.calibrate:
+        raise UserError(
+            "--calibrate is for one class an image, and this run may choose several; "
+            "leave it out"
+        )
 
 
 def _calibrate(
@@ -310,7 +474,8 @@ def _calibrate(
             "validation images, of which it is too sure; give images that it has not "
             "seen"
         )
-    logits = _compute(config, trained, data)[2]["logits"]
+    subject = _Subject(config, directory, trained, [], stored, {})
+    logits = _compute(subject, data)[1]["logits"]
     fitted = calibration.fit_temperature(logits, labels)
     trained = dataclasses.replace(trained, temperature=fitted)
     before, after = (
@@ -350,38 +515,43 @@ def _measure_calibration(
 
 
 def _evaluate_ensemble(
-    mean: Ensemble, members: Mapping[Path, _Evaluation]
+    mean: Ensemble, members: Mapping[Path, _Evaluation], place: Path | None
 ) -> tuple[dict[Path, str], dict[str, Any]]:
     """Evaluate the mean of the members' probabilities."""
-    results = {str(directory): one.result for directory, one in members.items()}
+    results = {
+        str(directory): one.result | {"weights_sha256": one.weights_sha256}
+        for directory, one in members.items()
+    }
     average, files, first = mean.average(), {}, next(iter(results.values()))
-    result, path = ensemble.describe(mean, average, results), _name_ensemble(members)
+    result = ensemble.describe(mean, average, results)
+    path = _name_ensemble(members, place)
     if "per_image" in first:
-        table = path.with_suffix(".csv")
-        logs, labels = average.log_probabilities, average.labels
-        losses = -np.take_along_axis(logs, labels[:, None], axis=1)[:, 0]
-        said = np.exp(logs), logs.argmax(axis=1).tolist(), losses
-        files[table] = _format_examples(
-            first["dataset"], average, average.class_names, *said
-        )
+        table, names = path.with_suffix(".csv"), average.class_names
+        chosen = labelled.to_lists(average.choose_classes())
+        said = average.compute_probabilities(), chosen, average.compute_losses()
+        files[table] = _format_examples(first["dataset"], average, names, *said)
         result["per_image"] = table.name
     files[path] = _format_json(result)
     return files, result
 
 
-def _name_ensemble(members: Mapping[Path, _Evaluation]) -> Path:
-    """Name the file of an ensemble as the evaluation of its first run, beside it."""
-    path = next(iter(members.values())).path
-    return path.with_name(path.name.replace("evaluation", "ensemble", 1))
+def _name_ensemble(members: Mapping[Path, _Evaluation], place: Path | None) -> Path:
+    """Name the file of an ensemble as the evaluation of its first run."""
+    first = next(iter(members.values()))
+    return (place or first.path.parent) / first.ensemble
 
 
 def load_images(
-    config: Config, trained: Trained, stored: Mapping[str, Any]
+    config: Config,
+    trained: Trained,
+    stored: Mapping[str, Any],
+    load: Callable[..., Evaluated] = load_evaluated,
 ) -> Evaluated:
     """Load the images of `--split`, labelled as the run numbers its classes.
 
     Args:
         stored: the run's options, as of `same_data.find_moved`.
+        load: does what `load_evaluated` does, and may know what it has loaded before.
 
     Raises:
         UserError: as `load_evaluated`, or the run does not take the images or does
@@ -391,7 +561,7 @@ def load_images(
     if not options.channels and trained.image_shape[2] == 3:
         # Data that happen to be grey are colour to a run of colour images.
         options = dataclasses.replace(options, channels=3)
-    data = load_evaluated(options, split, find_own_classes(stored, options))
+    data = load(options, split, find_own_classes(stored, options))
     labels = match_labels(trained, data, options.classes)
     images = dataclasses.replace(data.images, labels=labels)
     return dataclasses.replace(data, images=images)
@@ -412,14 +582,11 @@ def make_judge(
     Raises:
         UserError: the run does not take the images.
     """
-    mesh = devices.make_mesh(config.device.mesh)
-    structure = _make_structure(config, trained, data)
-    loader = Loader(data.images, config.data, mesh)
-    count = mesh.shape["data"]
-    batch_size = -(-config.step.batch_size // count) * count
+    structure, loader, batch_size = _place(config, trained, data)
+    everywhere = devices.replicated(loader.mesh)
 
     def judge(variables: Any) -> dict[str, Any]:
-        placed = jax.device_put(variables, devices.replicated(mesh))
+        placed = jax.device_put(variables, everywhere)
         examples = {} if structure.task.keeps_examples else None
         found = compute_metrics(structure, placed, loader, batch_size, stop, examples)
         if examples:
@@ -431,21 +598,12 @@ def make_judge(
 
 
 def _compute(
-    config: Config, trained: Trained, data: Evaluated
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
-    """Compute metrics.
-
-    Returns:
-        The metrics, what they depend on of how they are computed, and of the images
-        `logits` [n, K] and `loss` [n].
-    """
-    mesh, stop = devices.make_mesh(config.device.mesh), Stop()
-    # Batches are padded all the same, and may come from a run on other devices.
-    count = mesh.shape["data"]
-    batch_size = -(-config.step.batch_size // count) * count
-    structure = _make_structure(config, trained, data)
-    loader = Loader(data.images, config.data, mesh)
-    variables = jax.device_put(trained.variables, devices.replicated(mesh))
+    subject: _Subject, data: Evaluated
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Compute metrics, and of the images `logits` [n, K] and `loss` [n]."""
+    trained, stop = subject.trained, Stop()
+    structure, loader, batch_size = _place(subject.config, trained, data)
+    variables = jax.device_put(trained.variables, devices.replicated(loader.mesh))
     examples: dict[str, list[np.ndarray]] = {}
     arguments = structure, variables, loader, batch_size, stop
     with catch_signals(stop):
@@ -453,12 +611,48 @@ def _compute(
         if not structure.task.keeps_examples:
             # By the program that the run was tested with: its loss to the last bit.
             found = compute_metrics(*arguments)
-    about = {
-        "batch_size": batch_size,
+    return found, {name: np.concatenate(x) for name, x in examples.items()}
+
+
+def _compute_together(
+    subjects: Sequence[_Subject], data: Evaluated
+) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Compute what `_compute` does of each of several runs, in one program."""
+    first, stop = subjects[0], Stop()
+    structure, loader, batch_size = _place(first.config, first.trained, data)
+    weights = [subject.trained.variables for subject in subjects]
+    thresholds = [subject.trained.thresholds for subject in subjects]
+    with catch_signals(stop):
+        return compute_stacked(structure, weights, loader, batch_size, stop, thresholds)
+
+
+def _place(
+    config: Config, trained: Trained, data: Evaluated
+) -> tuple[Structure, Loader, int]:
+    """Return the structure on these images, what reads them, and the batch size.
+
+    Batches are padded all the same, and may come from a run on other devices.
+    """
+    mesh = devices.make_mesh(config.device.mesh)
+    structure = _make_structure(config, trained, data)
+    loader = Loader(data.images, config.data, mesh)
+    return structure, loader, _choose_batch_size(config, mesh)
+
+
+def _choose_batch_size(config: Config, mesh: jax.sharding.Mesh) -> int:
+    """Round the batch size up to a multiple of the devices."""
+    count = mesh.shape["data"]
+    return -(-config.step.batch_size // count) * count
+
+
+def _describe_machine(config: Config) -> dict[str, Any]:
+    """Return what a number depends on of how it was computed."""
+    mesh = devices.make_mesh(config.device.mesh)
+    return {
+        "batch_size": _choose_batch_size(config, mesh),
         "deterministic": config.device.deterministic,
         **environment.describe(mesh),
     }
-    return found, about, {name: np.concatenate(x) for name, x in examples.items()}
 
 
 def _make_structure(config: Config, trained: Trained, data: Evaluated) -> Structure:
@@ -549,9 +743,11 @@ def _format_cells(result: Mapping[str, Any]) -> dict[str, str]:
 
 def _format_ensemble(result: Mapping[str, Any]) -> str:
     best, mean = 100 * result["gain_over_best"], 100 * result["gain_over_mean"]
+    metric, name = result["compared_by"], show_line(result["best_member"])
     return (
-        f"ensemble: {_format_result(result)}; {best:+.2f} points over its best member, "
-        f"{mean:+.2f} over their mean; two members disagree on "
+        f"ensemble: {_format_result(result)}; {best:+.2f} points over its best member "
+        f"({name}, {result[f'best_{metric}']:.4%}), {mean:+.2f} over their mean "
+        f"({result[f'mean_{metric}']:.4%}); two members disagree on "
         f"{result['disagreement']:.2%} of the images"
     )
 

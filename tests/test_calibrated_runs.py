@@ -271,9 +271,17 @@ def test_classes_are_matched_by_name():
     found = mean.average()
     np.testing.assert_allclose(np.exp(found.log_probabilities), [[0.8, 0.2]] * 3)
     assert found.class_names == ("u", "v") and found.labels.tolist() == [0, 1, 0]
-    assert mean.compute_disagreement() == 0
+    assert mean.compare("ab").tolist() == [[0, 0], [0, 0]]
     mean.add("c", make_examples("uv", [0, 1, 0], [[0.1, 0.9]] * 3))
-    assert mean.compute_disagreement() == pytest.approx(2 / 3)
+    assert mean.compare("cab").tolist() == [[0, 1, 1], [1, 0, 0], [1, 0, 0]]
+
+
+def test_runs_of_different_tasks_are_refused():
+    mean = Ensemble()
+    mean.add("a", make_examples("uv", [0, 1, 0], [[0.9, 0.1]] * 3))
+    several = make_examples("uv", np.eye(2)[[0, 1, 0]], [[[0.9, 0.1]] * 2] * 3)
+    with pytest.raises(UserError, match="b is a multilabel run, and the first one a"):
+        mean.add("b", several)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,17 @@ def lock(workdir: Path) -> Iterator[None]:
             raise
 
 
+def check_idle(workdir: Path) -> None:
+    """Refuse a directory that another process is writing to; none is made.
+
+    Raises:
+        UserError: as `lock`.
+    """
+    if (workdir / _LOCK).exists():
+        with lock(workdir):
+            pass
+
+
 def _hold(workdir: Path, file: IO) -> contextlib.AbstractContextManager:
     try:
         return atomic.hold(file, wait=False)

@@ -288,6 +288,33 @@ def example_chunk(
     return found if mesh is None else _constrain(mesh, found)
 
 
+@functools.lru_cache(PROGRAMS_KEPT)
+def make_stacked_chunk(
+    structure: Structure, mesh: Mesh
+) -> Callable[..., tuple[Sums, dict[str, jax.Array]]]:
+    """Make the program that does as `make_example_chunk` with several models.
+
+    One after the other: each computes the bits that it computes alone. Side by side
+    (`jax.vmap`) their convolutions would become grouped ones, slow on CPU.
+
+    Returns:
+        `stacked_chunk`, jitted, of stacked variables and sums [M, …], chunk and bounds.
+    """
+
+    def stacked_chunk(
+        variables: Any,
+        sums: Sums,
+        chunk: Chunk,
+        bounds: tuple[jax.Array, jax.Array],
+    ) -> tuple[Sums, dict[str, jax.Array]]:
+        def compute(own: tuple[Any, Sums]) -> tuple[Sums, dict[str, jax.Array]]:
+            return example_chunk(structure, mesh, take_batch, *own, chunk, bounds)
+
+        return jax.lax.map(compute, (variables, sums))
+
+    return jax.jit(stacked_chunk)
+
+
 def compute_metrics(
     structure: Structure,
     variables: Any,
@@ -315,40 +342,120 @@ def compute_metrics(
         Interrupted: a signal arrived.
         UserError: the device has too little memory.
     """
+    task = structure.task
+    sums = none = task.create_sums(structure.num_classes)
+    if examples is None and task.keeps_examples:
+        examples = {}
+    make = make_eval_chunk if examples is None else make_example_chunk
+    program = make(structure, loader.mesh)
+    for so_far, found, rows, mask in _evaluate_batches(
+        program, variables, none, loader, batch_size, stop, chunk_steps
+    ):
+        sums = so_far
+        for name, array in found.items():
+            examples.setdefault(name, []).append(np.asarray(array[rows])[mask])
+    if not task.keeps_examples:
+        return metrics.summarise(sums)
+    return _summarise_examples(tasks.concatenate(examples), loader, thresholds)
+
+
+def compute_stacked(
+    structure: Structure,
+    members: Sequence[Any],
+    loader: Loader,
+    batch_size: int,
+    stop: Stop,
+    thresholds: Sequence[Sequence[float] | None],
+) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Evaluate all images of a loader with several weights of one model, at once.
+
+    Args:
+        members: `params` and `batch_stats` of each, on the devices or the host.
+        batch_size: images computed at a time.
+        thresholds: of each member, as of `compute_metrics`.
+
+    Returns:
+        Of each member what `compute_metrics` returns, and its `logits` [n, K] and
+        `loss` [n].
+
+    Raises:
+        Interrupted: a signal arrived.
+        UserError: the device has too little memory.
+    """
+    task, count = structure.task, len(members)
+    none = [task.create_sums(structure.num_classes)] * count
+    none, stacked = (
+        jax.tree.map(lambda *x: np.stack(x), *trees) for trees in (none, members)
+    )
+    sums, stacked = none, devices.put(devices.replicated(loader.mesh), stacked)
+    examples: list[dict[str, list]] = [{} for _ in members]
+    program = make_stacked_chunk(structure, loader.mesh)
+    for so_far, found, rows, mask in _evaluate_batches(
+        program, stacked, none, loader, batch_size, stop
+    ):
+        sums = so_far
+        for name, array in found.items():
+            some = np.asarray(array[:, rows])
+            for own, kept in zip(examples, some, strict=True):
+                own.setdefault(name, []).append(kept[mask])
+    whole, sums = [tasks.concatenate(own) for own in examples], jax.device_get(sums)
+    if task.keeps_examples:
+        measured = [
+            _summarise_examples(own, loader, tuned)
+            for own, tuned in zip(whole, thresholds, strict=True)
+        ]
+    else:
+        each = [{name: x[i] for name, x in sums.items()} for i in range(count)]
+        measured = [metrics.summarise(own) for own in each]
+    return list(zip(measured, whole, strict=True))
+
+
+def _evaluate_batches(
+    program: Callable[..., Any],
+    variables: Any,
+    sums: Sums,
+    loader: Loader,
+    batch_size: int,
+    stop: Stop,
+    chunk_steps: int = 0,
+) -> Iterator[tuple[Sums, dict[str, jax.Array], slice, np.ndarray]]:
+    """Call a program of evaluation over all images of a loader.
+
+    Args:
+        program: of `make_eval_chunk`, `make_example_chunk` or `make_stacked_chunk`.
+        sums: over no examples, of the host.
+        chunk_steps: as of `compute_metrics`.
+
+    Yields:
+        After each call the sums so far, the examples of the chunk (none of
+        `make_eval_chunk`), its batches that were computed, and their mask.
+    """
     positions, mask = make_eval_order(len(loader), batch_size)
     size = chunk_steps
     if not size:
         size = choose_chunk_steps(len(positions), batch_size, loader.image_bytes)
     everywhere = devices.replicated(loader.mesh)
-    task = structure.task
-    sums = devices.put(everywhere, task.create_sums(structure.num_classes))
-    if examples is None and task.keeps_examples:
-        examples = {}
+    sums = devices.put(everywhere, sums)
 
     def make_arguments(chunk: Chunk, first: int, last: int) -> tuple:
         bounds = make_bounds(first % size, last - first)
         return variables, sums, chunk, devices.put(everywhere, bounds)
 
-    make = make_eval_chunk if examples is None else make_example_chunk
-    program = make(structure, loader.mesh)
     chunks = iterate_chunks(loader, size, {"positions": positions, "mask": mask})
     last = 0
     with contextlib.closing(chunks):
         for first, last, results, _ in run_chunks(
             program, chunks, make_arguments, stop, Pace()
         ):
-            if examples is None:
-                sums = results
-                continue
-            sums, found = results
+            sums, found = results if isinstance(results, tuple) else (results, {})
             rows = slice(first % size, first % size + last - first)
-            for name, array in found.items():
-                kept = np.asarray(array[rows])[mask[first:last]]
-                examples.setdefault(name, []).append(kept)
+            yield sums, found, rows, mask[first:last]
     check_whole(last, len(positions))
-    if not task.keeps_examples:
-        return metrics.summarise(sums)
-    found = tasks.concatenate(examples)
+
+
+def _summarise_examples(
+    found: dict[str, np.ndarray], loader: Loader, thresholds: Sequence[float] | None
+) -> dict[str, Any]:
     return multilabel.summarise(
         found["logits"], loader.labels, found["loss"], thresholds
     )

@@ -19,6 +19,12 @@ def compute_probabilities(logits: np.ndarray) -> np.ndarray:
     return (np.where(logits >= 0, 1, power) / (1 + power)).astype(np.float32)
 
 
+def compute_log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Compute logarithms of what each class is, and is not: float64 [N, K, 2]."""
+    logits = np.asarray(logits, np.float64)
+    return -np.logaddexp(0, np.stack([-logits, logits], axis=-1))
+
+
 def compute_average_precision(scores: np.ndarray, labels: np.ndarray) -> float | None:
     """Compute the mean precision over the ranks of what is there.
 

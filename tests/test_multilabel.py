@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import signal
 
 import jax.numpy as jnp
@@ -317,3 +318,44 @@ def test_errors_are_sorted_by_how_sure_they_are():
     assert found.tolist() == [2, 0, 3]
     few = mistakes.find_label_errors(probabilities, chosen, there, 1)
     assert few.tolist() == [2]
+
+
+def read_shares(path):
+    """Read each image's labels, bool [N, K], and probabilities of a CSV file."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in rows[0] if name.startswith("probability_")]
+    shares = [[float(row[name]) for name in names] for row in rows]
+    labels = [row["label"].split("|") for row in rows]
+    truth = [[name.partition("_")[2] in own for name in names] for own in labels]
+    return np.array(truth), np.array(shares)
+
+
+def test_an_ensemble_averages_each_class(pairs, pairs_run, tmp_path):
+    runs = [shutil.copytree(pairs_run, tmp_path / "a"), tmp_path / "b"]
+    train_run(runs[1], dataset=pairs, seed=1, **SMALL)
+    names = f"--workdir={runs[0]},{runs[1]}"
+    assert run_main("--mode=evaluate", names, "--ensemble", "--per_image") == 0
+    found = json.loads((runs[0] / "ensemble.json").read_text())
+    shares = [read_shares(run / "evaluation.csv")[1] for run in runs]
+    truth, written = read_shares(runs[0] / "ensemble.csv")
+    mean = np.mean(shares, axis=0)
+    np.testing.assert_allclose(written, mean, rtol=0, atol=1e-6)
+    own = [load_trained(run).thresholds for run in runs]
+    tuned = np.mean(own, axis=0)
+    thresholds = [x["threshold"] for x in found["per_class"]]
+    assert thresholds == pytest.approx(tuned.tolist())
+    wanted = {
+        "mean_average_precision": theirs.average_precision_score(truth, mean),
+        "f1": theirs.f1_score(truth, mean >= tuned, average="macro", zero_division=0),
+        "loss": -np.where(truth, np.log(mean), np.log1p(-mean)).mean(),
+    }
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value, rel=1e-5), name
+    one, other = (x >= np.array(y) for x, y in zip(shares, own, strict=True))
+    assert found["disagreement"] == (one != other).any(axis=1).mean() > 0
+    precisions = [x["mean_average_precision"] for x in found["members"]]
+    gain = found["mean_average_precision"] - max(precisions)
+    assert found["compared_by"] == "mean_average_precision"
+    assert found["gain_over_best"] == gain and found["task"] == "multilabel"
+    assert "calibration" not in found

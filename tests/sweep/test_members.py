@@ -7,8 +7,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from fixtures_runs import make_flags, run_main
+from fixtures_runs import ROOT, make_flags, run_main
 from scipy import special
+from test_readme import check_command, list_commands
 
 from cnn import config as config_module
 from cnn import evaluate
@@ -112,6 +113,23 @@ def test_it_is_the_mean_of_all_trials(copy, monkeypatch, capsys):
     assert "over its best member" in capsys.readouterr().out
 
 
+def test_what_the_page_says_to_type_works(swept, tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    section = page.partition("## A sweep as an ensemble")[2].partition("\n## ")[0]
+    sweeping, *evaluating = list_commands(section)
+    check_command(sweeping[2:], capsys)
+    assert "--keep_trials=all" in sweeping and "--workdir=runs/rates" in sweeping
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(swept, "runs/rates")
+    counts = []
+    for words in evaluating:
+        assert run_main(*words[2:]) == 0, words
+    for name in ("ensemble", "ensemble,members=seeds"):
+        found = read(tmp_path / f"runs/rates/sweep/{name}.json")
+        counts.append(len(found["members"]))
+    assert counts == [4, 2]
+
+
 def test_stacked_models_compute_the_bits_of_each(swept):
     runs = [load_trained(swept / "sweep/kept" / str(n)) for n in range(2)]
     images = read_test_images(swept / "sweep/kept/0")
@@ -157,12 +175,12 @@ def test_trials_without_weights_are_left_out_and_said(copy, capsys):
     assert "--keep_trials=all of a new sweep" in error
 
 
-def test_trials_that_came_or_went_replace_the_sweeps_own_ensemble(copy, trained):
+def test_trials_that_came_or_went_replace_the_sweeps_own_ensemble(copy, tmp_path):
     assert run_ensemble(copy) == 0
     shutil.rmtree(copy / "sweep/kept/0")
     assert run_ensemble(copy) == 0
     assert len(read(copy / "sweep/ensemble.json")["members"]) == 3
-    other = {"members": [{"workdir": str(trained)}]}
+    other = {"members": [{"workdir": str(tmp_path / "other")}]}
     (copy / "sweep/ensemble.json").write_text(json.dumps(other))
     assert run_ensemble(copy) == 2
     assert read(copy / "sweep/ensemble.json") == other

@@ -19,7 +19,7 @@ from cnn.data.chunks import Loader
 from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
-from cnn.sweep import sweep
+from cnn.sweep import members, sweep
 from cnn.training import epoch, steps
 from cnn.training.trained import load_trained
 
@@ -78,9 +78,9 @@ def compute_probabilities(run):
 def test_it_is_the_mean_of_all_trials(copy, monkeypatch, capsys):
     compute, stacks = evaluate.compute_stacked, []
 
-    def note(structure, members, *rest):
-        stacks.append(len(members))
-        return compute(structure, members, *rest)
+    def note(structure, weights, *rest):
+        stacks.append(len(weights))
+        return compute(structure, weights, *rest)
 
     monkeypatch.setattr(evaluate, "compute_stacked", note)
     assert run_ensemble(copy, "--per_image") == 0
@@ -212,3 +212,17 @@ def test_a_sweep_keeps_the_choice_it_began_with(copy, capsys):
     assert run_main("--mode=sweep", f"--workdir={copy}", *flags) == 2
     assert "--keep_trials=all (now best)" in capsys.readouterr().err
     assert (copy / "sweep/kept/0/result.json").exists()
+
+
+def test_trials_of_a_studys_workers_are_found(copy):
+    home, worker = copy / "sweep", copy / "sweep/workers/one"
+    worker.mkdir(parents=True)
+    for name in ("trials.jsonl", "kept"):
+        (home / name).rename(worker / name)
+    found = members.find_members([copy], "all", Terminal())
+    assert found.directories == tuple(worker / "kept" / str(n) for n in range(4))
+    assert found.place == home
+    one = home / "best"
+    mixed = members.find_members([one, copy], "seeds", Terminal())
+    assert mixed.directories[0] == one and len(mixed.directories) == 3
+    assert mixed.place is None

@@ -259,9 +259,14 @@ def read_config(directory: Path) -> dict[str, Any]:
         elif path.exists():
             raise
         else:
+            remedy = "train it first, or give the directory of a run"
+            if (directory / "sweep" / CONFIG_FILE).exists():
+                best = directory / "sweep" / "best"
+                remedy = f"it holds a sweep: give a run of it, as {best}, or average "
+                remedy += "its trials by --mode=evaluate --ensemble"
             raise UserError(
-                f"--workdir={directory} holds no run ({CONFIG_FILE} is missing); train "
-                "it first, or give the directory of a run"
+                f"--workdir={directory} holds no run ({CONFIG_FILE} is missing); "
+                f"{remedy}"
             ) from None
     problem = form.find_problem(stored, _OPTIONS)
     try:

@@ -195,6 +195,8 @@ def test_what_cannot_be_meant_is_refused(copy, capsys):
     assert "--workdir names none" in capsys.readouterr().err
     assert run_main("--mode=evaluate", f"--workdir={one}", "--members=seeds") == 2
     assert "--members=seeds would have no effect" in capsys.readouterr().err
+    assert run_main("--mode=evaluate", f"--workdir={copy}") == 2
+    assert "it holds a sweep: give a run of it, as" in capsys.readouterr().err
     with workdir.lock(copy):
         assert run_ensemble(copy) == 2
         assert "is in use by process" in capsys.readouterr().err

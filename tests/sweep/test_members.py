@@ -148,6 +148,19 @@ def test_stacked_models_compute_the_bits_of_each(swept):
             np.testing.assert_array_equal(found[name], np.concatenate(parts))
 
 
+def test_what_does_not_fit_together_comes_after_each_other(copy, monkeypatch):
+    assert run_ensemble(copy) == 0
+    together = read(copy / "sweep/ensemble.json")
+    monkeypatch.setattr(evaluate, "_STACKED_BYTES", 1)
+    monkeypatch.setattr(evaluate, "compute_stacked", None)
+    assert run_ensemble(copy) == 0
+    apart = read(copy / "sweep/ensemble.json")
+    for one, other in zip(*(x.pop("members") for x in (together, apart)), strict=True):
+        assert one.pop("loss") == pytest.approx(other.pop("loss"), rel=1e-6)
+        assert one == other
+    assert together == apart
+
+
 def test_the_seeds_of_the_best_setting(copy, capsys):
     setting = read(copy / "sweep/best.json")["setting"]
     assert run_ensemble(copy, "--members=seeds") == 0

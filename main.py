@@ -15,6 +15,7 @@
   python main.py --mode=describe --model=list      the table of all models
   python main.py --mode=inspect --dataset=folder:DIR   look at images before training
   python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
+  python main.py --mode=list --where='test_accuracy>0.9'   all runs and sweeps of runs/
 
 The same command resumes where it was stopped. Options win in this order: command
 line, then the run's own (outside training), then the preset, then the default.
@@ -53,6 +54,7 @@ from cnn.data.options import SIZES, DataOptions
 from cnn.errors import UserError, suggest
 from cnn.errors import describe as describe_error
 from cnn.inspection import inspect
+from cnn.ledger import list_runs
 from cnn.models import FAMILIES, LIST
 from cnn.option import expand_path, format_value, parse, read_group
 from cnn.runtime import background, devices, processes, xla
@@ -76,6 +78,8 @@ MODES = {
     "average": "average the weights of --workdir=A,B,C into a new run in --output",
     "visualize": "draw --pictures and report.html of a run, or of --workdir=A,B",
     "inspect": "look at --dataset before training: duplicates, leaks, bad files",
+    "list": "list the runs and sweeps in and below --workdir=DIR,DIR (default runs), "
+    "or --prune them",
     "describe": "check and describe the run that the same command would train: "
     "describe.json",
     "find_rate": "suggest a --learning_rate for the run that the same command would "
@@ -196,6 +200,8 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     given = _read_flags()
     if FLAGS.workdir == "":
         raise UserError("--workdir= is empty; name a directory, or leave it out")
+    if mode == "list":
+        return _list_runs(given, terminal)
     text = expand_path("workdir", FLAGS.workdir or "")
     directory = Path(text or workdir.name_workdir(*_name_parts(mode, given)))
     directories = [directory]
@@ -214,6 +220,15 @@ def run_mode(mode: str, terminal: Terminal) -> int:
         devices.open_backend()
         canary.check(config.device)
         return _call_mode(mode, config, directories, terminal, given)
+
+
+def _list_runs(given: dict[str, Any], terminal: Terminal) -> int:
+    """List runs, for which no device is needed."""
+    _refuse_preset("--mode=list takes the options of no run")
+    config = config_module.make_config(given)
+    config.check_read(given, "list")
+    list_runs.list_runs(config, FLAGS.workdir or "runs", terminal)
+    return 0
 
 
 def _call_mode(

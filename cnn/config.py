@@ -22,6 +22,7 @@ from cnn.augment.options import AugmentOptions
 from cnn.checkpoints.options import CheckpointOptions
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
+from cnn.ledger.options import LedgerOptions
 from cnn.models.options import ModelOptions
 from cnn.optim.options import (
     AveragingOptions,
@@ -211,6 +212,7 @@ class Config:
     average: AverageOptions = AverageOptions()
     describe: DescribeOptions = DescribeOptions()
     find_rate: FindRateOptions = FindRateOptions()
+    ledger: LedgerOptions = LedgerOptions()
 
     def to_flat(self) -> dict[str, Any]:
         """Return every option's value by flag name, as JSON has it."""

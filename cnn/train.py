@@ -112,7 +112,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         report.announce(setup, terminal)
         log = _open_log(setup, directory, progress, terminal) if is_first else NoLog()
         outputs = Outputs(terminal, log, writer, profiler)
-        with _closing(setup, progress, outputs, stop):
+        with _closing(setup, progress, outputs, stop), _noting(progress, log):
             _loop(setup, progress, outputs, stop)
             if progress.counters.stopped_early:  # else before the last evaluation
                 _renew_statistics(setup, progress, outputs, stop)
@@ -136,6 +136,17 @@ def _hold(directory: Path) -> Iterator[None]:
     """Lock a run's directory and its checkpoints, which may lie elsewhere."""
     with workdir.lock(directory), manifest.hold(directory / "checkpoints"):
         yield
+
+
+@contextlib.contextmanager
+def _noting(progress: Progress, log: MetricsLog) -> Iterator[None]:
+    """Leave in metrics.jsonl why a run failed; resuming it takes the line away."""
+    try:
+        yield
+    except UserError as error:
+        with contextlib.suppress(UserError):  # the disk may be why
+            log.write(progress.step, {"failed": str(error)})
+        raise
 
 
 def _is_saved(setup: Setup, progress: Progress, step: int) -> bool:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # The rooms from above to below; a room imports what stands below it.
 LEVELS = [
     ["main", "configs"],
+    ["ledger"],
     ["sweep", "inspection", "find_rate"],
     ["visualize", "describe", "average"],
     ["train", "evaluate", "predict", "loaded"],

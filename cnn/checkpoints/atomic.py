@@ -51,6 +51,26 @@ def hold(file: IO, wait: bool) -> contextlib.AbstractContextManager:
         raise BlockingIOError from None
 
 
+def is_held(path: Path) -> bool:
+    """Return whether another process has locked a file, where the system tells that.
+
+    The lock is shared for a moment: what wants it alone just then is refused it.
+    """
+    if fcntl is None:
+        return False
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    finally:
+        os.close(file)
+
+
 def is_at(file: IO, path: Path) -> bool:
     """Return whether an open file is still the one of that path."""
     try:

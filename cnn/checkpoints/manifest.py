@@ -322,31 +322,51 @@ def remove_old(directory: Path, newest: int, keep: int, best: int) -> None:
         newest: the step just written; later ones were damaged and are removed.
         best: a step that is kept too; -1 for none.
     """
+    for path in list_old(directory, newest, keep, best):
+        with contextlib.suppress(OSError):  # a protected one stays
+            remove(path)
+
+
+def list_old(directory: Path, newest: int, keep: int, best: int) -> list[Path]:
+    """List what `remove_old` removes."""
     steps = [step for step in list_steps(directory) if step <= newest]
     own = [step for step in steps if not (directory / str(step)).is_symlink()]
     kept = {str(step) for step in (*own[-keep:], best)}
+    old = []
     for path in directory.iterdir():
         is_old = _NAME.fullmatch(path.name) and path.name not in kept
         if is_old and not find_foreign(path) and any(path.iterdir()):
-            with contextlib.suppress(OSError):  # a protected one stays
-                _remove(path)
+            old.append(path)
+    return sorted(old)
+
+
+def list_unfinished(directory: Path) -> list[Path]:
+    """List the checkpoints that were begun and are not whole; nothing is changed."""
+    found = []
+    for path in sorted(directory.glob("*")):
+        match = _NAME.fullmatch(path.name)
+        is_begun = match and (match[2] or not (path / MANIFEST).exists())
+        if is_begun and not find_foreign(path) and find_damage(path):
+            found.append(path)
+    return found
 
 
 def _put_in_place(new: Path) -> None:
     path = new.with_suffix("")
     check_free(path)
     if path.exists():
-        _remove(path)
+        remove(path)
     new.rename(path)
 
 
 def remove_unfinished(new: Path) -> None:
     """Remove what is left of a `STEP.new/` whose process was killed."""
     if new.exists() and not find_foreign(new):
-        _remove(new)
+        remove(new)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a checkpoint, or what is left of one."""
     # Without its manifest it is no checkpoint, should the removal be cut short.
     (path / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)

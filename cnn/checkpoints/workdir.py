@@ -58,30 +58,34 @@ def name_workdir(preset: str, overrides: Mapping[str, Any]) -> Path:
     return Path("runs") / name
 
 
-def split_directories(text: str) -> list[Path]:
+def split_directories(text: str, of_runs: bool = True) -> list[Path]:
     """Read `A,B,C` as directories of runs, whose own names may hold commas.
 
     A comma separates two where joining them names no directory. What names none may be
     a pattern, as `runs/*`, of directories that hold a run; `**` descends. `~` is the
     home directory.
 
+    Args:
+        of_runs: whether patterns match directories of runs alone, or all.
+
     Raises:
-        UserError: no run matches a pattern.
+        UserError: no run, or no directory, matches a pattern.
     """
     parts, directories = [expand_path("workdir", x) for x in text.split(",")], []
     while parts:
         joined = [",".join(parts[:n]) for n in range(len(parts), 0, -1)]
-        found = {name: _match_runs(name) for name in joined}
+        found = {name: _match_runs(name, of_runs) for name in joined}
         name = next((name for name in joined if found[name]), parts[0])
         if not found[name] and glob.has_magic(name):
-            raise UserError(f"--workdir={name} matches no directory that holds a run")
+            which = "directory that holds a run" if of_runs else "directory"
+            raise UserError(f"--workdir={name} matches no {which}")
         directories += found[name] or [Path(name)]
         parts = parts[len(parts) - joined.index(name) :]
     return list(dict.fromkeys(directories))
 
 
-def _match_runs(text: str) -> list[Path]:
-    """Return the directory of that name, or the runs whose paths match a pattern."""
+def _match_runs(text: str, of_runs: bool) -> list[Path]:
+    """Return the directory of that name, or those whose paths match a pattern."""
     if os.path.isdir(text):
         return [Path(text)]
     found = [""]
@@ -96,6 +100,8 @@ def _match_runs(text: str) -> list[Path]:
                 else sorted(glob.glob(part, root_dir=base or None, recursive=True))
             )
         ]
+    if not of_runs:
+        return [Path(path) for path in found if os.path.isdir(path)]
     return [Path(path) for path in found if os.path.isfile(f"{path}/{CONFIG_FILE}")]
 
 
@@ -155,6 +161,11 @@ def check_idle(workdir: Path) -> None:
     if (workdir / _LOCK).exists():
         with lock(workdir):
             pass
+
+
+def is_running(workdir: Path) -> bool:
+    """Return whether a process holds a directory's lock; nothing is written."""
+    return (workdir / _SOFT).exists() or atomic.is_held(workdir / _LOCK)
 
 
 def _hold(workdir: Path, file: IO) -> contextlib.AbstractContextManager:
@@ -279,6 +290,23 @@ def read_config(directory: Path) -> dict[str, Any]:
             remedy = "remove it, and the options of the newest checkpoint count"
         raise UserError(f"{path} is damaged: {show_line(problem)}; {remedy}")
     return {name: x for name, x in stored.items() if name not in _RETIRED}
+
+
+def read_options(directory: Path) -> dict[str, Any]:
+    """Read the options of a run as they are stored, some hundred times as fast.
+
+    They are those of `read_config`; but what their values are is not checked.
+
+    Raises:
+        UserError: as `read_config`.
+    """
+    try:
+        stored = read_json(directory / CONFIG_FILE)
+    except UserError:
+        return read_config(directory)
+    if form.find_problem(stored, _OPTIONS):
+        return read_config(directory)
+    return stored
 
 
 def _find_description(directory: Path) -> Path | None:

@@ -24,9 +24,11 @@ class VisualizeOptions:
     output: str = free_option(
         "",
         "directory of pictures/ and report.html; empty: the run's own, or runs/compare "
-        "for several runs. average: that of the new run",
+        "for several runs. average: that of the new run. list: the file of the table; "
+        "empty: it is printed",
         is_path=True,
-        modes="visualize average",
+        only_for="mode!=list or not prune",
+        modes="visualize average list",
     )
     picture_examples: tuple[int, ...] = free_option(
         (),

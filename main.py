@@ -78,8 +78,7 @@ MODES = {
     "average": "average the weights of --workdir=A,B,C into a new run in --output",
     "visualize": "draw --pictures and report.html of a run, or of --workdir=A,B",
     "inspect": "look at --dataset before training: duplicates, leaks, bad files",
-    "list": "list the runs and sweeps in and below --workdir=DIR,DIR (default runs), "
-    "or --prune them",
+    "list": "list the runs and sweeps below --workdir=A,B (default runs), or --prune",
     "describe": "check and describe the run that the same command would train: "
     "describe.json",
     "find_rate": "suggest a --learning_rate for the run that the same command would "

@@ -17,16 +17,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from fixtures_runs import make_flags, run_main
+from fixtures_runs import make_flags, patch_modes, run_main
 from jax.interpreters import partial_eval
 
 import main
 from cnn import average, describe, evaluate, find_rate, models, option, predict, train
-from cnn.checkpoints import manifest
+from cnn.checkpoints import atomic, manifest
 from cnn.config import Config, Numbers, make_config
 from cnn.data import identity, load_dataset, order
 from cnn.errors import UserError
 from cnn.inspection import inspect
+from cnn.ledger import list_runs
 from cnn.models.variables import create_variables
 from cnn.runtime import background, metrics_log
 from cnn.runtime.interrupt import Stop
@@ -220,12 +221,10 @@ def see_command(choices, mode):
     """See what main.py sets in the process before it calls a mode, and with what."""
     seen, choices = [], {"compilation_cache": tempfile.gettempdir()} | choices
     with pytest.MonkeyPatch.context() as patched:
-        for name in main.MODES:
-            patched.setattr(
-                getattr(main, name),
-                name,
-                lambda config, *args: seen.append(config.optimizer.learning_rate),
-            )
+        patch_modes(
+            patched,
+            lambda config, *args: seen.append(config.optimizer.learning_rate),
+        )
         patched.setattr(main.workdir, "read_config", lambda directory: {})
         patched.setattr(main.canary, "check", lambda device: seen.append(device.canary))
         patched.setattr(main.sweep, "read_trial", lambda text: {"learning_rate": 0.7})
@@ -506,6 +505,25 @@ def see_description(choices, directory):
         drawn = visualize.draw_described(config, found, directory, Terminal())
         found |= {"drawn": digest(drawn.path.read_bytes())}
     return found
+
+
+def see_listing(choices, directory):
+    """See what a list of two runs prints, writes and leaves."""
+    home, terminal = directory / "runs", Terminal()
+    for seed in (0, 1):
+        options = Config().to_flat() | {"seed": seed}
+        (home / str(seed)).mkdir(parents=True)
+        atomic.write_json(home / str(seed) / "config.json", options)
+    sweep_home = home / "swept" / "sweep"
+    sweep_home.mkdir(parents=True)
+    atomic.write_json(sweep_home / "config.json", Config().to_flat())
+    rows = [{"trial": 0, "status": "failed", "options": {"seed": 3}, "reason": "x"}]
+    (sweep_home / "trials.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    with terminal.console.capture() as printed:
+        list_runs.list_runs(make_config(choices), str(home), terminal)
+    files = {str(x.relative_to(home)) for x in home.rglob("*")}
+    shown = " ".join(printed.get().replace(str(directory), "").split())
+    return {"printed": shown, "files": sorted(files)}
 
 
 def see_range_test(choices, directory):

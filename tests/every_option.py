@@ -125,6 +125,8 @@ VALUES = {
     "worker": "other",
     "worker_timeout": 30.0,
     "from_trial": "{sweep}:1",
+    "where": "seed=1",
+    "group_by": ("model",),
 }
 # One value for each kind that patterns of conditions name.
 SAMPLES = {

@@ -202,6 +202,7 @@ class Look:
             "inspect": effects.see_inspection,
             "describe": effects.see_description,
             "find_rate": effects.see_range_test,
+            "list": effects.see_listing,
         }[what]
         places = [] if what in ("train", "command") else [directory]
         try:

@@ -6,7 +6,7 @@ import tomllib
 
 import numpy as np
 import pytest
-from fixtures_runs import ROOT, run_main
+from fixtures_runs import ROOT, patch_modes, run_main
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -43,10 +43,7 @@ def check_command(flags, capsys):
     """Check mode, preset and every flag of a command without running it."""
     called = []
     with pytest.MonkeyPatch.context() as patched:
-        for mode in main.MODES:
-            patched.setattr(
-                getattr(main, mode), mode, lambda *args: called.append(args)
-            )
+        patch_modes(patched, lambda *args: called.append(args))
         patched.setattr(main.workdir, "read_config", lambda directory: {})
         # How many devices there are was settled when the first test began.
         patched.setattr(main.xla, "configure", lambda options: None)

@@ -38,6 +38,8 @@ def list_runs(config: Config, text: str, terminal: Terminal) -> None:
     else:
         columns, rows = pool.make_rows(entries)
     table = format_table(options.format, columns, rows)
+    if not rows and options.format == "text":
+        table = "nothing to list\n"
     if config.visualize.output:
         path = Path(config.visualize.output)
         atomic.write_text(path, table)

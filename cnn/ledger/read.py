@@ -21,7 +21,7 @@ from cnn.training import tasks
 
 _TAIL = 1 << 16  # bytes of metrics.jsonl that are read at first
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
-_OF_TRAINING = (METRICS_FILE, "checkpoints", "dataset.json", "result.json")
+_WRITTEN = ("dataset.json", METRICS_FILE, "result.json", "checkpoints", "trials.jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read_entries(place: Place, is_by_trial: bool = False) -> list[Entry]:
 
 def _judge_unreadable(home: Path) -> str:
     """Return whether a directory without options is a damaged run, or no run at all."""
-    there = any((home / name).exists() for name in _OF_TRAINING)
+    there = any((home / name).exists() for name in _WRITTEN)
     return "damaged" if there else "foreign"
 
 

@@ -488,8 +488,8 @@ def test_the_directory_is_removed_while_a_run_trains(room):
     without=[
         (
             MANIFEST,
-            "            with contextlib.suppress(OSError):  # a protected one stays",
-            "            with contextlib.nullcontext():",
+            "        with contextlib.suppress(OSError):  # a protected one stays",
+            "        with contextlib.nullcontext():",
         )
     ],
 )

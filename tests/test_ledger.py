@@ -182,7 +182,8 @@ def test_damaged_and_foreign_folders_are_named_and_stop_nothing(tmp_path, capsys
     for name, (state, reason) in expected.items():
         entry = found[f"{tmp_path}/x/{name}"]
         assert entry.state == state and reason in entry.reason, (name, entry)
-    for flags in ([], ["--group_by=model"], ["--list_trials"], ["--format=latex"]):
+    more = ["--group_by=model"], ["--list_trials"], ["--format=latex"], ["--prune"]
+    for flags in ([], *more):
         assert run_main("--mode=list", f"--workdir={tmp_path}/x", *flags) == 0
     flags = [f"--workdir={tmp_path}/x", "--where=state=foreign"]
     assert len(list_csv(capsys, *flags)) == 3
@@ -520,8 +521,18 @@ def test_a_run_that_got_a_checkpoint_meanwhile_stays(trained, tmp_path):
     found = prune.find_leftovers(*read.read_entries(place))
     shutil.copytree(trained / "checkpoints", run / "checkpoints")
     gone, kept = prune.delete(found)
-    assert len(found) == 1 and not gone and "has a checkpoint by now" in kept[0]
+    assert len(found) == 1 and not gone and "has changed meanwhile" in kept[0]
     assert manifest.list_steps(run / "checkpoints")
+
+
+def test_weights_that_were_converted_have_ended_and_stay(trained, tmp_path, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "metrics.jsonl").unlink()
+    (run / "result.json").unlink()
+    (entry,) = read_all(run).values()
+    assert entry.state == "ended" and "converted" in entry.reason
+    assert run_main("--mode=list", "--prune", f"--workdir={run}") == 0
+    assert "0 can be deleted" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

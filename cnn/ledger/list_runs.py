@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cnn.checkpoints import atomic
 from cnn.config import Config
+from cnn.errors import UserError
 from cnn.ledger import pool, prune
 from cnn.ledger.find import list_places
 from cnn.ledger.formats import format_bytes, format_table
@@ -65,7 +66,12 @@ def _prune(
     entries: Sequence[Entry], options: LedgerOptions, terminal: Terminal
 ) -> None:
     """Show what can be deleted, and delete it where that is confirmed."""
-    found = [one for entry in entries for one in prune.find_leftovers(entry)]
+    found = []
+    for entry in entries:
+        try:
+            found += prune.find_leftovers(entry)
+        except (UserError, OSError) as error:
+            terminal.say(f"{entry.name} is left alone: {error}")
     rows = [one.to_row() for one in found]
     if found:
         table = format_table("text", prune.COLUMNS, rows)

@@ -21,7 +21,7 @@ from cnn.ledger.read import Entry, measure
 COLUMNS = ["path", "reason", "disk_bytes"]
 # What a run writes before its first checkpoint.
 _OWN = {workdir.CONFIG_FILE, workdir.METRICS_FILE, "dataset.json", "checkpoints"}
-_OWN |= {"tensorboard", ".lock"}
+_OWN |= {"tensorboard", ".lock", ".lock.soft"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,47 +47,63 @@ class Leftover:
 
 
 def find_leftovers(entry: Entry) -> list[Leftover]:
-    """Find what can be deleted of an entry; nothing is changed."""
+    """Find what can be deleted of an entry; nothing is changed.
+
+    Raises:
+        UserError: a file of the run is damaged.
+        OSError: it cannot be looked into.
+    """
     home = entry.home
-    is_own = entry.kind == RUN and not home.is_symlink()
-    if not is_own or entry.state in ("running", "damaged"):
+    is_own = entry.kind == RUN and entry.state in ("ended", "stopped", "failed")
+    if not is_own or home.is_symlink() or workdir.is_running(home):
         return []
-    checkpoints = home / "checkpoints"
-    if checkpoints.is_symlink() or workdir.is_running(home):
-        return []
-    if not (home / "result.json").exists() and not manifest.list_steps(checkpoints):
-        return _find_unbegun(home)
-    reasons = {path: "never finished" for path in manifest.list_unfinished(checkpoints)}
-    if entry.state == "ended":
-        reasons |= dict.fromkeys(_find_old(home), "neither the latest nor the best")
     return [
-        Leftover(path, home, reason, measure(path)) for path, reason in reasons.items()
+        Leftover(path, home, reason, measure(path))
+        for path, reason in _list_reasons(home).items()
     ]
 
 
-def _find_unbegun(home: Path) -> list[Leftover]:
-    """Find a run without a checkpoint, if it holds nothing but what a run writes."""
-    names = {path.name for path in home.iterdir()}
+def _list_reasons(home: Path) -> dict[Path, str]:
+    """List what of a run that is not running nobody needs, and why."""
     checkpoints = home / "checkpoints"
-    foreign = names - _OWN
+    if checkpoints.is_symlink():
+        return {}
+    has_ended, unfinished = (home / "result.json").exists(), []
     if checkpoints.is_dir():
-        known = {*manifest.list_unfinished(checkpoints)}
-        foreign |= {x.name for x in checkpoints.iterdir() if x not in known}
-    if foreign or any(path.is_symlink() for path in home.iterdir()):
-        return []
-    return [Leftover(home, home, "it has no checkpoint", measure(home))]
+        unfinished = manifest.list_unfinished(checkpoints)
+    if not has_ended and not manifest.list_steps(checkpoints):
+        is_own = _holds_nothing_else(home, unfinished)
+        return {home: "it has no checkpoint"} if is_own else {}
+    reasons = dict.fromkeys(unfinished, "never finished")
+    if has_ended:
+        reasons |= dict.fromkeys(_find_old(home), "neither the latest nor the best")
+    return reasons
+
+
+def _holds_nothing_else(home: Path, unfinished: Sequence[Path]) -> bool:
+    """Return whether a directory holds nothing but what a run without a checkpoint has.
+
+    Args:
+        unfinished: checkpoints that were begun.
+    """
+    inner = list(home.iterdir())
+    if (home / "checkpoints").is_dir():
+        inner += [x for x in (home / "checkpoints").iterdir() if x not in unfinished]
+    is_plain = not any(path.is_symlink() for path in inner)
+    return is_plain and {path.name for path in inner} <= _OWN
 
 
 def _find_old(home: Path) -> list[Path]:
     """Find the checkpoints of a run that has ended which are not its latest or best."""
     result, checkpoints = workdir.read_json(home / "result.json"), home / "checkpoints"
-    steps, best = manifest.list_steps(checkpoints), result.get("best_step")
+    steps = manifest.list_steps(checkpoints)
+    best = result.get("best_step") if isinstance(result, dict) else None
     if not steps or type(best) is not int:
         return []
-    kept = checkpoints / str(steps[-1])
     old = manifest.list_old(checkpoints, steps[-1], 1, best)
     finished = [path for path in old if (path / manifest.MANIFEST).exists()]
-    return finished if finished and not manifest.find_damage(kept) else []
+    is_whole = finished and not manifest.find_damage(checkpoints / str(steps[-1]))
+    return finished if is_whole else []
 
 
 def delete(found: Sequence[Leftover]) -> tuple[list[Leftover], list[str]]:
@@ -108,19 +124,14 @@ def delete(found: Sequence[Leftover]) -> tuple[list[Leftover], list[str]]:
 
 
 def _delete(one: Leftover) -> None:
-    checkpoints = one.run / "checkpoints"
     with workdir.lock(one.run):
-        if (one.run / "result.json").exists() != one.reason.startswith("neither") and (
-            one.reason != "never finished"
-        ):
+        if one.path not in _list_reasons(one.run):
             raise UserError("the run has changed meanwhile; list it again")
-        if one.path != one.run:
-            with manifest.hold(checkpoints):
-                manifest.remove(one.path)
-        elif manifest.list_steps(checkpoints):
-            raise UserError("it has a checkpoint by now; list it again")
-        else:
+        if one.path == one.run:
             workdir.clear(one.run)
+        else:
+            with manifest.hold(one.run / "checkpoints"):
+                manifest.remove(one.path)
     if one.path == one.run:
         (one.run / ".lock").unlink(missing_ok=True)
         with contextlib.suppress(OSError):

@@ -15,6 +15,7 @@
   python main.py --mode=describe --model=list      the table of all models
   python main.py --mode=inspect --dataset=folder:DIR   look at images before training
   python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
+  python main.py --mode=compare --workdir=A,B      where two runs part
   python main.py --mode=list --where='test_accuracy>0.9'   all runs and sweeps of runs/
 
 The same command resumes where it was stopped. Options win in this order: command
@@ -54,7 +55,7 @@ from cnn.data.options import SIZES, DataOptions
 from cnn.errors import UserError, suggest
 from cnn.errors import describe as describe_error
 from cnn.inspection import inspect
-from cnn.ledger import list_runs
+from cnn.ledger import compare, list_runs
 from cnn.models import FAMILIES, LIST
 from cnn.option import expand_path, format_value, parse, read_group
 from cnn.runtime import background, devices, processes, xla
@@ -79,6 +80,7 @@ MODES = {
     "visualize": "draw --pictures and report.html of a run, or of --workdir=A,B",
     "inspect": "look at --dataset before training: duplicates, leaks, bad files",
     "list": "list the runs and sweeps below --workdir=A,B (default runs), or --prune",
+    "compare": "find where two runs part, --workdir=A,B, or two patterns of runs",
     "describe": "check and describe the run that the same command would train: "
     "describe.json",
     "find_rate": "suggest a --learning_rate for the run that the same command would "
@@ -199,8 +201,8 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     given = _read_flags()
     if FLAGS.workdir == "":
         raise UserError("--workdir= is empty; name a directory, or leave it out")
-    if mode == "list":
-        return _list_runs(given, terminal)
+    if mode in ("list", "compare"):
+        return _read_runs(mode, given, terminal)
     text = expand_path("workdir", FLAGS.workdir or "")
     directory = Path(text or workdir.name_workdir(*_name_parts(mode, given)))
     directories = [directory]
@@ -221,12 +223,15 @@ def run_mode(mode: str, terminal: Terminal) -> int:
         return _call_mode(mode, config, directories, terminal, given)
 
 
-def _list_runs(given: dict[str, Any], terminal: Terminal) -> int:
-    """List runs, for which no device is needed."""
-    _refuse_preset("--mode=list takes the options of no run")
+def _read_runs(mode: str, given: dict[str, Any], terminal: Terminal) -> int:
+    """Call a mode that reads what runs have written, and computes nothing."""
+    _refuse_preset(f"--mode={mode} takes the options of no run")
     config = config_module.make_config(given)
-    config.check_read(given, "list")
-    list_runs.list_runs(config, FLAGS.workdir or "runs", terminal)
+    config.check_read(given, mode)
+    if mode == "compare":
+        compare.compare(FLAGS.workdir or "", terminal)
+    else:
+        list_runs.list_runs(config, FLAGS.workdir or "runs", terminal)
     return 0
 
 

@@ -77,7 +77,8 @@ def run_main(*arguments):
     flags.FLAGS.unparse_flags()
     cache = jax.config.jax_compilation_cache_dir or "off"
     arguments = [*map(str, arguments)]
-    compiles = "--mode=list" not in arguments  # which reads no flag of devices
+    # These read no flag of devices.
+    compiles = not {"--mode=list", "--mode=compare"} & {*arguments}
     shared = [f"--compilation_cache={cache}"] if compiles else []
     command = ["main.py", *shared, *arguments]
     with flagsaver.flagsaver():

@@ -59,6 +59,12 @@ def name_workdir(preset: str, overrides: Mapping[str, Any]) -> Path:
 
 
 def split_directories(text: str, of_runs: bool = True) -> list[Path]:
+    """Read `A,B,C` as directories, each once; see `split_groups`."""
+    found = [path for group in split_groups(text, of_runs) for path in group]
+    return list(dict.fromkeys(found))
+
+
+def split_groups(text: str, of_runs: bool = True) -> list[list[Path]]:
     """Read `A,B,C` as directories of runs, whose own names may hold commas.
 
     A comma separates two where joining them names no directory. What names none may be
@@ -68,10 +74,13 @@ def split_directories(text: str, of_runs: bool = True) -> list[Path]:
     Args:
         of_runs: whether patterns match directories of runs alone, or all.
 
+    Returns:
+        What each of A, B and C names.
+
     Raises:
         UserError: no run, or no directory, matches a pattern.
     """
-    parts, directories = [expand_path("workdir", x) for x in text.split(",")], []
+    parts, groups = [expand_path("workdir", x) for x in text.split(",")], []
     while parts:
         joined = [",".join(parts[:n]) for n in range(len(parts), 0, -1)]
         found = {name: _match_runs(name, of_runs) for name in joined}
@@ -79,9 +88,9 @@ def split_directories(text: str, of_runs: bool = True) -> list[Path]:
         if not found[name] and glob.has_magic(name):
             which = "directory that holds a run" if of_runs else "directory"
             raise UserError(f"--workdir={name} matches no {which}")
-        directories += found[name] or [Path(name)]
+        groups.append(found[name] or [Path(name)])
         parts = parts[len(parts) - joined.index(name) :]
-    return list(dict.fromkeys(directories))
+    return groups
 
 
 def _match_runs(text: str, of_runs: bool) -> list[Path]:

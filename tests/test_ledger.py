@@ -7,13 +7,14 @@ import json
 import os
 import re
 import shutil
+import threading
 
 import numpy as np
 import pytest
 from fixtures_runs import ROOT, run_main, train_run
 from test_readme import check_command, list_commands
 
-from cnn.checkpoints import manifest
+from cnn.checkpoints import manifest, workdir
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.ledger import find, formats, pool, prune, read, where
@@ -501,6 +502,19 @@ def test_of_a_running_run_nothing_is_deleted(trained, tmp_path, capsys):
         gone, kept = prune.delete(found)
         assert found and not gone and "is in use by process" in kept[0]
         assert hash_files(run) == before
+
+
+def test_a_run_begins_while_it_is_listed(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / ".lock").write_text("1")
+    with open(run / ".lock") as asked:
+        fcntl.flock(asked, fcntl.LOCK_SH)
+        timer = threading.Timer(0.01, fcntl.flock, (asked, fcntl.LOCK_UN))
+        timer.start()
+        with workdir.lock(run):
+            assert workdir.is_running(run)
+        timer.join()
+    assert not workdir.is_running(run)
 
 
 def test_a_damaged_latest_checkpoint_keeps_the_others(trained, tmp_path):

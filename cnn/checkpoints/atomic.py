@@ -54,7 +54,7 @@ def hold(file: IO, wait: bool) -> contextlib.AbstractContextManager:
 def is_held(path: Path) -> bool:
     """Return whether another process has locked a file, where the system tells that.
 
-    The lock is shared for a moment: what wants it alone just then is refused it.
+    The lock is shared for a moment: who wants it alone just then has to try again.
     """
     if fcntl is None:
         return False

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +31,7 @@ MANIFEST, DESCRIPTION = "manifest.json", "description.json"  # of a checkpoint
 # What the options of any run have, and hardly another program's; `*`: other names.
 _OPTIONS = {"model": str, "dataset": str, "*": object}
 _LOCK, _SOFT = ".lock", ".lock.soft"
+_MOMENT = 0.05  # seconds; who asks `is_running` holds the lock for less
 _OWNER = 20  # characters that the number of a process has at most
 # Files of a run; those behind the options are never there without them.
 _WRITTEN = ("dataset.json", CONFIG_FILE, METRICS_FILE, "result.json")
@@ -178,6 +180,9 @@ def is_running(workdir: Path) -> bool:
 
 
 def _hold(workdir: Path, file: IO) -> contextlib.AbstractContextManager:
+    with contextlib.suppress(BlockingIOError):
+        return atomic.hold(file, wait=False)
+    time.sleep(_MOMENT)
     try:
         return atomic.hold(file, wait=False)
     except BlockingIOError:

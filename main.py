@@ -11,6 +11,7 @@
   python main.py --mode=visualize --workdir=DIR    pictures of what a run has learnt
   python main.py --mode=describe --model=mlp       check it, count its operations
   python main.py --mode=find_rate --model=mlp      try learning rates, suggest one
+  python main.py --mode=replay --workdir=DIR --step=N  look into a training step
   python main.py --mode=describe --model=resnet50 --pictures=architecture
   python main.py --mode=describe --model=list      the table of all models
   python main.py --mode=inspect --dataset=folder:DIR   look at images before training
@@ -46,7 +47,16 @@ if __name__ == "__main__":
 
 from absl import app, flags, logging
 
-from cnn import average, condition, describe, evaluate, find_rate, predict, train
+from cnn import (
+    average,
+    condition,
+    describe,
+    evaluate,
+    find_rate,
+    predict,
+    replay,
+    train,
+)
 from cnn import config as config_module
 from cnn.checkpoints import workdir
 from cnn.config import Config
@@ -85,6 +95,7 @@ MODES = {
     "describe.json",
     "find_rate": "suggest a --learning_rate for the run that the same command would "
     "train: find_rate.png",
+    "replay": "take --step of a run again and show its batch, losses and layers",
 }
 HELP = ("help", "h", "helpfull", "helpshort", "helpxml", "?")
 TRIALS_FAILED = 1
@@ -264,6 +275,8 @@ def _call_mode(
         visualize.visualize(config, directories, terminal)
     elif mode == "find_rate":
         find_rate.find_rate(config, directory, terminal)
+    elif mode == "replay":
+        replay.replay(config, directory, terminal)
     else:
         _describe_run(config, directory, terminal, given)
     return 0
@@ -327,6 +340,9 @@ def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, A
     if mode in ("evaluate", "predict", "export", "average"):
         _refuse_preset(f"--mode={mode} takes the options of the run")
         return _read_run(directory, given)
+    if mode == "replay":
+        _refuse_preset("--mode=replay takes the options of the run")
+        return _read_run(directory, given, keeps_mesh=True)
     if mode == "visualize" and visualize.needs_run(asked.visualize.pictures):
         _refuse_preset("these --pictures take the options of the run")
         own = {field.name for field in dataclasses.fields(VisualizeOptions)}
@@ -354,9 +370,15 @@ def _refuse_options_of_runs(given: dict[str, Any], why: str) -> None:
         raise UserError(f"--{name} would have no effect: {why}")
 
 
-def _read_run(directory: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's options but those of its machines, or of data not its own."""
-    names = ("mesh", "distributed")
+def _read_run(
+    directory: Path, given: dict[str, Any], keeps_mesh: bool = False
+) -> dict[str, Any]:
+    """Return a run's options but those of its machines, or of data not its own.
+
+    Args:
+        keeps_mesh: whether its devices are laid out as the run's, for equal bits.
+    """
+    names = ("distributed",) if keeps_mesh else ("mesh", "distributed")
     stored = workdir.read_config(directory)
     for name in stored:
         if name not in config_module.list_fields():

@@ -183,6 +183,19 @@ class FindRateOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReplayOptions:
+    """Which step of a run is taken again and looked into."""
+
+    modes: ClassVar[str] = "replay"
+
+    step: int = free_option(
+        0,
+        "the step of --workdir, counted from 1 as in metrics.jsonl",
+        within="[0, 2147483647]",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """All options of a run."""
 
@@ -213,6 +226,7 @@ class Config:
     describe: DescribeOptions = DescribeOptions()
     find_rate: FindRateOptions = FindRateOptions()
     ledger: LedgerOptions = LedgerOptions()
+    replay: ReplayOptions = ReplayOptions()
 
     def to_flat(self) -> dict[str, Any]:
         """Return every option's value by flag name, as JSON has it."""

@@ -50,7 +50,7 @@ from cnn.transfer.teacher import add_teacher, open_teacher
 from cnn.weights import preprocessing
 
 # What else than a run's the checkpoint of a directory may hold, by what it says.
-_UNTRAINED = {
+UNTRAINED = {
     "average": "a mean of several runs",
     "num_batches_tracked": "converted weights",
 }
@@ -58,8 +58,9 @@ _UNTRAINED = {
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Where a run prints, logs, saves and traces."""
+    """Where a run lies, prints, logs, saves and traces."""
 
+    directory: Path
     terminal: Terminal
     log: MetricsLog
     writer: CheckpointWriter
@@ -111,7 +112,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         manifest.check_places(checkpoints, lambda x: _is_saved(setup, progress, x))
         report.announce(setup, terminal)
         log = _open_log(setup, directory, progress, terminal) if is_first else NoLog()
-        outputs = Outputs(terminal, log, writer, profiler)
+        outputs = Outputs(directory, terminal, log, writer, profiler)
         with _closing(setup, progress, outputs, stop), _noting(progress, log):
             _loop(setup, progress, outputs, stop)
             if progress.counters.stopped_early:  # else before the last evaluation
@@ -176,9 +177,8 @@ def _loop(setup: Setup, progress: Progress, outputs: Outputs, stop: Stop) -> Non
         )
         with contextlib.closing(taken):
             for ids, step_metrics in taken:
-                report.check_and_log(
-                    setup, progress, outputs.terminal, outputs.log, step_metrics, ids
-                )
+                where = outputs.terminal, outputs.log, step_metrics, ids
+                report.check_and_log(setup, progress, *where, outputs.directory)
                 if progress.step % interval == 0 and progress.step % length:
                     _save(setup, progress, outputs)
 
@@ -262,7 +262,8 @@ def _save(setup: Setup, progress: Progress, outputs: Outputs) -> None:
         raise UserError(
             f"The update of step {progress.step} is not finite and is not saved; "
             "checkpoints from before it are whole. "
-            f"{report.suggest_remedy(setup.config)}"
+            f"{report.suggest_remedy(setup.config)}. "
+            f"{report.suggest_replay(outputs.directory, progress.step)}"
         )
     counters = progress.counters
     counters.metrics_bytes = outputs.log.sync()
@@ -449,7 +450,7 @@ def _find_newest(
     if newest is None:
         return None, {}
     stored = manifest.read_description(newest)
-    for key, what in _UNTRAINED.items():
+    for key, what in UNTRAINED.items():
         if key in stored:
             raise UserError(
                 f"{directory} holds {what}; train from it in another --workdir, with "

@@ -21,7 +21,17 @@ from fixtures_runs import make_flags, patch_modes, run_main
 from jax.interpreters import partial_eval
 
 import main
-from cnn import average, describe, evaluate, find_rate, models, option, predict, train
+from cnn import (
+    average,
+    describe,
+    evaluate,
+    find_rate,
+    models,
+    option,
+    predict,
+    replay,
+    train,
+)
 from cnn.checkpoints import atomic, manifest
 from cnn.config import Config, Numbers, make_config
 from cnn.data import identity, load_dataset, order
@@ -538,6 +548,29 @@ def see_range_test(choices, directory):
             find_rate.rate_range, "draw", lambda *args: picture.Picture(args[1], "", "")
         )
         return find_rate.find_rate(make_config(LINEAR, choices), directory, Terminal())
+
+
+def see_replay(choices, directory):
+    """See which step is taken again, on which devices, and where that is written."""
+    seen = {}
+
+    def take(setup, progress, stop):
+        seen["mesh"] = dict(setup.mesh.shape)
+        arrays = {name: np.zeros(1) for name in ("ids", "labels", "images", "losses")}
+        return arrays, [], {choices["step"]: {"loss": 1.0}}
+
+    def write(setup, output, found, *rest):
+        seen["where"], seen["step"] = str(output), found["step"]
+
+    with pytest.MonkeyPatch.context() as patched:
+        start = types.SimpleNamespace(step=0)
+        patched.setattr(replay.training_progress, "begin", lambda setup: start)
+        patched.setattr(replay, "_advance", lambda *args: {})
+        patched.setattr(replay, "_take_step", take)
+        patched.setattr(replay, "_write", write)
+        replay.replay(make_config(LINEAR, choices), directory / "home", Terminal())
+    seen["where"] = seen["where"].replace(str(directory), "")
+    return seen
 
 
 def save_weights(model, name, shape, path, value):

@@ -113,6 +113,7 @@ VALUES = {
     "picture_channels": 2,
     "picture_sample": 7,
     "invariance_images": 9,
+    "step": 2,
     "source": "{weights}",
     "class_names": "{names}",
     "sweep": "learning_rate=0.1,0.2",

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = [
     ["main", "configs"],
     ["ledger"],
-    ["sweep", "inspection", "find_rate"],
+    ["sweep", "inspection", "find_rate", "replay"],
     ["visualize", "describe", "average"],
     ["train", "evaluate", "predict", "loaded"],
     ["transfer"],
@@ -238,7 +238,7 @@ def functions_take_few_things(name, text, tree):
 def modules_are_in_rooms(name, text, tree):
     """At the top of cnn/ stand the ground and the modes of one file, nothing else."""
     top = "__init__ config option condition errors keys text train evaluate predict "
-    top += "describe find_rate loaded average"
+    top += "describe find_rate loaded average replay"
     if re.fullmatch(r"cnn/\w+\.py", name) and name[4:-3] not in top.split():
         yield f"{name} belongs into a room"
 

@@ -169,6 +169,8 @@ class Look:
             choices = {"model": "logistic_regression"} | choices
         if mode == "average":
             return self._find(mode, {"output": "{new}/mean"} | choices)
+        if mode == "replay":
+            choices = {"step": 1} | choices
         if mode == "predict":
             choices = {"predict_images": "{photos}/*/*.png"} | choices
         if name == "bad_images":
@@ -203,6 +205,7 @@ class Look:
             "describe": effects.see_description,
             "find_rate": effects.see_range_test,
             "list": effects.see_listing,
+            "replay": effects.see_replay,
         }[what]
         places = [] if what in ("train", "command") else [directory]
         try:

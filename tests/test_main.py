@@ -107,6 +107,7 @@ LONG_NAMES = {
     "inspect": ["--workdir=NAME", "--workdir=new --dataset=folder:NAME"],
     "describe": ["--workdir=NAME"],
     "find_rate": ["--workdir=NAME"],
+    "replay": ["--step=1 --workdir=NAME"],
     "sweep": ["--sweep=seed=0:2 --workdir=NAME"],
 }
 

@@ -104,18 +104,35 @@ def find_newest(directory: Path) -> tuple[Path | None, list[str]]:
 
 def find_finished(directory: Path) -> tuple[Path | None, list[str]]:
     """Find the newest whole checkpoint as `find_newest` does, and change nothing."""
-    steps, damaged = list_steps(directory), []
+    steps = list_steps(directory)
+    found, damaged = _find_whole(directory, steps)
+    if steps and found is None:
+        raise UserError(
+            f"Every checkpoint in {directory} is damaged. Put a whole one back, or "
+            "start from scratch in another --workdir"
+        )
+    return found, damaged
+
+
+def find_before(directory: Path, step: int) -> tuple[Path | None, list[str]]:
+    """Find the newest whole checkpoint of at most so many steps, and change nothing.
+
+    Returns:
+        As `find_newest`; None where every one is later or damaged.
+    """
+    steps = [one for one in list_steps(directory) if one <= step]
+    return _find_whole(directory, steps)
+
+
+def _find_whole(directory: Path, steps: list[int]) -> tuple[Path | None, list[str]]:
+    """Find the last whole one of checkpoints, and what is wrong with later ones."""
+    damaged = []
     for step in reversed(steps):
         try:
             check_whole(directory / str(step))
             return directory / str(step), damaged
         except DamagedCheckpoint as error:
             damaged.append(f"checkpoint {step} is left out: {error}")
-    if steps:
-        raise UserError(
-            f"Every checkpoint in {directory} is damaged. Put a whole one back, or "
-            "start from scratch in another --workdir"
-        )
     return None, damaged
 
 

@@ -11,7 +11,8 @@ class DeviceOptions:
     """How the devices compute."""
 
     modes: ClassVar[str] = (
-        "train sweep evaluate predict convert export visualize inspect average describe"
+        "train sweep evaluate predict convert export visualize inspect average "
+        "describe replay"
     )
 
     precision: str = option(
@@ -28,10 +29,10 @@ class DeviceOptions:
     )
     mesh: str = free_option(
         "",
-        "train, sweep, evaluate: devices as data:N, over which batches are split, or "
-        "data:N,model:M, which splits parameters and optimizer state over M as well; "
-        "empty: all devices on data",
-        modes="train sweep evaluate describe",
+        "train, sweep, evaluate, replay: devices as data:N, over which batches are "
+        "split, or data:N,model:M, which splits parameters and optimizer state over M "
+        "as well; empty: all devices on data; replay: those of the run",
+        modes="train sweep evaluate describe replay",
     )
     cpu_kernels: str = option(
         "auto",

@@ -317,6 +317,27 @@ def enter_phase(setup: Setup, progress: Progress) -> PhaseSetup:
     return phase
 
 
+def read_next_step(
+    setup: Setup, progress: Progress
+) -> tuple[dict[str, jax.Array], Numbers]:
+    """Return what the next step is given by `take_epoch`, besides the state.
+
+    Returns:
+        A chunk of its batch alone, `images`, `labels`, `ids` and, where they are drawn,
+        `copies` [1, B, …], on the devices; and its numbers, likewise.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    phase = enter_phase(setup, progress)
+    number, done = divmod(progress.step, setup.structure.steps_per_epoch)
+    drawn = _draw(setup, number, phase.views)
+    one = {name: x[done : done + 1] for name, x in drawn.items()}
+    chunk = progress.loaders["train"].fill(one.pop("positions"), **one)
+    numbers = _choose_lowered(setup, progress.counters.plateau)(progress.step)
+    return chunk, devices.put(devices.replicated(setup.mesh), numbers)
+
+
 def take_epoch(
     setup: Setup,
     progress: Progress,

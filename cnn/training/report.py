@@ -45,6 +45,15 @@ def suggest_remedy(config: Config) -> str:
     return text[0].upper() + text[1:]
 
 
+def suggest_replay(directory: Path, step: int) -> str:
+    """Write the command that shows what a step saw, and where it went wrong."""
+    where = quote(f"--workdir={directory}")
+    return (
+        "To see its batch, and the layer in which it begins: python main.py "
+        f"--mode=replay {where} --step={step}"
+    )
+
+
 def announce(setup: Setup, terminal: Terminal) -> None:
     """Print device, dataset, the model's table and what training leaves out."""
     data, say = setup.dataset, terminal.say
@@ -146,6 +155,7 @@ def check_and_log(
     log: MetricsLog,
     step_metrics: dict[str, np.ndarray],
     ids: np.ndarray,
+    directory: Path,
 ) -> None:
     """Check, log and show the steps that were just taken.
 
@@ -155,6 +165,7 @@ def check_and_log(
         log: takes every `--log_every_steps`th.
         step_metrics: `loss`, `learning_rate` and `gradient_norm` of each, [n].
         ids: of their examples, [n, B].
+        directory: of the run.
 
     Raises:
         UserError: a loss or gradient among them is not finite.
@@ -164,20 +175,32 @@ def check_and_log(
         raise UserError(
             f"The loss or its gradient is not finite at step {bad_step}. Training "
             f"stops; checkpoints from before it are whole. "
-            f"{suggest_remedy(setup.config)}"
+            f"{suggest_remedy(setup.config)}. {suggest_replay(directory, bad_step)}"
         )
     every = setup.config.progress.log_every_steps
     for i, step in enumerate(range(before + 1, progress.step + 1)):
         if every and step % every == 0:
-            line: dict[str, Any] = {n: float(v[i]) for n, v in step_metrics.items()}
-            line["example_ids_hash"] = f"{zlib.crc32(ids[i].tobytes()):08x}"
-            log.write(step, line)
+            log.write(step, make_step_line(step_metrics, ids, i))
     task = setup.structure.task
     loss, value, count = task.divide(progress.sums)
     epoch = before // setup.structure.steps_per_epoch + 1
     speed = count / progress.counters.epoch_seconds
     name = _write_name(task.train_metric)
     terminal.update_bar(progress.step, epoch, loss, value, speed, name)
+
+
+def make_step_line(
+    step_metrics: Mapping[str, np.ndarray], ids: np.ndarray, i: int
+) -> dict[str, Any]:
+    """Make a step's line of metrics.jsonl.
+
+    Args:
+        step_metrics: of some steps, [n].
+        ids: of their examples, [n, B].
+        i: which of them.
+    """
+    line: dict[str, Any] = {n: float(v[i]) for n, v in step_metrics.items()}
+    return line | {"example_ids_hash": f"{zlib.crc32(ids[i].tobytes()):08x}"}
 
 
 def make_epoch_line(

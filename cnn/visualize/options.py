@@ -24,11 +24,12 @@ class VisualizeOptions:
     output: str = free_option(
         "",
         "directory of pictures/ and report.html; empty: the run's own, or runs/compare "
-        "for several runs. average: that of the new run. list: the file of the table; "
-        "empty: it is printed",
+        "for several runs. average: that of the new run. replay: that of its files; "
+        "empty: replay/step_N in the run's. list: the file of the table; empty: it is "
+        "printed",
         is_path=True,
         only_for="mode!=list or not prune",
-        modes="visualize average list",
+        modes="visualize average replay list",
     )
     picture_examples: tuple[int, ...] = free_option(
         (),

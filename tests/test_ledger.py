@@ -460,6 +460,8 @@ def test_what_nobody_needs_is_shown_and_then_deleted(trained, tmp_path, capsys):
     shutil.copytree(run, home / "linked_checkpoints")
     shutil.rmtree(home / "linked_checkpoints" / "checkpoints")
     os.symlink(run / "checkpoints", home / "linked_checkpoints" / "checkpoints")
+    outside, _ = put_run(trained, tmp_path, "outside")
+    os.symlink(outside, home / "linked")
     before, flags = hash_files(home), ["--mode=list", "--prune", f"--workdir={home}"]
     assert run_main(*flags) == 0
     shown = capsys.readouterr().out

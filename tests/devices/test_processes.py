@@ -82,7 +82,7 @@ def test_alone_nothing_is_asked():
 
 
 @pytest.mark.parametrize("error", [UserError("full"), OSError("gone"), ValueError()])
-def test_process_that_fails_leaves_before_it_waits(monkeypatch, error):
+def test_process_that_fails_leaves_before_it_waits(tmp_path, monkeypatch, error):
     """To wait for a checkpoint is a collective, and the others are in another one."""
     order = []
 
@@ -97,7 +97,8 @@ def test_process_that_fails_leaves_before_it_waits(monkeypatch, error):
         SimpleNamespace(close=note("close")),
         SimpleNamespace(wait=note("wait")),
     )
-    outputs = train.Outputs(terminal, log, writer, contextlib.nullcontext())
+    others = terminal, log, writer, contextlib.nullcontext()
+    outputs = train.Outputs(tmp_path, *others)
     setup, progress = SimpleNamespace(total_steps=5), SimpleNamespace(step=0)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(processes, "leave", order.append)

@@ -10,10 +10,11 @@ that do not fit together raise ValueError.
 What computes is chosen in `_choose` and `_backward` for the platform compiled for:
 - GPU, TPU: `geometry.plain_convolution`, and JAX's own derivatives of it.
 - CPU, forward and input gradient: a plain convolution too, Winograd's products for
-  broad 3×3 kernels of stride 1 (`cpu/winograd`), one product for 1×1 and tiny images.
+  broad 3×3 kernels of stride 1 (`cpu/winograd`), one product for 1×1 kernels and few
+  pixels.
 - CPU, kernel gradient: products of shifted pixels, or Winograd's.
-- CPU, images of 2 or 4 pixels a side and 3×3 kernels: a few products, of all pixels at
-  once (`cpu/tiny_images`).
+- CPU, all three for images of 2 or 4 pixels a side and 3×3 kernels: a few products, of
+  all pixels at once (`cpu/tiny_images`).
 
 `--convolution=plain` takes the first everywhere; oneDNN (`runtime/xla`) may compute
 what is plain on CPU.

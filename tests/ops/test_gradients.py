@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 from cnn.ops import convolution, gradients
+from cnn.ops.cpu import convolution_rules
 
 RULES = (
     gradients.convolution_input_gradient,
@@ -123,3 +124,37 @@ def test_input_gradient_multiplies_no_zeros_between_pixels(stride, dilation, tap
     gradient = convolve(x, kernel)
     rule = functools.partial(RULES[0], input_shape=x.shape, **static)
     assert count(rule, gradient, kernel) < 1.3 * count(convolve, x, kernel)
+
+
+STATIC = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "features", "is_read"), [(3, 18, True), (3, 17, False), (1, 4, True)]
+)
+def test_the_input_gradient_of_few_pixels_reads_the_kernel_as_it_lies(
+    size, features, is_read
+):
+    """Up to as many pixels as outputs, and of 1×1; others exchange its channels."""
+    kernel, gradient = (
+        jnp.ones((size, size, 8, features)),
+        jnp.ones((2, 3, 3, features)),
+    )
+    padding = ((size // 2,) * 2,) * 2
+    traced = jax.make_jaxpr(
+        lambda g, k: convolution_rules.input_gradient(
+            g, k, (2, 3, 3, 8), (1, 1), padding, (1, 1), 1
+        )
+    )(gradient, kernel)
+    assert ("transpose[" not in str(traced)) == is_read
+
+
+@pytest.mark.parametrize(("features", "is_stacked"), [(256, True), (8, False)])
+def test_the_kernel_gradient_of_many_features_is_not_transposed(features, is_stacked):
+    x, gradient = jnp.ones((2, 3, 3, 8)), jnp.ones((2, 3, 3, features))
+    traced = jax.make_jaxpr(
+        lambda x, g: convolution_rules.kernel_gradient(
+            x, g, (3, 3, 8, features), *STATIC
+        )
+    )(x, gradient)
+    assert ("permutation=(2, 0, 1, 3)" not in str(traced)) == is_stacked

@@ -183,7 +183,7 @@ def test_describe_draws_the_model_that_would_be_trained(tmp_path, capsys):
     assert "dropout" in text
 
 
-@pytest.mark.parametrize("name", ["kernels", "demonstrations", "kernel"])
+@pytest.mark.parametrize("name", ["kernels", "lecture", "kernel"])
 def test_describe_refuses_other_pictures(name, tmp_path, capsys):
     flags = "--mode=describe", f"--pictures={name}", f"--workdir={tmp_path / 'run'}"
     assert run_main(*flags) == 2

@@ -51,7 +51,6 @@ from cnn import (
     average,
     condition,
     describe,
-    evaluate,
     find_rate,
     predict,
     replay,
@@ -64,6 +63,7 @@ from cnn.data import forget_dataset, use_evaluation_sizes
 from cnn.data.options import SIZES, DataOptions
 from cnn.errors import UserError, suggest
 from cnn.errors import describe as describe_error
+from cnn.evaluation import evaluate, several
 from cnn.inspection import inspect
 from cnn.ledger import compare, list_runs
 from cnn.models import FAMILIES, LIST
@@ -302,7 +302,7 @@ def _evaluate_runs(
     """Evaluate several runs, each with its own options; return how many failed.
 
     Args:
-        place: as of `evaluate.evaluate_runs`.
+        place: as of `several.evaluate_runs`.
     """
 
     def compose(directory: Path) -> Config:
@@ -320,7 +320,7 @@ def _evaluate_runs(
     asked.check_read(others, "evaluate")
     configured: list[Path] = []
     averages = asked.evaluate.ensemble
-    return evaluate.evaluate_runs(directories, compose, averages, terminal, place)
+    return several.evaluate_runs(directories, compose, averages, terminal, place)
 
 
 def _compose(mode: str, directory: Path, given: dict[str, Any]) -> Config:

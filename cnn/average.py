@@ -16,12 +16,13 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from cnn import evaluate, train
+from cnn import train
 from cnn.checkpoints import atomic, workdir
 from cnn.checkpoints.options import CheckpointOptions
 from cnn.config import Config, list_modes, make_config
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, explain
+from cnn.evaluation.judge import load_images, make_judge
 from cnn.models.options import ModelOptions
 from cnn.option import format_value
 from cnn.runtime import devices
@@ -230,7 +231,7 @@ def _make_judge(
     config = dataclasses.replace(config, evaluate=options)
     try:
         stored = workdir.read_config(first.directory)
-        data = evaluate.load_images(config, first.trained, stored)
+        data = load_images(config, first.trained, stored)
     except UserError as error:
         if config.average.soup == "greedy":
             raise UserError(
@@ -245,7 +246,7 @@ def _make_judge(
                 f"warning   {run.directory} saw other data than {first.directory}: it "
                 "may have been trained on images of its validation set"
             )
-    return evaluate.make_judge(config, first.trained, data, stop)
+    return make_judge(config, first.trained, data, stop)
 
 
 def _choose(

@@ -24,7 +24,6 @@ import main
 from cnn import (
     average,
     describe,
-    evaluate,
     find_rate,
     models,
     option,
@@ -36,6 +35,7 @@ from cnn.checkpoints import atomic, manifest
 from cnn.config import Config, Numbers, make_config
 from cnn.data import identity, load_dataset, order
 from cnn.errors import UserError
+from cnn.evaluation import evaluate, judge
 from cnn.inspection import inspect
 from cnn.ledger import list_runs
 from cnn.models.variables import create_variables
@@ -355,7 +355,7 @@ def see_evaluation(choices, directory):
     with pytest.MonkeyPatch.context() as patched:
         load = functools.partial(_note_which, seen, trained)
         patched.setattr(evaluate, "load_trained", load)
-        patched.setattr(evaluate, "compute_metrics", compute)
+        patched.setattr(judge, "compute_metrics", compute)
         patched.setattr(main.workdir, "read_config", lambda x: trained.options)
         patched.setattr(evaluate.same_data, "describe_evaluated", lambda *args: {})
         result = evaluate.evaluate(config, directory, Terminal())

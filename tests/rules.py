@@ -15,7 +15,7 @@ LEVELS = [
     ["ledger"],
     ["sweep", "inspection", "find_rate", "replay"],
     ["visualize", "describe", "average"],
-    ["train", "evaluate", "predict", "loaded"],
+    ["train", "evaluation", "predict", "loaded"],
     ["transfer"],
     ["weights"],
     ["training"],

@@ -10,10 +10,11 @@ import pytest
 from fixtures_runs import ROOT, TINY, run_main
 
 from cnn import config as config_module
-from cnn import evaluate, predict
+from cnn import predict
 from cnn.checkpoints import atomic, workdir
 from cnn.data import forget_dataset, load_dataset
 from cnn.errors import UserError
+from cnn.evaluation import evaluate, written
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
 from cnn.training import steps
@@ -106,7 +107,7 @@ def test_a_second_evaluation_lies_beside_the_first(run):
         stored = workdir.read_config(run)
         base = forget_dataset(stored, changes.get("dataset", "digits"))
         config = config_module.make_config(base, changes)
-        name = evaluate._name_file(config, stored)
+        name = written.name_evaluation(config, stored)
         assert re.fullmatch(r"[\w.,=+-]{1,255}", name, re.ASCII), name
         names.add(name)
     assert len(names) == 7

@@ -11,10 +11,11 @@ import pytest
 from fixtures_runs import TINY, make_flags, read_lines, run_main, train_run
 
 from cnn import config as config_module
-from cnn import evaluate, train
+from cnn import train
 from cnn.checkpoints import manifest
 from cnn.checkpoints.workdir import read_config
 from cnn.errors import UserError
+from cnn.evaluation import evaluate
 from cnn.runtime.terminal import Terminal
 from cnn.training import progress
 from cnn.training.options import TrainOptions

@@ -12,10 +12,10 @@ from scipy import special
 from test_readme import check_command, list_commands
 
 from cnn import config as config_module
-from cnn import evaluate
 from cnn.checkpoints import proof, workdir
 from cnn.data import load_dataset
 from cnn.data.chunks import Loader
+from cnn.evaluation import judge, several
 from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
@@ -76,13 +76,13 @@ def compute_probabilities(run):
 
 
 def test_it_is_the_mean_of_all_trials(copy, monkeypatch, capsys):
-    compute, stacks = evaluate.compute_stacked, []
+    compute, stacks = judge.compute_stacked, []
 
     def note(structure, weights, *rest):
         stacks.append(len(weights))
         return compute(structure, weights, *rest)
 
-    monkeypatch.setattr(evaluate, "compute_stacked", note)
+    monkeypatch.setattr(judge, "compute_stacked", note)
     assert run_ensemble(copy, "--per_image") == 0
     assert stacks == [2, 2], "one program for each structure"
     home, runs = copy / "sweep", [copy / "sweep/kept" / str(n) for n in range(4)]
@@ -151,8 +151,8 @@ def test_stacked_models_compute_the_bits_of_each(swept):
 def test_what_does_not_fit_together_comes_after_each_other(copy, monkeypatch):
     assert run_ensemble(copy) == 0
     together = read(copy / "sweep/ensemble.json")
-    monkeypatch.setattr(evaluate, "_STACKED_BYTES", 1)
-    monkeypatch.setattr(evaluate, "compute_stacked", None)
+    monkeypatch.setattr(several, "_STACKED_BYTES", 1)
+    monkeypatch.setattr(judge, "compute_stacked", None)
     assert run_ensemble(copy) == 0
     apart = read(copy / "sweep/ensemble.json")
     for one, other in zip(*(x.pop("members") for x in (together, apart)), strict=True):

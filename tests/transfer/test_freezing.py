@@ -15,8 +15,9 @@ from fixtures_transfer import plant, read_arrays, train_source, tune
 from test_resume import Stopper
 
 from cnn import config as config_module
-from cnn import evaluate, models
+from cnn import models
 from cnn.errors import UserError
+from cnn.evaluation import evaluate
 from cnn.models import summary
 from cnn.models.variables import create_variables, flatten_paths
 from cnn.optim import freezing, paths

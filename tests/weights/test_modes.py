@@ -9,9 +9,10 @@ import pytest
 from fixtures_runs import run_main
 
 from cnn import config as config_module
-from cnn import evaluate, models, predict, train
+from cnn import models, predict, train
 from cnn.checkpoints import manifest
 from cnn.errors import UserError
+from cnn.evaluation import evaluate
 from cnn.models.options import ModelOptions
 from cnn.models.variables import create_variables, flatten_paths
 from cnn.runtime.terminal import Terminal

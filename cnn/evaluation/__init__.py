@@ -1,0 +1,1 @@
+"""The mode evaluate: one run or several, calibrated, averaged, on any images."""

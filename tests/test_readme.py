@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works."""
+"""What the README and docs/running.md tell a newcomer to type works."""
 
 import re
 import shlex
@@ -14,6 +14,8 @@ import main
 from cnn import config as config_module
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RUNNING = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+WAYS = re.search("^## Three ways.*?(?=^## )", README, re.MULTILINE | re.DOTALL)[0]
 
 
 def list_blocks(text, language):
@@ -35,8 +37,13 @@ def list_commands(text):
     return [command for command in commands if command]
 
 
+def select_ours(commands):
+    """Select the flags of the commands that call main.py."""
+    return [words[2:] for words in commands if words[:2] == ["python", "main.py"]]
+
+
 COMMANDS = list_commands(README)
-OURS = [words[2:] for words in COMMANDS if words[:2] == ["python", "main.py"]]
+SHOWN = select_ours(COMMANDS + list_commands(RUNNING))
 
 
 def check_command(flags, capsys):
@@ -53,7 +60,7 @@ def check_command(flags, capsys):
     assert called or any(x.startswith("--help") for x in flags), flags
 
 
-@pytest.mark.parametrize("flags", OURS, ids=" ".join)
+@pytest.mark.parametrize("flags", SHOWN, ids=" ".join)
 def test_command_is_understood(flags, capsys):
     check_command(flags, capsys)
 
@@ -67,8 +74,8 @@ def test_a_wrong_command_is_found(wrong, capsys):
 
 
 def test_readme_shows_what_a_newcomer_needs():
-    assert [] in OURS, "the main job"
-    flags = " ".join(word for command in OURS for word in command)
+    assert [] in select_ours(COMMANDS), "the main job"
+    flags = " ".join(word for command in SHOWN for word in command)
     for mode in main.MODES:
         assert mode == "train" or f"--mode={mode}" in flags
     assert ["python", "-m", "pytest"] in COMMANDS
@@ -87,7 +94,7 @@ def test_other_commands_are_known():
 
 def test_flags_in_the_text_exist():
     known = {*config_module.list_fields(), "config", "mode", "workdir", "help"}
-    named = set(re.findall(r"`--(\w+)", README))
+    named = set(re.findall(r"`--(\w+)", README + RUNNING))
     assert named and named <= known, named - known
 
 
@@ -95,12 +102,31 @@ def test_files_in_the_text_exist():
     block = next(b for b in README.split("```") if "main.py " in b and "cnn/" in b)
     for name in re.findall(r"\bcnn/[\w/]+(?:\.py|/)", README + block):
         assert (ROOT / name).exists(), name
+    linked = re.findall(r"\]\(([\w./]+)", README)
+    assert linked and all((ROOT / name).exists() for name in linked), linked
+
+
+def test_every_page_is_in_the_table_of_contents():
+    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert pages == set(re.findall(r"\]\((docs/\w+\.md)\) \|", README))
+
+
+def test_the_three_ways_run_as_typed(tmp_path, monkeypatch, capsys):
+    """Four trainings and a sweep, as a newcomer would start them: above 5 s."""
+    monkeypatch.chdir(tmp_path)
+    commands = select_ours(list_commands(WAYS))
+    for flags in commands:
+        assert run_main(*flags) == 0, flags
+    said = capsys.readouterr().out
+    assert "frozen " in said and "validation accuracy by setting" in said
+    for name in ("mlp", "digits_0_4", "finetune_digits", "rates/sweep/best"):
+        assert (tmp_path / "runs" / name / "result.json").exists(), name
 
 
 def test_training_and_what_follows_it(tmp_path, capsys):
     directory = tmp_path / "run"
     assert run_main("--epochs=1", f"--workdir={directory}") == 0
-    for flags in OURS:
+    for flags in SHOWN:
         if "--mode=evaluate" not in flags and "--mode=describe" not in flags:
             continue
         flags = [word for word in flags if not word.startswith("--workdir")]
@@ -109,7 +135,7 @@ def test_training_and_what_follows_it(tmp_path, capsys):
         assert run_main(*flags, f"--workdir={where}") == 0, flags
     assert (tmp_path / "described" / "describe.json").exists()
     names = sorted(path.name for path in directory.glob("evaluation*.json"))
-    assert len(names) == sum("--mode=evaluate" in flags for flags in OURS)
+    assert len(names) == sum("--mode=evaluate" in flags for flags in SHOWN)
 
 
 @pytest.mark.parametrize("code", list_blocks(README, "python"))

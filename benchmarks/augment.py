@@ -2,13 +2,17 @@
 
   python benchmarks/augment.py --size=32 --batch=128 [--torch_python=PATH] [--only=…]
 
-Each draws new random numbers for every image. Ours, dm-pix and augmax run here, jitted,
-where they can be imported; torchvision and kornia in the Python that --torch_python
-names. All take turns, the best of five turns counts; ratios are ours over theirs.
+Each draws new random numbers for every image. Ours, dm-pix and augmax run here, where
+they can be imported: a loop over batches in one program, as training has it, compiled
+with training's flags, or with XLA's own (--flags=xla). Such a peer runs twice: as it
+comes, with keys from one `split` of a batch's and results that no byte need hold, and
+`=` with what ours does besides: keys by seed, epoch and example, results limited and
+rounded to bytes where they are computed. What is drawn, and from what range, stays the peer's own.
+torchvision and kornia run in the Python that --torch_python names. All take turns;
+medians of CPU time over turns, in brackets theirs over ours with the range of turns.
 """
 
 import argparse
-import dataclasses
 import functools
 import json
 import os
@@ -19,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+STEPS = 8  # batches in a program
+SECONDS = 0.1
 CIFAR = {"flip_probability": 0.5, "crop_padding": 4}
 STRONG = CIFAR | {"rotation_degrees": 15.0, "shift": 0.1, "shear_degrees": 10.0}
 STRONG |= {"scale_min": 0.9, "scale_max": 1.1, "brightness": 0.2, "contrast": 0.2}
@@ -56,8 +62,8 @@ CASES = {
 }
 
 
-def make_own(case, batch, images, labels):
-    """Return a function that varies the batch once, all drawing included."""
+def make_own(case, images, labels):
+    """Return a function that varies a loop of batches, all drawing included."""
     import jax
     import jax.numpy as jnp
 
@@ -67,31 +73,59 @@ def make_own(case, batch, images, labels):
 
     config = make_config(CASES[case])
     options, numbers = config.make_static().augment, config.make_numbers()
-    # Augmentation's own alone: training passes all of them once for a chunk of steps.
-    used = {"seed", *vars(options)}
-    unused = vars(numbers).keys() - used
-    numbers = dataclasses.replace(numbers, **dict.fromkeys(unused))
     mixes = {"mixup_alpha", "cutmix_alpha"} & CASES[case].keys()
 
-    @jax.jit
-    def run(images, labels, numbers, epoch):
-        whole = {"images": images, "ids": jnp.arange(batch)}
-        varied = pipeline.augment_images(options, numbers, epoch, whole)
+    def vary(batch, epoch, numbers):
+        varied = pipeline.augment_images(options, numbers, epoch, batch)
         scaled = scaling.scale_images(varied, (0.5,), (0.25,))
-        targets = jax.nn.one_hot(labels, 10) if mixes else labels
-        return pipeline.mix_batch(options, numbers, epoch, whole, scaled, targets)
+        targets = jax.nn.one_hot(batch["labels"], 10) if mixes else batch["labels"]
+        varied, targets = pipeline.mix_batch(
+            options, numbers, epoch, batch, scaled, targets
+        )
+        return (varied, targets) if mixes else varied
+
+    return make_loop(vary, images, jnp.asarray(labels), numbers)
+
+
+def make_loop(vary, images, labels, numbers=None):
+    """Return a function that runs a program of as many batches as there are.
+
+    Args:
+        vary: from (batch, epoch, numbers) to what training would get.
+        images: uint8 [S, N, H, W, C]; labels [N].
+        numbers: traced, as training has them.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from cnn.training import epoch as epochs
+
+    steps, count = images.shape[:2]
+    ids, labels = jnp.arange(steps * count), jnp.broadcast_to(labels, (steps, count))
+    chunk = {"images": images, "ids": ids.reshape(steps, count), "labels": labels}
+
+    @jax.jit
+    def run(chunk, numbers, epoch):
+        def take(i):
+            return vary(epochs.take_batch(chunk, i), epoch, numbers)
+
+        shapes = jax.eval_shape(take, 0)
+        empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.fori_loop(0, steps, lambda i, _: take(i), empty)
 
     counter = iter(range(10**9))
-    images, labels, numbers = jax.device_put((images, labels, numbers))
-    return lambda: jax.block_until_ready(run(images, labels, numbers, next(counter)))
+    chunk, numbers = jax.device_put((chunk, numbers))
+    return lambda: jax.block_until_ready(run(chunk, numbers, next(counter)))
 
 
-def make_jax_peer(peer, case, images):
+def make_jax_peer(peer, case, images, labels, is_equal):
     """Return the same for dm-pix or augmax, or None where they have no such thing."""
     import jax
     import jax.numpy as jnp
 
-    size = images.shape[1]
+    from cnn import keys
+
+    size = images.shape[2]
     if peer == "dm-pix":
         import dm_pix
 
@@ -131,23 +165,26 @@ def make_jax_peer(peer, case, images):
     if function is None:
         return None
 
-    @jax.jit
-    def run(images, seed):
-        keys = jax.random.split(jax.random.PRNGKey(seed), images.shape[0])
-        floats = images.astype(jnp.float32) / 255
-        return (jax.vmap(function)(keys, floats) - 0.5) / 0.25
+    def vary(batch, epoch, _):
+        ids, floats = batch["ids"], batch["images"].astype(jnp.float32) / 255
+        if not is_equal:
+            split = jax.random.split(jax.random.PRNGKey(epoch + ids[0]), len(ids))
+            return (jax.vmap(function)(split, floats) - 0.5) / 0.25
+        varied = jax.vmap(function)(keys.example_keys(0, epoch, ids, case), floats)
+        if case in ("flip", "crop", "cifar_standard"):  # copies are bytes already
+            return (varied - 0.5) / 0.25
+        return (jnp.round(jnp.clip(varied, 0, 1) * 255) / 255 - 0.5) / 0.25
 
-    counter, images = iter(range(10**9)), jnp.asarray(images)
-    return lambda: jax.block_until_ready(run(images, next(counter)))
+    return make_loop(vary, images, labels)
 
 
 def measure(run):
-    """Return seconds of one call: as many calls as fill a third of a second."""
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < 0.3 or count < 2:
+    """Return CPU seconds of one batch: as many calls as fill some of a second."""
+    started, count = time.process_time(), 0
+    while time.process_time() - started < SECONDS or count < 2:
         run()
         count += 1
-    return (time.perf_counter() - started) / count
+    return (time.process_time() - started) / count / STEPS
 
 
 class TorchPeer:
@@ -169,30 +206,40 @@ class TorchPeer:
 
 
 def collect(case, arguments, images, labels, torch):
-    """Return the best seconds a batch of each that has the case."""
-    batch, turns = arguments.batch, {}
-    turns["ours"] = functools.partial(measure, make_own(case, batch, images, labels))
+    """Return seconds a batch, one a turn, of each that has the case."""
+    turns = {"ours": functools.partial(measure, make_own(case, images, labels))}
     for peer in ("dm-pix", "augmax"):
-        try:
-            run = make_jax_peer(peer, case, images)
-            if run:
-                run()
-                turns[peer] = functools.partial(measure, run)
-        except ImportError:
-            continue
-        except Exception as error:
-            print(f"{peer} {case}: {type(error).__name__}", file=sys.stderr)
+        for is_equal in (False, True):
+            try:
+                run = make_jax_peer(peer, case, images, labels, is_equal)
+                if run:
+                    run()
+                    name = peer + "=" * is_equal
+                    turns[name] = functools.partial(measure, run)
+            except ImportError:
+                continue
+            except Exception as error:
+                print(f"{peer} {case}: {type(error).__name__}", file=sys.stderr)
     if torch:
         for peer in ("torchvision", "kornia"):
             if torch.measure(peer, case) is not None:
                 turns[peer] = functools.partial(torch.measure, peer, case)
-    best = dict.fromkeys(turns, np.inf)
+    taken = {name: [] for name in turns}
     for turn in range(arguments.turns + 1):
         for name, run in turns.items():
             seconds = run()
             if turn:
-                best[name] = min(best[name], seconds)
-    return best
+                taken[name].append(seconds)
+    return {name: np.array(each) for name, each in taken.items()}
+
+
+def configure(flags):
+    """Set the flags with which training compiles, or leave XLA its own."""
+    if flags == "training":
+        from cnn.runtime import xla
+        from cnn.runtime.options import DeviceOptions
+
+        xla.configure(DeviceOptions(compilation_cache="off"))
 
 
 def main():
@@ -201,26 +248,29 @@ def main():
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--flags", choices=("training", "xla"), default="training")
     parser.add_argument("--torch_python", default="")
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent.parent))
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    random = np.random.default_rng(0)
-    shape = (arguments.batch, arguments.size, arguments.size, 3)
+    configure(arguments.flags)
+    random, size = np.random.default_rng(0), arguments.size
+    shape = (STEPS, arguments.batch, size, size, 3)
     images = random.integers(0, 256, shape, dtype=np.uint8)
     labels = random.integers(0, 10, arguments.batch)
     torch = None
     if arguments.torch_python:
-        torch = TorchPeer(arguments.torch_python, arguments.size, arguments.batch)
-    print(
-        f"{arguments.size}x{arguments.size}, batch {arguments.batch}; images/s (ratio)"
-    )
+        torch = TorchPeer(arguments.torch_python, size, arguments.batch)
+    print(f"{size}x{size}, batch {arguments.batch}; images/s (ratio, range of turns)")
     for case in arguments.only.split(",") if arguments.only else CASES:
-        best = collect(case, arguments, images, labels, torch)
+        taken = collect(case, arguments, images, labels, torch)
         cells = [
-            f"{name} {arguments.batch / seconds:,.0f} ({seconds / best['ours']:.2f})"
-            for name, seconds in best.items()
+            f"{name} {arguments.batch / np.median(seconds):,.0f} "
+            + "({:.2f}, {:.2f}–{:.2f})".format(
+                *(f(seconds / taken["ours"]) for f in (np.median, np.min, np.max))
+            )
+            for name, seconds in taken.items()
         ]
         print(f"{case:20} {'  '.join(cells)}", flush=True)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from augment import CASES, make_own, measure  # noqa: E402
+import augment  # noqa: E402
 
 from cnn.config import make_config
 from cnn.runtime import devices, xla
@@ -28,7 +28,9 @@ from cnn.training.setup import make_structure_of_model
 from cnn.training.state import create_state
 
 BATCH, STEPS = 128, 3
-RECIPES = {"none": {}} | {n: CASES[n] for n in ("cifar_standard", "cifar_strong")}
+RECIPES = {"none": {}} | {
+    n: augment.CASES[n] for n in ("cifar_standard", "cifar_strong")
+}
 
 
 def make_data():
@@ -79,9 +81,9 @@ def main():
     for name in ("cifar_standard", "cifar_strong"):
         pairs = zip(seconds[name], seconds["none"], strict=True)
         ratio = statistics.median(a / b for a, b in pairs)
-        run = make_own(name, BATCH, images, labels)
+        run = augment.make_own(name, np.stack([images] * augment.STEPS), labels)
         run()
-        alone = min(measure(run) for _ in range(5))
+        alone = min(augment.measure(run) for _ in range(5))
         print(f"{name}: step {ratio:.3f} times, alone {alone / step:.2%} of it")
 
 

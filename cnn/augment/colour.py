@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn.ops import pixel_rows
+
 Values = jax.Array | float
 GREY = (0.299, 0.587, 0.114)
 # Principal directions of ImageNet's colours in 0..1, by row, and their weights:
@@ -27,7 +29,7 @@ _NO_FRACTION = np.float32(1.5 * 2**23)
 
 def adjust_brightness(images: jax.Array, factor: Values) -> jax.Array:
     """Multiply by a factor; 1 changes nothing."""
-    return _wrap(lambda x: x * _spread(factor), images)
+    return _wrap_rows(lambda x: x * _spread(factor), images)
 
 
 def adjust_contrast(images: jax.Array, factor: Values) -> jax.Array:
@@ -84,7 +86,7 @@ def adjust_gamma(images: jax.Array, gamma: Values) -> jax.Array:
         positive = jnp.maximum(x, 1e-6)
         return jnp.where(x > 1e-6, jnp.exp(_spread(gamma) * jnp.log(positive)), x)
 
-    return _wrap(power, images)
+    return _wrap_rows(power, images)
 
 
 def adjust_sharpness(images: jax.Array, factor: Values) -> jax.Array:
@@ -114,15 +116,16 @@ def posterize(images: jax.Array, bits: Values) -> jax.Array:
         step = jnp.exp2(8 - _spread(bits).astype(jnp.float32))
         return jnp.floor(jnp.floor(x * 255 + 1e-3) / step) * step / 255
 
-    return _wrap(keep, images)
+    return _wrap_rows(keep, images)
 
 
 def solarize(images: jax.Array, threshold: Values) -> jax.Array:
     """Invert values at or above a threshold in 0..256 (of 0..255)."""
 
-    levels = images if images.dtype == jnp.uint8 else images * 255
+    rows = pixel_rows.join(images)
+    levels = rows if images.dtype == jnp.uint8 else rows * 255
     is_high = levels.astype(jnp.float32) + 1e-3 >= _spread(threshold)
-    return jnp.where(is_high, invert(images), images)
+    return pixel_rows.split(jnp.where(is_high, invert(rows), rows), images.shape[-1])
 
 
 def solarize_add(images: jax.Array, amount: Values) -> jax.Array:
@@ -131,7 +134,7 @@ def solarize_add(images: jax.Array, amount: Values) -> jax.Array:
     def add(x: jax.Array) -> jax.Array:
         return jnp.where(x * 255 + 1e-3 >= 128, x, x + _spread(amount) / 255)
 
-    return _wrap(add, images)
+    return _wrap_rows(add, images)
 
 
 def invert(images: jax.Array) -> jax.Array:
@@ -221,6 +224,12 @@ def light(key: jax.Array, images: jax.Array, std: Values) -> jax.Array:
     weights = std * drawn * jnp.asarray(PCA_WEIGHTS).reshape(1, 3)
     moved = weights @ jnp.asarray(PCA_DIRECTIONS)
     return _wrap(lambda x: x + moved[:, None, None, :], images)
+
+
+def _wrap_rows(function: Any, images: jax.Array) -> jax.Array:
+    """Do the same for a function of each value alone."""
+    rows = _wrap(function, pixel_rows.join(images))
+    return pixel_rows.split(rows, images.shape[-1])
 
 
 def _wrap(function: Any, images: jax.Array) -> jax.Array:

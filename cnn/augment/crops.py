@@ -12,6 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from cnn.ops import pixel_rows
 
 SMALL = 64 * 64 * 3
 
@@ -21,7 +24,7 @@ def flip_horizontally(
 ) -> jax.Array:
     """Mirror each image left to right with a probability in [0, 1]."""
     chosen = draw_flips(key, probability)
-    return flip_each(images, chosen, jnp.zeros_like(chosen))
+    return flip_each(images, chosen)
 
 
 def flip_vertically(
@@ -29,16 +32,25 @@ def flip_vertically(
 ) -> jax.Array:
     """Mirror each image top to bottom with a probability in [0, 1]."""
     chosen = draw_flips(key, probability)
-    return flip_each(images, jnp.zeros_like(chosen), chosen)
+    return flip_each(images, None, chosen)
 
 
 def flip_each(
-    images: jax.Array, mirrored: jax.Array, upside_down: jax.Array
+    images: jax.Array,
+    mirrored: jax.Array | None = None,
+    upside_down: jax.Array | None = None,
 ) -> jax.Array:
     """Flip those images that are chosen: bool [N] left to right, top to bottom."""
-    mirrored, upside_down = expand(mirrored, 4), expand(upside_down, 4)
-    images = jnp.where(mirrored, images[:, :, ::-1], images)
-    return jnp.where(upside_down, images[:, ::-1], images)
+    width, channels = images.shape[2:]
+    rows = pixel_rows.join(images)
+    if mirrored is not None:
+        # Read by a table: a reversed axis is copied pixel by pixel, three times slower.
+        places = np.arange(width * channels).reshape(width, channels)[::-1].ravel()
+        other = rows.at[..., places].get(mode="promise_in_bounds")
+        rows = jnp.where(expand(mirrored, 4), other, rows)
+    if upside_down is not None:
+        rows = jnp.where(expand(upside_down, 4), rows[:, ::-1], rows)
+    return pixel_rows.split(rows, channels)
 
 
 def draw_flips(key: jax.Array, probability: jax.Array | float) -> jax.Array:
@@ -76,8 +88,7 @@ def crop_padded(
     """
     size = images.shape[1:3]
     top, left = draw_corners(key, size, size, padding)
-    nowhere = jnp.zeros(images.shape[0], bool)
-    return copy_windows(images, top, left, nowhere, nowhere, size, mode, fill)
+    return copy_windows(images, top, left, None, None, size, mode, fill)
 
 
 def draw_corners(
@@ -109,8 +120,8 @@ def copy_windows(
     images: jax.Array,
     top: jax.Array,
     left: jax.Array,
-    mirrored: jax.Array,
-    upside_down: jax.Array,
+    mirrored: jax.Array | None,
+    upside_down: jax.Array | None,
     size: tuple[int, int],
     mode: str = "zero",
     fill: jax.Array | float = 0,
@@ -120,8 +131,8 @@ def copy_windows(
     Args:
         top: int32 [N], the window's first row; outside the image is padding.
         left: int32 [N], its first column.
-        mirrored: bool [N], whether the window is then flipped left to right.
-        upside_down: bool [N], whether it is flipped top to bottom.
+        mirrored: bool [N], whether the window is then flipped left to right; None: no.
+        upside_down: bool [N], whether it is flipped top to bottom; None: no.
         size: (height, width) of the window.
 
     Returns:
@@ -186,11 +197,13 @@ def expand(values: jax.Array, ndim: int) -> jax.Array:
 
 
 def _find_sources(
-    first: jax.Array, flipped: jax.Array, size: int, length: int
+    first: jax.Array, flipped: jax.Array | None, size: int, length: int
 ) -> jax.Array:
     """Find the source of each of `size` positions on an axis, reflected at its ends."""
     places = jnp.arange(size)[None]
-    places = jnp.where(flipped[:, None], size - 1 - places, places) + first[:, None]
+    if flipped is not None:
+        places = jnp.where(flipped[:, None], size - 1 - places, places)
+    places = places + first[:, None]
     places = jnp.abs(places)
     places = jnp.where(places >= length, 2 * (length - 1) - places, places)
     return jnp.clip(places, 0, length - 1)

@@ -35,12 +35,11 @@ def place(
     """
     count, shape = images.shape[0], images.shape[1:3]
     area, padding = numbers.random_resized_crop_min_area, numbers.crop_padding
-    flips = _draw_flips(options, numbers, draw, epoch, count)
+    flips = _draw_flips(options, numbers, draw, epoch)
     matrix = _draw_matrix(numbers, draw, size)
     if matrix is None and area is None and padding is None and size == shape:
         return images if flips is None else crops.flip_each(images, *flips)
-    no = jnp.zeros(count, bool)
-    flips = flips or (no, no)
+    flips = flips or (None, None)
     mode = options.crop_mode
     fill = jnp.round(255 * numbers.geometry_fill) if mode == "zero" else 0.0
     if area is not None:
@@ -55,6 +54,8 @@ def place(
         if matrix is None:
             return crops.copy_windows(images, *corner, *flips, size, mode, fill)
         window = (*corner, jnp.float32(size[0]), jnp.float32(size[1]))
+    no = jnp.zeros(count, bool)
+    flips = [no if chosen is None else chosen for chosen in flips]
     shown = geometry.window_matrix(*window, *flips, shape, size)
     matrix = geometry.compose(shown, matrix)
     return geometry.transform(images, matrix, size, options.interpolation, mode, fill)
@@ -65,14 +66,13 @@ def _draw_flips(
     numbers: Numbers,
     draw: Draw,
     epoch: jax.Array | int,
-    count: int,
-) -> tuple[jax.Array, jax.Array] | None:
+) -> tuple[jax.Array | None, jax.Array | None] | None:
     """Draw which images are mirrored and which turned upside down, or None."""
     across = numbers.flip_probability
     down = numbers.vertical_flip_probability
     if across is None and down is None and not options.alternating_flip:
         return None
-    mirrored = upside_down = jnp.zeros(count, bool)
+    mirrored = upside_down = None
     if options.alternating_flip:
         mirrored = crops.alternate_flips(
             draw("alternating_flip", every_epoch=False), epoch

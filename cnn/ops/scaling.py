@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from cnn.ops import pixel_rows
+
 UNIT = (0.0, 1.0)  # mean and std that give [0, 1]
 SYMMETRIC = (0.5, 0.5)  # mean and std that give [−1, 1]
 
@@ -29,7 +31,12 @@ def scale_images(images: jax.Array, mean: Values, std: Values) -> jax.Array:
         ValueError: mean or std is neither one number nor one for each channel.
     """
     mean, std = _per_channel("mean", mean, images), _per_channel("std", std, images)
-    return (images.astype(jnp.float32) / 255 - mean) / std
+    if images.ndim != 4:
+        return (images.astype(jnp.float32) / 255 - mean) / std
+    rows, width = pixel_rows.join(images), images.shape[2]
+    mean, std = (x if x.size == 1 else jnp.tile(x, width) for x in (mean, std))
+    scaled = (rows.astype(jnp.float32) / 255 - mean) / std
+    return pixel_rows.split(scaled, images.shape[-1])
 
 
 def _per_channel(name: str, value: Values, images: jax.Array) -> jax.Array:

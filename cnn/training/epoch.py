@@ -195,7 +195,14 @@ def train_chunk(
 
 def take_batch(chunk: Chunk, i: jax.Array) -> Batch:
     """Take batch i of a chunk; pure."""
-    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, False), chunk)
+
+    def take(x: jax.Array) -> jax.Array:
+        # By rows, images are taken as `cnn/ops/pixel_rows.py` computes on them.
+        joined = x.reshape(*x.shape[:3], -1) if x.ndim == 5 else x
+        taken = jax.lax.dynamic_index_in_dim(joined, i, 0, False)
+        return taken.reshape(x.shape[1:])
+
+    return jax.tree.map(take, chunk)
 
 
 @functools.lru_cache(PROGRAMS_KEPT)

@@ -60,6 +60,16 @@ def test_flips_equal_numpy_and_obey_their_probability():
     np.testing.assert_array_equal(crops.crop_padded(key, PIXELS, 0), PIXELS)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_nothing_or_both_ways_may_be_flipped(dtype):
+    images, chosen = PIXELS.astype(dtype), jnp.arange(6) % 2 == 0
+    np.testing.assert_array_equal(crops.flip_each(images), images)
+    both = crops.flip_each(images, chosen, chosen)
+    np.testing.assert_array_equal(both[::2], images[::2, ::-1, ::-1])
+    np.testing.assert_array_equal(both[1::2], images[1::2])
+    assert both.dtype == dtype
+
+
 def test_distributions_on_ten_thousand_draws():
     key = make_keys(10_000)
     rate = crops.draw_flips(key, 0.3).mean()

@@ -7,7 +7,8 @@ they can be imported: a loop over batches in one program, as training has it, co
 with training's flags, or with XLA's own (--flags=xla). Such a peer runs twice: as it
 comes, with keys from one `split` of a batch's and results that no byte need hold, and
 `=` with what ours does besides: keys by seed, epoch and example, results limited and
-rounded to bytes where they are computed. What is drawn, and from what range, stays the peer's own.
+rounded to bytes where they are computed. What is drawn, and from what range, stays the
+peer's own.
 torchvision and kornia run in the Python that --torch_python names. All take turns;
 medians of CPU time over turns, in brackets theirs over ours with the range of turns.
 """

@@ -19,7 +19,10 @@ def join(images: jax.Array) -> jax.Array:
 def split(rows: jax.Array, channels: int) -> jax.Array:
     """Bring [N, H, 1, W · C] back to [N, H, W, C].
 
-    The barrier keeps XLA from computing the rows pixel by pixel after all.
+    On CPU a barrier keeps XLA from computing the rows pixel by pixel after all;
+    elsewhere it would only keep what follows out of the same pass over memory.
     """
-    rows = jax.lax.optimization_barrier(rows)
+    rows = jax.lax.platform_dependent(
+        rows, cpu=jax.lax.optimization_barrier, default=lambda x: x
+    )
     return rows.reshape(*rows.shape[:2], -1, channels)

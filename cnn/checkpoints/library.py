@@ -32,13 +32,13 @@ _SECONDS = 0.05  # in which the tasks of a reading that has failed come to their
 def give_plain_name(directory: Path) -> Iterator[Path]:
     """Give a directory a name that the checkpoint library takes, for a while."""
     directory = directory.absolute()
-    if not _STRANGE.search(str(directory)):
+    if not _STRANGE.search(directory.as_posix()):
         yield directory
         return
     if jax.process_count() > 1:
         yield _give_shared_name(directory)
         return
-    is_usable = not _STRANGE.search(tempfile.gettempdir())
+    is_usable = not _STRANGE.search(Path(tempfile.gettempdir()).as_posix())
     home = tempfile.mkdtemp(prefix="cnn-", dir=None if is_usable else "/tmp")
     try:
         name = Path(home) / "checkpoints"
@@ -58,7 +58,8 @@ def _give_shared_name(directory: Path) -> Path:
     name = Path("/tmp", f"cnn-{digest}")
     with contextlib.suppress(FileExistsError):
         name.symlink_to(directory, target_is_directory=True)
-    if name.lstat().st_uid != os.getuid() or name.readlink() != directory:
+    is_own = not hasattr(os, "getuid") or name.lstat().st_uid == os.getuid()
+    if not is_own or name.readlink() != directory:
         raise OSError(f"{name} is in the way; remove it")
     return name
 

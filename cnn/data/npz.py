@@ -10,7 +10,6 @@ to the end, where zip's checksum is verified.
 """
 
 import math
-import os
 import pathlib
 import zipfile
 from typing import BinaryIO
@@ -23,6 +22,7 @@ from cnn.data.names import check_class_names, normalise, show
 from cnn.data.options import DataOptions
 from cnn.data.stamps import stamp_arrays
 from cnn.errors import UserError
+from cnn.runtime import machine
 
 _CHUNK = 1024
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
@@ -244,7 +244,7 @@ def _check_header(archive: zipfile.ZipFile, what: str, name: str) -> None:
             f"{what} is damaged: an array of {dtype} and shape {shape} has {size:,} "
             f"bytes, and the file {held:,}"
         )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = machine.get_memory()
     if size > memory:
         raise UserError(
             f"{what} takes {size / 2**30:,.1f} GiB once it is unpacked, and the "

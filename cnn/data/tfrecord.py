@@ -73,7 +73,7 @@ def _read(
     ends = (lengths + _FOOTER_BYTES).tolist()
     with _open(path) as file:
         whole = [
-            os.pread(file.fileno(), end, start)
+            _read_at(file, start, end)
             for start, end in zip(starts.tolist(), ends, strict=True)
         ]
     records = [content[:-_FOOTER_BYTES] for content in whole]
@@ -98,12 +98,18 @@ def _open(path: pathlib.Path) -> BinaryIO:
         ) from error
 
 
+def _read_at(file: BinaryIO, start: int, count: int) -> bytes:
+    """Read as `os.pread` does, which Windows has not: fewer bytes at the end."""
+    file.seek(start)
+    return file.read(count)
+
+
 def _index(file: BinaryIO, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the starts and lengths of the records' data, in bytes."""
     headers, starts, place = [], [], 0
     end = os.fstat(file.fileno()).st_size
     while place < end:
-        header = os.pread(file.fileno(), _HEADER.size, place)
+        header = _read_at(file, place, _HEADER.size)
         if len(header) < _HEADER.size:
             break
         headers.append(header)

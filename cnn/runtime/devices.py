@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn.errors import UserError
+from cnn.runtime import machine
 from cnn.runtime.options import DeviceOptions
 
 LEAST_SPLIT = 1024
@@ -185,5 +186,5 @@ def get_device_memory(mesh: Mesh) -> int:
     statistics: dict | Sequence | None = device.memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = machine.get_memory()
     return memory // (len(mesh.local_devices) if device.platform == "cpu" else 1)

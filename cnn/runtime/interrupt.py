@@ -11,6 +11,7 @@ import math
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -75,9 +76,9 @@ def leave_on_signals() -> None:
     An exception would not do: what is being imported may swallow it. Where the main
     thread is inside a library that does not return, a thread does it.
     """
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    reading, writing = socket.socketpair()  # on Windows select waits for these alone
+    writing.setblocking(False)
+    signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=[reading], name="signals", daemon=True).start()
     for number in _list_signals("SIGTERM", "SIGINT", "SIGHUP"):
         signal.signal(number, _leave)
@@ -108,7 +109,8 @@ def requeue(stopped: Interrupted) -> None:
     """Ask Slurm to run a job again that SIGUSR1 has stopped, once for all its tasks."""
     job = os.environ.get("SLURM_JOB_ID")
     is_first = os.environ.get("SLURM_PROCID", "0") == "0"
-    if not job or not is_first or stopped.exit_code != 128 + signal.SIGUSR1:
+    is_late = stopped.number in _list_signals("SIGUSR1")
+    if not job or not is_first or not is_late:
         return
     command = ["scontrol", "requeue", job]
     try:
@@ -122,15 +124,15 @@ def requeue(stopped: Interrupted) -> None:
         )
 
 
-def _watch(reading: int) -> None:
+def _watch(reading: socket.socket) -> None:
     """Do what signals ask for at once, when the main thread does not come to it.
 
     Args:
-        reading: a pipe that gets the number of each signal as it arrives.
+        reading: a socket that gets the number of each signal as it arrives.
     """
     asked, left = None, None
     while select.select([reading], [], [], left)[0]:
-        number = os.read(reading, 1)[0]
+        number = reading.recv(1)[0]
         handler = signal.getsignal(number)
         if handler is _leave:
             since = time.monotonic() - _noted.get(number, -math.inf)

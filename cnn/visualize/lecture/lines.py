@@ -425,7 +425,7 @@ def _write_imports(body: str) -> str:
     """Write those of this file's imports that some lines need."""
     used = {x.id for x in ast.walk(ast.parse(body)) if isinstance(x, ast.Name)}
     written = []
-    for node in ast.parse(Path(__file__).read_text()).body:
+    for node in ast.parse(Path(__file__).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             kept = [x for x in node.names if (x.asname or x.name) in used]
             node.names = kept

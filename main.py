@@ -18,6 +18,7 @@
   python main.py --mode=convert --source=FILE --model=resnet50 --workdir=DIR
   python main.py --mode=compare --workdir=A,B      where two runs part
   python main.py --mode=list --where='test_accuracy>0.9'   all runs and sweeps of runs/
+  python main.py --version                         this program's, Python's and jax's
 
 The same command resumes where it was stopped. Options win in this order: command
 line, then the run's own (outside training), then the preset, then the default.
@@ -52,6 +53,7 @@ from cnn import (
     condition,
     describe,
     find_rate,
+    place,
     predict,
     replay,
     train,
@@ -68,7 +70,7 @@ from cnn.inspection import inspect
 from cnn.ledger import compare, list_runs
 from cnn.models import FAMILIES, LIST
 from cnn.option import expand_path, format_value, parse, read_group
-from cnn.runtime import background, devices, processes, xla
+from cnn.runtime import background, devices, environment, processes, xla
 from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import members, sweep
@@ -146,6 +148,7 @@ SYNONYMS = {
     "stochastic_depth_rate": "drop_path drop_path_rate",
     "teacher": "teacher_path teacher_weights",
     "validation_fraction": "val val_split val_fraction",
+    "track": "tensorboard wandb mlflow trackio tracker logger report_to log_wandb",
     "vertical_flip_probability": "vflip",
     "warmup_epochs": "warmup lr_warmup_epochs",
     "weight_decay": "wd",
@@ -425,8 +428,11 @@ def _name_parts(mode: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
-    """Parse the command line; `--help` prints the manual, or one group, and leaves."""
+    """Parse the command line; `--help` and `--version` print theirs, and leave."""
     for argument in arguments[1:]:
+        if argument in ("--version", "-version"):
+            print(environment.format_versions())
+            raise SystemExit(0)
         name, _, group = argument.lstrip("-").partition("=")
         if argument.startswith("-") and name in HELP:
             print_manual(group)
@@ -470,7 +476,7 @@ def _suggest_flag(name: str) -> str:
             return f"; did you mean --{flag}?"
     near = difflib.get_close_matches(plain, FLAGS, n=1, cutoff=0.6)
     found = f"; did you mean --{near[0]}?" if near else ""
-    return f"{found} (python main.py --help lists all)"
+    return f"{found} ({place.COMMAND} --help lists all)"
 
 
 def print_manual(group: str = "") -> None:
@@ -488,7 +494,8 @@ def print_manual(group: str = "") -> None:
 
 def format_manual() -> str:
     """Write the manual: every flag with its default, choices and range, by group."""
-    lines = [__doc__.strip(), "", "Modes (--mode)"]
+    about = __doc__.strip().replace("python main.py", place.COMMAND)
+    lines = [about, "", "Modes (--mode)"]
     lines += [f"  {mode:12}{text}" for mode, text in MODES.items()]
     lines += ["", "Models (--model)"]
     for family in FAMILIES:

@@ -3,7 +3,12 @@
 `cnn.load("runs/digits")` returns a trained model for use from Python (`cnn.loaded`).
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from cnn.place import VERSION as __version__  # noqa: F401
+
+if TYPE_CHECKING:  # `load` is imported when it is first asked for
+    from cnn.loaded import load as load
 
 
 def __getattr__(name: str) -> Any:

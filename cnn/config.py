@@ -9,6 +9,8 @@ import dataclasses
 import functools
 import json
 import runpy
+import sys
+import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +33,7 @@ from cnn.optim.options import (
     ScheduleOptions,
 )
 from cnn.option import free_option
+from cnn.place import PRESETS
 from cnn.runtime.options import (
     DeviceOptions,
     ProcessOptions,
@@ -47,8 +50,6 @@ from cnn.training.options import (
 from cnn.transfer.options import TransferOptions
 from cnn.visualize.options import VisualizeOptions
 from cnn.weights.options import ConvertOptions, ExportOptions
-
-PRESETS = Path(__file__).parent.parent / "configs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -447,6 +448,7 @@ def load_preset(name: str) -> dict[str, Any]:
             f"--config={name} is unknown{suggest(name, known)} "
             "(or give the path of your own .py file)"
         )
+    _offer_presets()
     try:
         found = runpy.run_path(str(path)).get("options")
     except (Exception, SystemExit) as error:
@@ -457,6 +459,13 @@ def load_preset(name: str) -> dict[str, Any]:
         )
     _check_preset(path, found)
     return found
+
+
+def _offer_presets() -> None:
+    """Let a preset start from another, `from configs import NAME`, from anywhere."""
+    package = types.ModuleType("configs")
+    package.__path__ = [str(PRESETS)]
+    sys.modules.setdefault("configs", package)
 
 
 def _check_preset(path: Path, options: Mapping[str, Any]) -> None:

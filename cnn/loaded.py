@@ -147,30 +147,31 @@ class Loaded:
             UserError: a file cannot be read, or the model takes one size alone, which
                 is not square and which the file does not have.
         """
-        paths = [str(path) for path in paths]
+        names = [str(path) for path in paths]
         size = self._data.image_size
         structure = dataclasses.replace(self.trained.structure, image_size=size)
         trained = dataclasses.replace(self.trained, structure=structure)
         intake, quiet = choose_intake(trained, self._data), Terminal()
         quiet.console.quiet = True
-        rows = np.zeros((len(paths), len(self.class_names)), np.float32)
+        rows = np.zeros((len(names), len(self.class_names)), np.float32)
         classified = classify_files(
-            trained, intake, paths, _FILES, math.inf, quiet, Stop()
+            trained, intake, names, _FILES, math.inf, quiet, Stop()
         )
         with contextlib.closing(classified):
             for some in classified:
                 for position, problem in some.problems.items():
                     raise UserError(
-                        f"{paths[position]}: {problem}; mend it, or leave it out"
+                        f"{names[position]}: {problem}; mend it, or leave it out"
                     )
                 rows[some.positions] = some.probabilities
-        names, best = self.class_names, rows.argmax(1).tolist()
+        classes, best = self.class_names, rows.argmax(1).tolist()
         chosen = [[k] for k in best]
         if self.thresholds is not None:
-            chosen = [np.flatnonzero(row >= self.thresholds) for row in rows]
+            chosen = [np.flatnonzero(row >= self.thresholds).tolist() for row in rows]
+        labels = [tuple(classes[i] for i in own) for own in chosen]
         return [
-            Prediction(path, names[k], float(row[k]), row, tuple(names[i] for i in own))
-            for path, k, row, own in zip(paths, best, rows, chosen, strict=True)
+            Prediction(name, classes[k], float(row[k]), row, own)
+            for name, k, row, own in zip(names, best, rows, labels, strict=True)
         ]
 
     @functools.cached_property

@@ -35,9 +35,7 @@ class ModelOptions:
 
     modes: ClassVar[str] = "train sweep describe convert"
 
-    model: str = option(
-        "simple_cnn", "architecture; `python main.py --help` lists them under Models"
-    )
+    model: str = option("simple_cnn", "architecture; --help lists them under Models")
     activation: str = option(
         "relu",
         "activation function of simple_cnn, mlp and locally_connected",

@@ -13,6 +13,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from cnn import place
 from cnn.runtime import devices
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
@@ -31,6 +32,12 @@ def describe(mesh: Mesh) -> dict[str, Any]:
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
         "environment_variables": variables,
     }
+
+
+def format_versions() -> str:
+    """Write the versions of the program, Python and jax, on one line."""
+    python, jax = platform.python_version(), importlib.metadata.version("jax")
+    return f"cnn {place.VERSION}, Python {python}, jax {jax}"
 
 
 def list_changes(stored: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

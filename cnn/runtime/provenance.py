@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from cnn import place
+
+ROOT = place.TOP
 _SECRET_FLAGS = ("storage",)  # an address that may hold a password
 _GIT_SECONDS = 5
 
@@ -35,8 +37,9 @@ def format_command(arguments: list[str]) -> str:
     Args:
         arguments: of `sys.argv`: the program first.
     """
-    kept, is_value = ["python"], False
-    for argument in arguments:
+    program = ["cnn"] if place.IS_INSTALLED else ["python", *arguments[:1]]
+    kept, is_value = program, False
+    for argument in arguments[1:]:
         name, sign, _ = argument.lstrip("-").partition("=")
         is_secret = argument.startswith("-") and name in _SECRET_FLAGS
         if not is_secret and not is_value:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from cnn import place
 from cnn.checkpoints import atomic, manifest, workdir
 from cnn.checkpoints.checkpoint import CheckpointWriter
 from cnn.config import Config
@@ -111,7 +112,7 @@ def conclude(
     if not is_there:  # trials that came later made it the best
         say(f"the state of trial {best['trial']} was not kept; this trains it again")
         flags = f"--from_trial={quote(f'{home.parent}:{best["trial"]}')}"
-    say(f"next: python main.py {flags}")
+    say(f"next: {place.COMMAND} {flags}")
     return len(failed)
 
 

@@ -145,8 +145,8 @@ def compute(has_bfloat16: bool, inputs: dict[str, jax.Array]) -> Named:
     found |= _differentiate("auto", images, kernel, gradient)
     found |= _differentiate("plain", few, kernel, few_gradients, " of few images")
     if has_bfloat16:
-        some = (x.astype(jnp.bfloat16) for x in (few, kernel, few_gradients))
-        parts = _differentiate("auto", *some, " in bfloat16")
+        halves = [x.astype(jnp.bfloat16) for x in (few, kernel, few_gradients)]
+        parts = _differentiate("auto", halves[0], halves[1], halves[2], " in bfloat16")
         found |= {name: x.astype(jnp.float32) for name, x in parts.items()}
     return found
 

@@ -7,7 +7,7 @@ taken as they are, files of one size make a batch, so that nothing is cut or str
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def classify_files(
     most_pixels: float,
     terminal: Terminal,
     stop: Stop,
-) -> Iterator[Classified]:
+) -> Generator[Classified]:
     """Classify files, and say how far that is.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn import place
 from cnn.checkpoints import atomic, manifest, proof, workdir
 from cnn.config import Config
 from cnn.errors import UserError
@@ -49,8 +50,8 @@ def suggest_replay(directory: Path, step: int) -> str:
     """Write the command that shows what a step saw, and where it went wrong."""
     where = quote(f"--workdir={directory}")
     return (
-        "To see its batch, and the layer in which it begins: python main.py "
-        f"--mode=replay {where} --step={step}"
+        "To see its batch, and the layer in which it begins: "
+        f"{place.COMMAND} --mode=replay {where} --step={step}"
     )
 
 
@@ -270,7 +271,7 @@ def write_result(
 
     Args:
         progress: at the end of the run.
-        log: of the run; TensorBoard's gets the result too.
+        log: of the run; its tracker gets the result too.
         found: the metrics of the test set.
         best: those of the best checkpoint by validation; empty without one.
 
@@ -285,7 +286,7 @@ def write_result(
     result = _list_figures(setup, progress, found, best)
     result |= proof.summarise(transfer, changed)
     if processes.is_first():
-        log.write_result(setup.config.select_run_options(), result)
+        log.write_result(result)
         atomic.write_json(directory / "result.json", result)
     proof.check_unchanged(changed, f"{directory}")
     return result
@@ -377,7 +378,7 @@ def print_result(
     files = "config.json, dataset.json, metrics.jsonl, result.json, checkpoints"
     say(f"in {show_line(str(directory))}: {files}")
     where = quote(f"--workdir={directory}")
-    say(f"next: python main.py --mode=evaluate {where} --split=train")
+    say(f"next: {place.COMMAND} --mode=evaluate {where} --split=train")
 
 
 def _write_lines(result: Mapping[str, Any], select_by: str) -> list[str]:

@@ -18,7 +18,7 @@ from cnn.data.images import Dataset
 from cnn.errors import UserError
 from cnn.models import remat, summary
 from cnn.option import format_value
-from cnn.runtime import background, devices, processes, provenance, xla
+from cnn.runtime import background, devices, processes, provenance, tracking, xla
 from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
 from cnn.runtime.metrics_log import MetricsLog, NoLog
 from cnn.runtime.profiling import Profiler
@@ -391,6 +391,7 @@ def _check_options(config: Config) -> None:
     course.check(config)
     preprocessing.check(config.model.model, config.data.preprocessing)
     takes_sizes.check(config)
+    tracking.check(config.progress.track)
 
 
 def _load_images(
@@ -496,7 +497,8 @@ def _open_log(
     same_data.write_bad(directory, setup.dataset.name, setup.dataset.excluded)
     atomic.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
     length, step = progress.counters.metrics_bytes, progress.step
-    log = MetricsLog(directory, length, step, config.progress.tensorboard)
+    options = config.select_run_options()
+    log = MetricsLog(directory, length, step, config.progress.track, options)
     epochs = progress.counters.evaluated_step // setup.structure.steps_per_epoch
     if lost := log.describe_loss(epochs):
         terminal.say(f"warning   {lost}")

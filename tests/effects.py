@@ -39,7 +39,7 @@ from cnn.evaluation import evaluate, judge
 from cnn.inspection import inspect
 from cnn.ledger import list_runs
 from cnn.models.variables import create_variables
-from cnn.runtime import background, metrics_log
+from cnn.runtime import background, tracking
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import outcome, searches, session, study, sweep, worker
@@ -200,8 +200,10 @@ def see_run(choices, directory):
     """See what a run of a linear model writes, and when it is traced."""
     scalars, traced = [], []
     log = directory / "metrics.jsonl"
-    writer = types.SimpleNamespace(
-        add_scalars=lambda step, values: scalars.append((step, *values)),
+    tracker = types.SimpleNamespace(
+        forgets=True,
+        forget=lambda step: None,
+        add=lambda step, values: scalars.append((step, *values)),
         add_result=lambda *args: None,
         close=lambda: None,
     )
@@ -211,7 +213,9 @@ def see_run(choices, directory):
 
     config = make_config(LINEAR, {"checkpoint_every_epochs": 9.0}, choices)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(metrics_log, "EventWriter", lambda *given: writer)
+        patched.setattr(tracking, "check", lambda name: None)
+        for name in tracking.TRACKERS:
+            patched.setitem(tracking.TRACKERS, name, lambda *given: tracker)
         patched.setattr(jax.profiler, "start_trace", start)
         patched.setattr(jax.profiler, "stop_trace", lambda: None)
         result = train.train(config, directory, Terminal())

@@ -24,7 +24,16 @@ def read_events(directory):
 
 
 def read_scalars(directory):
-    """Return what TensorBoard shows: by tag the steps and values, in order.
+    """Return the numbers of a run, as `read_tags`, by the names of metrics.jsonl."""
+    found = read_tags(directory)
+    for split in ("train", "validation", "test"):
+        inside = read_tags(directory / split)
+        found |= {f"{split}_{tag}": values for tag, values in inside.items()}
+    return found
+
+
+def read_tags(directory):
+    """Return what TensorBoard shows of a folder: by tag the steps and values, in order.
 
     As its EventAccumulator of files of version 2: a start of a session removes what
     has been read from its step on.

@@ -43,7 +43,7 @@ OF_PROCESS += ["distributed_seconds", "from_trial", "stall_minutes", "canary"]
 # What acts while a run trains, and is seen in what that writes.
 OF_RUNS = ["eval_every_epochs", "early_stop_epochs", "select_by", "keep_checkpoints"]
 OF_RUNS += [n for n in GROUPS["schedule"] if n.startswith("plateau_")]
-OF_RUNS += ["recompute_statistics", "log_every_steps", "tensorboard", "profile"]
+OF_RUNS += ["recompute_statistics", "log_every_steps", "track", "profile"]
 OF_RUNS += ["profile_steps"]
 OF_SWEEPS = [n for n in NAMES if list_modes()[n] == ("sweep",)]
 # No evaluation is better by half of the best metric.
@@ -331,7 +331,7 @@ def list_augmentations(is_other):
 def test_pictures_read_what_they_declare(name, reads):
     read = list_read(name, "visualize")
     declared = {one for x in read for one in x.get("pictures", ("all",))}
-    if name in (*OF_PROCESS, "output", "pictures", "tensorboard"):
+    if name in (*OF_PROCESS, "output", "pictures", "track"):
         assert declared == {"all"}, "whatever is drawn"
         return
     # What a data set is made of is seen above.

@@ -6,14 +6,15 @@ import types
 
 import numpy as np
 import pytest
-from fixtures_events import read_events, read_scalars
+from fixtures_events import read_events, read_scalars, read_tags
 from PIL import Image
 from rich.console import Console
 
 from cnn.errors import UserError
 from cnn.runtime import terminal
-from cnn.runtime.metrics_log import MetricsLog, write_images
+from cnn.runtime.metrics_log import MetricsLog
 from cnn.runtime.terminal import Terminal
+from cnn.runtime.tracking import Tracking
 from cnn.sweep.live import LiveTable
 from cnn.training.epoch import Pace
 
@@ -25,7 +26,7 @@ def read(directory):
 
 
 def test_lines_begin_with_their_step(tmp_path):
-    log = MetricsLog(tmp_path, 0, 0, False)
+    log = MetricsLog(tmp_path, 0, 0)
     log.write(0, {"loss": 2.5})
     log.write(3, {"loss": 0.1, "epoch": 1})
     length = log.sync()
@@ -36,7 +37,7 @@ def test_lines_begin_with_their_step(tmp_path):
 
 
 def test_lines_are_there_before_the_log_is_closed(tmp_path):
-    log = MetricsLog(tmp_path, 0, 0, False)
+    log = MetricsLog(tmp_path, 0, 0)
     log.write(1, {})
     assert read(tmp_path) == [{"step": 1}]
     log.close()
@@ -44,19 +45,19 @@ def test_lines_are_there_before_the_log_is_closed(tmp_path):
 
 def test_numbers_come_back_exactly(tmp_path):
     value = 0.1 + 0.2
-    log = MetricsLog(tmp_path, 0, 0, False)
+    log = MetricsLog(tmp_path, 0, 0)
     log.write(1, {"loss": value})
     log.close()
     assert read(tmp_path)[0]["loss"] == value
 
 
 def test_resuming_cuts_back_to_the_checkpoint(tmp_path):
-    log = MetricsLog(tmp_path, 0, 0, False)
+    log = MetricsLog(tmp_path, 0, 0)
     log.write(1, {"loss": 1.0})
     length = log.sync()
     log.write(2, {"loss": 9.0})
     log.close()
-    log = MetricsLog(tmp_path, length, 1, False)
+    log = MetricsLog(tmp_path, length, 1)
     assert read(tmp_path) == [{"step": 1, "loss": 1.0}]
     log.write(2, {"loss": 0.5})
     assert log.sync() > length
@@ -81,18 +82,18 @@ LINE = len(WHOLE) // 4
 )
 def test_what_a_log_has_lost_is_said_and_the_rest_kept(tmp_path, content, kept, told):
     (tmp_path / "metrics.jsonl").write_bytes(content)
-    log = MetricsLog(tmp_path, len(WHOLE), 6, False)
+    log = MetricsLog(tmp_path, len(WHOLE), 6)
     found = log.describe_loss(3)
     assert (told in found) if told else found == ""
     log.write(8, {"epoch": 4})
     length = log.sync()
     log.close()
     assert [line["epoch"] for line in read(tmp_path)] == [*kept, 4]
-    assert MetricsLog(tmp_path, length, 8, False).describe_loss(0) == ""
+    assert MetricsLog(tmp_path, length, 8).describe_loss(0) == ""
 
 
 def test_tensorboard_takes_the_numbers(tmp_path):
-    log = MetricsLog(tmp_path, 0, 0, True)
+    log = MetricsLog(tmp_path, 0, 0, "tensorboard")
     log.write(4, {"loss": 0.5, "hash": "ab", "epoch": 2})
     expected = {"loss": [(4, 0.5)], "epoch": [(4, 2)]}
     assert read_scalars(tmp_path / "tensorboard") == expected, "at once"
@@ -100,7 +101,7 @@ def test_tensorboard_takes_the_numbers(tmp_path):
 
 
 def test_tensorboard_forgets_what_a_resumed_run_writes_again(tmp_path):
-    log = MetricsLog(tmp_path, 0, 0, True)
+    log = MetricsLog(tmp_path, 0, 0, "tensorboard")
     log.write(1, {"loss": 0.5})
     log.write(2, {"loss": 0.4})
     length = log.sync()
@@ -110,7 +111,7 @@ def test_tensorboard_forgets_what_a_resumed_run_writes_again(tmp_path):
     with (tmp_path / "tensorboard/events.out.tfevents.4102444800.me").open("xb"):
         pass  # the clock was ahead
     for loss in (0.3, 0.2):
-        log = MetricsLog(tmp_path, length, 2, True)
+        log = MetricsLog(tmp_path, length, 2, "tensorboard")
         log.write(2, {"epoch": 1})
         log.write(3, {"loss": loss})
         log.close()
@@ -123,7 +124,7 @@ def test_tensorboard_forgets_what_a_resumed_run_writes_again(tmp_path):
 @pytest.mark.parametrize("position", [5, 17, 40])
 def test_tensorboard_reads_on_behind_a_file_that_is_cut_off(tmp_path, position):
     for step in (1, 2):
-        log = MetricsLog(tmp_path, 0, 0, True)
+        log = MetricsLog(tmp_path, 0, 0, "tensorboard")
         log.write(step, {"loss": 0.5})
         log.close()
     first, second = sorted((tmp_path / "tensorboard").iterdir())
@@ -133,31 +134,42 @@ def test_tensorboard_reads_on_behind_a_file_that_is_cut_off(tmp_path, position):
 
 def test_tensorboard_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "tensorboard").touch()
-    with pytest.raises(UserError, match="tensorboard cannot be written .*leave --tens"):
-        MetricsLog(tmp_path, 0, 0, True)
+    with pytest.raises(
+        UserError, match="tensorboard cannot be written .*leave --track=tens"
+    ):
+        MetricsLog(tmp_path, 0, 0, "tensorboard")
 
 
 def test_tensorboard_takes_options_with_the_result(tmp_path):
     options = {"model": "mlp", "widths": [1, 2], "batch_norm": True, "epochs": 3}
     options |= {"dataset": "folder:caf\udce9\x1b"}  # a name that is no UTF-8
     result = {"test_accuracy": 0.5, "steps": 7, "device": "cpu", "stopped": True}
-    log = MetricsLog(tmp_path, 0, 0, True)
+    log = MetricsLog(tmp_path, 0, 0, "tensorboard", options)
     for _ in range(2):  # once more when it is killed before result.json is there
-        log.write_result(options, result | {"best": None})
+        log.write_result(result | {"best": None})
     log.close()
     directory = tmp_path / "tensorboard" / "result"
     expected = {"test_accuracy": [(0, 0.5)], "steps": [(0, 7.0)]}
     assert read_scalars(directory) == expected
-    (content,) = {
-        value.metadata.plugin_data.content
-        for event in read_events(directory)
-        for value in event.summary.value
-        if value.tag == "_hparams_/session_start_info"
-    }
+    values = [x for e in read_events(directory) for x in e.summary.value]
+    contents = {x.tag: x.metadata.plugin_data.content for x in values}
+    content = contents["_hparams_/session_start_info"]
     assert b"[1, 2]" in content and rb"folder:caf\xe9\x1b" in content
+    # One of these would be the columns of all runs that TensorBoard shows.
+    assert "_hparams_/experiment" not in contents
     count = len(list(directory.iterdir()))
-    MetricsLog(tmp_path, 0, 0, False).write_result(options, result)
+    MetricsLog(tmp_path, 0, 0).write_result(result)
     assert len(list(directory.iterdir())) == count, "without the flag nothing is"
+
+
+def test_tensorboard_draws_training_and_validation_in_one_chart(tmp_path):
+    log = MetricsLog(tmp_path, 0, 0, "tensorboard")
+    log.write(4, {"epoch": 1, "train_loss": 0.5, "validation_loss": 0.25})
+    log.close()
+    for split, value in {"train": 0.5, "validation": 0.25}.items():
+        found = read_tags(tmp_path / "tensorboard" / split)
+        assert found == {"loss": [(4, value)]}
+    assert read_tags(tmp_path / "tensorboard") == {"epoch": [(4, 1)]}
 
 
 def test_bars_have_no_thread_that_could_die(tmp_path):
@@ -176,7 +188,9 @@ def test_bars_have_no_thread_that_could_die(tmp_path):
 
 def test_tensorboard_takes_images(tmp_path):
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    write_images(tmp_path, {"kernels/First": image})
+    tracked = Tracking("tensorboard", tmp_path, {})
+    tracked.add_images({"kernels/First": image})
+    tracked.close()
     values = [x for e in read_events(tmp_path / "tensorboard") for x in e.summary.value]
     (value,) = values
     assert value.tag == "kernels/First"
@@ -187,7 +201,7 @@ def test_tensorboard_takes_images(tmp_path):
 def test_absent_tensorboard_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match="pip install -U tensorboardX"):
-        MetricsLog(tmp_path, 0, 0, True)
+        MetricsLog(tmp_path, 0, 0, "tensorboard")
 
 
 def test_terminal_prints_text_as_it_is(capsys):
@@ -260,10 +274,11 @@ def test_pace_takes_one_step_then_as_many_as_fit():
 
 
 def test_a_full_disk_ends_the_event_file_alone(tmp_path, capsys):
-    log = MetricsLog(tmp_path, 0, 0, True)
+    log = MetricsLog(tmp_path, 0, 0, "tensorboard")
     log.write(1, {"loss": 0.5})
-    log._writer._file.close()
-    log._writer._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    writer = log._tracking._tracker._writers[""]
+    writer._file.close()
+    writer._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
     for step in (2, 3):
         log.write(step, {"loss": 0.25})
     log.close()

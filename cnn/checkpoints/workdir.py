@@ -36,7 +36,7 @@ _OWNER = 20  # characters that the number of a process has at most
 # Files of a run; those behind the options are never there without them.
 _WRITTEN = ("dataset.json", CONFIG_FILE, METRICS_FILE, "result.json")
 # Options that earlier versions wrote and that no longer exist.
-_RETIRED = ("step_images_per_second", "decode_images_per_second")
+_RETIRED = ("step_images_per_second", "decode_images_per_second", "tensorboard")
 
 
 def name_workdir(preset: str, overrides: Mapping[str, Any]) -> Path:

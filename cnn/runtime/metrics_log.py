@@ -1,36 +1,39 @@
-"""What a run writes while it trains: metrics.jsonl, and TensorBoard's files."""
+"""What a run writes while it trains: metrics.jsonl, which its tracker gets too."""
 
 import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
-
-import numpy as np
 
 from cnn.errors import UserError, explain
 from cnn.runtime import own_files
-from cnn.runtime.tensorboard import EventWriter
-from cnn.text import show
+from cnn.runtime.tracking import Tracking
 
 
 class MetricsLog:
     """Appends lines to metrics.jsonl; a resumed run cuts it back to its checkpoint."""
 
     def __init__(
-        self, workdir: Path, length: int, step: int, tensorboard: bool
+        self,
+        workdir: Path,
+        length: int,
+        step: int,
+        track: str = "none",
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Open the log; of one that has lost something, the whole lines are kept.
 
         Args:
             length: bytes to keep, as the checkpoint says.
             step: the checkpoint's; where lines are lost, later ones are not kept.
-            tensorboard: whether to write scalars to `tensorboard/` too.
+            track: the tracker that gets the lines too, or none.
+            options: of the run, for the tracker.
 
         Raises:
-            UserError: tensorboardX is not installed or cannot write, or one of them is
-                a link.
+            UserError: the file is a link, or as of `Tracking`.
         """
         own_files.unshare(workdir / "metrics.jsonl")
         self._file = own_files.open_own(workdir / "metrics.jsonl", "a+b")
@@ -49,12 +52,10 @@ class MetricsLog:
             self._file.truncate(length)
         self._epochs = [line.get("epoch") for line in lines.values()]
         self._file.seek(0, os.SEEK_END)
-        self._writer = None
-        if tensorboard:
-            self._writer = EventWriter(workdir / "tensorboard", step)
-            for line in lines.values():
-                if line["step"] == step:  # of which the checkpoint has a part
-                    self._writer.add_scalars(step, _select_numbers(line))
+        self._tracking = Tracking(track, workdir, options, step)
+        for line in lines.values():
+            if line["step"] == step:  # of which the checkpoint has a part
+                self._tracking.add(step, line)
 
     def describe_loss(self, epochs: int) -> str:
         """Say what of the file was lost since the checkpoint; empty when nothing was.
@@ -78,19 +79,11 @@ class MetricsLog:
         with self._explain_errors():
             self._file.write(line.encode())
             self._file.flush()
-        if self._writer is not None:
-            self._writer.add_scalars(step, _select_numbers(values))
+        self._tracking.add(step, values)
 
-    def write_result(
-        self, options: Mapping[str, Any], result: Mapping[str, Any]
-    ) -> None:
-        """Write options and the numbers of result.json for TensorBoard's HParams."""
-        if self._writer is not None:
-            shown = {
-                name: value if isinstance(value, int | float) else show(str(value))
-                for name, value in options.items()
-            }
-            self._writer.add_result(shown, _select_numbers(result))
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Give the tracker the numbers of result.json."""
+        self._tracking.add_result(result)
 
     def sync(self) -> int:
         """Put all lines on disk and return their bytes."""
@@ -112,20 +105,7 @@ class MetricsLog:
         """Close the files."""
         with contextlib.suppress(OSError):  # of a line that could not be written
             self._file.close()
-        if self._writer is not None:
-            self._writer.close()
-
-
-def write_images(workdir: Path, images: Mapping[str, np.ndarray]) -> None:
-    """Write images for TensorBoard, uint8 [H, W, 3] by name.
-
-    Raises:
-        UserError: tensorboardX is not installed.
-    """
-    writer = EventWriter(workdir / "tensorboard")
-    for name, image in images.items():
-        writer.add_image(name, image)
-    writer.close()
+        self._tracking.close()
 
 
 class NoLog(MetricsLog):
@@ -133,7 +113,8 @@ class NoLog(MetricsLog):
 
     def __init__(self) -> None:
         """Open the null device."""
-        self._file, self._writer = open(os.devnull, "ab"), None  # noqa: SIM115
+        self._file = open(os.devnull, "ab")  # noqa: SIM115
+        self._tracking = Tracking("none", Path(), {})
 
     def sync(self) -> int:
         """Return that there are no bytes; the null device cannot be synced."""
@@ -151,14 +132,3 @@ def _read_lines(content: bytes) -> dict[bytes, dict[str, Any]]:
         if isinstance(found, dict) and isinstance(found.get("step"), int):
             lines[line] = found
     return lines
-
-
-def _select_numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return what TensorBoard shows as curves: numbers but the step."""
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and name != "step"
-    }

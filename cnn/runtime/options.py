@@ -115,9 +115,12 @@ class ProgressOptions:
         "gradient norm and hash of example ids; 0 for none",
         within="[0, steps]",
     )
-    tensorboard: bool = free_option(
-        False,
-        "write scalars, options with the result (HParams), and the pictures of "
-        "visualize for TensorBoard too (needs the extra: pip install tensorboardX)",
+    track: str = free_option(
+        "none",
+        "what gets the numbers of metrics.jsonl, the options with the result, and the "
+        "pictures of visualize too: tensorboard (needs tensorboardX; files in the "
+        "run's directory), wandb (offline unless WANDB_MODE is set), mlflow (its own "
+        "store, or MLFLOW_TRACKING_URI) or trackio (its own folder)",
+        choices=("none", "tensorboard", "wandb", "mlflow", "trackio"),
         modes="train describe visualize",
     )

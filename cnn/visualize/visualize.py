@@ -15,7 +15,7 @@ from cnn import models
 from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError, suggest
-from cnn.runtime import metrics_log, own_files
+from cnn.runtime import own_files, tracking
 from cnn.runtime.terminal import Terminal
 from cnn.training import same_data
 from cnn.visualize import architecture
@@ -117,8 +117,11 @@ def visualize(
     for path in _write_pages(directory, runs, drawn, config.select_run_options()):
         terminal.say_written(path)
     same_data.write_bad(directory, config.data.dataset, list(subject.excluded.values()))
-    if config.progress.tensorboard:
-        metrics_log.write_images(directory, picture.read_pictures(sections))
+    if config.progress.track != "none":
+        options = config.select_run_options()
+        tracked = tracking.Tracking(config.progress.track, directory, options)
+        tracked.add_images(picture.read_pictures(sections))
+        tracked.close()
     _raise_faults(subject)
     return sections
 

@@ -196,7 +196,7 @@ def read_log(room: Path) -> str:
     """Open metrics.jsonl as a run that is resumed does."""
     path = room / "run/metrics.jsonl"
     content = path.read_bytes()
-    log = train.MetricsLog(room / "run", 1500, 9, False)
+    log = train.MetricsLog(room / "run", 1500, 9)
     log.describe_loss(2)
     log.close()
     found = path.read_bytes()

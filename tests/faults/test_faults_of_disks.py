@@ -200,13 +200,13 @@ def test_the_disk_is_full_in_export(room):
 
 
 @fault(
-    injected="a disk for --tensorboard that is full",
+    injected="a disk for --track=tensorboard that is full",
     holds="a note in one line; the run ends in the same bits",
     without=[
         (
-            "cnn/runtime/tensorboard.py",
-            "        except OSError as error:\n            self._file.close()\n",
-            "        except EOFError as error:\n            self._file.close()\n",
+            "cnn/runtime/tracking.py",
+            "        except Exception as error:\n            self._tracker = None\n",
+            "        except EOFError as error:\n            self._tracker = None\n",
         )
     ],
 )
@@ -217,10 +217,10 @@ def test_the_disk_is_full_for_tensorboard(room):
         (room.path / "run").mkdir()
         subprocess.run(["mount", "--bind", disk, make(room, "run/tensorboard")])
         try:
-            ended = room.train("run", tensorboard=True).check_done()
+            ended = room.train("run", track="tensorboard").check_done()
         finally:
             subprocess.run(["umount", "-l", room.path / "run/tensorboard"])
-    assert "note: run/tensorboard" in ended.err, ended
+    assert "note: --track=tensorboard of run is written no further" in ended.err, ended
     assert "No space left on device" in ended.err, ended
     assert all(x.startswith("note: ") for x in ended.err.splitlines()), ended
     assert read_run(room.path / "run") == run_undisturbed()

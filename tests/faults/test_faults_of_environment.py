@@ -281,15 +281,15 @@ def check_tensorboard(run):
     holds="TensorBoard shows every step once, as metrics.jsonl",
     without=[
         (
-            "cnn/runtime/metrics_log.py",
-            'EventWriter(workdir / "tensorboard", step)',
-            'EventWriter(workdir / "tensorboard")',
+            "cnn/runtime/tensorboard.py",
+            "EventWriter(self._directory / split, self._step)",
+            "EventWriter(self._directory / split)",
         )
     ],
 )
 def test_tensorboard_after_a_kill(room):
-    assert train(room, KILL, tensorboard=True, **LOGGED).code == 137
-    train(room, tensorboard=True, **LOGGED).check_done()
+    assert train(room, KILL, track="tensorboard", **LOGGED).code == 137
+    train(room, track="tensorboard", **LOGGED).check_done()
     check_tensorboard(room.path / "run")
     assert read_run(room.path / "run") == run_undisturbed(**LOGGED)
 
@@ -300,9 +300,9 @@ def test_tensorboard_after_a_kill(room):
     without=[("cnn/runtime/tensorboard.py", ", latest + 1)", ", 0)")],
 )
 def test_the_clock_goes_back(room):
-    assert train(room, KILL, tensorboard=True, **LOGGED).code == 137
+    assert train(room, KILL, track="tensorboard", **LOGGED).code == 137
     code = "import time\nreal = time.time\ntime.time = lambda: real() - 3e8"
-    train(room, code, tensorboard=True, **LOGGED).check_done()
+    train(room, code, track="tensorboard", **LOGGED).check_done()
     check_tensorboard(room.path / "run")
     assert read_run(room.path / "run") == run_undisturbed(**LOGGED)
 

@@ -411,7 +411,7 @@ def test_a_directory_of_the_run_is_a_link(room):
     write_notes(mine)
     for name in ("tensorboard", "pictures"):
         (run / name).symlink_to(mine)
-    ended = room.train("run", tensorboard=True)
+    ended = room.train("run", track="tensorboard")
     ended.check_refused("tensorboard", "link to", "remove the link")
     ended = room.main("--mode=visualize", "--workdir=run", "--pictures=curves")
     ended.check_refused("pictures", "link to", "remove the link")

@@ -166,7 +166,7 @@ def test_without_any_whole_run_nothing_is_made(trained, tmp_path, capsys):
 
 def test_tensorboard_gets_the_pictures(trained, tmp_path, fast):
     flags = ("--pictures=mistakes", f"--workdir={trained}", f"--output={tmp_path}")
-    assert draw(*flags, "--tensorboard") == 0
+    assert draw(*flags, "--track=tensorboard") == 0
     events = read_events(tmp_path / "tensorboard")
     seen = {x.tag: x.image for event in events for x in event.summary.value}
     assert seen["mistakes/doubtful_hits"].colorspace == 3

@@ -11,7 +11,6 @@ import pytest
 from fixtures_runs import TINY, make_flags, read_lines, run_main, train_run
 
 from cnn import config as config_module
-from cnn import train
 from cnn.checkpoints import manifest
 from cnn.checkpoints.workdir import read_config
 from cnn.errors import UserError

@@ -4,6 +4,7 @@ Those that no requirement brings are played by fakes that stand for their module
 """
 
 import json
+import os
 import sys
 import types
 
@@ -238,6 +239,24 @@ def test_nothing_leaves_the_machine_unless_it_is_asked_for(monkeypatch, tmp_path
     monkeypatch.setenv("WANDB_MODE", "online")
     Tracking("wandb", tmp_path, {})
     assert kept.asked["mode"] == "online"
+
+
+@pytest.mark.parametrize(
+    "name, variable, off",
+    [
+        ("wandb", "WANDB_ERROR_REPORTING", "false"),
+        ("mlflow", "MLFLOW_DISABLE_TELEMETRY", "true"),
+    ],
+)
+def test_nothing_is_reported_to_makers(name, variable, off, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setenv(variable, "")
+    monkeypatch.delenv(variable)
+    tracking.check(name)
+    assert os.environ[variable] == off
+    monkeypatch.setenv(variable, "mine")
+    tracking.check(name)
+    assert os.environ[variable] == "mine"
 
 
 def test_pictures_go_to_every_tracker(fake, tmp_path):

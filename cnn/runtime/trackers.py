@@ -2,7 +2,8 @@
 
 Each class opens a run of its program, or resumes the one of that identity, and hands
 numbers on. Nothing leaves the machine unless the program's own environment variables
-say so: WANDB_MODE, MLFLOW_TRACKING_URI, TRACKIO_SPACE_ID. `train_loss` is `train/loss`
+say so: WANDB_MODE, MLFLOW_TRACKING_URI, TRACKIO_SPACE_ID; what mlflow and wandb report
+to their makers is off unless their variables turn it on. `train_loss` is `train/loss`
 there, so that what belongs together stands together.
 """
 
@@ -51,6 +52,7 @@ class Wandb:
     @staticmethod
     def load() -> Any:
         """Import wandb."""
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         try:
             import wandb
         except Exception as error:
@@ -99,6 +101,7 @@ class Mlflow:
     @staticmethod
     def load() -> Any:
         """Import mlflow."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read at import
         try:
             import mlflow
         except Exception as error:

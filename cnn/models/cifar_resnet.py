@@ -22,6 +22,7 @@ from cnn.models.family import CIFAR, Family, Pattern
 from cnn.models.layers import Creator, Dropout, Layers, StochasticDepth, share_depth
 from cnn.models.options import ModelOptions
 from cnn.models.resnet import ResNet
+from cnn.models.width import widen
 from cnn.ops import activation, pooling
 
 _PREACTIVATED = r"preact_resnet_(\d+)"
@@ -79,16 +80,18 @@ class CifarBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """A 3x3 stem, three stages of n blocks with 16, 32 and 64 channels.
+    """A 3x3 stem, three stages of n blocks, each of twice the channels.
 
     Attributes:
         blocks: n.
+        features: channels of the stem and of the first stage.
         shortcut: `pad` or `project`.
         zero_init: whether blocks start as their shortcut.
     """
 
     num_classes: int
     blocks: int
+    features: int
     shortcut: str
     zero_init: bool
     layers: Layers
@@ -102,14 +105,15 @@ class CifarResNet(nn.Module):
         stochastic_depth_rate: jax.Array | None = None,
     ) -> jax.Array:
         """Map images [N, H, W, C] to logits [N, K]."""
-        x = self.layers.conv(16, 3, padding=1, use_bias=False, name="stem")(x)
+        features = self.features
+        x = self.layers.conv(features, 3, padding=1, use_bias=False, name="stem")(x)
         x = activation.relu(self.layers.norm(name="stem_norm")(x, train))
         self.sow("features", "stem_out", x)
         for stage in (1, 2, 3):
             for number in range(1, self.blocks + 1):
                 done = self.blocks * (stage - 1) + number
                 block = CifarBlock(
-                    16 * 2 ** (stage - 1),
+                    features * 2 ** (stage - 1),
                     stride=2 if number == 1 and stage > 1 else 1,
                     shortcut=self.shortcut,
                     zero_init=self.zero_init,
@@ -131,6 +135,7 @@ def make_cifar_resnet(depth: int) -> Creator:
         return CifarResNet(
             num_classes,
             blocks=(depth - 2) // 6,
+            features=widen(options, 16)[0],
             shortcut=options.resnet_shortcut,
             zero_init=options.zero_init_residual,
             layers=Layers.from_options(options, dtype),
@@ -162,7 +167,7 @@ def preact_resnet(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Mod
         preactivated=True,
         zero_init=False,
         layers=Layers.from_options(options, dtype),
-        stem_features=16,
+        stem_features=widen(options, 16)[0],
         strides_first=True,
     )
 
@@ -179,6 +184,7 @@ def resnext29(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
             f"--model={options.model}: groups and their width are at least 1; did you "
             f"mean resnext29_{max(groups, 1)}x{max(width, 1)}d?"
         )
+    stem_features, _ = widen(options, 64, width)
     return ResNet(
         num_classes,
         "cifar",
@@ -189,6 +195,7 @@ def resnext29(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
         preactivated=False,
         zero_init=options.zero_init_residual,
         layers=Layers.from_options(options, dtype),
+        stem_features=stem_features,
     )
 
 

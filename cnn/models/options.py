@@ -22,6 +22,8 @@ STEMMED = (
     "resnext50*|resnext1*|wide_resnet*|densenet???|mobilenet*|efficientnet*|mnasnet*|"
     "regnet*"
 )
+# What has channels that `--width_multiplier` multiplies.
+WIDENED = "model=simple_cnn|wrn_*|resnet*|resnext*|wide_resnet*|preact_resnet*"
 # Where blocks add what they compute to their input.
 RESIDUAL = (
     "model=resnet*|resnext*|wide_resnet*|preact_resnet*|wrn_*|bit_*|regnet*|"
@@ -93,6 +95,13 @@ class ModelOptions:
         "forward pass through them)",
         choices=("none", "blocks"),
         modes="train sweep describe",
+    )
+    width_multiplier: float = option(
+        1.0,
+        "what multiplies the channels of all hidden layers: --widths and "
+        "--dense_widths of simple_cnn, the K of wrn_D_K, all of a ResNet",
+        within="(0, 1024]",
+        only_for=WIDENED,
     )
     widths: tuple[int, ...] = option(
         (32, 64, 128),

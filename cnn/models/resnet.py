@@ -21,6 +21,7 @@ from cnn.models.family import Family, Pattern
 from cnn.models.layers import Creator, Dropout, Layers, share_depth
 from cnn.models.options import ModelOptions
 from cnn.models.residual import Block
+from cnn.models.width import widen
 from cnn.ops import pooling
 from cnn.option import format_value
 
@@ -131,6 +132,7 @@ def make_resnet(
     """Make the function that creates one member of the family; see `ResNet`."""
 
     def create(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
+        stem_features, _ = widen(options, 64, group_width)
         return ResNet(
             num_classes,
             options.stem,
@@ -141,6 +143,7 @@ def make_resnet(
             preactivated,
             options.zero_init_residual,
             Layers.from_options(options, dtype),
+            stem_features,
             dropblock_sizes=(0, 0) if preactivated else _read_sizes(options),
         )
 

@@ -5,6 +5,7 @@ head: flattened or averaged over all places, dense layers, one logit a class. Un
 `head=global_average` the same weights take images of any size.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ from cnn.models.layers import (
     lecun_normal,
 )
 from cnn.models.options import ModelOptions
+from cnn.models.width import widen
 from cnn.ops import pooling, rearrange
 
 
@@ -88,6 +90,12 @@ class SimpleCnn(nn.Module):
 
 def simple_cnn(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Module:
     """Create the lecture's CNN from `ModelOptions`."""
+    widths, dense_widths = (
+        widen(options, *each) for each in (options.widths, options.dense_widths)
+    )
+    options = dataclasses.replace(
+        options, widths=widths, dense_widths=dense_widths, width_multiplier=1.0
+    )
     return SimpleCnn(num_classes, options, Layers.from_options(options, dtype))
 
 

@@ -20,6 +20,7 @@ from cnn.errors import UserError
 from cnn.models.family import CIFAR, Family, Pattern
 from cnn.models.layers import Dropout, Layers, StochasticDepth, share_depth
 from cnn.models.options import ModelOptions
+from cnn.models.width import widen
 from cnn.ops import pooling
 
 _NAME = r"wrn_(\d+)_(\d+)"
@@ -74,17 +75,17 @@ class WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """A 3x3 stem and three stages of n blocks with 16 K, 32 K and 64 K channels.
+    """A 3x3 stem and three stages of n blocks, each of twice the channels.
 
     Attributes:
         blocks: n, the blocks of a stage; the name's depth is 6 n + 4.
-        width: the name's K, what multiplies the channels.
+        features: channels of the first stage, 16 K with the name's K.
         sizes: of a block's convolutions.
     """
 
     num_classes: int
     blocks: int
-    width: int
+    features: int
     sizes: tuple[int, ...]
     layers: Layers
 
@@ -103,7 +104,7 @@ class WideResNet(nn.Module):
             for number in range(1, self.blocks + 1):
                 done = self.blocks * (stage - 1) + number
                 block = WideBlock(
-                    16 * 2 ** (stage - 1) * self.width,
+                    self.features * 2 ** (stage - 1),
                     stride=2 if number == 1 and stage > 1 else 1,
                     sizes=self.sizes,
                     share=share_depth(done, 3 * self.blocks),
@@ -137,7 +138,8 @@ def wide_resnet(options: ModelOptions, num_classes: int, dtype: Any) -> nn.Modul
             "as in 3,3 or 1,3,1"
         )
     layers = Layers.from_options(options, dtype)
-    return WideResNet(num_classes, (depth - 4) // 6, width, options.wrn_block, layers)
+    blocks, (features,) = (depth - 4) // 6, widen(options, 16 * width)
+    return WideResNet(num_classes, blocks, features, options.wrn_block, layers)
 
 
 FAMILY = Family(

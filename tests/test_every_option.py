@@ -73,6 +73,9 @@ BESIDE = {
     "cached_views": {"flip_probability": 0.5},
     "init_skip": {"init_reset": ("head",)},
     "recompute_statistics": {"model": "simple_cnn", "widths": (2,)},
+    "parametrization": {"model": "simple_cnn", "width_multiplier": 2.0},
+    "mup_base_width": {"model": "simple_cnn"},
+    "coordinate_widths": {"model": "simple_cnn"},
     "mean": {"std": (0.5,)},
     "std": {"mean": (0.25,)},
 }

@@ -15,9 +15,19 @@ import optax
 from cnn.config import Numbers
 from cnn.errors import UserError
 from cnn.models.variables import replace_leaves
-from cnn.optim import clipping, freezing, layer_rates, muon, paths, rules, schedules
+from cnn.optim import (
+    clipping,
+    freezing,
+    layer_rates,
+    muon,
+    mup,
+    paths,
+    rules,
+    schedules,
+)
 from cnn.optim.freezing import Phase
 from cnn.optim.layer_rates import Rates
+from cnn.optim.mup import Scales
 from cnn.optim.options import AveragingOptions, OptimizerOptions, ScheduleOptions
 from cnn.optim.schedules import Clock
 
@@ -35,6 +45,7 @@ class Rule:
         phase: which leaves train; None: all.
         rates: each parameter's place among the learning rates by layer.
         averaging: how weights are averaged afterwards.
+        scales: by what initial weights and rates differ from the standard ones.
     """
 
     options: OptimizerOptions = OptimizerOptions()
@@ -42,6 +53,7 @@ class Rule:
     phase: Phase | None = None
     rates: Rates = ()
     averaging: AveragingOptions = AveragingOptions()
+    scales: Scales = ()
 
 
 def check(options: OptimizerOptions) -> None:
@@ -58,11 +70,14 @@ def check(options: OptimizerOptions) -> None:
     if rule == "muon_sgd" and not decoupled:
         raise UserError("--optimizer=muon_sgd needs --decoupled_rates")
     clipping.check(options)
+    mup.check(options)
 
 
 def create_state(rule: Rule, numbers: Numbers, params: Any) -> Any:
     """Create the optimizer's state, for the parameters that train."""
-    chain = make_optimizer(rule.options, numbers.learning_rate, numbers)
+    chain = make_optimizer(
+        rule.options, numbers.learning_rate, numbers, scales=rule.scales
+    )
     return chain.init(freezing.select_trained(rule.phase, params))
 
 
@@ -88,7 +103,7 @@ def update(
     schedule = schedules.compute_schedule(rule.schedule, clock, numbers)
     rate = _scale_rate(rule, numbers, schedule, batch_size)
     numbers = schedules.cycle_momentum(rule.schedule, clock, numbers)
-    chain = make_optimizer(options, rate, numbers, schedule)
+    chain = make_optimizer(options, rate, numbers, schedule, rule.scales)
     scale = functools.partial(layer_rates.scale, rule.rates, numbers)
     scaled = scale(gradients) if options.decoupled_rates else gradients
     updates, opt_state = chain.update(scaled, opt_state, trained)
@@ -139,11 +154,13 @@ def make_optimizer(
     learning_rate: jax.Array,
     numbers: Numbers,
     schedule: jax.Array | float = 1.0,
+    scales: Scales = (),
 ) -> optax.GradientTransformation:
     """Make the optax chain of one step.
 
     Args:
         schedule: of `schedules.compute_schedule`, for muon_sgd's other rate.
+        scales: of `mup.make_scales`.
 
     Returns:
         Clipping, then the rule with its weight decay where PyTorch or timm has it:
@@ -153,7 +170,7 @@ def make_optimizer(
     if options.optimizer == "muon":
         parts = [muon.make_muon_adamw(options, learning_rate, numbers)]
     else:
-        parts = _list_parts(options, learning_rate, numbers)
+        parts = _list_parts(options, learning_rate, numbers, scales)
     if options.optimizer == "muon_sgd":
         rate = numbers.muon_learning_rate * schedule
         momentum, others = numbers.muon_momentum, optax.chain(*parts)
@@ -162,7 +179,10 @@ def make_optimizer(
 
 
 def _list_parts(
-    options: OptimizerOptions, learning_rate: jax.Array, numbers: Numbers
+    options: OptimizerOptions,
+    learning_rate: jax.Array,
+    numbers: Numbers,
+    scales: Scales,
 ) -> list[optax.GradientTransformation]:
     weight_decay = numbers.weight_decay
     if options.decoupled_rates and weight_decay is not None:
@@ -180,8 +200,13 @@ def _list_parts(
             numbers.rmsprop_decay, numbers.epsilon, initial_scale=1.0
         )
         return [decay, scaled, rate, *_make_momentum(options, numbers)]
-    rule = _make_rule(options, numbers)
-    parts = [decay, rule] if options.optimizer in COUPLED else [rule, decay]
+    rule, scaled = _make_rule(options, numbers), mup.scale_rates(scales)
+    if options.optimizer == "sgd":  # whose steps are as long as its gradients
+        parts = [*scaled, decay, rule]
+    elif options.optimizer in COUPLED:
+        parts = [decay, rule, *scaled]
+    else:
+        parts = [rule, *scaled, decay]
     if options.optimizer == "lamb":
         parts.append(_spare_vectors(options, optax.scale_by_trust_ratio()))
     return [*parts, rate]

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from cnn.models.options import NORMALISED
+from cnn.models.options import NORMALISED, WIDENED
 from cnn.option import option, strength
 
 _ADAMS = "adam|adamw|nadam|nadamw|adamax|adabelief|lamb"
@@ -147,6 +147,20 @@ class OptimizerOptions:
         "of each (ASAM; its rho is about ten times as large)",
         choices=("sam", "asam"),
         only_for="sam_rho",
+    )
+    parametrization: str = option(
+        "standard",
+        "how initial weights and the rates of layers follow the width: standard (each "
+        "layer as its own size has it) or mup (the best learning rate stays near the "
+        "one of --mup_base_width; docs/tuning_small.md)",
+        choices=("standard", "mup"),
+        only_for=WIDENED,
+    )
+    mup_base_width: float = option(
+        1.0,
+        "the --width_multiplier at which mup is the standard parametrization",
+        within="(0, 1024]",
+        only_for="parametrization=mup",
     )
 
 

@@ -22,7 +22,7 @@ from cnn.data.files import describe_bad
 from cnn.data.images import Dataset
 from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
-from cnn.optim import freezing, optimizer, schedules, weight_averaging
+from cnn.optim import freezing, mup, optimizer, schedules, weight_averaging
 from cnn.optim.freezing import Phase
 from cnn.optim.layer_rates import Rates
 from cnn.optim.optimizer import Rule
@@ -230,8 +230,14 @@ def make_structure(
     mean, std = pixels or compute_scaling(
         data.scaling, data.mean, data.std, dataset.train
     )
+    structure = make_structure_of_model(
+        config, num_classes, find_task(dataset.train.labels)
+    )
+    shape = find_image_shape(config, dataset)
+    scales = mup.make_scales(config.model, config.optimizer, num_classes, shape)
     return dataclasses.replace(
-        make_structure_of_model(config, num_classes, find_task(dataset.train.labels)),
+        structure,
+        rule=dataclasses.replace(structure.rule, scales=scales),
         mean=mean,
         std=std,
         steps_per_epoch=len(dataset.train) // config.step.batch_size,

@@ -12,7 +12,7 @@ import numpy as np
 from cnn.config import Numbers
 from cnn.models import draws
 from cnn.models.variables import create_variables, flatten_paths, replace_leaves
-from cnn.optim import freezing, optimizer, weight_averaging
+from cnn.optim import freezing, mup, optimizer, weight_averaging
 
 
 @flax.struct.dataclass
@@ -59,6 +59,7 @@ def create_state(
         lambda seed: create_variables(model, seed, image_shape)
     )
     variables, taken = create(numbers.seed), taken or {}
+    variables["params"] = mup.scale_initial(rule.scales, variables["params"])
     state = make_state(rule, numbers, replace_leaves(variables, taken))
     if "opt_state" in taken:
         opt_state = freezing.carry_over(taken["opt_state"], state.opt_state)

@@ -56,6 +56,7 @@ from cnn.training.setup import make_structure_of_model
 from cnn.training.trained import Trained, load_trained
 from cnn.transfer.features import cut_before_head
 from cnn.visualize import visualize
+from cnn.visualize.compute import coordinates
 from cnn.visualize.draw import augmentation, picture, transformations
 from cnn.weights import convert, exchange, export, safetensors_file
 
@@ -516,9 +517,17 @@ def see_description(choices, directory):
         found = describe.describe(config, directory, Terminal())
     if "pictures" in choices:
         visualize.check_described(config.visualize.pictures)
-        drawn = visualize.draw_described(config, found, directory, Terminal())
-        found |= {"drawn": digest(drawn.path.read_bytes())}
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(coordinates, "_measure_seeds", _measure_seeds)
+            drawn = visualize.draw_described(config, found, directory, Terminal())
+        found |= {"drawn": [digest(one.path.read_bytes()) for one in drawn]}
     return found
+
+
+def _measure_seeds(setup, config):
+    """Stand for the steps of a coordinate check, which test_mup.py takes."""
+    sizes = np.full(coordinates.STEPS + 1, config.model.width_multiplier)
+    return {"head": sizes}
 
 
 def see_listing(choices, directory):

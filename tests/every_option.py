@@ -106,6 +106,7 @@ VALUES = {
     "predict_images": "{folder}/train/a/*.png",
     "pictures": ("kernels",),
     "output": "{new}/pictures",
+    "coordinate_widths": (1.0, 0.5),
     "picture_examples": (3,),
     "picture_files": "{folder}/train/a/*.png",
     "picture_layers": ("stage1",),
@@ -138,7 +139,7 @@ SAMPLES = {
         for name in (
             "all curves mistakes fine_tuning architecture kernels features patches "
             "maximisation saliency invariance augmentation transformations lecture "
-            "playground"
+            "playground coordinate_check"
         ).split()
     ),
 }

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from cnn.models.options import WIDENED
 from cnn.option import free_option
 
 
@@ -18,7 +19,7 @@ class VisualizeOptions:
         "fine_tuning, architecture, kernels, features, patches, maximisation, "
         "saliency, invariance, augmentation; on request: playground, and those that "
         "need no run: transformations, lecture (in lecture.html). describe: "
-        "architecture, of the run that would be trained",
+        "architecture and coordinate_check, of the run that would be trained",
         modes="visualize describe",
     )
     output: str = free_option(
@@ -30,6 +31,13 @@ class VisualizeOptions:
         is_path=True,
         only_for="mode!=list or not prune",
         modes="visualize average replay list",
+    )
+    coordinate_widths: tuple[float, ...] = free_option(
+        (1.0, 2.0, 4.0, 8.0),
+        "values of --width_multiplier that coordinate_check compares",
+        within="(0, 1024]",
+        only_for=f"pictures=coordinate_check and {WIDENED}",
+        modes="describe",
     )
     picture_examples: tuple[int, ...] = free_option(
         (),

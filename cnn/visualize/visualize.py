@@ -21,6 +21,7 @@ from cnn.training import same_data
 from cnn.visualize import architecture
 from cnn.visualize.draw import (
     augmentation,
+    coordinate_check,
     curves,
     features,
     fine_tuning,
@@ -56,8 +57,8 @@ PICTURES: dict[str, ModuleType] = {
     "lecture": slides,
     "playground": playground,
 }
-# What is drawn of a run that is described.
-OF_DESCRIBED = ("architecture",)
+# What is drawn of a run that is described, the latter of nothing else.
+OF_DESCRIBED = ("architecture", "coordinate_check")
 NEED_NO_RUN = ("augmentation", "transformations", "lecture")
 # They show what the code can do, not what a run did, or are large: not among `all`.
 ON_REQUEST = ("transformations", "lecture", "playground")
@@ -156,7 +157,8 @@ def check_described(pictures: tuple[str, ...]) -> None:
     Raises:
         UserError: there is one, or none at all.
     """
-    for name in _choose_names(pictures, ()):
+    of_runs = tuple(name for name in pictures if name not in OF_DESCRIBED)
+    for name in _choose_names(of_runs, ()) if of_runs or not pictures else ():
         if name not in OF_DESCRIBED and "all" not in pictures:
             raise UserError(
                 f"--pictures={name}: --mode=describe draws "
@@ -166,18 +168,24 @@ def check_described(pictures: tuple[str, ...]) -> None:
 
 def draw_described(
     config: Config, found: Mapping[str, Any], directory: Path, terminal: Terminal
-) -> Picture:
-    """Draw the architecture of the model that a run would train: `architecture.svg`.
+) -> list[Picture]:
+    """Draw what `--pictures` names of the run that would be trained.
+
+    `all` is the architecture of its model: `architecture.svg`.
 
     Args:
         found: as `describe.describe` returns it.
         directory: of the run, where `describe.json` lies.
     """
-    model = models.create_model(config.model, found["num_classes"])
-    path = directory / "architecture.svg"
-    shape = tuple(found["input_shape"])
-    drawn = architecture.draw_model(config.model, model, shape, path)
-    terminal.say_written(path)
+    names, drawn = config.visualize.pictures, []
+    if {"all", "architecture"} & set(names):
+        model = models.create_model(config.model, found["num_classes"])
+        path, shape = directory / "architecture.svg", tuple(found["input_shape"])
+        drawn.append(architecture.draw_model(config.model, model, shape, path))
+    if "coordinate_check" in names:
+        path = directory / "coordinate_check.png"
+        drawn.append(coordinate_check.draw_described(config, path, terminal))
+    terminal.say_written(*(one.path for one in drawn))
     return drawn
 
 
@@ -192,6 +200,11 @@ def _choose_names(
 ) -> tuple[str, ...]:
     """Return the names of pictures in the order given, those of the runs for `all`."""
     for name in names:
+        if name in OF_DESCRIBED and name not in PICTURES:
+            raise UserError(
+                f"--pictures={name} is of a run before it is trained: give its options "
+                "with --mode=describe"
+            )
         if name != "all" and name not in PICTURES:
             known = ["all", *PICTURES]
             raise UserError(f"--pictures={name} is unknown{suggest(name, known)}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from cnn.option import format_value
 from cnn.runtime import own_files
+from cnn.sweep import transfer_plot
 from cnn.sweep.table import Row, rank_settings
 from cnn.visualize.draw import lettering, picture
 from cnn.visualize.draw.picture import Picture
@@ -47,6 +48,9 @@ def draw_plots(rows: Sequence[Row], select_by: str, directory: Path) -> list[Pic
     if len(varied) > 1:
         title = "Parallel coordinates"
         drawings["parallel"] = title, _draw_parallel, finished, varied, metric
+    if transfer_plot.AXES <= set(varied):
+        title = "Learning rates over widths"
+        drawings["transfer"] = title, transfer_plot.draw, finished, select_by
     for x, y in itertools.combinations(varied, 2):
         title = f"{x} and {y}"
         drawings[f"{x}_by_{y}"] = title, _draw_heat, finished, x, y, select_by

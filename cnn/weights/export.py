@@ -1,7 +1,7 @@
 """Mode export: a run's weights for PyTorch or Flax, or its whole model as StableHLO.
 
 `torch` writes `model.safetensors`, a state dict that torchvision's class loads with
-`strict=True`, unless the model has another stem or padding than it (which is printed);
+`strict=True`, unless the model has another stem, width or padding (which is printed);
 models that no PyTorch library has keep our names, with points for slashes and PyTorch's
 layouts (a dense kernel behind a flattening keeps the order H, W, C); and `model.py`,
 the model for evaluation in PyTorch alone (see `torch_model`). `orbax` writes the
@@ -45,6 +45,7 @@ _USUAL = {
     "strided_padding": ("symmetric",),
     "bn_epsilon": (0.0, BatchNorm.epsilon),
     "stem": ("imagenet",),
+    "width_multiplier": (1.0,),
 }
 
 
@@ -101,7 +102,7 @@ def _list_others(options: Mapping[str, Any], needs: Mapping[str, Any]) -> str:
     return " ".join(
         f"--{name}={format_value(options[name])}"
         for name, usual in _USUAL.items()
-        if options[name] not in (needs.get(name), *usual)
+        if options.get(name, usual[0]) not in (needs.get(name), *usual)
     )
 
 

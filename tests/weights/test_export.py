@@ -162,6 +162,7 @@ def test_what_nobody_describes_is_not_written_over(tmp_path):
     [
         ({"strided_padding": "same"}, "--strided_padding=same"),
         ({"bn_epsilon": 1e-3}, "--bn_epsilon=0.001"),
+        ({"width_multiplier": 2.0}, "--width_multiplier=2.0"),
         ({"bn_epsilon": 1e-5}, ""),  # as libraries have it
         ({}, ""),
     ],

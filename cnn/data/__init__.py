@@ -17,6 +17,7 @@ import numpy as np
 from cnn.data import (
     choose,
     digits,
+    dropped,
     files,
     folder,
     npz,
@@ -66,6 +67,7 @@ _MAY_HAVE_SEVERAL = {
 # What a run says of its own dataset and means nothing of another one.
 _OF_ONE_DATASET = ("train_split", "validation_split", "test_split", "num_classes")
 _OF_ONE_DATASET += ("classes", "train_examples", "validation_fraction", "task")
+_OF_ONE_DATASET += ("drop_examples",)
 
 
 def load_dataset(
@@ -91,7 +93,8 @@ def load_dataset(
     """
     kind, rest = _read_options(options)
     dataset = _name_classes(_load(kind, rest, options, preview), options.num_classes)
-    dataset = _take_task(dataset, options.task)
+    named = dropped.read(options.drop_examples, dataset)
+    dataset = dropped.record(_take_task(dataset, options.task), named)
     parts = {name: getattr(dataset, name) for name in PARTS}
     parts = {name: part for name, part in parts.items() if part is not None}
     for name, part in parts.items():
@@ -104,6 +107,10 @@ def load_dataset(
     by_name = dataset.is_named
     parts.update(choose.carve_validation(parts, options, notes, by_name))
     parts["train"] = choose.take_examples(parts["train"], options, by_name)
+    if named:
+        train = dropped.leave_out(parts["train"], named, options.drop_examples, notes)
+        _check_several_classes(dataset.name, class_names, train.labels)
+        parts["train"] = train
     evaluated = options.for_evaluation()
     for name in ("validation", "test") if evaluated != options else ():
         if parts.get(name) is not None:
@@ -140,7 +147,10 @@ def list_dataset(options: DataOptions) -> Dataset:
         UserError: as `load_dataset`.
     """
     options = dataclasses.replace(
-        options.for_evaluation(), train_examples=0, shuffle_pixels=False
+        options.for_evaluation(),
+        train_examples=0,
+        drop_examples="",
+        shuffle_pixels=False,
     )
     if options.dataset.partition(":")[0] in _ARRAYS:
         return load_dataset(options)
@@ -191,9 +201,9 @@ def load_evaluated(
     if own_classes is not None and split != "all":
         # Fewer classes would be divided otherwise.
         classes = options.classes if own_classes else ()
-        dataset = load_dataset(
-            dataclasses.replace(options, classes=classes), read=(split,)
-        )
+        named = options.drop_examples if split == "train" else ""
+        own = dataclasses.replace(options, classes=classes, drop_examples=named)
+        dataset = load_dataset(own, read=(split,))
         found = get_part(dataset, split)
         return found if classes else _select(found, split, options)
     kind, rest = _read_options(options)

@@ -26,7 +26,7 @@ class DataOptions:
 
     modes: ClassVar[str] = "train sweep describe convert evaluate visualize inspect"
     only_for: ClassVar[str] = (
-        "mode!=visualize or pictures=all|mistakes|kernels|features|patches|"
+        "mode!=visualize or pictures=all|mistakes|suspects|kernels|features|patches|"
         "maximisation|saliency|invariance|augmentation|transformations|playground"
     )
 
@@ -55,7 +55,7 @@ class DataOptions:
         "train",
         "tfds: split to train on, as train[:90%]",
         only_for=f"{_OF_TFDS} or dataset=tfds:* and split!=test or dataset=tfds:* and "
-        "pictures=all|augmentation|transformations",
+        "pictures=all|suspects|augmentation|transformations",
     )
     validation_split: str = option(
         "",
@@ -159,6 +159,14 @@ class DataOptions:
         0,
         "training examples to use, equally many of each class; 0: all",
         within="[0, 2147483647]",
+        modes=_TRAINING,
+    )
+    drop_examples: str = option(
+        "",
+        "file of training images to leave out, as wrongly labelled ones: a CSV with a "
+        "column id or path, such as lines of examples.csv (see --track_examples), or "
+        "one name a line; empty: none. What the other options choose stays as it is",
+        is_path=True,
         modes=_TRAINING,
     )
     shuffle_pixels: bool = option(

@@ -25,6 +25,7 @@ _READ_BY = {
     "num_classes": (),
     "task": (),
     "train_examples": ("train",),
+    "drop_examples": ("train",),
     "validation_fraction": ("train", "validation"),
     "train_split": ("train", "validation", "all"),
     "validation_split": ("validation", "all"),

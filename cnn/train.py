@@ -29,6 +29,7 @@ from cnn.training import (
     same_data,
     single_values,
     statistics,
+    suspects,
     takes_sizes,
     tasks,
 )
@@ -121,6 +122,8 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
             found = training_progress.evaluate(setup, progress, "test", stop)
             best = _test_best(setup, progress, outputs, directory, found, stop)
             writer.check_place()
+            for line in suspects.write(setup, progress, directory):
+                terminal.say(line)
             result = report.write_result(setup, progress, directory, log, found, best)
         if profiler.is_missing:
             terminal.say(
@@ -407,6 +410,7 @@ def _load_images(
         return like.dataset, like.seen
     dataset = training_setup.load_images(config, terminal, preview)
     seen = same_data.compare(config.data, dataset, stored, directory, terminal)
+    suspects.check_same_data(config.step, seen)
     return dataset, seen
 
 

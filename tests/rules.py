@@ -40,7 +40,7 @@ HEAVY |= {"jinja2", "sklearn", "tensorboardX", "safetensors", "torch"}
 HEAVY |= {"onnx", "onnxruntime", "wandb", "mlflow", "trackio"}
 PURE = (
     r"cnn/(ops|models|augment|optim)/.*|"
-    r"cnn/training/(losses|distillation|metrics|steps|state)\.py"
+    r"cnn/training/(losses|distillation|metrics|steps|state|examples)\.py"
 )
 # Parameters come before the key in what jax.grad differentiates by its first argument.
 DIFFERENTIATED = {"compute_loss"}

@@ -53,6 +53,7 @@ def test_a_first_start_compiles_few_programs(tmp_path, monkeypatch):
         {"sampling": "balanced", "optimizer": "adam"},
         {"mesh": "data:1,model:2", "accumulate_steps": 2},
         {"log_noise_scale": True, "accumulate_steps": 2, "resident": "never"},
+        {"track_examples": True, "resident": "never"},
         {"image_size": 12, "random_resized_crop_min_area": 0.5},
     ],
     ids=lambda options: "-".join(options),

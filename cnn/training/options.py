@@ -102,6 +102,14 @@ class StepOptions:
         only_for="accumulate_steps!=1",
         modes="train describe",
     )
+    track_examples: bool = option(
+        False,
+        "keep loss, margin, first right answer and forgettings of each training image, "
+        "and write them to examples.csv at the end, the image whose label is most "
+        "probably wrong first. Images that are mixed have no label of their own",
+        only_for="not mixup_alpha and not cutmix_alpha",
+        modes="train describe",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -241,6 +241,7 @@ def make_structure(
         mean=mean,
         std=std,
         steps_per_epoch=len(dataset.train) // config.step.batch_size,
+        tracked_examples=len(dataset.train) * config.step.track_examples,
         class_weights=losses.compute_class_weights(
             config.loss, dataset.train.labels, num_classes
         ),
@@ -337,7 +338,9 @@ def make_phase(
     return PhaseSetup(
         structure=structure,
         first_epoch=first_epoch,
-        create=make_create(structure.model, image_shape, rule, mesh),
+        create=make_create(
+            structure.model, image_shape, rule, mesh, structure.tracked_examples
+        ),
         train_chunk=epoch.make_train_chunk(structure, mesh, compiler_options),
         compiler_options=compiler_options,
         chunk_steps=choose_chunk_steps(
@@ -349,12 +352,12 @@ def make_phase(
 
 @functools.lru_cache(epoch.PROGRAMS_KEPT)
 def make_create(
-    model: Any, image_shape: Shape, rule: Rule, mesh: Mesh
+    model: Any, image_shape: Shape, rule: Rule, mesh: Mesh, tracked: int = 0
 ) -> Callable[[Numbers, Any], TrainState]:
     """Make the program that creates the state before the first step."""
 
     def create(numbers: Numbers, taken: Any) -> TrainState:
-        state = create_state(model, image_shape, rule, numbers, taken)
+        state = create_state(model, image_shape, rule, numbers, taken, tracked)
         return devices.place_state(mesh, state)
 
     return jax.jit(create)
@@ -385,6 +388,20 @@ def check_pieces(batch_size: int, pieces: int) -> None:
         )
 
 
+def _check_tracked(config: Config, are_several: bool) -> None:
+    """Refuse to track examples that have not one label each."""
+    if are_several:
+        raise UserError(
+            "--track_examples tells whether the one label of an image is wrong, and "
+            "these may have several; leave it out"
+        )
+    if config.augment.mixup_alpha or config.augment.cutmix_alpha:
+        raise UserError(
+            "--track_examples needs images of one label, and --mixup_alpha and "
+            "--cutmix_alpha mix two; leave it out, or give both as 0"
+        )
+
+
 def _check_fits(config: Config, dataset: Dataset) -> None:
     """Refuse options that do not go with the images or with each other."""
     batch_size, pieces = config.step.batch_size, config.step.accumulate_steps
@@ -412,6 +429,8 @@ def _check_fits(config: Config, dataset: Dataset) -> None:
             "--schedule=plateau looks at validation data and there is none; carve it "
             "out of train with --validation_fraction=0.1"
         )
+    if config.step.track_examples:
+        _check_tracked(config, are_several)
     schedules.check(config)
     optimizer.check(config.optimizer)
     weight_averaging.check(config.averaging)

@@ -13,6 +13,7 @@ from cnn.config import Numbers
 from cnn.models import draws
 from cnn.models.variables import create_variables, flatten_paths, replace_leaves
 from cnn.optim import freezing, mup, optimizer, weight_averaging
+from cnn.training import examples
 
 
 @flax.struct.dataclass
@@ -28,6 +29,8 @@ class TrainState:
         teacher: variables of a teacher that the loss reads and no step changes; None
             without, and outside of a step: programs take them as an argument of their
             own, which is not donated and which all trials of a sweep share.
+        examples: what is kept of each training example, as of `cnn.training.examples`;
+            None when they are not tracked.
     """
 
     step: jax.Array
@@ -36,6 +39,7 @@ class TrainState:
     opt_state: Any
     ema: Any
     teacher: Any = None
+    examples: Any = None
 
 
 def create_state(
@@ -44,6 +48,7 @@ def create_state(
     rule: optimizer.Rule,
     numbers: Numbers,
     taken: Any = None,
+    tracked_examples: int = 0,
 ) -> TrainState:
     """Create the state before the first step; pure, so it may be jitted.
 
@@ -54,6 +59,7 @@ def create_state(
         numbers: the numbers, `seed` among them.
         taken: those of `params` and `batch_stats` that are not drawn but given; of a
             run that is trained for longer also `opt_state`, by path, and `average`.
+        tracked_examples: of `steps.Structure`.
     """
     create = draws.draw_together(
         lambda seed: create_variables(model, seed, image_shape)
@@ -66,7 +72,7 @@ def create_state(
         state = state.replace(opt_state=opt_state)
     if "average" in taken:
         state = state.replace(ema=replace_leaves(state.ema, taken["average"]))
-    return state
+    return state.replace(examples=examples.create(tracked_examples))
 
 
 def make_state(
@@ -124,7 +130,8 @@ def to_items(state: TrainState, sums: dict[str, Any]) -> dict[str, Any]:
         "weights": get_weights(state),
         "training": {"step": state.step, "opt_state": state.opt_state, "sums": sums},
     }
-    return items if state.ema is None else items | {"average": state.ema}
+    more = {"average": state.ema, "examples": state.examples}
+    return items | {name: tree for name, tree in more.items() if tree is not None}
 
 
 def from_items(items: dict[str, Any]) -> tuple[TrainState, dict[str, Any]]:
@@ -135,5 +142,6 @@ def from_items(items: dict[str, Any]) -> tuple[TrainState, dict[str, Any]]:
         **items["weights"],
         opt_state=training["opt_state"],
         ema=items.get("average"),
+        examples=items.get("examples"),
     )
     return state, training["sums"]

@@ -26,7 +26,7 @@ from cnn.ops import scaling
 from cnn.optim import freezing, optimizer, sharpness, weight_averaging
 from cnn.optim.optimizer import Rule
 from cnn.optim.schedules import Clock
-from cnn.training import distillation, losses, metrics, noise_scale
+from cnn.training import distillation, examples, losses, metrics, noise_scale
 from cnn.training.state import TrainState
 from cnn.training.tasks import MULTICLASS, Task
 
@@ -61,6 +61,7 @@ class Structure:
         accumulate_steps: pieces a batch is computed in.
         log_noise_scale: whether to compare their gradients with the whole batch's.
         remat: whether the backward pass computes the model's blocks again.
+        tracked_examples: N, how many the state keeps numbers of; 0: of none.
         rule: the static part of the update.
     """
 
@@ -81,6 +82,7 @@ class Structure:
     accumulate_steps: int = 1
     log_noise_scale: bool = False
     remat: bool = False
+    tracked_examples: int = 0
     rule: Rule = Rule()
 
 
@@ -107,6 +109,8 @@ def train_step(
         count, pieces = batch["labels"].shape[0], structure.accumulate_steps
         of_pieces = sums.pop("piece_square")
         noise = noise_scale.estimate(of_pieces, gradients, count, pieces)
+    if structure.tracked_examples:
+        state = _note_examples(structure, state, clock.epoch, prepared, sums)
     if numbers.sam_rho is not None:
         near = sharpness.perturb(structure.rule, numbers, state.params, gradients)
         near = state.replace(params=near)
@@ -138,6 +142,20 @@ def train_step(
     return state, sums, step_metrics
 
 
+def _note_examples(
+    structure: Structure,
+    state: TrainState,
+    epoch: jax.Array,
+    prepared: Batch,
+    sums: Sums,
+) -> TrainState:
+    """Keep what was found of a batch's examples, which leaves the sums."""
+    are_repeated = "copies" in prepared
+    ids, found = prepared["ids"], sums.pop("examples")
+    kept = examples.note(state.examples, epoch, ids, found, are_repeated)
+    return state.replace(examples=kept)
+
+
 def prepare_batch(
     structure: Structure, epoch: jax.Array | int, batch: Batch, numbers: Numbers
 ) -> Batch:
@@ -148,7 +166,8 @@ def prepare_batch(
         batch: `images`, `labels`, `ids`.
 
     Returns:
-        `images` float32, `targets` float32 [N, K] and `labels`.
+        `images` float32, `targets` float32 [N, K] and `labels`; where examples are
+        tracked `ids` and, if one may come several times, `copies`.
     """
     options = structure.augment
     batch = pipeline.repeat_examples(options, batch)
@@ -167,7 +186,10 @@ def prepare_batch(
         )
     if structure.loss == "bce" and numbers.bce_threshold is not None:
         targets = losses.harden_targets(targets, numbers.bce_threshold)
-    return {"images": images, "targets": targets, "labels": labels}
+    prepared = {"images": images, "targets": targets, "labels": labels}
+    if structure.tracked_examples:
+        prepared |= {name: batch[name] for name in ("ids", "copies") if name in batch}
+    return prepared
 
 
 def compute_gradients(
@@ -179,8 +201,9 @@ def compute_gradients(
         batch: of `prepare_batch`.
 
     Returns:
-        Gradients of the parameters that train, running statistics, metric sums; where
-        the noise scale is logged, among these `piece_square`, the mean over the pieces
+        Gradients of the parameters that train, running statistics, metric sums, where
+        they are tracked with `examples` as of `examples.measure`; where the noise scale
+        is logged, among these `piece_square`, the mean over the pieces
         of the squared norm of a piece's mean gradient.
     """
     key = keys.dropout_key(numbers.seed, state.step)
@@ -189,17 +212,18 @@ def compute_gradients(
         jax.grad(compute_loss, has_aux=True), trained, state
     )
 
-    def add_piece(carry: Any, numbered_piece: Any) -> tuple[Any, None]:
+    def add_piece(carry: Any, numbered_piece: Any) -> tuple[Any, Any]:
         gradients, batch_stats, sums = carry
         number, piece = numbered_piece
         piece_key = jax.random.fold_in(key, number)
         more, (batch_stats, piece_sums) = differentiate(
             batch_stats, piece, piece_key, structure, numbers
         )
+        found = piece_sums.pop("examples", None)
         gradients = jax.tree.map(jnp.add, gradients, more)
         if structure.log_noise_scale:
             piece_sums["piece_square"] = optax.tree.norm(more, squared=True)
-        return (gradients, batch_stats, metrics.add_sums(sums, piece_sums)), None
+        return (gradients, batch_stats, metrics.add_sums(sums, piece_sums)), found
 
     if structure.accumulate_steps == 1:
         gradients, (batch_stats, sums) = differentiate(
@@ -215,9 +239,11 @@ def compute_gradients(
         if structure.log_noise_scale:
             first_sums["piece_square"] = jnp.zeros((), jnp.float32)
         start = (nothing, state.batch_stats, first_sums)
-        (gradients, batch_stats, sums), _ = jax.lax.scan(
+        (gradients, batch_stats, sums), found = jax.lax.scan(
             add_piece, start, (jnp.arange(pieces), split)
         )
+        if found is not None:
+            sums["examples"] = examples.join_pieces(found)
     are_mixed = (numbers.mixup_alpha, numbers.cutmix_alpha) != (None, None)
     scale = 1 / losses.sum_weights(
         structure.loss, structure.class_weights, batch["labels"], are_mixed
@@ -265,11 +291,14 @@ def compute_loss(
         )
     compute = losses.make_loss(structure.loss, structure.loss_reduction)
     focus = losses.get_focus(structure.loss, numbers)
+    example_losses = compute(logits, targets)
     sums = {
-        "loss": jnp.sum(compute(logits, targets)),
+        "loss": jnp.sum(example_losses),
         **structure.task.count(logits, labels),
         "count": jnp.full((), labels.shape[0], jnp.int32),
     }
+    if structure.tracked_examples:
+        sums["examples"] = examples.measure(logits, labels, example_losses)
     loss, weights = sums["loss"], None
     if structure.class_weights:
         weights = jnp.asarray(structure.class_weights, jnp.float32)

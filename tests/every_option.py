@@ -43,6 +43,7 @@ VALUES = {
     "storage_size": 9,
     "validation_fraction": 0.25,
     "train_examples": 40,
+    "drop_examples": "{drop}",
     "mean": (0.25,),
     "std": (0.5,),
     "preprocessing": "published",
@@ -137,9 +138,9 @@ SAMPLES = {
     "pictures": tuple(
         (name,)
         for name in (
-            "all curves mistakes fine_tuning architecture kernels features patches "
-            "maximisation saliency invariance augmentation transformations lecture "
-            "playground coordinate_check"
+            "all curves mistakes suspects fine_tuning architecture kernels features "
+            "patches maximisation saliency invariance augmentation transformations "
+            "lecture playground coordinate_check"
         ).split()
     ),
 }

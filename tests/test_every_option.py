@@ -19,6 +19,7 @@ from PIL import Image
 import main
 from cnn import models
 from cnn.config import Config, list_fields, list_modes, make_config
+from cnn.data import DataOptions, load_dataset
 from cnn.errors import UserError
 from cnn.models.options import ModelOptions
 from cnn.visualize import visualize
@@ -129,6 +130,8 @@ def files(tmp_path_factory):
     effects.save_weights(model, "simple_cnn", (8, 8, 1), path, 0.2)
     (root / "names.txt").write_text("\n".join(f"class {k}" for k in range(10)))
     train_run(root / "run", epochs=1, widths=(4, 5), validation_fraction=0.0)
+    digits = load_dataset(DataOptions()).train.names[:3]
+    (root / "drop.txt").write_text("\n".join(digits))
     return {
         "{folder}": root / "folder",
         "{broken}": root / "broken",
@@ -142,6 +145,7 @@ def files(tmp_path_factory):
         "{weights}": path,
         "{names}": root / "names.txt",
         "{run}": root / "run",
+        "{drop}": root / "drop.txt",
     }
 
 
@@ -303,7 +307,10 @@ def reads(trained, tmp_path_factory):
     train_run(linear, model="logistic_regression", ema_decay=0.0, dropout_rate=0.0)
     tuned = tmp_path_factory.mktemp("tuned")
     train_run(tuned, init_from=str(trained), epochs=1)
+    tracked = tmp_path_factory.mktemp("tracked")
+    train_run(tracked, model="logistic_regression", track_examples=True, epochs=1)
     others = {"kernels": [trained, linear], "fine_tuning": [tuned]}
+    others["suspects"] = [tracked]
     stored = json.loads((trained / "config.json").read_text())
     varied = [list_augmentations(False), list_augmentations(True)]
     varied.append(varied[0] | {"policy": "randaugment_increasing"})
@@ -342,6 +349,6 @@ def test_pictures_read_what_they_declare(name, reads):
     wanted = {p for p in PICTURES if seen in reads[p]}
     if name in ("validation_split", "test_split"):
         # These load all, and show training images.
-        wanted -= {"augmentation", "transformations"}
+        wanted -= {"augmentation", "transformations", "suspects"}
     assert declared - {"all"} == wanted
     assert "all" in declared

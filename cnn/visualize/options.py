@@ -16,10 +16,11 @@ class VisualizeOptions:
     pictures: tuple[str, ...] = free_option(
         ("all",),
         "pictures to draw: all that are of the run, or some of curves, mistakes, "
-        "fine_tuning, architecture, kernels, features, patches, maximisation, "
-        "saliency, invariance, augmentation; on request: playground, and those that "
-        "need no run: transformations, lecture (in lecture.html). describe: "
-        "architecture and coordinate_check, of the run that would be trained",
+        "suspects (of a run with --track_examples), fine_tuning, architecture, "
+        "kernels, features, patches, maximisation, saliency, invariance, augmentation; "
+        "on request: playground, and those that need no run: transformations, lecture "
+        "(in lecture.html). describe: architecture and coordinate_check, of the run "
+        "that would be trained",
         modes="visualize describe",
     )
     output: str = free_option(

@@ -18,6 +18,7 @@ from cnn.errors import UserError, suggest
 from cnn.runtime import own_files, tracking
 from cnn.runtime.terminal import Terminal
 from cnn.training import same_data
+from cnn.training.suspects import EXAMPLES_FILE
 from cnn.visualize import architecture
 from cnn.visualize.draw import (
     augmentation,
@@ -33,6 +34,7 @@ from cnn.visualize.draw import (
     picture,
     playground,
     saliency,
+    suspects,
     transformations,
 )
 from cnn.visualize.draw.picture import Picture, Section
@@ -44,6 +46,7 @@ from cnn.visualize.subject import Subject
 PICTURES: dict[str, ModuleType] = {
     "curves": curves,
     "mistakes": mistakes,
+    "suspects": suspects,
     "fine_tuning": fine_tuning,
     "architecture": architecture,
     "kernels": kernels,
@@ -213,6 +216,8 @@ def _choose_names(
     left_out = set(ON_REQUEST)
     if "all" in names and not any(map(_is_fine_tuned, directories)):
         left_out.add("fine_tuning")
+    if not any((path / EXAMPLES_FILE).exists() for path in directories):
+        left_out.add("suspects")
     of_run = tuple(name for name in PICTURES if name not in left_out)
     chosen = [one for name in names for one in (of_run if name == "all" else (name,))]
     return tuple(dict.fromkeys(chosen))

@@ -113,7 +113,7 @@ def _draw_run(
                 text = text.replace(" → ", "\n→ ")
             texts.append(f"{text}\n{format_confidence(doubts[i])}, #{i}")
         if texts:
-            figures[name] = _draw_sheet(subject.read(positions), texts)
+            figures[name] = draw_sheet(subject.read(positions), texts)
         else:
             subject.note(f"{_TEXTS[name][0].lower()}{of_run}: there are none")
     return _save(figures, folder, ending, of_run)
@@ -146,7 +146,7 @@ def _draw_labels(subject: Subject, run: NamedRun, of_run: str) -> dict[str, Any]
         more = [f"… {len(lines) - 2} more"] if len(lines) > 2 else []
         texts.append("\n".join([*lines[:2], *more, f"#{i}"]))
     if texts:
-        figures["label_errors"] = _draw_sheet(subject.read(positions), texts)
+        figures["label_errors"] = draw_sheet(subject.read(positions), texts)
     else:
         subject.note(f"{_TEXTS['label_errors'][0].lower()}{of_run}: there are none")
     return figures
@@ -271,7 +271,8 @@ def _shorten(name: str) -> str:
     return lettering.shorten(name, _MOST_CHARACTERS)
 
 
-def _draw_sheet(images: np.ndarray, texts: list[str]) -> Any:
+def draw_sheet(images: np.ndarray, texts: list[str]) -> Any:
+    """Draw images [N, H, W, C] in rows, each with its text above; the figure."""
     columns = min(_COLUMNS, len(images))
     rows = -(-len(images) // columns)
     figure = picture.make_figure(1.4 * columns + 0.2, 1.75 * rows)

@@ -187,6 +187,8 @@ def _count_memory(setup: Setup) -> tuple[dict[str, int], list[str]]:
         "optimizer_state": state.opt_state,
         "averaged_weights": state.ema,
     }
+    if state.examples is not None:
+        sizes["examples"] = state.examples
     if setup.teacher is not None:
         sizes["teacher"] = setup.teacher.variables
     found = {name: memory.count_bytes(tree) for name, tree in sizes.items()}

@@ -92,13 +92,13 @@ def test_copies_of_an_example_are_one_presentation():
     assert kept["predicted"].tolist() == [1, 1] and kept["instead"][1] == 1
 
 
-def take_step(**changes):
+def take_step(copies=(0, 0, 1, 0), **changes):
     """Take one step of a linear model with a batch that holds an example twice."""
     options = TINY | LINEAR | {"track_examples": True, "batch_size": 4} | changes
     setup = make_setup(options)
     state = setup.phases[0].create(setup.numbers, {})
     ids = np.array([3, 8, 3, 50], np.int32)
-    batch = {"ids": ids, "copies": np.array([0, 0, 1, 0], np.int32)}
+    batch = {"ids": ids, "copies": np.array(copies, np.int32)}
     batch |= {"labels": setup.dataset.train.labels[ids]}
     batch |= {"images": setup.dataset.train.read(ids)}
     step = jax.jit(steps.train_step, static_argnums=0)
@@ -116,6 +116,12 @@ def test_pieces_repeats_and_sharpness_keep_the_same(changes):
     plain, other = take_step(), take_step(**changes)
     assert plain["seen"].nonzero()[0].tolist() == [3, 8, 50]
     for name, wanted in plain.items():
+        np.testing.assert_allclose(other[name], wanted, rtol=1e-5, err_msg=name)
+
+
+def test_a_step_joins_copies_that_are_varied_differently():
+    one, other = (take_step(x, brightness=0.9) for x in ((0, 0, 1, 0), (1, 0, 0, 0)))
+    for name, wanted in one.items():
         np.testing.assert_allclose(other[name], wanted, rtol=1e-5, err_msg=name)
 
 

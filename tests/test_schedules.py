@@ -246,6 +246,51 @@ def test_ramp_begins_when_the_copy_ends(make_numbers):
     np.testing.assert_allclose(found, [0, 0, 2 / 11, 4 / 13, 0.5], rtol=1e-6)
 
 
+def decay_by_hand(step, steps, share=0.2, power=0.5, floor=0.0):
+    decay = max(2, round(share * steps))
+    passed = max(0, step - (steps - decay)) / decay
+    return floor + (1 - floor) * (1 - passed**power)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"share": 0.5, "power": 1.0},
+        {"share": 0.33, "power": 2.5, "floor": 0.1},
+        {"share": 0.001},
+        {"share": 0.999, "power": 1.0},
+    ],
+    ids=str,
+)
+def test_stable_then_decay_is_its_formula(options):
+    names = {"share": "decay_share", "power": "decay_power"}
+    names["floor"] = "final_rate_factor"
+    given = {names[name]: x for name, x in options.items()}
+    given |= {"schedule": "stable_then_decay", "epochs": 6}
+    found = compute_rates(24, 4, **given, learning_rate=1.0)
+    expected = [decay_by_hand(step, 24, **options) for step in range(24)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+    # Not nearly 1: runs of several lengths share these steps to the bit.
+    assert all(x == 1 for x, y in zip(found, expected, strict=True) if y == 1)
+    found = compute_rates(24, 4, **given, learning_rate=1.0, rate_every="epoch")
+    expected = [decay_by_hand(step // 4, 6, **options) for step in range(24)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["product", "before", "instead", "constant"])
+def test_stable_then_decay_has_the_warm_up_of_the_others(kind):
+    options = {"warmup_kind": kind, "warmup_epochs": 1.5, "epochs": 6}
+    options |= {"schedule": "stable_then_decay", "warmup_start_factor": 0.25}
+    found = compute_rates(24, 4, **options, learning_rate=1.0)
+    begins = 6 if kind in ("before", "constant") else 0
+    wanted = [decay_by_hand(max(i - begins, 0), 24 - begins) for i in range(24)]
+    np.testing.assert_allclose(found[6:], wanted[6:], rtol=1e-6)
+    rising = {"constant": np.full(6, 0.25), "product": 0.25 + 0.125 * np.arange(1, 7)}
+    linear = 0.25 + 0.125 * np.arange(6)
+    np.testing.assert_allclose(found[:6], rising.get(kind, linear), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -177,7 +177,8 @@ class ScheduleOptions:
         "exponential (times exponential_factor each epoch), cosine_restarts (cosine "
         "again and again), one_cycle (up and down along cosines), triangle (up and "
         "down along lines), plateau (times plateau_factor when the validation metric "
-        "of --select_by no longer gets better)",
+        "of --select_by no longer gets better), stable_then_decay (constant, then down "
+        "over the last decay_share of the run, which --extend can make longer)",
         choices=(
             "constant",
             "cosine",
@@ -189,6 +190,7 @@ class ScheduleOptions:
             "one_cycle",
             "triangle",
             "plateau",
+            "stable_then_decay",
         ),
     )
     rate_every: str = option(
@@ -201,7 +203,23 @@ class ScheduleOptions:
         "share of the peak rate that the schedule falls to at the end of the run, or "
         "before each restart",
         "[0, 1]",
-        only_for="schedule=cosine|linear|polynomial|cosine_restarts",
+        only_for="schedule=cosine|linear|polynomial|cosine_restarts|stable_then_decay",
+    )
+    decay_share: float = option(
+        0.2,
+        "share of the steps, the last ones, over which stable_then_decay lowers the "
+        "rate",
+        kind="traced",
+        within="(0, 1)",
+        only_for="schedule=stable_then_decay",
+    )
+    decay_power: float = option(
+        0.5,
+        "power of the share of those steps that is past, which is taken off the rate; "
+        "0.5: by its root, 1: along a line",
+        kind="traced",
+        within="(0, 1000]",
+        only_for="schedule=stable_then_decay",
     )
     polynomial_power: float = option(
         1.0,

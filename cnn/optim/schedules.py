@@ -16,6 +16,9 @@ from cnn.config import Config, Numbers
 from cnn.errors import UserError
 from cnn.optim.options import ScheduleOptions
 
+# Steps of stable_then_decay's decay at least: the first still has the peak rate.
+SHORTEST_DECAY = 2
+
 
 class Clock(NamedTuple):
     """When a step takes place.
@@ -51,7 +54,9 @@ def compute_schedule(
 
     Source: Goyal et al. 2017 (warm-up), https://arxiv.org/abs/1706.02677;
         Loshchilov and Hutter 2017 (cosine, restarts), https://arxiv.org/abs/1608.03983;
-        Smith and Topin 2018 (one_cycle), https://arxiv.org/abs/1708.07120
+        Smith and Topin 2018 (one_cycle), https://arxiv.org/abs/1708.07120;
+        Hu et al. 2024 (stable_then_decay), https://arxiv.org/abs/2404.06395, its root
+        of Hägele et al. 2024, https://arxiv.org/abs/2405.18392
     """
     clock, schedule = _choose_clock(options, clock), SCHEDULES[options.schedule]
     if numbers.warmup_epochs is None or options.schedule == "one_cycle":
@@ -233,6 +238,17 @@ def _triangle(clock: Clock, numbers: Numbers) -> jax.Array:
     return jnp.where(step < peak, rising, falling)
 
 
+def _stable_then_decay(clock: Clock, numbers: Numbers) -> jax.Array:
+    step, steps = _count(clock, numbers)
+    decay = jnp.maximum(jnp.round(numbers.decay_share * steps), SHORTEST_DECAY)
+    passed = jnp.maximum(step - (steps - decay), 0)
+    falling = 1 - (passed / decay) ** numbers.decay_power
+    # Before it the very number 1, whatever the length of the run.
+    return jnp.where(
+        passed > 0, _start_at(numbers.final_rate_factor, falling), jnp.ones(())
+    )
+
+
 # By the name of --schedule: each maps a clock and the numbers to a factor.
 SCHEDULES = {
     "constant": _constant,
@@ -245,4 +261,5 @@ SCHEDULES = {
     "one_cycle": _one_cycle,
     "triangle": _triangle,
     "plateau": _constant,  # times the factor of cnn/optim/plateau.py
+    "stable_then_decay": _stable_then_decay,
 }

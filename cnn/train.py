@@ -13,6 +13,7 @@ from typing import Any
 
 from cnn.checkpoints import atomic, manifest, workdir
 from cnn.checkpoints.checkpoint import CheckpointWriter
+from cnn.checkpoints.description import UNTRAINED
 from cnn.config import Config
 from cnn.data.images import Dataset
 from cnn.errors import UserError
@@ -49,12 +50,6 @@ from cnn.transfer.source import (
 )
 from cnn.transfer.teacher import add_teacher, open_teacher
 from cnn.weights import preprocessing
-
-# What else than a run's the checkpoint of a directory may hold, by what it says.
-UNTRAINED = {
-    "average": "a mean of several runs",
-    "num_batches_tracked": "converted weights",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +166,9 @@ def _loop(setup: Setup, progress: Progress, outputs: Outputs, stop: Stop) -> Non
             _evaluate_epoch(setup, progress, outputs, stop)
             is_due = progress.step and progress.step % interval == 0
             is_best = counters.best_step == progress.step
-            if is_due or is_best or progress.has_ended(setup):
+            if is_trunk := 0 < progress.step == setup.trunk_step:
+                counters.note_trunk(progress.step)
+            if is_due or is_best or is_trunk or progress.has_ended(setup):
                 _save(setup, progress, outputs)
         if progress.has_ended(setup):
             return
@@ -273,7 +270,7 @@ def _save(setup: Setup, progress: Progress, outputs: Outputs) -> None:
     progress.update_seconds()
     description = training_progress.describe_checkpoint(setup, progress)
     items = to_items(progress.state, progress.sums)
-    outputs.writer.save(items, progress.step, description, counters.best_step)
+    outputs.writer.save(items, progress.step, description, counters.kept_steps)
 
 
 @contextlib.contextmanager

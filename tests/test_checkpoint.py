@@ -33,7 +33,7 @@ def state(make_structure, make_numbers, start):
 
 
 def save(writer, state, description=None, best=-1):
-    writer.save(to_items(*state), int(state[0].step), description or {}, best)
+    writer.save(to_items(*state), int(state[0].step), description or {}, (best,))
 
 
 def list_saved(directory):

@@ -2,9 +2,10 @@
 
 `checkpoints/STEP/` holds arrays (`weights`, `average` with weight averaging on,
 `training`: optimizer, step and metric sums), `description.json` (options, classes,
-scaling, counters) and its manifest of checksums. The newest N are kept, and the best
-by validation metric. What was written is read back before it counts as a checkpoint,
-and reading raises DamagedCheckpoint if it is not what was written.
+scaling, counters) and its manifest of checksums. The newest N are kept, the best by
+validation metric, and what `--extend` takes. What was written is read back before it
+counts as a checkpoint, and reading raises DamagedCheckpoint if it is not what was
+written.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class CheckpointWriter:
     """Writes one checkpoint at a time in the background, in order."""
 
     def __init__(self, directory: Path, keep: int) -> None:
-        """Write under `directory`, keeping the newest `keep` and the best.
+        """Write under `directory`, keeping the newest `keep` and what `save` says.
 
         Raises:
             UserError: it is there and cannot be read or written.
@@ -71,7 +72,7 @@ class CheckpointWriter:
         items: dict[str, Any],
         step: int,
         description: dict[str, Any],
-        best_step: int = -1,
+        kept_steps: Collection[int] = (),
     ) -> None:
         """Start writing a checkpoint; arrays are copied before this returns.
 
@@ -79,7 +80,7 @@ class CheckpointWriter:
             items: trees of arrays by name, as of `state.to_items`.
             step: the number of steps taken, which names the checkpoint.
             description: JSON.
-            best_step: the step whose checkpoint is kept too; -1 for none.
+            kept_steps: whose checkpoints are kept too.
 
         Raises:
             UserError: the checkpoint before it could not be written.
@@ -123,7 +124,7 @@ class CheckpointWriter:
                 _read_back(new, written)
                 atomic.write_json(new / DESCRIPTION, description)
                 manifest.finish(new)
-                manifest.remove_old(self._directory, step, self._keep, best_step)
+                manifest.remove_old(self._directory, step, self._keep, kept_steps)
 
         self._pending = background.start("writes checkpoints", finish)
         background.start("watches a checkpoint grow", _watch, self._pending, new)

@@ -13,6 +13,11 @@ from cnn import config
 from cnn.checkpoints import form
 from cnn.errors import UserError
 
+# What else than a run's the checkpoint of a directory may hold, by what it says.
+UNTRAINED = {
+    "average": "a mean of several runs",
+    "num_batches_tracked": "converted weights",
+}
 # Of an image; one of more pixels is no image that was ever trained on.
 _MOST_PIXELS = 2**28
 _DATA = {

@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from cnn.checkpoints import atomic, description, form, workdir
@@ -330,25 +330,29 @@ def check_places(directory: Path, is_written: Callable[[int], bool]) -> None:
             check_free(path)
 
 
-def remove_old(directory: Path, newest: int, keep: int, best: int) -> None:
-    """Remove unfinished checkpoints and all but the newest `keep` and the best.
+def remove_old(
+    directory: Path, newest: int, keep: int, kept_steps: Collection[int]
+) -> None:
+    """Remove unfinished checkpoints and all but the newest `keep` and `kept_steps`.
 
     What no run wrote stays, and does not count.
 
     Args:
         newest: the step just written; later ones were damaged and are removed.
-        best: a step that is kept too; -1 for none.
+        kept_steps: that are kept too.
     """
-    for path in list_old(directory, newest, keep, best):
+    for path in list_old(directory, newest, keep, kept_steps):
         with contextlib.suppress(OSError):  # a protected one stays
             remove(path)
 
 
-def list_old(directory: Path, newest: int, keep: int, best: int) -> list[Path]:
+def list_old(
+    directory: Path, newest: int, keep: int, kept_steps: Collection[int]
+) -> list[Path]:
     """List what `remove_old` removes."""
     steps = [step for step in list_steps(directory) if step <= newest]
     own = [step for step in steps if not (directory / str(step)).is_symlink()]
-    kept = {str(step) for step in (*own[-keep:], best)}
+    kept = {str(step) for step in (*own[-keep:], *kept_steps)}
     old = []
     for path in directory.iterdir():
         is_old = _NAME.fullmatch(path.name) and path.name not in kept

@@ -1,10 +1,11 @@
 """What of runs can be deleted: found first, and deleted under the run's own lock.
 
 Offered are, of runs that have ended, checkpoints that are neither the latest nor the
-best; of all, checkpoints that were never finished; and runs that stopped before their
-first checkpoint. Nothing is offered of a run that is running, of sweeps, of what lies
-behind a link, or of a directory in which lies what no run wrote; and no checkpoint of a
-run whose latest is damaged, since the one before it may be what is left of it.
+best nor what `--extend` takes; of all, checkpoints that were never finished; and runs
+that stopped before their first checkpoint. Nothing is offered of a run that is running,
+of sweeps, of what lies behind a link, or of a directory in which lies what no run
+wrote; and no checkpoint of a run whose latest is damaged, since the one before it may
+be what is left of it.
 """
 
 import contextlib
@@ -94,16 +95,20 @@ def _holds_nothing_else(home: Path, unfinished: Sequence[Path]) -> bool:
 
 
 def _find_old(home: Path) -> list[Path]:
-    """Find the checkpoints of a run that has ended which are not its latest or best."""
+    """Find the checkpoints of a run that has ended which nothing asks for by name."""
     result, checkpoints = workdir.read_json(home / "result.json"), home / "checkpoints"
     steps = manifest.list_steps(checkpoints)
     best = result.get("best_step") if isinstance(result, dict) else None
     if not steps or type(best) is not int:
         return []
-    old = manifest.list_old(checkpoints, steps[-1], 1, best)
+    old = manifest.list_old(checkpoints, steps[-1], 1, (best,))
     finished = [path for path in old if (path / manifest.MANIFEST).exists()]
-    is_whole = finished and not manifest.find_damage(checkpoints / str(steps[-1]))
-    return finished if is_whole else []
+    newest = checkpoints / str(steps[-1])
+    if not finished or manifest.find_damage(newest):
+        return []
+    counters = manifest.read_description(newest)["records"]
+    trunk = {str(counters.get(name)) for name in ("trunk_step", "trunk_best_step")}
+    return [path for path in finished if path.name not in trunk]
 
 
 def delete(found: Sequence[Leftover]) -> tuple[list[Leftover], list[str]]:

@@ -187,7 +187,7 @@ def save_run(
     atomic.write_json(directory / workdir.CONFIG_FILE, trial.config.to_flat())
     writer = CheckpointWriter(directory / "checkpoints", 1)
     description = progress.describe_checkpoint(own, one)
-    writer.save(to_items(one.state, one.sums), one.step, description, one.step)
+    writer.save(to_items(one.state, one.sums), one.step, description)
     writer.wait()
     found = {name: row[f"test_{name}"] for name in own.structure.task.tested}
     result = report.make_result(own, one, found)

@@ -63,6 +63,9 @@ class Counters:
             logged, of the estimates of `noise_scale`.
         gradient_variance: likewise.
         plateau: of `--schedule=plateau`, from its first evaluation on; else None.
+        trunk_step: the step of the last checkpoint before the decay of
+            `--schedule=stable_then_decay`, which `--extend` takes; -1 before it.
+        trunk_best_step: what `best_step` was then.
     """
 
     evaluated_step: int = -1
@@ -79,6 +82,17 @@ class Counters:
     gradient_square: float = 0.0
     gradient_variance: float = 0.0
     plateau: Plateau | None = None
+    trunk_step: int = -1
+    trunk_best_step: int = -1
+
+    @property
+    def kept_steps(self) -> tuple[int, ...]:
+        """Return the steps of the checkpoints that stay beside the newest ones."""
+        return self.best_step, self.trunk_step, self.trunk_best_step
+
+    def note_trunk(self, step: int) -> None:
+        """Remember the checkpoint of a step as the trunk's."""
+        self.trunk_step, self.trunk_best_step = step, self.best_step
 
     def note_noise(self, step_metrics: Mapping[str, np.ndarray]) -> None:
         """Add what the steps of a call estimate for the noise scale, if anything."""

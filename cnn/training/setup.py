@@ -28,7 +28,7 @@ from cnn.optim.layer_rates import Rates
 from cnn.optim.optimizer import Rule
 from cnn.runtime import devices
 from cnn.runtime.terminal import Terminal
-from cnn.training import epoch, losses
+from cnn.training import epoch, losses, trunk
 from cnn.training.same_data import Seen
 from cnn.training.state import TrainState, create_state
 from cnn.training.steps import Structure
@@ -143,6 +143,13 @@ class Setup:
     def total_steps(self) -> int:
         """Return the number of steps of the whole run."""
         return self.config.train.epochs * self.structure.steps_per_epoch
+
+    @property
+    def trunk_step(self) -> int:
+        """Return the step whose checkpoint `--extend` takes; 0: the run keeps none."""
+        if self.config.schedule.schedule != trunk.DECAYS:
+            return 0
+        return trunk.find_trunk(self.config, self.structure.steps_per_epoch)
 
     @property
     def lengths(self) -> tuple[int, int, int]:

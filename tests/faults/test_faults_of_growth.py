@@ -124,7 +124,7 @@ def test_fifty_calls_of_other_modes_in_one_process(room):
     without=[
         (
             "cnn/checkpoints/checkpoint.py",
-            "manifest.remove_old(self._directory, step, self._keep, best_step)",
+            "manifest.remove_old(self._directory, step, self._keep, kept_steps)",
             "pass",
         )
     ],

@@ -4,6 +4,7 @@
   python main.py --model=mlp --epochs=20           change any option
   python main.py --config=NAME                     train configs/NAME.py
   python main.py --init_from=DIR --train_only=head fine-tune what a run has learnt
+  python main.py --extend=DIR --epochs=40          train a run for longer
   python main.py --mode=sweep --sweep='learning_rate=log(1e-3,1,8); seed=0:4'
   python main.py --mode=evaluate --workdir=DIR     evaluate a trained run
   python main.py --mode=average --workdir=A,B,C --output=DIR
@@ -77,6 +78,7 @@ from cnn.sweep import members, sweep
 from cnn.sweep.options import SweepOptions
 from cnn.text import show, show_line
 from cnn.training import canary, same_data
+from cnn.transfer import extend
 from cnn.visualize import visualize
 from cnn.visualize.options import VisualizeOptions
 from cnn.weights import convert, export
@@ -356,6 +358,9 @@ def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, A
     if mode in ("train", "describe", "find_rate") and asked.sweep.from_trial:
         _refuse_preset("--from_trial takes the options of the trial")
         return sweep.read_trial(asked.sweep.from_trial)
+    if mode in ("train", "describe", "find_rate") and asked.transfer.extend:
+        _refuse_preset("--extend takes the options of the run")
+        return extend.read_options(Path(asked.transfer.extend), directory, given)
     return config_module.load_preset(FLAGS.config)
 
 

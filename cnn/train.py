@@ -40,7 +40,7 @@ from cnn.training.epoch import Pace
 from cnn.training.progress import Progress
 from cnn.training.setup import Setup
 from cnn.training.state import is_finite, to_items
-from cnn.transfer import features, plan
+from cnn.transfer import extend, features, plan
 from cnn.transfer.source import (
     check_same_checkpoint,
     check_same_source,
@@ -89,6 +89,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         stop = Stop(processes.find_most)
         if ended and not respelled:
             return _repeat_result(config, directory, terminal, ended)
+        extend.begin(config, directory, terminal)
         newest, stored = _find_newest(config, directory, terminal)
         keep = config.checkpoint.keep_checkpoints
         checkpoints = directory / "checkpoints"

@@ -128,6 +128,7 @@ VALUES = {
     "worker": "other",
     "worker_timeout": 30.0,
     "from_trial": "{sweep}:1",
+    "extend": "{run}",
     "where": "seed=1",
     "group_by": ("model",),
 }

@@ -439,9 +439,10 @@ def check_same_run(
         epochs = stored.get("epochs") != run_options.get("epochs")
         if epochs and any((directory / "checkpoints").glob("*")):
             message += (
-                ". To train it for longer, continue in another --workdir with "
-                f"--init_from={quote(str(directory))} --keep_optimizer, the "
-                "epochs still to come in --epochs, and their schedule"
+                ". To train it for longer, take another --workdir and --extend="
+                f"{quote(str(directory))} with --epochs=N, which counts all; or, with "
+                f"other options, --init_from={quote(str(directory))} --keep_optimizer, "
+                "the epochs still to come in --epochs, and their schedule"
             )
         raise UserError(message)
     return respelled

@@ -72,6 +72,14 @@ class TransferOptions:
         "steps and schedule start again",
         only_for="init_from",
     )
+    extend: str = option(
+        "",
+        "train: directory of a run to go on with: its options, and the --epochs that "
+        "the new run has in all; under stable_then_decay from the last state before "
+        "its decay, to the bit as if it had been given them from the start",
+        modes="train describe",
+        is_path=True,
+    )
     init_key: str = option(
         "",
         "which of several sets of weights in a file or checkpoint: its place there, "

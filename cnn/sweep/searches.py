@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from cnn.errors import UserError
 from cnn.runtime.terminal import Terminal
-from cnn.sweep import table
+from cnn.sweep import table, trunks
 from cnn.sweep.batch import Batch, TrialProgress, regroup, start_batch
 from cnn.sweep.executors import Executor, explain_shortage
 from cnn.sweep.live import LiveTable
@@ -222,14 +222,19 @@ def run_grid(session: Session, groups: Sequence[Sequence[Trial]]) -> None:
     planned = [trial for group in groups for trial in group]
     show = LiveTable(session.terminal, session.count_total(planned))
     for group in groups:
+        length = session.make_setup(group[0].config).structure.steps_per_epoch
         done = {row["trial"] for row in session.rows}
         pending = [trial for trial in group if trial.number not in done]
         if not pending:
             continue
-        executor = session.make_executor(group)
+        stems = [family.longest for family in trunks.make_families(group, length)]
+        families = trunks.make_families(pending, length)
+        for line in trunks.describe(families):
+            session.terminal.say(line)
+        executor = session.make_executor(stems)
         with show:
-            for i in range(0, len(pending), executor.width):
-                some = pending[i : i + executor.width]
+            for i in range(0, len(families), executor.width):
+                some = families[i : i + executor.width]
                 session.run_batch(
                     executor, some, planned, lambda b: show.show(b, session.rows)
                 )

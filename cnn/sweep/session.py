@@ -5,7 +5,6 @@ best, then the trials' rows, then states that are no longer needed are removed.
 """
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from cnn.config import Config
 from cnn.errors import UserError
 from cnn.runtime.interrupt import Interrupted, Stop
 from cnn.runtime.terminal import Terminal
-from cnn.sweep import choose, outcome, table, trials
-from cnn.sweep.batch import Batch, start_batch
+from cnn.sweep import choose, outcome, table, trials, trunks
+from cnn.sweep.batch import Batch
 from cnn.sweep.executors import (
     Executor,
     check_stackable,
@@ -27,6 +26,7 @@ from cnn.sweep.executors import (
 from cnn.sweep.same_data import SharedData
 from cnn.sweep.table import Row, TrialLog
 from cnn.sweep.trials import Trial, make_setting
+from cnn.sweep.trunks import Family
 from cnn.training import course, report
 from cnn.training.setup import Setup
 
@@ -181,11 +181,11 @@ class Session:
     def run_batch(
         self,
         executor: Executor,
-        some: Sequence[Trial],
+        some: Sequence[Family],
         planned: Sequence[Trial],
         watch: Callable[[Batch], None],
     ) -> None:
-        """Run some trials of a group to their end and save them.
+        """Run some trials of a group to their end, with their branches, and save them.
 
         Args:
             planned: every trial of the sweep.
@@ -196,13 +196,15 @@ class Session:
         """
         try:
             with explain_shortage(len(some)):
-                batch = start_batch(executor, some)
-                batch.advance(sys.maxsize, watch)
-                self.save_ended(batch, planned)
+                for batch in trunks.iterate(executor, some, watch):
+                    self.save_ended(batch, planned)
         except UserError as error:
             if not is_shortage(error) or len(some) > 1:
                 raise
-            self.save_failed(some[0], "it does not fit in memory")
+            done = {row["trial"] for row in self.rows}
+            for trial in some[0].trials:
+                if trial.number not in done:
+                    self.save_failed(trial, "it does not fit in memory")
 
     def save_ended(self, batch: Batch, planned: Sequence[Trial]) -> None:
         """Save the trials of a batch that have ended and are not saved yet.

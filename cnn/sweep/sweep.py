@@ -2,7 +2,8 @@
 
 space.py  the text, parsed           trials.py  trials, grouped by program
 executors.py, programs.py  how a batch of trials runs    choose.py  which way
-batch.py  trials, epoch by epoch     session.py  what is on disk
+batch.py  trials, epoch by epoch     trunks.py  what several of them share
+session.py  what is on disk
 searches.py, study.py, worker.py  which trials run, and how far
 table.py, outcome.py, live.py, plots.py, page.py  results    members.py  of ensembles
 """

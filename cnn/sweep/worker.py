@@ -25,6 +25,7 @@ from cnn.sweep.space import Space
 from cnn.sweep.study import Ended, Study
 from cnn.sweep.table import Row, list_last_columns, read_rows
 from cnn.sweep.trials import Trial, group_trials, make_setting, make_trial
+from cnn.sweep.trunks import Family
 
 SETTINGS_AT_ONCE = 8
 _PAUSE = 0.5
@@ -132,7 +133,8 @@ class _Worker:
                 width = self._at_once * len(self._seeds)
                 self._executors[key] = self._session.make_executor(group, width)
             with self._show:
-                self._session.run_batch(self._executors[key], group, group, self._watch)
+                alone = [Family(trial) for trial in group]
+                self._session.run_batch(self._executors[key], alone, group, self._watch)
             for number in dict.fromkeys(t.number // len(self._seeds) for t in group):
                 rows = self._select_rows(self._session.rows, number)
                 self._study.tell(number, *self._conclude(rows, self._session.home))

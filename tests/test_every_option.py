@@ -73,6 +73,7 @@ BESIDE = {
     "profile_steps": {"log_every_steps": 1},
     "cpu_kernels": {"mesh": "data:1"},
     "cached_views": {"flip_probability": 0.5},
+    "extend": {"epochs": 3},
     "init_skip": {"init_reset": ("head",)},
     "recompute_statistics": {"model": "simple_cnn", "widths": (2,)},
     "parametrization": {"model": "simple_cnn", "width_multiplier": 2.0},

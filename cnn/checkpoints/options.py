@@ -18,7 +18,9 @@ class CheckpointOptions:
         within="(0, epochs]",
     )
     keep_checkpoints: int = free_option(
-        2, "newest checkpoints kept, in addition to the best", within="[1, checkpoints]"
+        2,
+        "newest checkpoints kept, in addition to the best and what --extend takes",
+        within="[1, checkpoints]",
     )
     checkpoint: str = free_option(
         "latest",

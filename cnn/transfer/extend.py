@@ -97,12 +97,12 @@ def _check_given(
     source: Path, stored: Mapping[str, Any], given: Mapping[str, Any]
 ) -> None:
     """Refuse options that would make the longer run another one than the run."""
+    before, now = make_config(stored).to_flat(), make_config(stored, given).to_flat()
     if not any(name in given for name in OWN):
         raise UserError(
             f"--extend={source} needs the length of the new run, in all: give "
-            f"--epochs=N (this one has {stored['epochs']})"
+            f"--epochs=N (this one has {before['epochs']})"
         )
-    before, now = make_config(stored).to_flat(), make_config(stored, given).to_flat()
     allowed = {*OWN, *workdir.SPELLED, "extend"}
     for name in given.keys() - allowed:
         if list_fields()[name].metadata["changes_run"] and now[name] != before[name]:
@@ -207,14 +207,14 @@ def _check_trunk(source: Path, start: _Start, config: Config, damage: str) -> No
     length = start.steps_per_epoch
     before = trunk.find_trunk(start.options, length)
     if start.step > before:
-        why = f": {damage}" if damage else ""
+        what = f"has no whole checkpoint of its first {before} steps, before its decay"
+        what += f" ({damage}); put one back" if damage else "; put one back"
         if not before:
-            why = ": the decay begins in its first epoch, give it more --epochs"
+            what = "has kept nothing to go on from: its decay begins in its first epoch"
         raise UserError(
-            f"--extend={source} has no whole checkpoint of its first {before} steps, "
-            f"before its decay{why}. Put one back, train from scratch with "
-            f"--epochs={config.train.epochs}, or start another run from its weights, "
-            f"with --init_from={quote(str(source))}"
+            f"--extend={source} {what}, or train from scratch with --epochs="
+            f"{config.train.epochs}, or start another run from its weights, with "
+            f"--init_from={quote(str(source))}"
         )
     if trunk.find_trunk(config, length) < start.step:
         least = trunk.find_shortest(config, length, start.step)

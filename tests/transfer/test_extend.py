@@ -6,8 +6,9 @@ import signal
 import time
 
 import pytest
-from fixtures_runs import read_lines, run_main, start_main
+from fixtures_runs import ROOT, read_lines, run_main, start_main
 from fixtures_runs import train_run as train_tiny
+from test_readme import list_commands
 
 from cnn import config as config_module
 from cnn.checkpoints import manifest
@@ -352,3 +353,16 @@ def test_shortest_run_with_a_trunk():
         if epochs > 1:
             before = config.change({"epochs": epochs - 1})
             assert trunk.find_trunk(before, 4) < step
+
+
+def test_the_page_does_what_it_shows(tmp_path, monkeypatch):
+    """It takes 10 s: a run, its extension, and a sweep of four lengths."""
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    small = ["--train_examples=100", "--model=mlp", "--mlp_widths=8"]
+    commands = [x for x in list_commands(page) if x[:2] == ["python", "main.py"]]
+    for words, more in zip(commands, (small, [], small), strict=True):
+        assert run_main(*words[2:], *more) == 0
+    assert read_result(tmp_path / "runs" / "long")["epochs"] == 8
+    drawn = {path.name for path in (tmp_path / "runs/lengths/sweep/plots").iterdir()}
+    assert {"by_epochs.png", "curves_by_epochs.png"} <= drawn

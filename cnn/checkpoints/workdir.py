@@ -267,6 +267,11 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged: {error}") from None
 
 
+def holds_run(directory: Path) -> bool:
+    """Return whether a directory is that of a run."""
+    return (directory / CONFIG_FILE).is_file()
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """Read the options of a run; if its file is lost, those of its newest checkpoint.
 

@@ -11,11 +11,12 @@ from cnn.training import tasks
 from cnn.visualize.draw.picture import Picture, Section
 from cnn.visualize.page import report
 
-_RANKED = (
-    ["n", "failed", "mean", "sd", "low", "high", "validation_loss"]
-    + ["difference", "difference_low", "difference_high"]
-    + ["test_mean", "test_sd", "test_low", "test_high"]
-)
+# Each with its 95 % interval, and what its columns in settings.csv begin with.
+_RANKED = {
+    "test": ("test_mean", "test_low", "test_high"),
+    "validation": ("mean", "low", "high"),
+    "difference from the best": ("difference", "difference_low", "difference_high"),
+}
 
 
 def write_page(
@@ -43,7 +44,6 @@ def write_page(
         UserError: jinja2 is not installed.
     """
     names = list(dict.fromkeys(name for row in rows for name in row["options"]))
-    settings = [row | row["options"] for row in ranking]
     trials = [row | row["options"] for row in sorted(rows, key=lambda r: r["trial"])]
     defaults = tasks.list_defaults(config)
     options = [
@@ -51,10 +51,9 @@ def write_page(
         for name, value in config.select_run_options().items()
         if value != defaults[name] and name not in names
     ]
-    columns = [name for name in names if name != "seed"] + _RANKED
     every = FIRST_COLUMNS + names + list_last_columns(rows)
     tables = {
-        "Settings": report.tabulate(columns, settings),
+        "Settings": _tabulate_settings(names, config.train.select_by, ranking),
         "Trials": report.tabulate(every, trials),
         "Options": report.tabulate(("option", "value"), options),
     }
@@ -68,3 +67,30 @@ def write_page(
     title = f"A sweep of {varied}: {len(rows)} trials"
     shown = [section for section in sections if section.pictures]
     return report.write_tables(home, title, notes, tables, shown)
+
+
+def _tabulate_settings(
+    names: Sequence[str], select_by: str, ranking: Sequence[dict[str, Any]]
+) -> report.Table:
+    """Make the table of settings, each mean with its interval in one cell."""
+    varied = [name for name in names if name != "seed"]
+    columns = [*varied, "n"] + ["failed"] * any(row["failed"] for row in ranking)
+    plain = report.tabulate(
+        [*columns, "validation_loss"], [row | row["options"] for row in ranking]
+    )
+    rows = [
+        report.Row(
+            (
+                *row.cells[:-1],
+                *(_write(own, x) for x in _RANKED.values()),
+                row.cells[-1],
+            )
+        )
+        for row, own in zip(plain.rows, ranking, strict=True)
+    ]
+    heads = [f"{x} {select_by}" if x in ("test", "validation") else x for x in _RANKED]
+    return report.Table((*plain.heads[:-1], *heads, "validation loss"), tuple(rows))
+
+
+def _write(row: dict[str, Any], columns: Sequence[str]) -> report.Cell:
+    return report.write_interval(*(row.get(name) for name in columns))

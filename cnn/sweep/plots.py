@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cnn.option import format_value
 from cnn.runtime import own_files
 from cnn.sweep import transfer_plot
 from cnn.sweep.table import Row, rank_settings
-from cnn.visualize.draw import lettering, picture
+from cnn.visualize.draw import chart, lettering, picture
 from cnn.visualize.draw.picture import Picture
 
 _MANY = 30.0
 _MOST_CELLS = 12
 _MOST_NAMED = 8  # values that a legend names
+_MOST_LINES = 200  # that a reader can hide one by one
 _UNREAD = "not read"
 
 
@@ -63,9 +66,14 @@ def draw_plots(rows: Sequence[Row], select_by: str, directory: Path) -> list[Pic
             draw(figure.add_subplot(), *arguments)
             about = (draw.__doc__ or "").split("\n")[0]
             caption = about.replace("Draw", "Shows", 1)
+            path = directory / f"{name}.png"
             pictures.append(
-                picture.save(figure, directory / f"{name}.png", title, caption)
+                picture.save(figure, path, title, caption, is_line_art=True)
             )
+            if draw is _draw_curves and len(rows) <= _MOST_LINES:
+                panels, lines = _list_lines(*arguments)
+                names = {"groups": "Settings", "names": "Trials", "x": "epochs"}
+                chart.write(path, panels, lines, **names)
     return pictures
 
 
@@ -167,6 +175,32 @@ def _draw_curves(axes: Any, rows: Sequence[Row], name: str, metric: str) -> None
         axes.figure.legend(loc="outside lower center", ncols=4)
 
 
+def _list_lines(
+    rows: Sequence[Row], name: str, metric: str
+) -> tuple[list[chart.Panel], list[chart.Line]]:
+    """List what `_draw_curves` draws, by setting and seed."""
+    from matplotlib import colors
+
+    scale = "log" if "loss" in metric else "share"
+    found, (colours, _) = [], _choose_colours(rows, name)
+    varied = [x for x in list_varied(rows) if x != "seed"]
+    for row in rows:
+        points = [(line["epoch"], line[metric]) for line in row["curve"]]
+        group = ", ".join(f"{x}={_shorten(_text(row, x))}" for x in varied)
+        seed = row["options"].get("seed")
+        line = chart.Line(
+            metric,
+            group,
+            f"trial {row['trial']}" if seed is None else f"seed={seed}",
+            colors.to_hex(colours[_text(row, name)]),
+            *np.array(points, float).reshape(-1, 2).T,
+            is_dashed=row["status"] == "pruned",
+            is_thin=row["status"] == "failed",
+        )
+        found.append(line)
+    return [chart.Panel(metric, _name(metric), scale)], found
+
+
 def _choose_colours(rows: Sequence[Row], name: str) -> tuple[dict[str, Any], Any]:
     """Choose a colour for each value of an option, by its text.
 
@@ -189,8 +223,6 @@ def _choose_colours(rows: Sequence[Row], name: str) -> tuple[dict[str, Any], Any
 
 def _draw_heat(axes: Any, rows: Sequence[Row], x: str, y: str, select_by: str) -> None:
     """Draw the best mean over seeds for each pair of values."""
-    import numpy as np
-
     metric = f"validation_{select_by}"
     xs, ys = _list_values(rows, x), _list_values(rows, y)
     if max(len(xs), len(ys)) > _MOST_CELLS:

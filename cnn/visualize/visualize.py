@@ -6,7 +6,7 @@ have a page of their own.
 """
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,7 +39,7 @@ from cnn.visualize.draw import (
 )
 from cnn.visualize.draw.picture import Picture, Section
 from cnn.visualize.lecture import slides
-from cnn.visualize.page import report
+from cnn.visualize.page import kept, report
 from cnn.visualize.subject import Subject
 
 # In the order of the report; what such a module has is said in `draw`.
@@ -74,16 +74,21 @@ def needs_run(pictures: tuple[str, ...]) -> bool:
 
 
 def visualize(
-    config: Config, directories: list[Path], terminal: Terminal
+    config: Config,
+    directories: list[Path],
+    terminal: Terminal,
+    tables: Mapping[str, report.Table] | None = None,
 ) -> list[Section]:
     """Draw pictures and the report of them.
 
     What cannot be drawn is said, and everything else is drawn and reported, also where
-    it is a fault of the program.
+    it is a fault of the program. The report keeps what was drawn of the same runs
+    before.
 
     Args:
         config: the options of the first run, those of the command line over them.
         directories: of the runs; of one that need not exist when no picture needs it.
+        tables: of several runs, by heading; see `report.write_report`.
 
     Returns:
         What was drawn.
@@ -117,8 +122,10 @@ def visualize(
         _raise_faults(subject)
         notes = [note for section in sections for note in section.notes]
         raise UserError("Nothing could be drawn: " + "; ".join(dict.fromkeys(notes)))
-    runs = directories if needs_run(names) else []
-    for path in _write_pages(directory, runs, drawn, config.select_run_options()):
+    runs = [x for x in directories if needs_run(names) or workdir.holds_run(x)]
+    how = config.checkpoint.checkpoint, config.evaluate.split
+    origin = kept.find_origin(directory, runs, *how)
+    for path in _write_pages(directory, runs, drawn, origin, tables):
         terminal.say_written(path)
     same_data.write_bad(directory, config.data.dataset, list(subject.excluded.values()))
     if config.progress.track != "none":
@@ -134,7 +141,8 @@ def _write_pages(
     directory: Path,
     runs: Sequence[Path],
     drawn: Mapping[str, list[Section]],
-    run_options: Collection[str],
+    origin: kept.Origin,
+    tables: Mapping[str, report.Table] | None,
 ) -> list[Path]:
     """Write the lecture's page and the report of everything else; what there is."""
     pages = []
@@ -143,7 +151,8 @@ def _write_pages(
         pages.append(write_lecture(directory, of_lecture))
     rest = [x for name, several in drawn.items() if name != "lecture" for x in several]
     if rest:
-        pages.append(report.write_report(directory, runs, rest, run_options))
+        sections = kept.renew(directory / "pictures", origin, rest, [*PICTURES])
+        pages.append(report.write_report(directory, runs, sections, tables))
     return pages
 
 

@@ -137,3 +137,51 @@ def test_a_plateau_lowers_the_rates_that_follow():
     np.testing.assert_array_equal(found, [1, 1, 0.5, 0.5, 0.25, 0.25])
     found = curves.find_rate_factors(curves.History({}, 5, 0), np.array([0, 9]))
     np.testing.assert_array_equal(found, [1, 1])
+
+
+def test_shares_near_one_are_as_far_apart_as_others():
+    shares = np.array([0, 0.5, 0.9, 0.99, 0.999, 1])
+    places = curves.stretch(shares)
+    np.testing.assert_allclose(places[[0, -1]], [-np.log10(1.001), 3])
+    assert np.all(np.diff(places) > 0.25), places
+    np.testing.assert_allclose(curves.unstretch(places), shares, atol=1e-12)
+
+
+def test_long_series_keep_their_ends():
+    steps, values = np.arange(10_000), np.arange(10_000) / 2
+    found = curves.thin_out((steps, values), 100)
+    assert len(found[0]) == 100 and found[0][0] == 0 and found[0][-1] == 9999
+    np.testing.assert_array_equal(found[1], found[0] / 2)
+    assert len(curves.thin_out((steps[:0], values[:0]), 100)[0]) == 0
+
+
+@pytest.mark.parametrize("accuracy, is_stretched", [(0.85, False), (0.99, True)])
+def test_an_accuracy_near_one_has_an_axis_that_shows_it(
+    trained, tmp_path, accuracy, is_stretched
+):
+    line = {"step": 5, "epoch": 1, "train_accuracy": 0.5, "train_loss": 1.0}
+    last = line | {"step": 10, "epoch": 2, "train_accuracy": accuracy}
+    text = "".join(json.dumps(x) + "\n" for x in (line, last))
+    run = copy_run(trained, tmp_path / "run", text)
+    (drawn,), _ = draw(tmp_path / "pictures", run)
+    assert ("stretched towards 100 %" in drawn.caption) == is_stretched
+
+
+def test_the_page_gets_the_numbers_of_the_lines(trained, tmp_path):
+    other = copy_run(trained, tmp_path / "other")
+    (drawn,), _ = draw(tmp_path / "pictures", trained, other)
+    data = json.loads(drawn.path.with_suffix(".json").read_text())
+    assert [panel["name"] for panel in data["panels"]] == [
+        *("loss", "accuracy", "rate", "speed")
+    ]
+    history = curves.read_history(trained)
+    steps, values = history.series["validation_accuracy"]
+    lines = [
+        x
+        for x in data["lines"]
+        if (x["panel"], x["name"]) == ("accuracy", "validation")
+    ]
+    assert [line["group"] for line in lines] == [trained.name, "other"]
+    for line in lines:
+        np.testing.assert_allclose(line["x"], steps / history.steps_per_epoch, 1e-5)
+        np.testing.assert_allclose(line["y"], values, 1e-5)

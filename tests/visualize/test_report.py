@@ -1,6 +1,7 @@
 """The report's content; how it looks is for `test_report_in_browser.py`."""
 
 import base64
+import dataclasses
 import json
 import re
 import sys
@@ -21,7 +22,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.elements, self.rows, self.notes = [], [], []
+        self.elements, self.rows, self.notes, self.links = [], [], [], []
         self._tags = []
         self.feed(text)
 
@@ -39,6 +40,8 @@ class Page(HTMLParser):
         tag, attributes = self._tags[-1] if self._tags else ("", {})
         if tag == "td":
             self.rows[-1].append(data)
+        if tag == "a":
+            self.links.append(data)
         if attributes.get("class") == "note":
             self.notes.append(data)
 
@@ -50,8 +53,8 @@ class Page(HTMLParser):
 def write(tmp_path):
     """Return a function that writes a report of runs and sections and reads it."""
 
-    def write(runs=(), sections=()):
-        path = report.write_report(tmp_path, list(runs), list(sections), ["model"])
+    def write(runs=(), sections=(), tables=None):
+        path = report.write_report(tmp_path, list(runs), list(sections), tables)
         assert path == tmp_path / "report.html"
         return Page(path.read_text())
 
@@ -117,26 +120,90 @@ def test_notes_of_a_section_are_shown(write):
 def test_result_and_options_of_runs(write, tmp_path):
     result = {"test_accuracy": 0.5, "num_parameters": 12345, "best_validation": None}
     runs = [
+        make_run(tmp_path / "a", {"model": "mlp", "widths": [1, 2]}, result),
         make_run(
-            tmp_path / "a",
-            {"model": "mlp", "widths": [1, 2], "pictures": ["all"]},
-            result,
-        ),
-        make_run(
-            tmp_path / "b",
-            {"model": "<cnn>", "widths": [1, 2], "pictures": ["kernels"]},
-            {"versions": {}},
+            tmp_path / "b", {"model": "<cnn>", "widths": [1, 2]}, {"versions": {}}
         ),
     ]
     page = write(runs)
     assert ["a", "50.00%", "–", "12,345"] in page.rows
     assert ["test_accuracy", "0.5", "–"] in page.rows
-    assert page.rows.count(["model", "mlp", "<cnn>"]) == 2, "all, and what differs"
+    assert page.rows.count(["model", "mlp", "<cnn>"]) == 1
     assert page.rows.count(["widths", "1,2", "1,2"]) == 1
-    assert page.rows.count(["pictures", "all", "kernels"]) == 1, "not the run's own"
-    assert [row.get("class") for row in page.find("tr")].count("differs") > 1
+    assert [row.get("class") for row in page.find("tr")].count("differs") == 3
     values = [cell["data-value"] for cell in page.find("td")]
     assert "0.5" in values and "12345" in values
+
+
+def test_tables_of_several_runs_stand_in_place_of_a_row_for_each(write, tmp_path):
+    runs = [make_run(tmp_path / x, {}, {"test_accuracy": 0.5}) for x in "ab"]
+    cell = report.write_interval(0.75, 0.5, 1.0)
+    table = report.Table(("rate", "accuracy"), (report.Row((cell, cell)),))
+    page = write(runs, tables={"Pooled over seeds": table})
+    assert page.rows.count(["0.7500 [0.5000, 1.0000]"] * 2) == 1
+    assert ["a", "50.00%"] not in page.rows
+    headings = [heading.get("id") for heading in page.find("h2")]
+    assert headings == ["pooled-over-seeds", "options"]
+
+
+def test_a_run_alone_begins_with_its_accuracy_and_what_it_is_worth(write, tmp_path):
+    result = {"test_accuracy": 0.9, "test_correct": 9, "test_count": 10, "steps": 7}
+    options = {"model": "mlp", "epochs": 10, "picture_channels": 3}
+    write([make_run(tmp_path / "a", options, result)])
+    text = (tmp_path / "report.html").read_text()
+    tiles = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
+    # Wilson's interval of 9 of 10, as scipy.stats.binomtest(9, 10) gives it.
+    assert tiles[0] == (
+        "test accuracy",
+        "90.00% <small>9 of 10 images; 95 % interval 59.58% to 98.21%</small>",
+    )
+    assert tiles[1] == ("steps", "7")
+    assert text.index("<dl") < text.index("<nav") < text.index('id="options"')
+    assert re.findall(r"<li><code>(\w+)</code>", text) == ["model"]
+
+
+def test_contents_name_what_differs(write, pictures):
+    titles = ("What excites stage1", "What excites stage2")
+    one, other = (
+        dataclasses.replace(x, title=t) for x, t in zip(pictures, titles, strict=True)
+    )
+    section = Section("patches", "Top patches: what", (one, other))
+    assert [x for x in write(sections=[section]).links if "stage" in x] == [
+        *("stage1", "stage2")
+    ]
+
+
+def test_several_runs_have_no_picture_of_each_in_the_contents(
+    write, pictures, tmp_path
+):
+    runs = [make_run(tmp_path / x, {}, None) for x in "ab"]
+    page = write(runs, [Section("kernels", "Kernels", pictures)])
+    assert page.links == ["Options", "Kernels"]
+
+
+def test_images_are_linked_to_their_rows(write, pictures, tmp_path):
+    card = {"image": "data:,", "lines": ["a <b>", "90 %", "7.png"], "link": "rows-1"}
+    cards = {"cards": [card, card | {"link": ""}]}
+    (tmp_path / "a.json").write_text(json.dumps(cards))
+    (tmp_path / "rows.csv").write_text("path,loss\nx/7.png,2.5\n'=1,3\n")
+    rows = Picture(tmp_path / "rows.csv", "All", "Each.")
+    page = write(sections=[Section("mistakes", "Mistakes", (pictures[0], rows))])
+    assert [row.get("id") for row in page.find("tr")] == [None, "rows-1", "rows-2"]
+    assert page.rows[1:] == [["x/7.png", "2.5"], ["'=1", "3"]]
+    links = [x["href"] for x in page.find("a")]
+    assert links.count("#rows-1") == 1 and "rows.csv" in links
+    assert page.find("img")[0]["src"] == "data:,", "in place of the sheet"
+
+
+def test_numbers_of_curves_end_no_element(write, pictures, tmp_path):
+    data = {"lines": [{"group": "</script><b>", "name": "<!--"}]}
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    page = write(sections=[Section("curves", "Curves", pictures[:1])])
+    text = (tmp_path / "report.html").read_text()
+    found = re.search(r'<script type="application/json">(.*?)</script>', text)[1]
+    assert "<" not in found and json.loads(found) == data
+    assert len(page.find("img")) == 2, "the picture stands where there is no script"
+    assert "class Chart" in text
 
 
 def test_versions_are_listed_by_name(write, tmp_path):

@@ -57,7 +57,7 @@ def page(tmp_path_factory):
         )
         for n in range(3)
     ]
-    path = report.write_report(directory, runs, sections, ["epochs"])
+    path = report.write_report(directory, runs, sections)
     with browser.start_browser(directory) as opened:
         yield opened, path
 
@@ -120,7 +120,6 @@ def test_tables_are_sorted_by_number(page):
     assert opened.run(*read) == ["50.00%", "25.00%", "12.50%"]
     opened.run(SORT, "Result", 2)
     assert opened.run(COLUMN, "Result", 2) == ["11.0000", "13.0000", "17.0000"]
-    assert opened.run(COLUMN, "Options that differ", 0) == ["epochs"]
 
 
 def test_pictures_can_be_enlarged(page):
@@ -136,12 +135,37 @@ def test_pictures_can_be_enlarged(page):
     assert not opened.run(shown)
 
 
-def test_print_opens_what_is_folded(page):
+def test_print_leaves_out_contents_and_what_is_folded(page):
     opened = open_page(page)
-    count = "return document.querySelectorAll('details:not([open])').length"
-    assert opened.run(count) == 2
-    opened.run("dispatchEvent(new Event('beforeprint'))")
-    assert opened.run(count) == 0
+    opened.command("Emulation.setEmulatedMedia", media="print")
+    shown = "return document.querySelector(arguments[0]).checkVisibility()"
+    assert opened.run(shown, "main table")
+    assert not opened.run(shown, "nav") and not opened.run(shown, "details")
+    opened.run("document.querySelector('details').open = true")
+    assert opened.run(shown, "details")
+    opened.command("Emulation.setEmulatedMedia", media="")
+
+
+@pytest.mark.parametrize("width, height", SIZES)
+def test_no_text_of_a_table_lies_over_another(page, width, height):
+    """A run of a long name has its accuracy beside it, or below."""
+    opened = open_page(page, width=width, height=height)
+    overlaps = opened.run(
+        "const box = (cell) => {"
+        "  const range = document.createRange();"
+        "  range.selectNodeContents(cell);"
+        "  return range.getBoundingClientRect(); };"
+        "const cells = [...document.querySelectorAll('table[aria-label=Result] td')];"
+        "const boxes = cells.map(box).filter(one => one.width);"
+        "return boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b =>"
+        "  a.left < b.right - 1 && b.left < a.right - 1 &&"
+        "  a.top < b.bottom - 1 && b.top < a.bottom - 1)).length"
+    )
+    assert overlaps == 0
+    first = (
+        "return document.querySelector('h1 ~ *:not(h2)').getBoundingClientRect().top"
+    )
+    assert opened.run(first) < height / 2, "the result comes first"
 
 
 def test_slides_move_unless_motion_is_unwanted(page):

@@ -16,6 +16,7 @@ from cnn.optim.optimizer import Rule, compute_learning_rate
 from cnn.optim.schedules import Clock
 from cnn.runtime import own_files
 
+LEAST_DOUBT = 0.001  # of an accuracy of 1, on an axis that is stretched towards 1
 _MOST = 2**53  # numbers of JSON that are larger are no counts
 Series = tuple[np.ndarray, np.ndarray]
 
@@ -102,6 +103,26 @@ def find_rate_factors(history: History, steps: np.ndarray) -> np.ndarray:
     ends, factors = history.series.get("rate_factor", (np.zeros(0), np.zeros(0)))
     places = np.searchsorted(ends, steps, side="right")
     return np.concatenate([[1.0], factors])[places]
+
+
+def stretch(shares: np.ndarray) -> np.ndarray:
+    """Map shares, 0..1, so that differences near 1 are as far apart as others.
+
+    90, 99 and 99.9 % lie nearly one apart, and 1 itself at 3.
+    """
+    return -np.log10(1 - np.minimum(shares, 1) + LEAST_DOUBT)
+
+
+def unstretch(places: np.ndarray) -> np.ndarray:
+    """Map back what `stretch` returns."""
+    return 1 + LEAST_DOUBT - 10.0 ** -np.asarray(places)
+
+
+def thin_out(series: Series, most: int) -> Series:
+    """Leave out points of a series that has more than so many, evenly."""
+    steps, values = series
+    kept = np.unique(np.linspace(0, len(steps) - 1, most).astype(int))
+    return (steps, values) if len(steps) <= most else (steps[kept], values[kept])
 
 
 def _read_line(text: str) -> dict[str, Any] | None:

@@ -2,20 +2,31 @@
 
 Images are part of the file, so that it needs no network and no other file. The page
 is `report.html.jinja`, beside this code.
+
+What lies beside a picture's PNG under its name is shown in its place: an SVG, a WebP,
+or a JSON of `cards`, or of `panels` and `runs`, which `chart.js` draws.
 """
 
 import base64
+import csv
 import dataclasses
 import io
+import json
+import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import numpy as np
 
 from cnn.checkpoints import atomic, workdir
+from cnn.config import Config
 from cnn.errors import UserError
 from cnn.option import format_value
 from cnn.text import show_line
+from cnn.training import calibration
 from cnn.visualize.draw.picture import Picture, Section
 from cnn.visualize.lecture.slide import Slide
 from cnn.visualize.named_run import name_runs
@@ -23,10 +34,12 @@ from cnn.visualize.page import player, template
 
 _TYPES = {".svg": "image/svg+xml", ".webp": "image/webp"}
 _TYPES |= {".png": "image/png", ".gif": "image/gif"}
-_WIDE = 720
+_WIDE, _MOST_ROWS = 720, 200
 PAGE_FILE = "report.html"
 _RESULTS = {
     "test_accuracy": ("test accuracy", "{:.2%}"),
+    "best_test_accuracy": ("test accuracy of the best checkpoint", "{:.2%}"),
+    "test_balanced_accuracy": ("test balanced accuracy", "{:.2%}"),
     "test_mean_average_precision": ("test mean average precision", "{:.2%}"),
     "test_f1": ("test F1", "{:.2%}"),
     "test_loss": ("test loss (nats)", "{:.4f}"),
@@ -39,33 +52,6 @@ _RESULTS = {
     "images_per_second": ("images/s", "{:,.0f}"),
     "device": ("device", "{}"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A picture as the page has it.
-
-    Attributes:
-        source: a data URI.
-        width: in pixels.
-        height: in pixels.
-        player: of an animated drawing, in place of the source; see `player`.
-        network: of a playground, in place of the source: the JSON its script loads.
-    """
-
-    title: str
-    caption: str
-    source: str
-    width: float
-    height: float
-    player: str = ""
-    lines: str = ""
-    network: str = ""
-
-    @property
-    def is_wide(self) -> bool:
-        """Return whether it takes the page's whole width."""
-        return self.width > _WIDE or bool(self.network)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,17 +72,57 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table that a reader can sort."""
+    """A table that a reader can sort; `name` begins the addresses of its rows."""
 
     heads: tuple[str, ...]
     rows: tuple[Row, ...]
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A picture as the page has it.
+
+    Attributes:
+        source: a data URI.
+        width: in pixels.
+        height: in pixels.
+        is_line_art: whether it is made of lines and text on white.
+        player: of an animated drawing, in place of the source; see `player`.
+        network: of a playground, in place of the source: the JSON its script loads.
+        chart: the JSON of what the page's script draws in place of the source.
+        cards: `image` (a data URI), `lines` of text and `link` (to a row of a table)
+            of single images, in place of the source.
+        table: rows of a CSV file, in place of the source.
+        file: where that file lies, seen from the page.
+    """
+
+    title: str
+    caption: str
+    source: str = ""
+    width: float = 0
+    height: float = 0
+    is_line_art: bool = False
+    player: str = ""
+    lines: str = ""
+    network: str = ""
+    chart: str = ""
+    cards: tuple[Mapping[str, Any], ...] = ()
+    table: Table | None = None
+    file: str = ""
+
+    @property
+    def is_wide(self) -> bool:
+        """Return whether it takes the page's whole width."""
+        others = self.network or self.chart or self.cards or self.table
+        return self.width > _WIDE or bool(others)
 
 
 def write_report(
     directory: Path,
     runs: Sequence[Path],
     sections: Sequence[Section],
-    run_options: Collection[str] = (),
+    tables: Mapping[str, Table] | None = None,
 ) -> Path:
     """Write `report.html`.
 
@@ -104,7 +130,8 @@ def write_report(
         directory: where it goes.
         runs: the directories of the runs that are shown; empty when none was needed.
         sections: the pictures, in order.
-        run_options: names of the options that are shown where runs differ in them.
+        tables: by heading, what is shown of the results of several runs in place of a
+            row for each.
 
     Returns:
         The file.
@@ -112,8 +139,10 @@ def write_report(
     Raises:
         UserError: jinja2 is not installed, or the directory cannot be written.
     """
-    about = _describe_runs(runs, run_options)
-    return _write_page(directory / PAGE_FILE, about, {}, sections)
+    about = _describe_runs(runs)
+    if tables or len(runs) < 2:
+        about["result"] = Table((), ())
+    return _write_page(directory / PAGE_FILE, about, tables or {}, sections)
 
 
 def write_tables(
@@ -139,7 +168,8 @@ def write_tables(
     """
     empty = Table((), ())
     about: dict[str, Any] = {"title": title, "runs": [], "notes": notes}
-    about |= dict.fromkeys(("result", "details", "options", "different"), empty)
+    about |= {"tiles": [], "changed": []}
+    about |= dict.fromkeys(("result", "details", "options"), empty)
     return _write_page(directory / name, about, tables, sections)
 
 
@@ -152,6 +182,14 @@ def tabulate(names: Sequence[str], values: Sequence[Mapping[str, Any]]) -> Table
     return Table(tuple(names), tuple(rows))
 
 
+def write_interval(mean: float | None, low: float | None, high: float | None) -> Cell:
+    """Write a mean with its interval, None where there is none; it is sorted by."""
+    if mean is None:
+        return Cell("–", "")
+    spread = "" if low is None or high is None else f" [{low:.4f}, {high:.4f}]"
+    return Cell(f"{mean:.4f}{spread}", repr(mean))
+
+
 def _write_page(
     path: Path,
     about: Mapping[str, Any],
@@ -159,14 +197,16 @@ def _write_page(
     sections: Sequence[Section],
 ) -> Path:
     """Fill the template and write it."""
-    described = [_describe_section(section) for section in sections]
-    is_played = any(one.player for section in described for one in section["figures"])
+    described = [_describe_section(section, path.parent) for section in sections]
+    figures = [one for section in described for one in section["figures"]]
+    is_played = any(one.player for one in figures)
     page = template.fill(
         "report.html.jinja",
         path.name,
         **about,
         tables=tables,
         sections=described,
+        is_charted=any(one.chart for one in figures),
         player_style=player.read_style() if is_played else "",
         player_script=player.read_script() if is_played else "",
     )
@@ -174,28 +214,47 @@ def _write_page(
     return path
 
 
-def _embed(picture: Picture) -> Figure:
-    """Read a picture as a part of the page, or the SVG or WebP beside it."""
+def _embed(picture: Picture, directory: Path) -> Figure:
+    """Read a picture as a part of the page, or what lies beside it."""
+    path, about = picture.path, (picture.title, picture.caption)
     if isinstance(picture, Slide) and (drawing := picture.drawing).steps > 1:
         size, played = (drawing.width, drawing.height), player.embed(drawing)
-        return Figure(
-            picture.title, picture.caption, "", *size, played, lines=picture.lines
-        )
-    beside = [picture.path.with_suffix(suffix) for suffix in (".svg", ".webp")]
-    path = next((each for each in beside if each.exists()), picture.path)
-    content = path.read_bytes()
+        return Figure(*about, "", *size, player=played, lines=picture.lines)
     if path.suffix == ".json":
-        return Figure(
-            picture.title, picture.caption, "", 0, 0, network=content.decode()
-        )
-    source = f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
+        return Figure(*about, network=path.read_text("utf-8"))
+    if path.suffix == ".csv":
+        file = quote(os.fsencode(os.path.relpath(path, directory).replace(os.sep, "/")))
+        return Figure(*about, table=_read_table(path), file=file)
+    shown = [path.with_suffix(suffix) for suffix in (".svg", ".webp")]
+    source = next((each for each in shown if each.exists()), path)
+    content, chart, cards = source.read_bytes(), "", ()
+    if (beside := path.with_suffix(".json")).exists():
+        found = workdir.read_json(beside)
+        cards = tuple(found.get("cards", ()))
+        chart = "" if cards else _write_script_data(found)
+    encoded = base64.b64encode(content).decode()
     return Figure(
-        picture.title,
-        picture.caption,
-        source,
-        *_measure(path.suffix, content),
+        *about,
+        f"data:{_TYPES[source.suffix]};base64,{encoded}",
+        *_measure(source.suffix, content),
+        is_line_art=source.suffix == ".svg" and not isinstance(picture, Slide),
         lines=picture.lines,
+        chart=chart,
+        cards=cards,
     )
+
+
+def _write_script_data(found: Any) -> str:
+    """Write JSON that ends no element of a page, whatever names it holds."""
+    return json.dumps(found).replace("<", "\\u003c")
+
+
+def _read_table(path: Path) -> Table:
+    """Read the first rows of a CSV file."""
+    text = path.read_text("utf-8", errors="surrogateescape")
+    heads, *rows = csv.reader(io.StringIO(text, newline=""))
+    cells = [tuple(Cell(show_line(x), x) for x in row) for row in rows[:_MOST_ROWS]]
+    return Table(tuple(heads), tuple(map(Row, cells)), path.stem)
 
 
 def _measure(suffix: str, content: bytes) -> tuple[int, int]:
@@ -213,46 +272,83 @@ def _measure(suffix: str, content: bytes) -> tuple[int, int]:
         return image.size
 
 
-def _describe_section(section: Section) -> dict[str, Any]:
+def _describe_section(section: Section, directory: Path) -> dict[str, Any]:
     heading, _, about = section.title.partition(":")
+    figures = [_embed(picture, directory) for picture in section.pictures]
     return {
         "name": section.name,
         "heading": heading,
         "about": about.strip()[:1].upper() + about.strip()[1:],
         "notes": section.notes,
-        "figures": [_embed(picture) for picture in section.pictures],
+        "figures": figures,
+        "labels": _shorten_titles([figure.title for figure in figures]),
     }
 
 
-def _describe_runs(
-    directories: Sequence[Path], run_options: Collection[str]
-) -> dict[str, Any]:
+def _shorten_titles(titles: Sequence[str]) -> list[str]:
+    """Leave out the words that all titles of a section begin with."""
+    words = [title.split() for title in titles]
+    common = len(os.path.commonprefix(words)) if len(words) > 1 else 0
+    return [
+        " ".join(own[common:]) or title
+        for own, title in zip(words, titles, strict=True)
+    ]
+
+
+def _describe_runs(directories: Sequence[Path]) -> dict[str, Any]:
     """Read what runs say of themselves; what cannot be read of one becomes a note.
 
     Returns:
-        `title`, `runs` (names), `notes`, and the tables `result` (a row for each run),
-        `details` (all of result.json), `options` and `different` (those of
-        `run_options` in which the runs differ).
+        `title`, `runs` (names), `notes`, `tiles` (of a run alone: what it has reached),
+        `changed` (of a run alone: options that are not the default), and the tables
+        `result` (a row for each run), `details` (all of result.json) and `options`.
     """
     names, notes = name_runs(directories), []
     results = [_read(path / "result.json", notes) for path in directories]
     stored = [_read(path / workdir.CONFIG_FILE, notes) for path in directories]
-    options = _make_table("option", names, stored)
-    different = [
-        row for row in options.rows if row.differs and row.cells[0].text in run_options
-    ]
-    title = f"{names[0]}: a look inside" if names else "A look inside"
-    if len(names) > 1:
-        title = f"{len(names)} runs compared"
+    is_alone, title = len(names) == 1, names[0] if names else "Pictures"
     return {
-        "title": title,
+        "title": title if len(names) < 2 else f"{len(names)} runs compared",
         "runs": names,
         "notes": notes,
+        "tiles": _make_tiles(results[0]) if is_alone else [],
         "result": _make_results(names, results),
         "details": _make_table("quantity", names, [_flatten(x) for x in results]),
-        "options": options,
-        "different": Table(options.heads, tuple(different)),
+        "options": _make_table("option", names, stored),
+        "changed": _list_changed(stored[0]) if is_alone else [],
     }
+
+
+def _make_tiles(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Make what a reader wants to know first: its name, the value, and what to add."""
+    tiles = []
+    for key, (name, form) in _RESULTS.items():
+        if result.get(key) is not None:
+            cell = _make_cell(result[key], form)
+            tiles.append((name, cell.text, _qualify(key, result)))
+    return tiles
+
+
+def _qualify(key: str, result: Mapping[str, Any]) -> str:
+    """Say of how many images an accuracy is, and within what it lies."""
+    start = key.removesuffix("_accuracy")
+    correct, count = (result.get(f"{start}_{x}") for x in ("correct", "count"))
+    if key == start or type(correct) is not int or type(count) is not int or count < 1:
+        return ""
+    shares, counts = np.array([correct / count]), np.array([count])
+    low, high = calibration.compute_interval(shares, counts)[0]
+    return f"{correct:,} of {count:,} images; 95 % interval {low:.2%} to {high:.2%}"
+
+
+def _list_changed(stored: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """List the options that are not the default: name, value and default."""
+    defaults = Config().select_run_options()
+    found = [
+        (name, format_value(value), format_value(defaults[name]))
+        for name, value in stored.items()
+        if name in defaults
+    ]
+    return [one for one in found if one[1] != one[2]]
 
 
 def _read(path: Path, notes: list[str]) -> dict[str, Any]:

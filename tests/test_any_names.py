@@ -243,7 +243,10 @@ def test_a_run_of_such_classes(tmp_path, capfd, caplog):
     pictures = "--pictures=mistakes,kernels"
     assert run_main("--mode=visualize", pictures, f"--workdir={run}") == 0
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert r"<h1>$run$\n[b]\x1b[31m 猫caf\xe9: a look inside" in page
+    assert r"<h1>$run$\n[b]\x1b[31m 猫caf\xe9</h1>" in page
+    content = (run / "mistakes.csv").read_bytes().decode(errors="surrogateescape")
+    mistakes = list(csv.DictReader(io.StringIO(content, newline="")))
+    assert mistakes and all(os.path.isfile(row["path"]) for row in mistakes)
     said = "".join(capfd.readouterr())
     assert "arning" not in said + caplog.text and "\x1b" not in said
 
@@ -263,7 +266,7 @@ def test_a_sweep_over_such_values(tmp_path):
     path = page.write_page(tmp_path, Config(), rows, ranking, drawn, names)
     shown = path.read_text(encoding="utf-8")
     assert "<b>x" not in shown and "&lt;b&gt;x&lt;/b&gt;&lt;/script&gt;" in shown
-    assert shown.count("<script") == 1 and "\x1b" not in shown
+    assert shown.count("<script") == 4 and "\x1b" not in shown, "two charts, and theirs"
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,8 @@ def read_files(
         )
         listing, stamps = _keep(listing, good), stamps[good]
         examples = images.from_array(pixels, listing.labels, listing.names, stamps)
+        paths = np.array(listing.paths, dtype=object)
+        examples = dataclasses.replace(examples, paths=paths)
     else:
         examples = _stream(listing, stamps, layout, shape, threads, options)
 
@@ -318,6 +320,7 @@ def _stream(
         names=listing.names,
         stamps=stamps,
         layout=dataclasses.astuple(layout),
+        paths=np.array(paths, dtype=object),
     )
 
 
@@ -339,7 +342,7 @@ def _list_contents(listing: Listing) -> images.Images:
         read,
         names=listing.names,
         contents=lambda positions: map(read_contents, positions),
-        paths=np.array([str(path) for path in listing.paths], object),
+        paths=np.array(listing.paths, dtype=object),
     )
 
 

@@ -37,7 +37,8 @@ class Images:
         contents: positions to the bytes of their image files, encoded, in turn; for a
             file that cannot be read, the `BadImage` or `OSError`. None where images are
             arrays.
-        paths: of their files [N], object array; None where they are not files.
+        paths: of their files [N], an object array of `Path`; None where they are not
+            files, or lie in memory since.
         layout: what they are brought to when they are decoded, the values of a
             `decode.Layout`; empty where they lie in memory.
         refit: options to the same images in the size that these say, decoded when they

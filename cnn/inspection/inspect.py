@@ -130,5 +130,5 @@ def _keep_readable(
         paths = part.names if part.paths is None else part.paths
         for image, path in zip(places, paths, strict=True):
             if reason := findings.looks[image].problem:
-                bad.append(BadFile(findings.names[image], path, name, reason))
+                bad.append(BadFile(findings.names[image], str(path), name, reason))
     return dataclasses.replace(dataset, excluded=tuple(bad), **kept)

@@ -216,6 +216,18 @@ class Subject:
             self.faults.append(error)
         return []
 
+    def entitle(self, run: NamedRun, text: str) -> str:
+        """Return a title that names the run where there are several.
+
+        Args:
+            run: that it is about.
+            text: what of it is shown, without a capital.
+        """
+        if len(self.directories) > 1:
+            return f"{run.name}: {text}"
+        is_word = text.split()[0].isalpha()
+        return text[0].upper() + text[1:] if is_word else text
+
     def name_file(self, folder: Path, run: NamedRun, *parts: str) -> Path:
         """Name a run's PNG, after the run too when there are several."""
         names = [run.name, *parts] if len(self.directories) > 1 else list(parts)
@@ -333,8 +345,18 @@ class Subject:
         names = lettering.make_labels(self.evaluated.class_names)
         labels = labelled.to_lists(self.split.labels[positions])
         written = [labelled.write(x, names) or labelled.NONE for x in labels]
-        names = [f"{x}\n#{i}" for x, i in zip(written, positions, strict=True)]
+        own = map(lettering.make_label, self.name_examples(positions))
+        names = [f"{x}\n{name}" for x, name in zip(written, own, strict=True)]
         return Chosen(self.read(positions), tuple(names))
+
+    def list_files(self, positions: Sequence[int]) -> list[str]:
+        """List the files of images of the split; `#3` for what lies in no file."""
+        paths = self.split.paths
+        return [f"#{i}" if paths is None else str(paths[i]) for i in positions]
+
+    def name_examples(self, positions: Sequence[int]) -> list[str]:
+        """Name images of the split after their files, without folders; else `#3`."""
+        return [show_line(Path(file).name) for file in self.list_files(positions)]
 
     def _read_files(self, pattern: str) -> Chosen:
         """Read image files, the first ten that `--picture_files` names."""

@@ -1,7 +1,11 @@
 """Pictures of a run's mistakes: what is drawn, what is noted, and what is refused."""
 
+import base64
+import csv
 import dataclasses
+import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +20,12 @@ from cnn.visualize.draw import mistakes, picture
 from cnn.visualize.subject import Subject
 
 NAMES = ["confusion", "classes", "reliability", "confident_errors", "doubtful_hits"]
+NAMES.append("mistakes")
 
 
 def draw(subject, folder):
-    folder.mkdir(exist_ok=True)
+    folder = folder / "pictures"
+    folder.mkdir()
     with picture.use_style():
         return mistakes.draw(subject, folder)
 
@@ -45,10 +51,60 @@ def test_every_picture_of_a_run(trained, tmp_path):
     assert [drawn.path.stem for drawn in pictures] == NAMES
     for drawn in pictures:
         assert drawn.caption.endswith(".")
+        if drawn.path.suffix == ".csv":
+            continue
         with Image.open(drawn.path) as image:
             assert len(image.convert("RGB").getcolors(10**6)) > 20, drawn.path.name
     assert subject.take_notes() == ()
-    assert (tmp_path / "reliability.svg").exists()
+    assert (tmp_path / "pictures" / "reliability.svg").exists()
+
+
+def test_every_mistake_has_a_row_and_the_surest_a_picture(trained, tmp_path, unwritten):
+    subject = make_subject(trained)
+    pictures = {drawn.path.stem: drawn.path for drawn in draw(subject, tmp_path)}
+    assert pictures["mistakes"] == tmp_path / "mistakes.csv"
+    with open(pictures["mistakes"], newline="") as file:
+        rows = list(csv.DictReader(file))
+    logits = subject.compute_logits(subject.runs[0]).astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    shares = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    labels = subject.split.labels
+    wrong = np.flatnonzero(shares.argmax(axis=1) != labels)
+    assert sorted(int(row["position"]) for row in rows) == wrong.tolist()
+    for row in rows:
+        i = int(row["position"])
+        assert row["path"] == f"#{i}", "digits lie in no files"
+        assert row["label"] == str(labels[i])
+        assert row["prediction"] == str(shares[i].argmax())
+        assert float(row["probability"]) == pytest.approx(shares[i].max(), abs=1e-6)
+        assert float(row["loss"]) == pytest.approx(-np.log(shares[i, labels[i]]), 1e-4)
+    sureness = [float(row["probability"]) for row in rows]
+    assert sureness == sorted(sureness, reverse=True)
+    beside = pictures["confident_errors"].with_suffix(".json")
+    cards = json.loads(beside.read_text())["cards"]
+    assert [card["link"] for card in cards] == [
+        f"mistakes-{n + 1}" for n in range(min(24, len(rows)))
+    ]
+    assert [card["lines"][-1] for card in cards] == [x["path"] for x in rows[:24]]
+    image = base64.b64decode(cards[0]["image"].split(",")[1])
+    with Image.open(io.BytesIO(image)) as shown:
+        expected = subject.read(np.array([int(rows[0]["position"])]))[0, ..., 0]
+        np.testing.assert_array_equal(np.asarray(shown), expected)
+
+
+def test_images_from_files_are_named_after_them(trained, tmp_path, unwritten):
+    subject = make_subject(trained)
+    count = len(subject.split)
+    paths = [Path(f"photos/frog/IMG_{i}.jpg") for i in range(count)]
+    images = dataclasses.replace(subject.split, paths=np.array(paths, object))
+    vars(subject)["evaluated"] = dataclasses.replace(subject.evaluated, images=images)
+    pictures = {drawn.path.stem: drawn.path for drawn in draw(subject, tmp_path)}
+    row = pictures["mistakes"].read_text().splitlines()[1].split(",")
+    assert row[0] == f"photos/frog/IMG_{row[1]}.jpg"
+    beside = pictures["confident_errors"].with_suffix(".json")
+    card = json.loads(beside.read_text())["cards"][0]
+    assert card["lines"][-1] == f"IMG_{row[1]}.jpg"
+    assert all(".jpg" in name for name in subject.chosen.names)
 
 
 def test_confusion_is_that_of_evaluation(trained, tmp_path, monkeypatch, unwritten):

@@ -115,7 +115,8 @@ def test_layers_are_found_however_they_are_called():
 def draw(method, found, folder, *given):
     run = types.SimpleNamespace(layers=found, name="run")
     subject = types.SimpleNamespace(
-        name_file=lambda folder, run, *parts: folder / f"{'_'.join(parts)}.png"
+        name_file=lambda folder, run, *parts: folder / f"{'_'.join(parts)}.png",
+        entitle=lambda run, text: f"{run.name}: {text}",
     )
     with picture.use_style():
         return method(subject, run, *given, folder)

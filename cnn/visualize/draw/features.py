@@ -62,7 +62,7 @@ def _draw_maps(
         caption += ": red is positive, blue negative; no ReLU ends this stage."
     figure.colorbar(shown, ax=ax, label=label, shrink=0.7)
     figure.suptitle(subject.describe(run, stage))
-    title = f"{run.name}: features of {stage.name}"
+    title = subject.entitle(run, f"features of {stage.name}")
     return picture.save(figure, path, title, caption)
 
 
@@ -80,7 +80,7 @@ def _draw_units(
     label = "enters the ReLU" if stage.is_thresholded else "response"
     figure.colorbar(shown, ax=ax, label=label)
     figure.suptitle(subject.describe(run, stage))
-    title = f"{run.name}: features of {stage.name}"
+    title = subject.entitle(run, f"features of {stage.name}")
     caption = (
         "Each row is an image, each column a unit of the layer: red is positive, blue "
         "negative, and a ReLU makes everything blue 0."
@@ -122,7 +122,7 @@ def _draw_alignments(
             ax.text(1.5 + label, end, f"{right:+d}, {down:+d}", **at)
     figure.colorbar(shown, ax=ax, label="image · weights at this alignment", shrink=0.7)
     figure.suptitle(f"{run.name}: where the image and each class's weights match")
-    title = f"{run.name}: alignments of each class"
+    title = subject.entitle(run, "alignments of each class")
     caption = (
         "Each map shows, for one class, the match at each shift of the weights; the "
         "cross and the numbers (pixels to the right, pixels down) are the best one; "

@@ -91,7 +91,7 @@ def _draw_pixel_weights(
         shown = picture.show_signed(ax, images[number], most)
         ax.set_title(labels[number])
     figure.colorbar(shown, ax=all_axes, label="weight", shrink=0.8)
-    title = f"{run.name}: {describe_pixel_weights(weights, len(order))}"
+    title = subject.entitle(run, describe_pixel_weights(weights, len(order)))
     figure.suptitle(title)
     of = "class" if of_classes else "hidden unit"
     caption = (
@@ -131,9 +131,10 @@ def _draw_places(
         ax.set_title(f"channel {channel}")
     figure.colorbar(shown, ax=all_axes, label="weight", shrink=0.8)
     size = "×".join(map(str, layer.kernel.shape[2:4]))
-    title = (
-        f"{run.name}: {layer.name}, {len(order)} of {total} channels: the {size} "
-        f"kernels of {rows}×{columns} places"
+    title = subject.entitle(
+        run,
+        f"{layer.name}, {len(order)} of {total} channels: the {size} kernels of "
+        f"{rows}×{columns} places",
     )
     figure.suptitle(title)
     caption = (
@@ -164,11 +165,12 @@ def _draw_first(subject: Subject, run: NamedRun, folder: Path) -> Picture:
         weak += list(order[is_weak])
         if len(parts) > 1:
             axes[0].set_ylabel(f"channels {order.min()} to {order.max()}")
-    title = f"{run.name}: {describe_first(run.layers, sum(map(len, shown)))}"
+    title = subject.entitle(run, describe_first(run.layers, sum(map(len, shown))))
     figure.suptitle(title)
     caption = (
-        "Each small image is one kernel, largest norm first: the image patch that "
-        "excites it most looks like it; on the common scale weak kernels fade."
+        "Each small image is one kernel, a feature detector, largest norm first: the "
+        "patch of an image that excites it most looks like it; on the common scale "
+        "weak kernels fade."
     )
     if images.shape[-1] not in (1, 3):
         caption += f" Shown is the mean over its {images.shape[-1]} channels."
@@ -240,7 +242,7 @@ def _draw_deeper(
     ax.tick_params(labelsize=7)
     rows = "channel of its group" if is_grouped else "channel that comes in"
     ax.set(xlabel="kernel, largest norm first", ylabel=rows)
-    title = f"{run.name}: {describe_deeper(layer, inputs, len(order))}"
+    title = subject.entitle(run, describe_deeper(layer, inputs, len(order)))
     ax.set_title(title)
     caption = (
         "A column is one kernel: what it adds up from each channel that comes in, red "
@@ -265,9 +267,8 @@ def _draw_depthwise(
     shown = picture.show_signed_sheet(ax, images, np.abs(images).max(), columns)
     figure.colorbar(shown, ax=ax, label="weight", shrink=0.8)
     total = layer.kernel.shape[-1]
-    title = (
-        f"{run.name}: {layer.name}, {len(images)} of {total} kernels, each of one "
-        "channel"
+    title = subject.entitle(
+        run, f"{layer.name}, {len(images)} of {total} kernels, each of one channel"
     )
     figure.suptitle(title)
     caption = (
@@ -306,7 +307,7 @@ def _draw_growth(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]
         sheets.append(kernels.as_images(kernel)[order])
     figure, ax = _show_table(np.concatenate(sheets), steps, order, 0.45)
     ax.set(xlabel="kernel, largest norm at the end first", ylabel="training step")
-    title = f"{run.name}: {layer.name} over training"
+    title = subject.entitle(run, f"{layer.name} over training")
     ax.set_title(title)
     caption = (
         "Each column is one kernel at the checkpoints of the run, from top to bottom, "

@@ -38,7 +38,7 @@ def draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
         left = "class" if is_class else f"{name}\nchannel"
         _draw_row(ax, images, silent, labels, left)
         ax.set(xlim=(0, columns))
-    title = f"{run.name}: images that excite channels and classes"
+    title = subject.entitle(run, "images that excite channels and classes")
     figure.suptitle(title)
     caption = (
         "Each image was drawn from grey noise to excite one channel of the stage at "

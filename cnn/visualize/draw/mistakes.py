@@ -1,15 +1,22 @@
 """Mistakes: which classes are confused, which images, and how surely.
 
-Every picture is of one run on the images of `--split`.
+Every picture is of one run on the images of `--split`. `mistakes.csv`, beside the
+report, has a row for each of these that was answered wrongly.
 """
 
+import base64
+import dataclasses
+import io
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cnn.checkpoints import atomic, rows
+from cnn.data import labels as labelled
 from cnn.training import calibration, multilabel
 from cnn.training.tasks import MULTILABEL
 from cnn.visualize.compute import mistakes
@@ -20,11 +27,9 @@ from cnn.visualize.subject import Subject
 
 _SHEET, _COLUMNS, _MOST_CHARACTERS = 24, 8, 24
 _MOST_LISTED, _MOST_NAMED, _MOST_NUMBERED, _MOST_PAIRS = 30, 40, 20, 30
-_LINE_ART = ("classes", "reliability", "label_classes")
-_SHEETS = {
-    "confident_errors": mistakes.find_confident_errors,
-    "doubtful_hits": mistakes.find_doubtful_hits,
-}
+_LINE_ART = ("confusion", "confused_classes", "classes", "reliability", "label_classes")
+_COLUMNS_OF_ROWS = ("path", "position", "label", "prediction", "probability", "loss")
+_THUMBNAIL, _SMALL = 160, 48  # pixels; what is smaller shows its pixels
 _TEXTS = {
     "confusion": (
         "Confusion matrix",
@@ -66,7 +71,35 @@ _TEXTS = {
         "− a label that is missing, + one that is added, each with its probability; "
         "the surest first.",
     ),
+    "mistakes": (
+        "All mistakes",
+        "A row for each image that was answered wrongly, the surest first: its file or "
+        "number, its position in the set (for --picture_examples), its label, the "
+        "prediction with its probability, and the loss in nats.",
+    ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """An image that was answered wrongly.
+
+    Attributes:
+        position: in the set.
+        label: its classes, as the data have them.
+        prediction: those that were answered.
+        probability: of the answer; where there may be several labels, of the one that
+            is most wrong.
+        loss: of the image, in nats.
+        texts: lines that say what is wrong, for a sheet.
+    """
+
+    position: int
+    label: str
+    prediction: str
+    probability: float
+    loss: float
+    texts: tuple[str, ...]
 
 
 def draw(subject: Subject, folder: Path) -> list[Picture]:
@@ -81,19 +114,121 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     for place, run in enumerate(runs):
         ending = "" if len(runs) == 1 else f"_{place + 1}"
         of_run = "" if len(runs) == 1 else f", {run.name}"
-        drawn.append(_draw_run(subject, run, folder, ending, of_run))
+        several = run.trained.structure.task is MULTILABEL
+        draw_run = _draw_labels if several else _draw_run
+        drawn.append(draw_run(_Room(subject, run, folder, ending, of_run)))
     # The same picture of all runs together, so that they can be compared.
     return [pictures[name] for name in _TEXTS for pictures in drawn if name in pictures]
 
 
-def _draw_run(
-    subject: Subject, run: NamedRun, folder: Path, ending: str, of_run: str
-) -> dict[str, Picture]:
-    if run.trained.structure.task is MULTILABEL:
-        return _save(_draw_labels(subject, run, of_run), folder, ending, of_run)
+@dataclasses.dataclass(frozen=True)
+class _Room:
+    """Where the pictures of a run go, and what tells them from those of others.
+
+    Attributes:
+        subject: what is looked at.
+        run: the run.
+        folder: of the pictures.
+        ending: of their files.
+        of_run: of their titles.
+    """
+
+    subject: Subject
+    run: NamedRun
+    folder: Path
+    ending: str
+    of_run: str
+
+    def save(self, figures: dict[str, Any]) -> dict[str, Picture]:
+        """Save figures by name."""
+        pictures = {}
+        for name, figure in figures.items():
+            path = self.folder / f"{name}{self.ending}.png"
+            title, caption = _TEXTS[name]
+            pictures[name] = picture.save(
+                figure,
+                path,
+                title + self.of_run,
+                caption,
+                is_line_art=name in _LINE_ART,
+            )
+        return pictures
+
+    def save_sheet(
+        self, name: str, shown: Sequence[Mistake], are_listed: bool
+    ) -> dict[str, Picture]:
+        """Save images as a sheet, and one by one for the page; none: it is noted.
+
+        Args:
+            name: of the sheet.
+            shown: the images.
+            are_listed: whether they are the first rows of `mistakes.csv`.
+        """
+        if not shown:
+            what = _TEXTS[name][0].lower()
+            self.subject.note(f"{what}{self.of_run}: there are none")
+            return {}
+        positions = [one.position for one in shown]
+        images = self.subject.read(np.array(positions))
+        names = self.subject.name_examples(positions)
+        texts = [[*x.texts, n] for x, n in zip(shown, names, strict=True)]
+        short = [[*x[:-1], _shorten(x[-1])] for x in texts]
+        sheet = draw_sheet(images, ["\n".join(lines) for lines in short])
+        saved = self.save({name: sheet})
+        table = f"mistakes{self.ending}"
+        cards = [
+            {
+                "image": _encode(image),
+                "lines": lines,
+                "link": f"{table}-{number}" if are_listed else "",
+            }
+            for number, (image, lines) in enumerate(zip(images, texts, strict=True), 1)
+        ]
+        beside = saved[name].path.with_suffix(".json")
+        atomic.write_text(beside, json.dumps({"cards": cards}))
+        return saved
+
+    def save_table(self, found: Sequence[Mistake]) -> dict[str, Picture]:
+        """Write `mistakes.csv`, without rows if there are none."""
+        path = self.folder.parent / f"mistakes{self.ending}.csv"
+        files = self.subject.list_files([one.position for one in found])
+        with rows.open_rows(path, _COLUMNS_OF_ROWS) as write:
+            write(
+                [
+                    (number, _make_cells(one, file))
+                    for number, (one, file) in enumerate(zip(found, files, strict=True))
+                ]
+            )
+        title, caption = _TEXTS["mistakes"]
+        return {"mistakes": Picture(path, title + self.of_run, caption)}
+
+
+def _make_cells(one: Mistake, file: str) -> list[str]:
+    label, prediction = map(rows.escape_text, (one.label, one.prediction))
+    numbers = f"{one.probability:.6f}", f"{one.loss:.6g}"
+    return [rows.escape_path(file), str(one.position), label, prediction, *numbers]
+
+
+def _encode(image: np.ndarray) -> str:
+    """Write a small version of an image [H, W, C] as a data URI."""
+    from PIL import Image
+
+    grey = image.mean(axis=-1).astype(np.uint8) if image.shape[-1] != 3 else image
+    small, content = Image.fromarray(grey), io.BytesIO()
+    is_small = max(small.size) <= _SMALL
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    kind = "png" if is_small else "webp"
+    small.save(content, kind, quality=75)
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _draw_run(room: _Room) -> dict[str, Picture]:
+    """Draw the pictures of a run whose images have one class, by name."""
+    subject, run = room.subject, room.run
     labels = subject.get_labels(run)
     logits = subject.compute_logits(run)
-    probabilities = np.exp(calibration.compute_log_probabilities(logits))
+    log_probabilities = calibration.compute_log_probabilities(logits)
+    probabilities = np.exp(log_probabilities)
     names = subject.label_classes(run)
     predictions = probabilities.argmax(axis=1)
     doubts = mistakes.compute_doubts(probabilities)
@@ -103,24 +238,35 @@ def _draw_run(
         "classes": _draw_classes(confusion, names),
         "reliability": _draw_reliability(logits, labels, run.trained.temperature),
     }
-    for name, find in _SHEETS.items():
-        positions = find(probabilities, labels, _SHEET)
-        texts = []
+    given = subject.get_class_names(run)
+
+    def describe(positions: np.ndarray) -> Iterator[Mistake]:
         for i in positions:
-            classes = dict.fromkeys((labels[i], predictions[i]))
-            text = " → ".join(_shorten(names[k]) for k in classes)
+            label, answer = labels[i], predictions[i]
+            text = " → ".join(
+                _shorten(names[k]) for k in dict.fromkeys((label, answer))
+            )
             if len(text) > _MOST_CHARACTERS:
                 text = text.replace(" → ", "\n→ ")
-            texts.append(f"{text}\n{format_confidence(doubts[i])}, #{i}")
-        if texts:
-            figures[name] = draw_sheet(subject.read(positions), texts)
-        else:
-            subject.note(f"{_TEXTS[name][0].lower()}{of_run}: there are none")
-    return _save(figures, folder, ending, of_run)
+            texts = (*text.split("\n"), format_confidence(doubts[i]))
+            loss = float(-log_probabilities[i, label])
+            own = given[label], given[answer]
+            yield Mistake(int(i), *own, float(probabilities[i, answer]), loss, texts)
+
+    wrong = mistakes.find_confident_errors(probabilities, labels, len(labels))
+    hits = mistakes.find_doubtful_hits(probabilities, labels, _SHEET)
+    found = list(describe(wrong))
+    return {
+        **room.save(figures),
+        **room.save_sheet("confident_errors", found[:_SHEET], True),
+        **room.save_sheet("doubtful_hits", list(describe(hits)), False),
+        **room.save_table(found),
+    }
 
 
-def _draw_labels(subject: Subject, run: NamedRun, of_run: str) -> dict[str, Any]:
-    """Draw the figures of a run whose images may have several labels, by name."""
+def _draw_labels(room: _Room) -> dict[str, Picture]:
+    """Draw the pictures of a run whose images may have several labels, by name."""
+    subject, run = room.subject, room.run
     names, thresholds = subject.label_classes(run), run.trained.thresholds
     there = subject.get_labels(run) > 0
     probabilities = multilabel.compute_probabilities(subject.compute_logits(run))
@@ -131,38 +277,37 @@ def _draw_labels(subject: Subject, run: NamedRun, of_run: str) -> dict[str, Any]
     )
     figures = {"label_classes": _draw_shares(precision, recall, totals, names)}
     subject.note(
-        f"confusion and reliability{of_run}: they are of one class an image, and these "
-        "may have several"
+        f"confusion and reliability{room.of_run}: they are of one class an image, and "
+        "these may have several"
     )
-    positions = mistakes.find_label_errors(probabilities, chosen, there, _SHEET)
-    texts = []
-    for i in positions:
+    right = np.where(there, probabilities, 1 - probabilities)
+    losses = -np.log(np.maximum(right, np.finfo(float).tiny)).mean(axis=1)
+    given = subject.get_class_names(run)
+
+    def describe(i: int) -> Mistake:
+        errors = np.abs(probabilities[i] - there[i])
         wrong = np.flatnonzero(chosen[i] != there[i])
+        wrong = wrong[np.argsort(-errors[wrong])]
         lines = [
             f"{'+' if chosen[i, k] else '−'} {_shorten(names[k])}: "
             f"{probabilities[i, k]:.1%}"
-            for k in wrong[np.argsort(-np.abs(probabilities[i] - there[i])[wrong])]
+            for k in wrong
         ]
         more = [f"… {len(lines) - 2} more"] if len(lines) > 2 else []
-        texts.append("\n".join([*lines[:2], *more, f"#{i}"]))
-    if texts:
-        figures["label_errors"] = draw_sheet(subject.read(positions), texts)
-    else:
-        subject.note(f"{_TEXTS['label_errors'][0].lower()}{of_run}: there are none")
-    return figures
-
-
-def _save(
-    figures: dict[str, Any], folder: Path, ending: str, of_run: str
-) -> dict[str, Picture]:
-    """Save figures by name."""
-    pictures = {}
-    for name, figure in figures.items():
-        path, (title, caption) = folder / f"{name}{ending}.png", _TEXTS[name]
-        pictures[name] = picture.save(
-            figure, path, title + of_run, caption, is_line_art=name in _LINE_ART
+        label, answer = (
+            labelled.write([int(k) for k in np.flatnonzero(x[i])], given)
+            for x in (there, chosen)
         )
-    return pictures
+        worst, texts = float(probabilities[i, wrong[0]]), (*lines[:2], *more)
+        return Mistake(int(i), label, answer, worst, float(losses[i]), texts)
+
+    positions = mistakes.find_label_errors(probabilities, chosen, there, len(there))
+    found = list(map(describe, positions))
+    return {
+        **room.save(figures),
+        **room.save_sheet("label_errors", found[:_SHEET], True),
+        **room.save_table(found),
+    }
 
 
 def format_confidence(doubt: float) -> str:
@@ -204,7 +349,7 @@ def _draw_matrix(confusion: np.ndarray, names: Sequence[str]) -> Any:
     many = {"norm": LogNorm(1, max(int(confusion.max()), 2))}
     counts = np.where(confusion > 0, confusion, np.nan)
     _show_table(left, counts, names, "images", "{:.0f}", **many)
-    left.set_title("counts (white: no image)")
+    left.set_title("counts (blank: no image)")
     _show_rates(right, mistakes.compute_rates(confusion), names)
     return figure
 
@@ -237,7 +382,7 @@ def _show_rates(ax: Any, rates: np.ndarray, names: Sequence[str]) -> None:
     shown = np.where(rates > 0, rates, np.nan)
     label = "share of the true class's images"
     _show_table(ax, shown, names, label, "{:.2f}", vmin=0, vmax=1)
-    ax.set_title("rates (white: no image)")
+    ax.set_title("rates (blank: no image)")
 
 
 def _show_table(

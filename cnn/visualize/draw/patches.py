@@ -108,7 +108,7 @@ def _draw_stage(
     label = "projection / its largest value"
     figure.colorbar(shown, ax=axes, label=label, shrink=min(1, 2 / rows), aspect=15)
     figure.suptitle(subject.describe(run, stage))
-    title = f"{run.name}: what excites {stage.name}"
+    title = subject.entitle(run, f"what excites {stage.name}")
     caption = (
         "For each channel, left the nine patches of the set that excite it most, "
         "strongest first, each as large as its receptive field (grey lies outside the "

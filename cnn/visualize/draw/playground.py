@@ -40,7 +40,7 @@ def draw_run(subject: Subject, run: NamedRun, folder: Path) -> list[Picture]:
         "Draw on the left image, drop a file on it, or choose one of the run's images; "
         "everything below follows at once. No request leaves the page."
     )
-    return [Picture(path, f"{run.name}: the network, to play with", caption)]
+    return [Picture(path, subject.entitle(run, "the network, to play with"), caption)]
 
 
 def _describe(subject: Subject, run: NamedRun, network: Network) -> dict[str, Any]:

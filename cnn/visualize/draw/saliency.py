@@ -57,7 +57,7 @@ def _draw_classes(
     options = picture.scale_signed(1)
     shown = picture.show_grid(ax, grid, ["image", *maps], rows, **options)
     figure.colorbar(shown, ax=ax, label="share of the map's largest value", shrink=0.5)
-    title = f"{run.name}: what each answer rests on"
+    title = subject.entitle(run, "what each answer rests on")
     figure.suptitle(f"{title}\n{note}")
     return picture.save(figure, path, title, _CAPTION)
 

@@ -68,7 +68,7 @@ from cnn.errors import UserError, suggest
 from cnn.errors import describe as describe_error
 from cnn.evaluation import evaluate, several
 from cnn.inspection import inspect
-from cnn.ledger import compare, list_runs
+from cnn.ledger import compare, compared, list_runs
 from cnn.models import FAMILIES, LIST
 from cnn.option import expand_path, format_value, parse, read_group
 from cnn.runtime import background, devices, environment, processes, xla
@@ -277,7 +277,8 @@ def _call_mode(
     elif mode == "inspect":
         inspect.inspect(config, directory, terminal)
     elif mode == "visualize":
-        visualize.visualize(config, directories, terminal)
+        tables = compared.tabulate_runs(directories) if directories[1:] else None
+        visualize.visualize(config, directories, terminal, tables)
     elif mode == "find_rate":
         find_rate.find_rate(config, directory, terminal)
     elif mode == "replay":
@@ -348,7 +349,7 @@ def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, A
     if mode == "replay":
         _refuse_preset("--mode=replay takes the options of the run")
         return _read_run(directory, given, keeps_mesh=True)
-    if mode == "visualize" and visualize.needs_run(asked.visualize.pictures):
+    if mode == "visualize" and _is_of_run(directory, asked.visualize.pictures):
         _refuse_preset("these --pictures take the options of the run")
         own = {field.name for field in dataclasses.fields(VisualizeOptions)}
         stored = _read_run(directory, given)
@@ -362,6 +363,13 @@ def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, A
         _refuse_preset("--extend takes the options of the run")
         return extend.read_options(Path(asked.transfer.extend), directory, given)
     return config_module.load_preset(FLAGS.config)
+
+
+def _is_of_run(directory: Path, pictures: tuple[str, ...]) -> bool:
+    """Return whether pictures are of the run that lies in a directory."""
+    is_named = bool(FLAGS.workdir) and workdir.holds_run(directory)
+    is_of_any = set(pictures) == {"lecture"}
+    return visualize.needs_run(pictures) or (is_named and not is_of_any)
 
 
 def _refuse_preset(why: str) -> None:

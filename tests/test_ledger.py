@@ -17,7 +17,7 @@ from test_readme import check_command, list_commands
 from cnn.checkpoints import manifest, workdir
 from cnn.config import Config
 from cnn.errors import UserError
-from cnn.ledger import find, formats, pool, prune, read, where
+from cnn.ledger import compared, find, formats, pool, prune, read, where
 from cnn.sweep import table
 from cnn.training import progress
 
@@ -323,6 +323,46 @@ def test_what_else_varies_is_named(tmp_path):
         write_ended(tmp_path / str(seed), 0.5, seed=seed, learning_rate=0.1 + seed)
     _, (row,) = pool.pool(list(read_all(tmp_path).values()), ["model"])
     assert row["n"] == 2 and row["varied"] == "learning_rate"
+
+
+def list_texts(table):
+    return [[cell.text for cell in row.cells] for row in table.rows]
+
+
+def test_runs_of_a_report_are_pooled_with_what_differs_as_columns(tmp_path):
+    directories = []
+    for rate, accuracies in ((0.1, (0.5, 0.75)), (0.2, (0.25,))):
+        for seed, accuracy in enumerate(accuracies):
+            directories.append(tmp_path / f"{rate}_{seed}")
+            write_ended(directories[-1], accuracy, seed=seed, learning_rate=rate)
+    tables = compared.tabulate_runs([*directories, tmp_path / "absent"])
+    pooled, runs = tables["Pooled over seeds"], tables["Runs"]
+    assert pooled.heads == (
+        "learning rate",
+        "n",
+        "test accuracy",
+        "validation accuracy",
+    )
+    # 12.706 is Student's t for two: 0.625 ± 12.706 · 0.125, kept within 0..1.
+    assert list_texts(pooled) == [
+        ["0.1", "2", "0.5250 [0.0000, 1.0000]", "0.6250 [0.0000, 1.0000]"],
+        ["0.2", "1", "0.1500", "0.2500"],
+    ]
+    assert runs.heads[:4] == ("run", "learning rate", "seed", "validation accuracy")
+    assert [row[:4] for row in list_texts(runs)] == [
+        ["0.1_0", "0.1", "0", "0.5000"],
+        ["0.1_1", "0.1", "1", "0.7500"],
+        ["0.2_0", "0.2", "0", "0.2500"],
+    ]
+    assert pooled.rows[0].cells[2].value == "0.525", "what sorting goes by"
+
+
+def test_runs_without_repetition_are_not_pooled(tmp_path):
+    write_ended(tmp_path / "a", 0.5, seed=0)
+    write_run(tmp_path / "b", None, [], seed=0, learning_rate=0.5)
+    tables = compared.tabulate_runs([tmp_path / "a", tmp_path / "b"])
+    assert [*tables] == ["Runs"]
+    assert tables["Runs"].heads[:3] == ("run", "state", "learning rate")
 
 
 @pytest.fixture(scope="module")

@@ -32,13 +32,7 @@ def format_table(kind: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
     """
     if kind == "csv":
         return _write_csv(columns, rows)
-    kept = [
-        name
-        for name in columns
-        if name not in _APART and any(row.get(name) not in (None, "") for row in rows)
-    ]
-    if len({row.get("kind") for row in rows}) == 1:
-        kept = [name for name in kept if name != "kind"]
+    kept = select_readable(columns, rows)
     heads = [name.replace("disk_bytes", "disk") for name in kept]
     cells = [[format_cell(name, row.get(name)) for name in kept] for row in rows]
     is_right = [
@@ -46,6 +40,18 @@ def format_table(kind: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
         for name in kept
     ]
     return _WRITERS[kind](heads, cells, is_right)
+
+
+def select_readable(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Select the columns for reading: those that some row fills and that tell apart."""
+    kept = [
+        name
+        for name in columns
+        if name not in _APART and any(row.get(name) not in (None, "") for row in rows)
+    ]
+    if len({row.get("kind") for row in rows}) == 1:
+        kept = [name for name in kept if name != "kind"]
+    return kept
 
 
 def format_cell(column: str, value: Any) -> str:

@@ -44,8 +44,11 @@ def test_python_blocks_are_three_lines_that_run(
 
 
 @pytest.mark.parametrize("line", "".join(list_blocks(PAGE, "bash")).splitlines())
-def test_commands_are_understood(line, monkeypatch):
+def test_commands_are_understood(line, monkeypatch, tmp_path):
     called = []
+    (tmp_path / "runs" / "digits").mkdir(parents=True)
+    (tmp_path / "runs" / "digits" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(visualize, "visualize", lambda *given: called.append(given))
     monkeypatch.setattr("cnn.checkpoints.workdir.read_config", lambda directory: {})
     words = shlex.split(line, comments=True)

@@ -1,6 +1,7 @@
 """The mode as a whole: what is drawn goes into the report, what is not is noted."""
 
 import base64
+import json
 import re
 import shutil
 
@@ -64,8 +65,21 @@ def test_epochs_are_drawn_where_a_flag_varies_images(
     flags = ["--pictures=augmentation", f"--output={tmp_path / 'new'}"]
     assert draw(*flags, *([flag] if flag else [])) == (0 if flag else 2)
     names = {path.name for path in (tmp_path / "new").glob("pictures/*")}
-    assert names == ({"augmentation.png"} if flag else set())
+    assert names == ({"augmentation.png", "sections.json"} if flag else set())
     assert ("no augmentation flag is set" in capsys.readouterr().err) != bool(flag)
+
+
+def test_a_run_shows_its_own_images_and_augmentation(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    options = json.loads((trained / "config.json").read_text())
+    options |= {"vertical_flip_probability": 1.0, "classes": [3, 8]}
+    (run / "config.json").write_text(json.dumps(options))
+    assert draw("--pictures=augmentation", f"--workdir={run}") == 0
+    text = (run / "report.html").read_text()
+    assert "--vertical_flip_probability=1.0" in text and "<h1>run<" in text
+    assert draw("--pictures=augmentation", f"--workdir={run}", "--config=digits") == 2
+    assert "take the options of the run" in capsys.readouterr().err
 
 
 def test_transformations_are_drawn_without_any_flag(tmp_path, monkeypatch):
@@ -75,8 +89,8 @@ def test_transformations_are_drawn_without_any_flag(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(module, "POLICIES", ())
     assert draw("--pictures=transformations", f"--output={tmp_path}") == 0
-    names = [path.name for path in (tmp_path / "pictures").iterdir()]
-    assert names == ["transformations.png"]
+    names = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert names == {"transformations.png", "sections.json"}
 
 
 @pytest.mark.parametrize("more", ["", ",lecture"])
@@ -118,7 +132,8 @@ def test_a_damaged_run_is_noted_and_the_others_are_drawn(
     assert "mistakes: " in printed and "checkpoint" in printed
     text = (output / "report.html").read_text()
     assert "result.json is damaged" in text
-    assert text.count("<figure") == len(list((output / "pictures").glob("*.png"))) > 1
+    drawn = list((output / "pictures").glob("*.png"))
+    assert text.count("<figure") == len(drawn) + 1 > 2, "the table of mistakes too"
     assert "2 runs compared" in text
 
 

@@ -20,6 +20,7 @@ from cnn.data.labels import find_first
 from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
 from cnn.ops import scaling
+from cnn.option import format_value
 from cnn.visualize.draw import picture
 from cnn.visualize.draw.picture import Picture
 from cnn.visualize.subject import Subject
@@ -47,7 +48,7 @@ class Examples:
 
 
 def draw(subject: Subject, folder: Path) -> list[Picture]:
-    """Draw training images as the flags vary them.
+    """Draw training images as a run's options, or the flags, vary them.
 
     The subject's options and dataset matter, no run is needed.
 
@@ -59,8 +60,8 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     pipeline.check(config.augment, train.shape, size)
     if not pipeline.varies(config.augment, train.shape, size):
         raise UserError(
-            "no augmentation flag is set; one, such as --rotation_degrees=15, shows "
-            "what it does in each epoch"
+            "no augmentation flag is set, so that the network sees the same images in "
+            "each epoch; one, such as --rotation_degrees=15, shows what it does"
         )
     examples = read_examples(subject, _EXAMPLES)
     rows = [("original", examples.original)]
@@ -72,10 +73,19 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
         figure,
         folder / "augmentation.png",
         "Training images, varied in each epoch",
-        "Each row is another epoch's version of the images in the first row, as the "
-        "flags vary them.",
+        "More images from those that are there: each row is another epoch's version of "
+        "the images in the first row, and the labels stay. Varied by "
+        f"{_describe(config.augment)}.",
     )
     return [drawn]
+
+
+def _describe(options: AugmentOptions) -> str:
+    """Name the options of augmentation that are not the default."""
+    given = dataclasses.asdict(options)
+    usual = dataclasses.asdict(AugmentOptions())
+    changed = [x for x in given if given[x] != usual[x]]
+    return ", ".join(f"--{x}={format_value(given[x])}" for x in changed) or "cropping"
 
 
 def read_examples(subject: Subject, count: int) -> Examples:

@@ -261,7 +261,7 @@ def _call_mode(
     """Call a mode; return how many trials of a sweep failed, 0 in the others."""
     directory = directories[0]
     if mode == "train":
-        train.train(config, directory, terminal)
+        train.train(config, directory, terminal, settings.BEGAN)
     elif mode == "evaluate":
         evaluate.evaluate(config, directories[0], terminal)
     elif mode == "sweep":

@@ -5,7 +5,9 @@ flags ─► config ─► train ─► chunks of images ─► steps ─► met
 
 import contextlib
 import dataclasses
+import itertools
 import math
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,12 +21,22 @@ from cnn.data.images import Dataset
 from cnn.errors import UserError
 from cnn.models import remat, summary
 from cnn.option import format_value
-from cnn.runtime import background, devices, processes, provenance, tracking, xla
+from cnn.runtime import (
+    background,
+    devices,
+    own_files,
+    processes,
+    provenance,
+    tracking,
+    xla,
+)
 from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
 from cnn.runtime.metrics_log import MetricsLog, NoLog
+from cnn.runtime.options import ProfileOptions
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
 from cnn.training import (
+    budget,
     course,
     report,
     same_data,
@@ -63,12 +75,15 @@ class Outputs:
     profiler: Profiler
 
 
-def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]:
+def train(
+    config: Config, directory: Path, terminal: Terminal, began: float | None = None
+) -> dict[str, Any]:
     """Train a run to its end, or resume one that was stopped.
 
     Args:
         directory: the run's directory; made if need be, locked meanwhile. Several
             processes share it, and the first one writes.
+        began: the time, by `budget.clock`, from which --minutes counts; None: now.
 
     Returns:
         The result, as written to `result.json`.
@@ -80,9 +95,10 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         Failed: a background thread has died or is silent; likewise.
     """
     started, is_first = time.perf_counter(), processes.is_first()
+    began = budget.clock() if began is None else began
     terminal.console.quiet = terminal.console.quiet or not is_first
     config = preprocessing.resolve(config, directory, terminal)
-    config = tasks.resume(config, directory)
+    config = budget.resume(tasks.resume(config, directory), directory)
     ended = report.read_ended(directory)
     with contextlib.nullcontext() if ended or not is_first else _hold(directory):
         respelled = _check_same_run(config, directory)
@@ -96,7 +112,7 @@ def train(config: Config, directory: Path, terminal: Terminal) -> dict[str, Any]
         writer = None if ended else CheckpointWriter(checkpoints, keep)
         before = respelled.get("init_from", "")
         check_same_source(config, before, stored, directory, terminal)
-        setup = make_setup(config, stored, terminal, stop, directory=directory)
+        setup = _set_up(config, stored, directory, terminal, stop, began)
         if ended:
             same_data.check_result_of(ended, setup.seen, directory)
             return _repeat_result(config, directory, terminal, ended)
@@ -147,6 +163,113 @@ def _noting(progress: Progress, log: MetricsLog) -> Iterator[None]:
         with contextlib.suppress(UserError):  # the disk may be why
             log.write(progress.step, {"failed": str(error)})
         raise
+
+
+def _set_up(
+    config: Config,
+    stored: Mapping[str, Any],
+    directory: Path,
+    terminal: Terminal,
+    stop: Stop,
+    began: float,
+) -> Setup:
+    """Make the setup of a run; where --minutes asks, a rehearsal fixes its epochs.
+
+    Raises:
+        UserError: as `make_setup`, or the minutes are too few.
+    """
+    minutes, decided = config.train.minutes, budget.find_decided(directory)
+    if minutes and decided is None:
+        config = config.change({"epochs": budget.UNDECIDED})
+    setup = make_setup(config, stored, terminal, stop, directory=directory)
+    if not minutes:
+        return setup
+    if decided is None:
+        terminal.say(f"budget    --minutes={minutes:g}: some steps are rehearsed")
+        with catch_signals(stop):
+            costs = _rehearse(setup, directory, stop)
+        spent = processes.find_most(budget.clock() - began)
+        setup, found = budget.decide(setup, costs, spent)
+        terminal.say(budget.describe(found))
+        budget.write(directory, found)
+    terminal.say(
+        f"budget    --minutes={minutes:g} was decided to be the run of --epochs="
+        f"{setup.config.train.epochs}, to the bit"
+    )
+    about = {**setup.provenance, "budget": budget.read(directory)}
+    return dataclasses.replace(setup, provenance=about)
+
+
+def _rehearse(setup: Setup, directory: Path, stop: Stop) -> list[budget.Cost]:
+    """Measure the phases of a run that its budget may reach, each as one of its own."""
+    scratch, costs = directory / ".rehearsal", []
+    own_files.check_no_link(scratch)
+    shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
+    try:
+        for phase, following in itertools.pairwise((*setup.phases, None)):
+            alone = dataclasses.replace(phase, first_epoch=0)
+            own = dataclasses.replace(setup, phases=(alone,))
+            place = scratch / str(phase.first_epoch)
+            place.mkdir(parents=True, exist_ok=True)
+            costs.append(_rehearse_phase(own, phase.first_epoch, place, stop))
+            reached = budget.choose_epochs(costs, 60 * setup.config.train.minutes)
+            if following is not None and reached < following.first_epoch:
+                break
+        return costs
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _rehearse_phase(
+    setup: Setup, first_epoch: int, place: Path, stop: Stop
+) -> budget.Cost:
+    """Measure a phase in the loop of a run, then what comes beside its steps.
+
+    Args:
+        setup: of the phase alone.
+        first_epoch: of the phase in the run.
+        place: a directory for what is saved.
+    """
+    watch = budget.Stopwatch(setup.config.train.minutes)
+    log = MetricsLog(place, 0, 0, False) if processes.is_first() else NoLog()
+    keep = setup.config.checkpoint.keep_checkpoints
+    writer = CheckpointWriter(place / "checkpoints", keep)
+    outputs = Outputs(place, watch, log, writer, Profiler(ProfileOptions(), 0))
+    progress = training_progress.begin(setup)
+    progress.compiling = training_progress.compile_ahead(setup, 0)
+
+    def evaluate(split: str) -> None:
+        training_progress.evaluate(setup, progress, split, stop)
+
+    def save() -> None:
+        _save(setup, progress, outputs)
+        writer.wait()
+
+    def finish() -> None:
+        _renew_statistics(setup, progress, outputs, stop)
+        evaluate("test")
+
+    try:
+        with contextlib.suppress(budget.Rehearsed):
+            _loop(setup, progress, outputs, stop)
+        evaluation = watch.time(lambda: evaluate(setup.eval_split))
+        saving = watch.time(save)
+        finish()  # compiles
+        ending = watch.time(finish)
+    finally:
+        writer.wait()
+        log.close()
+    length, options = setup.structure.steps_per_epoch, setup.config.train
+    every = options.eval_every_epochs, setup.checkpoint_interval / length
+    beside = evaluation, saving
+    return budget.Cost(
+        first_epoch=first_epoch,
+        entry=watch.time(lambda: list(training_progress.begin(setup).loaders.values())),
+        epoch=budget.measure_epoch(watch.marks, length, every, beside),
+        evaluation=evaluation,
+        end=2 * ending + saving,  # the best are tested as the last
+        steps=watch.marks[-1][0],
+    )
 
 
 def _is_saved(setup: Setup, progress: Progress, step: int) -> bool:

@@ -44,6 +44,7 @@ from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import outcome, searches, session, study, sweep, worker
 from cnn.training import (
+    budget,
     classify_files,
     epoch,
     losses,
@@ -70,6 +71,8 @@ SMALL = {
     "restart_epochs": 1.0,
     "plateau_patience": 0,
 }
+# An epoch's cost where --minutes asks for it.
+TENTH_OF_A_MINUTE = budget.Cost(0, entry=0, epoch=6.0, evaluation=0, end=0, steps=1)
 LINEAR = {"model": "logistic_regression", "batch_size": 4, "epochs": 2}
 
 
@@ -96,6 +99,8 @@ def trace(function, *arguments):
 def see_training(choices):
     """See what a run computes: data, plan, state, steps and predictions."""
     config = make_config(SMALL, choices)
+    if config.train.minutes:  # which decides how many there are
+        config = config.change({"epochs": 7})
     key = config.make_program_key()
     if key not in _PROGRAMS:
         _PROGRAMS[key] = _see_program(config)
@@ -219,6 +224,8 @@ def see_run(choices, directory):
             patched.setitem(tracking.TRACKERS, name, lambda *given: tracker)
         patched.setattr(jax.profiler, "start_trace", start)
         patched.setattr(jax.profiler, "stop_trace", lambda: None)
+        patched.setattr(train, "_rehearse", lambda *args: [TENTH_OF_A_MINUTE])
+        patched.setattr(budget, "clock", lambda: 0.0)
         result = train.train(config, directory, Terminal())
     newest, _ = manifest.find_newest(directory / "checkpoints")
     lines = [json.loads(line) for line in log.read_text().splitlines()]

@@ -8,7 +8,12 @@ imported, so this module imports it in functions alone.
 
 import os
 import sys
+import time
 from typing import Any
+
+# When the command began, as this is among the first that main.py imports: what
+# --minutes counts from.
+BEGAN = time.perf_counter()
 
 # What the program was built with, each of these tried with another value: numbers
 # changed in silence, or training ended in a traceback.

@@ -14,7 +14,19 @@ class TrainOptions:
     modes: ClassVar[str] = "train sweep describe"
 
     epochs: int = option(
-        10, "passes over the training set", kind="traced", within="[1, 1000000]"
+        10,
+        "passes over the training set",
+        kind="traced",
+        within="[1, 1000000]",
+        only_for="not minutes",
+    )
+    minutes: float = option(
+        0.0,
+        "in place of --epochs: minutes from the command's start to its end; before the "
+        "first step a rehearsal of some makes them whole epochs, which are kept in "
+        "config.json; 0: --epochs",
+        within="[0, 1000000]",
+        modes="train",
     )
     seed: int = option(
         0,

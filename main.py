@@ -56,7 +56,6 @@ from cnn import (
     find_rate,
     place,
     predict,
-    replay,
     train,
 )
 from cnn import config as config_module
@@ -71,6 +70,7 @@ from cnn.inspection import inspect
 from cnn.ledger import compare, compared, list_runs
 from cnn.models import FAMILIES, LIST
 from cnn.option import expand_path, format_value, parse, read_group
+from cnn.replay import replay
 from cnn.runtime import background, devices, environment, processes, xla
 from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal

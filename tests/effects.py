@@ -28,7 +28,6 @@ from cnn import (
     models,
     option,
     predict,
-    replay,
     train,
 )
 from cnn.checkpoints import atomic, manifest
@@ -39,6 +38,7 @@ from cnn.evaluation import evaluate, judge
 from cnn.inspection import inspect
 from cnn.ledger import list_runs
 from cnn.models.variables import create_variables
+from cnn.replay import replay
 from cnn.runtime import background, tracking
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.terminal import Terminal
@@ -587,7 +587,7 @@ def see_replay(choices, directory):
         patched.setattr(replay.training_progress, "begin", lambda setup: start)
         patched.setattr(replay, "_advance", lambda *args: {})
         patched.setattr(replay, "_take_step", take)
-        patched.setattr(replay, "_write", write)
+        patched.setattr(replay.written, "write", write)
         replay.replay(make_config(LINEAR, choices), directory / "home", Terminal())
     seen["where"] = seen["where"].replace(str(directory), "")
     return seen

@@ -14,10 +14,10 @@ from PIL import Image
 from test_readme import list_commands
 
 from cnn import config as config_module
-from cnn import replay
 from cnn.checkpoints import manifest, workdir
 from cnn.data.order import draw_epoch
 from cnn.errors import UserError
+from cnn.replay import findings, replay, written
 from cnn.runtime.interrupt import Interrupted
 from cnn.runtime.terminal import Terminal
 from cnn.training import steps
@@ -85,7 +85,7 @@ def varied(tmp_path_factory):
 @pytest.fixture
 def no_picture(monkeypatch):
     """Draw nothing, which takes longer than the rest."""
-    monkeypatch.setattr(replay.batch_sheet, "draw", lambda *args: None)
+    monkeypatch.setattr(written.batch_sheet, "draw", lambda *args: None)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -234,15 +234,15 @@ def test_blame_goes_to_what_is_computed_first():
         ("gradients", "gradient_norm", "b"),
     ):
         layers[0][name] = layers[1][name] = bad
-        found = replay._find_bad({"loss": 1.0}, batch, layers)
+        found = findings.find_bad({"loss": 1.0}, batch, layers)
         assert found == {"what": what, "layer": layer}
     batch["losses"][1] = bad
-    assert replay._find_bad({"loss": bad}, batch, layers) == {"what": "loss"}
+    assert findings.find_bad({"loss": bad}, batch, layers) == {"what": "loss"}
     layers[1]["largest_activation"] = bad
-    found = replay._find_bad({"loss": bad}, batch, layers)
+    found = findings.find_bad({"loss": bad}, batch, layers)
     assert found == {"what": "activations", "layer": "b"}
     layers[1]["weight_norm"] = bad
-    found = replay._find_bad({"loss": bad}, batch, layers)
+    found = findings.find_bad({"loss": bad}, batch, layers)
     assert found == {"what": "weights", "layer": "b"}
     batch["images"][0] = bad
-    assert replay._find_bad({"loss": bad}, batch, layers) == {"what": "images"}
+    assert findings.find_bad({"loss": bad}, batch, layers) == {"what": "images"}

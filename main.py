@@ -70,7 +70,7 @@ from cnn.inspection import inspect
 from cnn.ledger import compare, compared, list_runs
 from cnn.models import FAMILIES, LIST
 from cnn.option import expand_path, format_value, parse, read_group
-from cnn.replay import replay
+from cnn.replay import blaming, replay
 from cnn.runtime import background, devices, environment, processes, xla
 from cnn.runtime.options import DeviceOptions
 from cnn.runtime.terminal import Terminal
@@ -261,7 +261,8 @@ def _call_mode(
     """Call a mode; return how many trials of a sweep failed, 0 in the others."""
     directory = directories[0]
     if mode == "train":
-        train.train(config, directory, terminal, settings.BEGAN)
+        with blaming.replaying(directory, terminal):
+            train.train(config, directory, terminal, settings.BEGAN)
     elif mode == "evaluate":
         evaluate.evaluate(config, directories[0], terminal)
     elif mode == "sweep":

@@ -36,6 +36,7 @@ from cnn.runtime.options import ProfileOptions
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
 from cnn.training import (
+    blame,
     budget,
     course,
     report,
@@ -256,6 +257,8 @@ def _rehearse_phase(
         saving = watch.time(save)
         finish()  # compiles
         ending = watch.time(finish)
+    except blame.StepError as error:
+        raise UserError(f"In the rehearsal of --minutes: {error.what}") from None
     finally:
         writer.wait()
         log.close()
@@ -358,7 +361,7 @@ def _evaluate_epoch(
         if not math.isfinite(found["loss"]):
             raise UserError(
                 f"The {split} loss is not finite after step {progress.step}; its "
-                f"weights are not saved. {report.suggest_remedy(setup.config)}"
+                f"weights are not saved. {blame.suggest_remedy(setup.config)}"
             )
         if split == "validation":
             if not math.isfinite(found[options.select_by]):
@@ -379,16 +382,11 @@ def _save(setup: Setup, progress: Progress, outputs: Outputs) -> None:
     """Start writing a checkpoint.
 
     Raises:
-        UserError: the last update made a number of the state not finite, or the
-            disk does not take the checkpoint.
+        StepError: the last update made a number of the state not finite.
+        UserError: the disk does not take the checkpoint.
     """
     if not is_finite(progress.state):
-        raise UserError(
-            f"The update of step {progress.step} is not finite and is not saved; "
-            "checkpoints from before it are whole. "
-            f"{report.suggest_remedy(setup.config)}. "
-            f"{report.suggest_replay(outputs.directory, progress.step)}"
-        )
+        raise blame.make_update_error(setup.config, outputs.directory, progress.step)
     counters = progress.counters
     counters.metrics_bytes = outputs.log.sync()
     progress.update_seconds()

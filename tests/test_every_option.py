@@ -46,7 +46,7 @@ OF_PROCESS += ["canary"]
 OF_RUNS = ["eval_every_epochs", "early_stop_epochs", "select_by", "keep_checkpoints"]
 OF_RUNS += [n for n in GROUPS["schedule"] if n.startswith("plateau_")]
 OF_RUNS += ["recompute_statistics", "log_every_steps", "track", "profile"]
-OF_RUNS += ["profile_steps", "minutes"]
+OF_RUNS += ["profile_steps", "minutes", "blame_above"]
 OF_SWEEPS = [n for n in NAMES if list_modes()[n] == ("sweep",)]
 # No evaluation is better by half of the best metric.
 PLATEAU = {"validation_fraction": 0.25, "plateau_threshold": 0.5}

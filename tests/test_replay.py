@@ -9,7 +9,15 @@ import signal
 import jax
 import numpy as np
 import pytest
-from fixtures_runs import ROOT, TINY, forget_programs, make_flags, run_main, train_run
+from fixtures_runs import (
+    ROOT,
+    TINY,
+    forget_programs,
+    make_flags,
+    read_lines,
+    run_main,
+    train_run,
+)
 from PIL import Image
 from test_readme import list_commands
 
@@ -20,8 +28,9 @@ from cnn.errors import UserError
 from cnn.replay import findings, replay, written
 from cnn.runtime.interrupt import Interrupted
 from cnn.runtime.terminal import Terminal
-from cnn.training import steps
+from cnn.training import blame, steps
 from cnn.training.epoch import Pace
+from cnn.training.progress import Counters
 
 # Streamed, varied, mixed, in pieces, with a rate that falls by what is evaluated.
 VARIED = {"resident": "never", "crop_padding": 1, "brightness": 0.3, "mixup_alpha": 0.4}
@@ -164,35 +173,108 @@ def test_a_line_that_is_not_the_runs_is_found(trained, tmp_path, no_picture, cap
     assert take_again(directory, 3)["logged"]["equal"] is None
 
 
-def test_a_loss_that_is_not_finite_names_its_replay(tmp_path, capsys):
-    run = make_flags(TINY | {"learning_rate": 1e20, "checkpoint_every_epochs": 1.0})
+@pytest.fixture
+def diverging(tmp_path):
+    """Return the flags of a run that does not stay finite, and its directory."""
+    run = TINY | {"learning_rate": 1e20, "checkpoint_every_epochs": 1.0}
     directory = tmp_path / "a run"
     with jax.debug_nans(False):
-        assert run_main(*run, f"--workdir={directory}") == 2
-        told = capsys.readouterr().err
-        bad = int(re.search(r"not finite at step (\d+)", told)[1])
-        flags = shlex.split(told.partition("python main.py ")[2])
-        assert flags[-1] == f"--step={bad}"
-        assert run_main(*flags) == 0
-    text = (directory / "replay" / f"step_{bad}" / "replay.json").read_text()
-    found = json.loads(text, parse_constant=pytest.fail)
-    told = capsys.readouterr().out
+        yield [*make_flags(run), f"--workdir={directory}"], directory
+
+
+def test_a_loss_that_is_not_finite_is_replayed_by_itself(diverging, capsys):
+    flags, directory = diverging
+    assert run_main(*flags) == 2
+    told = capsys.readouterr()
+    bad = int(re.search(r"not finite at step (\d+)", told.err)[1])
+    place = directory / "replay" / f"step_{bad}"
+    assert told.err.startswith("error: The loss or its gradient is not finite")
+    assert "First not finite are the activations of stage1_norm" in told.err
+    assert told.err.strip().endswith(f"are in {place}")
+    found = json.loads((place / "replay.json").read_text(), parse_constant=pytest.fail)
     assert found["loss"] is None and found["logged"]["equal"] in (True, None)
     assert found["not_finite"]["what"] == "activations"
     assert found["not_finite"]["layer"] == "stage1_norm"
-    assert "first not finite: activations of stage1_norm" in told
+    assert "first not finite: activations of stage1_norm" in told.out
+    failed = read_lines(directory)[-1]["failed"]
+    assert f"not finite at step {bad}" in failed
+    # By hand it is the same, and the run resumes into the same error.
+    words = shlex.split(failed.partition("python main.py ")[2])
+    assert run_main(*words) == 0
+    assert json.loads((place / "replay.json").read_text()) == found
+    assert run_main(*flags) == 2
+
+
+@pytest.mark.parametrize(
+    "failure", [ValueError("no\nroom"), Interrupted(2), KeyboardInterrupt(), OSError()]
+)
+def test_a_replay_that_fails_hides_no_error(diverging, capsys, monkeypatch, failure):
+    def fail(*args):
+        raise failure
+
+    monkeypatch.setattr(written, "write", fail)
+    assert run_main(*diverging[0]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: The loss or its gradient is not finite at step")
+    assert "--mode=replay" in told and "By itself it was not replayed: " in told
+
+
+def test_a_loss_far_above_its_mean_stops_training(tmp_path, no_picture, capsys):
+    directory = tmp_path / "run"
+    run = TINY | {"checkpoint_every_epochs": 1.0}
+    whole = train_run(tmp_path / "whole", **run)
+    lines = [x for x in read_lines(tmp_path / "whole") if "loss" in x]
+    total = weight = 0.0
+    ratios = []
+    for line in lines:
+        ratios.append(line["loss"] / (total / weight) if weight else 0.0)
+        total, weight = 0.98 * total + 0.02 * line["loss"], 0.98 * weight + 0.02
+    # In the last epoch, from a checkpoint whose mean is that of all steps before it.
+    high = max(range(10, len(lines)), key=lambda i: ratios[i])
+    factor = ratios[high] - 1e-6
+    first = next(i for i, ratio in enumerate(ratios) if ratio > factor)
+    flags = [*make_flags(run), f"--workdir={directory}", f"--blame_above={factor}"]
+    for _ in range(2):
+        assert run_main(*flags) == 2
+        told = capsys.readouterr().err
+        assert f"The loss of step {first + 1}, {lines[first]['loss']:.4g}" in told
+        assert "Its highest losses: " in told and "--blame_above=0" in told
+    assert (directory / "replay" / f"step_{first + 1}" / "replay.json").exists()
+    assert run_main(*flags[:-1], "--blame_above=0") == 0
+    found = json.loads((directory / "result.json").read_text())
+    assert found["state_sha256"] == whole["state_sha256"]
+
+
+def test_a_running_mean_is_the_same_however_steps_are_called():
+    losses = np.float32(np.random.default_rng(0).uniform(1, 2, 100))
+    losses[70] = 5.0
+    for size in (100, 7, 1):
+        counters = Counters()
+        for i in range(0, 70, size):
+            few = losses[i : min(i + size, 71)]
+            assert blame.note_losses(counters, few[: 70 - i], 3.0) is None
+        assert blame.note_losses(counters, losses[70:], 3.0) == 0
+        weights = 0.98 ** np.arange(69, -1, -1)
+        mean = np.float64(losses[:70]) @ weights / weights.sum()
+        np.testing.assert_allclose(counters.loss_sum / counters.loss_weight, mean)
+        if size == 100:
+            expected = counters
+        assert counters == expected
+    assert blame.note_losses(Counters(), losses, 1e9) is None
 
 
 def test_the_page_does_what_it_shows(tmp_path, monkeypatch, capsys):
     """It takes 5 s: a run and a replay from their commands to their pictures."""
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
-    for words, small in zip(list_commands(page), [["--widths=4,4"], []], strict=True):
+    small_ones = [["--widths=4,4"], [], ["--widths=4,4", "--train_examples=100"]]
+    for words, small in zip(list_commands(page), small_ones, strict=True):
         assert words[:2] == ["python", "main.py"]
         assert run_main(*words[2:], *small) == 0
     told = capsys.readouterr().out
     # The numbers depend on the machine.
     assert "step 90 from checkpoint 80 on" in told and "of 10 logged steps" in told
+    assert len([*tmp_path.glob("runs/*/result.json")]) == 2, "both have ended"
     shown = {path.name for path in (tmp_path / "runs/varied/replay/step_90").iterdir()}
     assert shown == set(re.findall(r"^\| `(\S+)` \|", page, re.MULTILINE))
 

@@ -89,18 +89,26 @@ def _describe(found: Mapping[str, Any]) -> list[str]:
         f"loss      {found['loss']:.9g}, gradient norm {found['gradient_norm']:.9g}, "
         f"learning rate {found['learning_rate']:.6g}, ids {found['example_ids_hash']}",
         _describe_log(found["logged"]),
+        f"highest   losses: {list_highest(found)}",
     ]
-    shown = [
-        f"{x['loss']:.4g} ({show_line(str(x.get('name', x['id'])))})"
-        for x in found["examples"][:_SHOWN]
-    ]
-    lines.append(f"highest   losses: {', '.join(shown)}")
     if bad := found["not_finite"]:
-        where = f" of {bad['layer']}" if "layer" in bad else ""
-        lines.append(f"blame     first not finite: {bad['what']}{where}")
+        lines.append(f"blame     first not finite: {describe_bad(bad)}")
         if bad["what"] == "weights":
             lines[-1] += f", since an update before; see --step={found['step'] - 1}"
     return lines
+
+
+def list_highest(found: Mapping[str, Any]) -> str:
+    """List the highest losses of a step, with the names of their examples."""
+    return ", ".join(
+        f"{x['loss']:.4g} ({show_line(str(x.get('name', x['id'])))})"
+        for x in found["examples"][:_SHOWN]
+    )
+
+
+def describe_bad(bad: Mapping[str, str]) -> str:
+    """Write what is not finite first, as of `findings.find_bad`."""
+    return f"{bad['what']} of {bad['layer']}" if "layer" in bad else bad["what"]
 
 
 def _describe_log(logged: Mapping[str, Any]) -> str:

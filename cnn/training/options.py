@@ -4,7 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from cnn.models.options import NORMALISED
-from cnn.option import option, strength
+from cnn.option import free_option, option, strength
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,14 @@ class TrainOptions:
         "epochs without a better validation metric after which training stops; 0 "
         "never stops",
         within="[0, epochs)",
+    )
+    blame_above: float = free_option(
+        0.0,
+        "times its running mean over about the last 50 steps above which a step's loss "
+        "stops training, and the step is replayed, as one that is not finite is; 0: "
+        "never",
+        within="[0, inf)",
+        modes="train",
     )
     select_by: str = option(
         "auto",

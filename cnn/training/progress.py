@@ -66,6 +66,8 @@ class Counters:
         trunk_step: the step of the last checkpoint before the decay of
             `--schedule=stable_then_decay`, which `--extend` takes; -1 before it.
         trunk_best_step: what `best_step` was then.
+        loss_sum: of the running mean of losses, where `--blame_above` asks for it.
+        loss_weight: likewise; their quotient is the mean.
     """
 
     evaluated_step: int = -1
@@ -84,6 +86,8 @@ class Counters:
     plateau: Plateau | None = None
     trunk_step: int = -1
     trunk_best_step: int = -1
+    loss_sum: float = 0.0
+    loss_weight: float = 0.0
 
     @property
     def kept_steps(self) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from cnn import place
 from cnn.checkpoints import atomic, manifest, proof, workdir
-from cnn.config import Config
 from cnn.errors import UserError
 from cnn.models import summary
 from cnn.models.variables import count_parameters
@@ -18,41 +17,13 @@ from cnn.runtime import devices, environment, processes
 from cnn.runtime.metrics_log import MetricsLog
 from cnn.runtime.terminal import Terminal
 from cnn.text import quote, show_line
-from cnn.training import course, noise_scale, tasks
-from cnn.training.progress import Progress, describe_checkpoint, find_bad_step
+from cnn.training import blame, course, noise_scale, tasks
+from cnn.training.progress import Progress, describe_checkpoint
 from cnn.training.setup import Setup
 from cnn.training.state import compute_state_sha256, get_variables, get_weights
 
 # What a result raises where it is printed that is not what a run writes.
 _MALFORMED = (AttributeError, TypeError, ValueError, LookupError, OverflowError)
-
-
-def suggest_remedy(config: Config) -> str:
-    """Write what may keep a run's numbers finite, of what it does not do already."""
-    schedule, parts = config.schedule, []
-    if config.optimizer.learning_rate:
-        parts.append("lower --learning_rate")
-    if not schedule.warmup_epochs and schedule.schedule != "one_cycle":
-        parts.append("add --warmup_epochs=1")
-    if not config.optimizer.clip_norm:
-        parts.append("add --clip_norm=1")
-    if config.device.precision != "float32":
-        parts.append("leave --precision out")
-    if config.distillation.distillation_temperature < 1:
-        parts.append("raise --distillation_temperature")
-    if config.data.std and min(config.data.std) < 1e-3:
-        parts.append("check --std, which pixels are divided by")
-    text = ", or ".join(parts or ["change what makes numbers large"])
-    return text[0].upper() + text[1:]
-
-
-def suggest_replay(directory: Path, step: int) -> str:
-    """Write the command that shows what a step saw, and where it went wrong."""
-    where = quote(f"--workdir={directory}")
-    return (
-        "To see its batch, and the layer in which it begins: "
-        f"{place.COMMAND} --mode=replay {where} --step={step}"
-    )
 
 
 def announce(setup: Setup, terminal: Terminal) -> None:
@@ -169,15 +140,10 @@ def check_and_log(
         directory: of the run.
 
     Raises:
-        UserError: a loss or gradient among them is not finite.
+        StepError: a loss or gradient among them is not finite, or a loss too high.
     """
     before = progress.step - len(ids)
-    if bad_step := find_bad_step(step_metrics, before):
-        raise UserError(
-            f"The loss or its gradient is not finite at step {bad_step}. Training "
-            f"stops; checkpoints from before it are whole. "
-            f"{suggest_remedy(setup.config)}. {suggest_replay(directory, bad_step)}"
-        )
+    blame.check(setup, progress, step_metrics, directory)
     every = setup.config.progress.log_every_steps
     for i, step in enumerate(range(before + 1, progress.step + 1)):
         if every and step % every == 0:

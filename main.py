@@ -266,7 +266,7 @@ def _call_mode(
     elif mode == "evaluate":
         evaluate.evaluate(config, directories[0], terminal)
     elif mode == "sweep":
-        return sweep.sweep(config, directory, terminal, given) or 0
+        return sweep.sweep(config, directory, terminal, given, settings.BEGAN) or 0
     elif mode == "predict":
         predict.predict(config, directory, terminal)
     elif mode == "convert":

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures_runs import ROOT, TINY, make_flags, run_main, train_run
-from test_readme import list_commands
+from test_readme import check_command, list_commands
 
 from cnn import config as config_module
 from cnn import train
@@ -210,13 +210,13 @@ def test_the_page_does_what_it_shows(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "_rehearse", lambda *args: [PLAIN])
     monkeypatch.setattr(budget, "clock", lambda: settings.BEGAN + 600 - 25.5)
     page = (ROOT / "docs" / "budget.md").read_text(encoding="utf-8")
-    for words in list_commands(page):
-        assert words[:2] == ["python", "main.py"]
-        small = ["--widths=4,4", "--train_examples=100", "--workdir=run"]
-        assert run_main(*words[2:], *small) == 0
-    assert "--minutes=10 was decided to be the run of --epochs=1" in (
-        capsys.readouterr().out
-    )
+    run, sweep = list_commands(page)
+    small = ["--widths=4,4", "--train_examples=100", "--workdir=run"]
+    assert run[:2] == ["python", "main.py"] == sweep[:2]
+    assert run_main(*run[2:], *small) == 0
+    told = capsys.readouterr().out
+    assert "--minutes=10 was decided to be the run of --epochs=1" in told
+    check_command(sweep[2:], capsys)  # tests/sweep/test_sweep_budget.py runs one
 
 
 @pytest.mark.parametrize("least", [0.0123, 0.12, 1.0, 99.5, 1234.0])

@@ -22,9 +22,10 @@ class SweepOptions:
         0,
         "draws of the drawn options, each with every point of the others",
         within="[0, 1000000]",
+        only_for="not minutes",
     )
     sweep_seed: int = free_option(
-        0, "seed of the draws", within="[0, 4294967295]", only_for="trials"
+        0, "seed of the draws", within="[0, 4294967295]", only_for="trials or minutes"
     )
     max_trials: int = free_option(
         1000, "trials above which a sweep is refused", within="[1, 1000000]"

@@ -4,7 +4,7 @@ space.py  the text, parsed           trials.py  trials, grouped by program
 executors.py, programs.py  how a batch of trials runs    choose.py  which way
 batch.py  trials, epoch by epoch     trunks.py  what several of them share
 session.py  what is on disk
-searches.py, study.py, worker.py  which trials run, and how far
+searches.py, study.py, worker.py, budget.py  which trials run, and how far
 table.py, outcome.py, live.py, plots.py, page.py  results    members.py  of ensembles
 """
 
@@ -24,15 +24,25 @@ from cnn.data import has_several_labels
 from cnn.errors import UserError, suggest
 from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.terminal import Terminal
-from cnn.sweep import outcome, searches, space, study, table, trials, worker
+from cnn.sweep import (
+    budget,
+    outcome,
+    searches,
+    space,
+    study,
+    table,
+    trials,
+    worker,
+)
 from cnn.sweep.options import SweepOptions
 from cnn.sweep.session import Session
 from cnn.training import tasks
+from cnn.training.budget import clock
 from cnn.weights import preprocessing
 
-# Set once for the process, before the first device call; what all are ranked by, and
-# what has metrics of its own.
-_FIXED = ("deterministic", "select_by", "task", "preprocessing")
+# Set once for the process, before the first device call; what all are ranked by, what
+# has metrics of its own, and how long all of them take.
+_FIXED = ("deterministic", "select_by", "task", "preprocessing", "minutes")
 
 
 def sweep(
@@ -40,11 +50,13 @@ def sweep(
     directory: Path,
     terminal: Terminal,
     given: Mapping[str, Any] = MappingProxyType({}),
+    began: float | None = None,
 ) -> int:
     """Run a sweep, or resume one, in `directory/sweep/`.
 
     Args:
         given: options of the command line by name; one that no trial reads is refused.
+        began: the time, by `budget.clock`, from which --minutes counts; None: now.
 
     Returns:
         How many trials failed.
@@ -65,8 +77,16 @@ def sweep(
     if config.sweep.search == "optuna":
         trials.check_read(given, config, points)
         return _search(config, points, home, terminal, stop)
-    planned, count = trials.make_trials(points, config)
-    trials.check_read(given, config, points)
+    asked, began = config, clock() if began is None else began
+    if config.train.minutes:
+        config = budget.prepare(config, points, home)
+    is_open = bool(config.train.minutes and not config.sweep.trials)
+    if is_open:
+        planned = budget.plan_round(config, points, 1)
+        count = len(planned)
+    else:
+        planned, count = trials.make_trials(points, config)
+    trials.check_read(given, asked, points)
     with workdir.lock(directory):
         started = time.perf_counter()
         session = Session(config, home, terminal, stop)
@@ -86,9 +106,12 @@ def sweep(
             if rungs:
                 searches.run_halving(session, groups, rungs)
             else:
+                if is_open:
+                    planned = budget.fix_trials(session, points, began)
+                    groups = trials.group_trials(planned)
                 searches.run_grid(session, groups)
         found = {home: session.rows}
-        return outcome.conclude(config, home, found, terminal, started)
+        return outcome.conclude(session.config, home, found, terminal, started)
 
 
 def _check_halving(config: Config, home: Path, planned: Sequence[trials.Trial]) -> None:
@@ -205,4 +228,5 @@ def read_trial(text: str) -> dict[str, Any]:
             f"--from_trial={text}: trial {number} is unknown{suggest(number, rows)}"
         )
     own = json.loads(json.dumps(dataclasses.asdict(SweepOptions())))
+    own |= {"minutes": 0.0}  # of the sweep, not of its trials
     return workdir.read_config(home) | own | rows[number]["options"]

@@ -64,7 +64,8 @@ def make_trial(number: int, options: Mapping[str, Any], config: Config) -> Trial
         UserError: its options are out of range, contradict each other, or name what
             comes after its end.
     """
-    alone = dataclasses.replace(config, sweep=Config().sweep)
+    plain = dataclasses.replace(config.train, minutes=0.0)  # which are the sweep's
+    alone = dataclasses.replace(config, sweep=Config().sweep, train=plain)
     whole = alone.change(options)
     unread = whole.find_unread(options, "sweep")
     read = {name: value for name, value in options.items() if name not in unread}

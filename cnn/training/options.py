@@ -18,15 +18,17 @@ class TrainOptions:
         "passes over the training set",
         kind="traced",
         within="[1, 1000000]",
-        only_for="not minutes",
+        only_for="not minutes or mode=sweep",
     )
     minutes: float = option(
         0.0,
         "in place of --epochs: minutes from the command's start to its end; before the "
         "first step a rehearsal of some makes them whole epochs, which are kept in "
-        "config.json; 0: --epochs",
+        "config.json; of a sweep: in place of --trials, which its first draws decide; "
+        "0: none",
         within="[0, 1000000]",
-        modes="train",
+        only_for="mode!=sweep or search=points and not halving",
+        modes="train sweep",
     )
     seed: int = option(
         0,

@@ -72,8 +72,9 @@ def test_each_phase_counts_its_own_epochs():
     assert budget.predict_seconds(costs[:2], 5) == 2 + 7 + 1 + 5 + 30 + 200
 
 
-def test_whole_epochs_are_averaged_without_the_first():
+def test_whole_epochs_are_averaged_without_the_first_two():
     marks = [(1, 50.0), (5, 60.0), (6, 62.0), (10, 70.0), (11, 71.0), (15, 82.0)]
+    marks += [(20, 92.0)]
     each = budget.measure_epoch(marks, 5, (1, 1.0), (1e9, 1e9))
     assert each == 11.0
     # Two epochs are no whole number of three, between evaluations: step by step, from

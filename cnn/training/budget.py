@@ -119,9 +119,10 @@ def measure_epoch(
 ) -> float:
     """Return the seconds of an epoch, with its share of evaluations and checkpoints.
 
-    Whole epochs after the first, which compiles, are averaged where as many were
-    rehearsed as lie between evaluations and between checkpoints: a checkpoint is
-    written beside the next steps. Else steps are, and what comes beside is added.
+    Whole epochs after the first two, of which one compiles and one waits for the first
+    checkpoint, are averaged where as many were rehearsed as lie between evaluations and
+    between checkpoints: a checkpoint is written beside the next steps. Else steps are,
+    and what comes beside is added.
 
     Args:
         marks: of a stopwatch.
@@ -131,8 +132,8 @@ def measure_epoch(
     """
     period = math.ceil(max(every))
     ends = {step // length: now for step, now in marks if step % length == 0}
-    first, last = min(ends, default=0), max(ends, default=0)
-    if whole := (last - first) // period * period:
+    first, last = min(ends, default=0) + 1, max(ends, default=0)
+    if whole := max(0, last - first) // period * period:
         return (ends[first + whole] - ends[first]) / whole
     begun = marks[0][0]
     own = [(s, t) for s, t in marks if (s - 1) // length == (begun - 1) // length]

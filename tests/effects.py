@@ -266,8 +266,9 @@ SPLITS = "validation", "test"
 
 def see_sweep(choices, directory):
     """See which trials a sweep has, how they are run, and where their study lies."""
+    draws = choices.get("trials") or choices.get("minutes")
     drawn = "learning_rate=uniform(0.1,0.9)"
-    base = {"sweep": drawn if choices.get("trials") else "learning_rate=0.1,0.2,0.3"}
+    base = {"sweep": drawn if draws else "learning_rate=0.1,0.2,0.3"}
     config = make_config(LINEAR, {"validation_fraction": 0.25}, base, choices)
     seen = {}
 
@@ -281,7 +282,7 @@ def see_sweep(choices, directory):
         for n in range(2)
     ]
     home = directory / "home" / "sweep"
-    if not choices.get("trials"):  # one trial has been run before, and failed
+    if not draws:  # one trial has been run before, and failed
         home.mkdir(parents=True)
         (home / "trials.jsonl").write_text(json.dumps(failed) + "\n")
 

@@ -24,13 +24,15 @@ from cnn.errors import UserError
 from cnn.models import summary
 from cnn.runtime import devices, heap, xla
 from cnn.training import epoch, metrics, steps
+from cnn.training.kernels import choose_compiler_options
 from cnn.training.setup import make_structure_of_model
 from cnn.training.state import create_state, get_weights
 
 Round = Callable[[], float]
 NUM_CLASSES = 10
 _PAUSE = 0.5  # idle threads of PyTorch's OpenMP keep spinning for 0.2 s
-EPOCH_IMAGES = 50_000  # as in CIFAR-10; by it --cpu_kernels=auto chooses
+# As in CIFAR-10; by them --cpu_kernels=auto chooses.
+EPOCH_IMAGES, TEST_IMAGES = 50_000, 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +90,9 @@ class Ours:
         macs = EPOCH_IMAGES * self.description["macs"]
         kernels = run.device.cpu_kernels
         self._compiler_options = xla.choose_compiler_options(kernels, mesh, macs)
+        self._options_of_evaluation = choose_compiler_options(
+            self.structure, mesh, case.shape, TEST_IMAGES
+        )
 
     def make_scanned(self) -> Round:
         """Make rounds of the epoch's program, all steps in one call."""
@@ -135,7 +140,8 @@ class Ours:
 
     def make_forward(self) -> Round:
         """Make rounds of evaluation, all batches in one call."""
-        program = epoch.make_eval_chunk(self.structure)
+        options = self._options_of_evaluation
+        program = epoch.make_eval_chunk(self.structure, None, options)
         # A copy: the state will be donated.
         variables = jax.tree.map(jnp.copy, get_weights(self.state))
         labels = self.chunk["labels"]

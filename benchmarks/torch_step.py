@@ -97,7 +97,7 @@ def main() -> None:
         return loss
 
     def forward(i: int) -> torch.Tensor:
-        with torch.no_grad():
+        with torch.inference_mode():
             return compute_loss(i)
 
     step = train if what == "train" else forward

@@ -395,7 +395,7 @@ def see_prediction(choices, directory):
     trained = make_trained(load_dataset(make_config().data), (8, 8, 3))
     keep_temperature(trained, directory)
 
-    def make(trained):
+    def make(trained, counts):
         seen["temperature"] = trained.temperature
 
         def classify(images):

@@ -200,7 +200,7 @@ def test_top_says_how_many_classes_are_written(run, photos, top, most):
 
 
 def test_what_was_computed_stays_when_it_is_interrupted(run, photos, monkeypatch):
-    def fail_later(trained):
+    def fail_later(trained, counts):
         calls = []
 
         def classify(images):
@@ -233,8 +233,12 @@ def test_batches_of_large_images_are_small_unless_a_size_is_given(
         seen.append(len(images))
         return np.full((len(images), 10), 0.1, np.float32)
 
+    def make(trained, counts):
+        assert sum(counts.values()) == 7
+        return classify
+
     monkeypatch.setattr(predict, "_MOST_PIXELS", 2 * 8 * 8)
-    monkeypatch.setattr(classify_files, "make_classifier", lambda trained: classify)
+    monkeypatch.setattr(classify_files, "make_classifier", make)
     flags = [f"--predict_images={photos}", f"--predict_batch_size={given}"]
     assert run_main("--mode=predict", f"--workdir={run}", *flags) == 0
     assert max(seen) <= most and len(seen) == -(-7 // most)

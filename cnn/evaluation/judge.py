@@ -16,8 +16,8 @@ from cnn.data.chunks import Loader
 from cnn.data.images import Evaluated
 from cnn.runtime import devices
 from cnn.runtime.interrupt import Stop, catch_signals
-from cnn.training import multilabel, tasks
-from cnn.training.epoch import compute_metrics, compute_stacked
+from cnn.training import canary, multilabel, tasks
+from cnn.training.epoch import choose_kernels, compute_metrics, compute_stacked
 from cnn.training.steps import Structure
 from cnn.training.trained import Trained, check_image_shape, match_labels
 
@@ -146,6 +146,8 @@ def _place(
     mesh = devices.make_mesh(config.device.mesh)
     structure = _make_structure(config, trained, data)
     loader = Loader(data.images, config.data, mesh)
+    options = choose_kernels(structure, loader)
+    canary.check_kernels(config.device, mesh, options)
     return structure, loader, choose_batch_size(config, mesh)
 
 

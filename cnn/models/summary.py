@@ -3,6 +3,7 @@
 Everything is computed from shapes; nothing is compiled and no memory is taken.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,6 +59,12 @@ def describe_model(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
         "output_shape": list(output.shape[1:]),
         "layers": layers,
     }
+
+
+@functools.lru_cache
+def count_macs_of_image(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Count the multiply-accumulates of one image that is evaluated."""
+    return describe_model(model, image_shape)["macs"]
 
 
 def make_table(description: dict) -> Table:

@@ -4,6 +4,7 @@ However many files there are, a few batches of them are in memory. Where images 
 taken as they are, files of one size make a batch, so that nothing is cut or stretched.
 """
 
+import collections
 import contextlib
 import dataclasses
 import math
@@ -118,7 +119,10 @@ def classify_files(
         yield Classified(bad, np.zeros((len(bad), num_classes), np.float32), problems)
         plan = _group(sizes, intake.layout.channels, batch_size, most_pixels)
         _say_sizes(trained, [shape[1:3] for _, shape in plan], terminal)
-    classify = make_classifier(trained)
+    counts = collections.Counter()
+    for positions, shape in plan:
+        counts[shape[1:]] += len(positions)
+    classify = make_classifier(trained, counts)
 
     def read(position: int, shape: tuple[int, ...]) -> np.ndarray:
         return _read(paths[position], intake.layout, shape)

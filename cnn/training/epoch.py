@@ -22,7 +22,7 @@ from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
 from cnn.data.order import make_eval_order
 from cnn.runtime import background, devices, heap, processes
 from cnn.runtime.interrupt import Stop
-from cnn.training import memory, metrics, multilabel, noise_scale, steps, tasks
+from cnn.training import kernels, memory, metrics, multilabel, noise_scale, steps, tasks
 from cnn.training.state import TrainState
 from cnn.training.steps import Batch, Structure, Sums
 
@@ -207,18 +207,20 @@ def take_batch(chunk: Chunk, i: jax.Array) -> Batch:
 
 @functools.lru_cache(PROGRAMS_KEPT)
 def make_eval_chunk(
-    structure: Structure, mesh: Mesh | None = None
+    structure: Structure, mesh: Mesh | None = None, compiler_options: tuple = ()
 ) -> Callable[..., Sums]:
     """Make the program that evaluates some batches of a chunk.
 
     Args:
         mesh: on which every device gets the weights and the sums whole; None: as they
             come.
+        compiler_options: of `choose_kernels`.
 
     Returns:
         `eval_chunk`, jitted, of (variables, sums, chunk, bounds).
     """
-    return jax.jit(functools.partial(eval_chunk, structure, mesh, take_batch))
+    evaluate = functools.partial(eval_chunk, structure, mesh, take_batch)
+    return jax.jit(evaluate, compiler_options=dict(compiler_options))
 
 
 def eval_chunk(
@@ -253,14 +255,15 @@ def eval_chunk(
 
 @functools.lru_cache(PROGRAMS_KEPT)
 def make_example_chunk(
-    structure: Structure, mesh: Mesh
+    structure: Structure, mesh: Mesh, compiler_options: tuple = ()
 ) -> Callable[..., tuple[Sums, dict[str, jax.Array]]]:
     """Make the program that evaluates as `make_eval_chunk`, and keeps each example.
 
     Returns:
         `example_chunk`, jitted, of (variables, sums, chunk, bounds).
     """
-    return jax.jit(functools.partial(example_chunk, structure, mesh, take_batch))
+    evaluate = functools.partial(example_chunk, structure, mesh, take_batch)
+    return jax.jit(evaluate, compiler_options=dict(compiler_options))
 
 
 def example_chunk(
@@ -297,7 +300,7 @@ def example_chunk(
 
 @functools.lru_cache(PROGRAMS_KEPT)
 def make_stacked_chunk(
-    structure: Structure, mesh: Mesh
+    structure: Structure, mesh: Mesh, compiler_options: tuple = ()
 ) -> Callable[..., tuple[Sums, dict[str, jax.Array]]]:
     """Make the program that does as `make_example_chunk` with several models.
 
@@ -319,7 +322,14 @@ def make_stacked_chunk(
 
         return jax.lax.map(compute, (variables, sums))
 
-    return jax.jit(stacked_chunk)
+    return jax.jit(stacked_chunk, compiler_options=dict(compiler_options))
+
+
+def choose_kernels(structure: Structure, loader: Loader) -> tuple[tuple[str, Any], ...]:
+    """Choose the compiler options of what evaluates all images of a loader."""
+    return kernels.choose_compiler_options(
+        structure, loader.mesh, loader.image_shape, len(loader)
+    )
 
 
 def compute_metrics(
@@ -354,7 +364,7 @@ def compute_metrics(
     if examples is None and task.keeps_examples:
         examples = {}
     make = make_eval_chunk if examples is None else make_example_chunk
-    program = make(structure, loader.mesh)
+    program = make(structure, loader.mesh, choose_kernels(structure, loader))
     for so_far, found, rows, mask in _evaluate_batches(
         program, variables, none, loader, batch_size, stop, chunk_steps
     ):
@@ -396,7 +406,8 @@ def compute_stacked(
     )
     sums, stacked = none, devices.put(devices.replicated(loader.mesh), stacked)
     examples: list[dict[str, list]] = [{} for _ in members]
-    program = make_stacked_chunk(structure, loader.mesh)
+    options = choose_kernels(structure, loader)
+    program = make_stacked_chunk(structure, loader.mesh, options)
     for so_far, found, rows, mask in _evaluate_batches(
         program, stacked, none, loader, batch_size, stop
     ):

@@ -17,7 +17,7 @@ import numpy as np
 from cnn.checkpoints import checkpoint, manifest, proof
 from cnn.checkpoints.description import read_dataclass
 from cnn.config import Config, Numbers
-from cnn.data.chunks import choose_chunk_steps, iterate_chunks
+from cnn.data.chunks import Loader, choose_chunk_steps, iterate_chunks
 from cnn.data.order import draw_epoch
 from cnn.errors import UserError
 from cnn.models.variables import replace_leaves
@@ -37,7 +37,7 @@ from cnn.training.state import (
     get_weights,
     to_items,
 )
-from cnn.training.steps import Sums
+from cnn.training.steps import Structure, Sums
 
 
 @dataclasses.dataclass
@@ -462,6 +462,7 @@ def evaluate(setup: Setup, progress: Progress, split: str, stop: Stop) -> dict:
     """
     structure = setup.phases[progress.phase].structure
     structure, examples = setup.for_evaluation(structure), None
+    _check_kernels(setup, structure, progress.loaders[split])
     tunes = structure.task.keeps_examples and split == "validation"
     if tunes:
         examples = {}
@@ -502,6 +503,7 @@ def evaluate_best(
     if structure.takes_features:
         structure = setup.structure
     structure = setup.for_evaluation(structure)
+    _check_kernels(setup, structure, setup.loaders["test"])
     shapes = jax.eval_shape(get_variables, progress.state)
     like = checkpoint.abstract(shapes, devices.split_leaves(setup.mesh, shapes))
     path = checkpoints / str(progress.counters.best_step)
@@ -515,6 +517,12 @@ def evaluate_best(
     return epoch.compute_metrics(
         structure, variables, loader, batch_size, stop, None, thresholds, size
     )
+
+
+def _check_kernels(setup: Setup, structure: Structure, loader: Loader) -> None:
+    """Refuse devices on which the library that evaluates computes wrong numbers."""
+    options = epoch.choose_kernels(structure, loader)
+    canary.check_kernels(setup.config.device, setup.mesh, options)
 
 
 def choose_eval_steps(setup: Setup, loaders: Loaders) -> int:

@@ -276,6 +276,7 @@ def make_structure_of_model(
         log_noise_scale=config.step.log_noise_scale,
         remat=config.model.remat == "blocks",
         rule=Rule(static.optimizer, static.schedule, averaging=static.averaging),
+        cpu_kernels=config.device.cpu_kernels,
     )
 
 

@@ -63,6 +63,7 @@ class Structure:
         remat: whether the backward pass computes the model's blocks again.
         tracked_examples: N, how many the state keeps numbers of; 0: of none.
         rule: the static part of the update.
+        cpu_kernels: what the run takes for them, by which evaluation chooses its own.
     """
 
     model: nn.Module
@@ -84,6 +85,7 @@ class Structure:
     remat: bool = False
     tracked_examples: int = 0
     rule: Rule = Rule()
+    cpu_kernels: str = "auto"
 
 
 def train_step(

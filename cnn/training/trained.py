@@ -26,7 +26,7 @@ from cnn.optim import weight_averaging
 from cnn.option import read_group
 from cnn.runtime import devices
 from cnn.runtime.options import DeviceOptions
-from cnn.training import memory, steps, tasks
+from cnn.training import canary, kernels, memory, steps, tasks
 from cnn.training.options import LossOptions
 from cnn.training.steps import Structure
 
@@ -97,11 +97,12 @@ def load_trained(directory: str | Path, which: str = "latest") -> Trained:
 def make_structure(description: Mapping[str, Any]) -> Structure:
     """Make the structure that a checkpoint's description says."""
     stored, task = description["options"], tasks.get_task(description)
+    device = read_group(DeviceOptions, stored)
     return Structure(
         model=models.create_model(
             read_group(ModelOptions, stored),
             len(description["class_names"]),
-            devices.get_dtype(read_group(DeviceOptions, stored)),
+            devices.get_dtype(device),
         ),
         num_classes=len(description["class_names"]),
         mean=tuple(description["mean"]),
@@ -109,6 +110,7 @@ def make_structure(description: Mapping[str, Any]) -> Structure:
         task=task,
         loss=task.choose_loss(read_group(LossOptions, stored).loss),
         loss_reduction=read_group(LossOptions, stored).loss_reduction,
+        cpu_kernels=device.cpu_kernels,
     )
 
 
@@ -263,20 +265,26 @@ def _write_classes(names: Sequence[str]) -> str:
     return f"the {'class' if len(names) == 1 else 'classes'} {show(names)}"
 
 
-def make_classifier(trained: Trained) -> Callable[[np.ndarray], np.ndarray]:
+def make_classifier(
+    trained: Trained, counts: Mapping[tuple[int, int, int], int] | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     """Make the function from uint8 images [N, H, W, C] to probabilities [N, K].
 
     With the run's `--shuffle_pixels` it permutes the pixels, as training did; a
     temperature divides the logits.
 
+    Args:
+        counts: how many images of a shape (H, W, C) are to come, by which the library
+            is chosen; None: nobody knows.
+
     Raises:
         UserError: by the function, when the device has too little memory.
     """
     options = read_group(DataOptions, trained.options)
+    device = read_group(DeviceOptions, trained.options)
     mesh = devices.make_mesh()
     everywhere = devices.replicated(mesh)
 
-    @jax.jit
     def compute(variables: Any, images: jax.Array) -> jax.Array:
         logits = steps.predict_step(trained.structure, variables, images)
         if trained.temperature is not None:
@@ -286,7 +294,12 @@ def make_classifier(trained: Trained) -> Callable[[np.ndarray], np.ndarray]:
     @functools.lru_cache(_PROGRAMS_KEPT)
     def compile_for(shape: tuple[int, ...]) -> Any:
         images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=everywhere)
-        compiled = compute.lower(trained.variables, images).compile()
+        chosen = kernels.choose_compiler_options(
+            trained.structure, mesh, shape[1:], (counts or {}).get(shape[1:], 0)
+        )
+        canary.check_kernels(device, mesh, chosen)
+        program = jax.jit(compute, compiler_options=dict(chosen))
+        compiled = program.lower(trained.variables, images).compile()
         needed = memory.read_temporary(compiled) + math.prod(shape)
         if needed > devices.get_device_memory(mesh):
             raise MemoryError

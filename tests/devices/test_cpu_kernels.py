@@ -1,12 +1,23 @@
 """Which library computes on CPU."""
 
+import types
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from fixtures_runs import train_run
 
+from cnn import config as config_module
+from cnn import evaluate
+from cnn.checkpoints import workdir
 from cnn.errors import UserError
+from cnn.models import summary
 from cnn.runtime import devices, xla
+from cnn.runtime.terminal import Terminal
 from cnn.runtime.xla import LEAST_MACS
+from cnn.training import canary, epoch, kernels, trained
+from cnn.training.steps import Structure
 
 ONEDNN = "xla_cpu_experimental_onednn_custom_call"
 
@@ -73,3 +84,79 @@ def test_this_compiler_takes_the_options():
     compiled = compiled.compile()
     assert "onednn" in compiled.as_text()
     assert jnp.allclose(compiled(x, kernel), convolve(x, kernel), rtol=1e-5)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Let an image of 8x8 pixels take one multiply-accumulate a pixel; note shapes."""
+    shapes = []
+
+    def count(model, shape):
+        shapes.append(shape)
+        return shape[0] * shape[1]
+
+    monkeypatch.setattr(summary, "count_macs_of_image", count)
+    monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
+    return shapes
+
+
+MANY = int(LEAST_MACS / 64)
+
+
+@pytest.mark.parametrize(
+    "changes, count, mesh, expected",
+    [
+        ({}, MANY + 1, "data:1", True),
+        ({}, MANY - 1, "data:1", False),
+        ({"image_size": 4}, MANY + 1, "data:1", False),
+        ({"image_size": 4}, 4 * MANY + 4, "data:1", True),
+        ({"cpu_kernels": "onednn"}, MANY - 1, "data:1", False),
+        ({"cpu_kernels": "xla"}, MANY + 1, "data:1", False),
+        ({"takes_features": True}, MANY + 1, "data:1", False),
+        ({}, MANY + 1, "data:2", False),
+    ],
+)
+def test_many_images_are_evaluated_with_onednn(counted, changes, count, mesh, expected):
+    structure = Structure(None, 10, (0.5,), (0.25,), **changes)
+    mesh = devices.make_mesh(mesh)
+    found = kernels.choose_compiler_options(structure, mesh, (8, 8, 3), count)
+    assert (ONEDNN in dict(found)) == expected
+    assert {shape[2] for shape in counted} <= {3}
+
+
+def test_predictions_ask_by_the_number_of_images_of_a_shape(counted, monkeypatch):
+    """The canary is asked with what was chosen, before the program is compiled."""
+    asked = []
+
+    def refuse(options, mesh, chosen):
+        asked.append(dict(chosen))
+        raise UserError("wrong sums")
+
+    monkeypatch.setattr(canary, "check_kernels", refuse)
+    one = devices.make_mesh("data:1")
+    monkeypatch.setattr(devices, "make_mesh", lambda: one)
+    run = types.SimpleNamespace(structure=Structure(None, 10, (0.5,), (0.25,)))
+    run.options, counts = {}, {(8, 8, 3): MANY + 1}
+    for size in (8, 4):
+        classify = trained.make_classifier(run, counts)
+        with pytest.raises(UserError, match="wrong sums"):
+            classify(np.zeros((1, size, size, 3), np.uint8))
+    assert [ONEDNN in options for options in asked] == [True, False]
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="needs jax 0.12")
+def test_a_run_and_mode_evaluate_compute_the_same_bits(tmp_path, monkeypatch):
+    made, make = [], epoch.make_eval_chunk
+
+    def note(structure, mesh, compiler_options):
+        made.append((structure.cpu_kernels, ONEDNN in dict(compiler_options)))
+        return make(structure, mesh, compiler_options)
+
+    monkeypatch.setattr(xla, "LEAST_MACS", 1.0)
+    monkeypatch.setattr(epoch, "make_eval_chunk", note)
+    result = train_run(tmp_path, mesh="data:1", epochs=1)
+    during = len(made)
+    config = config_module.make_config(workdir.read_config(tmp_path))
+    found = evaluate.evaluate(config, tmp_path, Terminal())
+    assert found["loss"] == result["test_loss"]
+    assert len(made) > during and set(made) == {("auto", True)}

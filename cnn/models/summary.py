@@ -3,6 +3,7 @@
 Everything is computed from shapes; nothing is compiled and no memory is taken.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -35,6 +36,12 @@ def describe_model(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
     Raises:
         UserError: the image is too small for the model.
     """
+    return copy.deepcopy(_describe(model, tuple(image_shape)))
+
+
+# Tracing densenet121 takes a second, and a run asks more than once.
+@functools.lru_cache
+def _describe(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
     created: dict[str, dict] = {}
     evaluated: dict[str, dict] = {}
 
@@ -59,12 +66,6 @@ def describe_model(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
         "output_shape": list(output.shape[1:]),
         "layers": layers,
     }
-
-
-@functools.lru_cache
-def count_macs_of_image(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Count the multiply-accumulates of one image that is evaluated."""
-    return describe_model(model, image_shape)["macs"]
 
 
 def make_table(description: dict) -> Table:

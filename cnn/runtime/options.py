@@ -38,7 +38,8 @@ class DeviceOptions:
         "auto",
         "what computes the convolutions and matrix products of training on CPU: xla, "
         "onednn (faster, but compiled again at each start; one device only), or auto "
-        "(onednn where an epoch is long enough for it)",
+        "(onednn where an epoch is long enough for it); evaluation of the run takes "
+        "auto by its own images, or xla with xla",
         choices=("auto", "xla", "onednn"),
         modes="train sweep describe",
     )

@@ -173,11 +173,12 @@ def merge_flags(given: str, deterministic: bool = False) -> str:
 def choose_compiler_options(
     kernels: str, mesh: Mesh, macs: float
 ) -> tuple[tuple[str, Any], ...]:
-    """Choose the options with which a training program is compiled.
+    """Choose the options with which a program that trains or evaluates is compiled.
 
     Args:
         kernels: of `--cpu_kernels`.
-        macs: multiply-accumulates of an epoch's forward passes.
+        macs: multiply-accumulates of the forward passes of an epoch, or of all that is
+            evaluated.
 
     Returns:
         Items for `jax.jit(compiler_options=dict(…))`; empty except for oneDNN.

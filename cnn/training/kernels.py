@@ -32,5 +32,5 @@ def choose_compiler_options(
         return ()
     size = structure.image_size
     shape = (size, size, image_shape[2]) if size else image_shape
-    macs = count * summary.count_macs_of_image(structure.model, shape)
+    macs = count * summary.describe_model(structure.model, shape)["macs"]
     return xla.choose_compiler_options("auto", mesh, macs)

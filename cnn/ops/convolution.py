@@ -20,6 +20,7 @@ What computes is chosen in `_choose` and `_backward` for the platform compiled f
 what is plain on CPU.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -31,6 +32,7 @@ from cnn.ops.cpu import convolution_rules, tiny_images
 from cnn.ops.geometry import Padding
 
 FORMULATIONS = ("auto", "plain")
+ONEDNN = "onednn"  # `auto` for programs that `runtime/xla` compiles with that library
 
 
 def conv2d(
@@ -58,7 +60,8 @@ def conv2d(
         dilation: pixels between the kernel's taps; one number or (rows, columns).
         groups: how many parts the channels are cut into.
         formulation: `auto` computes the result and both gradients in the way that is
-            fast on the platform compiled for, `plain` as XLA and JAX have them.
+            fast on the platform compiled for, `plain` as XLA and JAX have them,
+            `onednn` as `auto` for a program that calls oneDNN.
 
     Returns:
         [N, H', W', O], H' = (H + top + bottom − extent) // stride + 1.
@@ -112,37 +115,42 @@ def _convolve(x, kernel, stride, padding, dilation, groups, formulation) -> jax.
     geometry.convolution_shape(x.shape, kernel.shape, static)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"x is {x.dtype}: convolutions take floating-point arrays")
-    if formulation not in FORMULATIONS:
+    if formulation not in (*FORMULATIONS, ONEDNN):
         raise ValueError(f"formulation {formulation!r}: one of {FORMULATIONS}")
-    rule = _conv2d if formulation == "auto" else geometry.plain_convolution
+    rule = geometry.plain_convolution
+    if formulation != "plain":
+        rule = functools.partial(_conv2d, formulation == ONEDNN)
     kernel = kernel.astype(x.dtype)
     if x.ndim == 4:
         return rule(x, kernel, *static)
     return rule(x[:, None], kernel[None], *geometry.lift(static))[:, 0]
 
 
-def _choose(x, kernel, *static) -> jax.Array:
+def _choose(has_onednn, x, kernel, *static) -> jax.Array:
     """Convolve in the formulation that is fast on the platform compiled for."""
-    plain, fast = (
-        lambda x, kernel, rule=rule: rule(x, kernel, *static)
-        for rule in (geometry.plain_convolution, convolution_rules.convolve)
-    )
+
+    def plain(x, kernel):
+        return geometry.plain_convolution(x, kernel, *static)
+
+    def fast(x, kernel):
+        return convolution_rules.convolve(x, kernel, *static)
+
     if tiny_images.fits(x, kernel.shape, static):
         fast = tiny_images.convolve
-    elif convolution_rules.is_plain(x, kernel, *static):
+    elif convolution_rules.is_plain(x, kernel, *static, has_onednn=has_onednn):
         return plain(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=fast, default=plain)
 
 
-_with_gradients = jax.custom_vjp(_choose, nondiff_argnums=(2, 3, 4, 5))
+_with_gradients = jax.custom_vjp(_choose, nondiff_argnums=(0, 3, 4, 5, 6))
 
 
-def _forward(x, kernel, *static):
+def _forward(has_onednn, x, kernel, *static):
     x = lax.optimization_barrier(x)
-    return _choose(x, kernel, *static), (x, kernel)
+    return _choose(has_onednn, x, kernel, *static), (x, kernel)
 
 
-def _backward(stride, padding, dilation, groups, kept, gradient):
+def _backward(has_onednn, stride, padding, dilation, groups, kept, gradient):
     """Choose the gradient rule: ours on CPU, the backend's own elsewhere."""
     static = (stride, padding, dilation, groups)
 
@@ -151,7 +159,9 @@ def _backward(stride, padding, dilation, groups, kept, gradient):
         if tiny_images.fits(x, kernel.shape, static):
             return tiny_images.compute_gradients(x, kernel, gradient)
         return (
-            convolution_rules.input_gradient(gradient, kernel, x.shape, *static),
+            convolution_rules.input_gradient(
+                gradient, kernel, x.shape, *static, has_onednn=has_onednn
+            ),
             convolution_rules.kernel_gradient(x, gradient, kernel.shape, *static),
         )
 
@@ -166,4 +176,4 @@ def _backward(stride, padding, dilation, groups, kept, gradient):
 
 _with_gradients.defvjp(_forward, _backward)
 # Layers of the same shapes are traced once.
-_conv2d = jax.jit(_with_gradients, static_argnums=(2, 3, 4, 5))
+_conv2d = jax.jit(_with_gradients, static_argnums=(0, 3, 4, 5, 6))

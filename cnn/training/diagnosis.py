@@ -19,7 +19,7 @@ from cnn.config import Numbers
 from cnn.models import layers
 from cnn.optim import freezing
 from cnn.optim.schedules import Clock
-from cnn.training import epoch, losses, steps
+from cnn.training import epoch, kernels, losses, steps
 from cnn.training.state import TrainState
 from cnn.training.steps import Batch, Structure
 
@@ -40,6 +40,7 @@ def make_program(
         `diagnose`, jitted, of (state, chunk, numbers, count); `count` is 1, int32 [],
         and the first batch of the chunk is looked into.
     """
+    structure = kernels.adapt(structure, compiler_options)
 
     def look(
         state: TrainState, chunk: Batch, numbers: Numbers, count: jax.Array

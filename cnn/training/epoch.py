@@ -124,6 +124,8 @@ def make_train_chunk(
         variables of a teacher, if there is one; the state is donated.
     """
 
+    structure = kernels.adapt(structure, compiler_options)
+
     def train(
         state: TrainState,
         sums: Sums,
@@ -219,6 +221,7 @@ def make_eval_chunk(
     Returns:
         `eval_chunk`, jitted, of (variables, sums, chunk, bounds).
     """
+    structure = kernels.adapt(structure, compiler_options)
     evaluate = functools.partial(eval_chunk, structure, mesh, take_batch)
     return jax.jit(evaluate, compiler_options=dict(compiler_options))
 
@@ -262,6 +265,7 @@ def make_example_chunk(
     Returns:
         `example_chunk`, jitted, of (variables, sums, chunk, bounds).
     """
+    structure = kernels.adapt(structure, compiler_options)
     evaluate = functools.partial(example_chunk, structure, mesh, take_batch)
     return jax.jit(evaluate, compiler_options=dict(compiler_options))
 
@@ -310,6 +314,8 @@ def make_stacked_chunk(
     Returns:
         `stacked_chunk`, jitted, of stacked variables and sums [M, …], chunk and bounds.
     """
+
+    structure = kernels.adapt(structure, compiler_options)
 
     def stacked_chunk(
         variables: Any,

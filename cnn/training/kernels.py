@@ -1,15 +1,17 @@
-"""Which library evaluates on CPU: XLA's own, or oneDNN where that pays.
+"""Which library computes on CPU: XLA's own, or oneDNN where that pays.
 
-By the model and the images alone, so that a run and `--mode=evaluate` compute the same
-bits.
+For evaluation it is chosen by the model and the images alone, so that a run and
+`--mode=evaluate` compute the same bits.
 """
 
+import dataclasses
 import math
 from typing import Any
 
 from jax.sharding import Mesh
 
 from cnn.models import summary
+from cnn.ops import convolution
 from cnn.runtime import xla
 from cnn.training.steps import Structure
 
@@ -34,3 +36,19 @@ def choose_compiler_options(
     shape = (size, size, image_shape[2]) if size else image_shape
     macs = count * summary.describe_model(structure.model, shape)["macs"]
     return xla.choose_compiler_options("auto", mesh, macs)
+
+
+def adapt(structure: Structure, compiler_options: tuple) -> Structure:
+    """Return a structure whose convolutions suit the library of a program.
+
+    Args:
+        compiler_options: of `xla.choose_compiler_options`.
+    """
+    if not compiler_options or structure.takes_features:
+        return structure
+    layers = structure.model.layers
+    if layers.formulation != "auto":
+        return structure
+    layers = dataclasses.replace(layers, formulation=convolution.ONEDNN)
+    model = structure.model.clone(layers=layers)
+    return dataclasses.replace(structure, model=model)

@@ -285,8 +285,8 @@ def make_classifier(
     mesh = devices.make_mesh()
     everywhere = devices.replicated(mesh)
 
-    def compute(variables: Any, images: jax.Array) -> jax.Array:
-        logits = steps.predict_step(trained.structure, variables, images)
+    def compute(structure: Structure, variables: Any, images: jax.Array) -> jax.Array:
+        logits = steps.predict_step(structure, variables, images)
         if trained.temperature is not None:
             logits = logits / trained.temperature
         return trained.structure.task.to_probabilities(logits)
@@ -298,7 +298,9 @@ def make_classifier(
             trained.structure, mesh, shape[1:], (counts or {}).get(shape[1:], 0)
         )
         canary.check_kernels(device, mesh, chosen)
-        program = jax.jit(compute, compiler_options=dict(chosen))
+        structure = kernels.adapt(trained.structure, chosen)
+        own = functools.partial(compute, structure)
+        program = jax.jit(own, compiler_options=dict(chosen))
         compiled = program.lower(trained.variables, images).compile()
         needed = memory.read_temporary(compiled) + math.prod(shape)
         if needed > devices.get_device_memory(mesh):

@@ -1,7 +1,9 @@
 """Which library computes on CPU."""
 
+import functools
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,8 @@ from cnn import config as config_module
 from cnn import evaluate
 from cnn.checkpoints import workdir
 from cnn.errors import UserError
-from cnn.models import summary
+from cnn.models import layers, summary
+from cnn.ops import convolution
 from cnn.runtime import devices, xla
 from cnn.runtime.terminal import Terminal
 from cnn.runtime.xla import LEAST_MACS
@@ -20,6 +23,12 @@ from cnn.training import canary, epoch, kernels, trained
 from cnn.training.steps import Structure
 
 ONEDNN = "xla_cpu_experimental_onednn_custom_call"
+
+
+class Sum(nn.Module):
+    """A model that does nothing but hold its layers."""
+
+    layers: layers.Layers
 
 
 def choose(kernels, mesh="data:1", macs=0.0):
@@ -160,3 +169,48 @@ def test_a_run_and_mode_evaluate_compute_the_same_bits(tmp_path, monkeypatch):
     found = evaluate.evaluate(config, tmp_path, Terminal())
     assert found["loss"] == result["test_loss"]
     assert len(made) > during and set(made) == {("auto", True)}
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="needs jax 0.12")
+@pytest.mark.parametrize("stride, size", [(1, 3), (2, 3), (2, 5)])
+def test_onednn_takes_depthwise_convolutions_and_input_gradients(stride, size):
+    """If jax changes what it rewrites: one that is left takes 30 times as long."""
+    draw = np.random.default_rng(0).standard_normal
+    x = jnp.asarray(draw((2, 8, 8, 20)), jnp.float32)
+    kernel = jnp.asarray(draw((size, size, 1, 20)), jnp.float32)
+
+    def differentiate(formulation, x, kernel):
+        def total(x, kernel):
+            options = {"stride": stride, "padding": size // 2, "groups": 20}
+            y = convolution.conv2d(x, kernel, formulation=formulation, **options)
+            return jnp.sum(jnp.square(y)), y
+
+        return jax.grad(total, (0, 1), has_aux=True)(x, kernel)
+
+    look = functools.partial(differentiate, convolution.ONEDNN)
+    program = jax.jit(look, compiler_options=choose("onednn")).lower(x, kernel)
+    program = program.compile()
+    text = program.as_text()
+    assert "onednn$convolution" in text and " convolution(" not in text
+    wanted = jax.tree.leaves(differentiate("plain", x, kernel))
+    for found, exact in zip(jax.tree.leaves(program(x, kernel)), wanted, strict=True):
+        np.testing.assert_allclose(found, exact, atol=1e-5 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize(
+    "changes, chosen, expected",
+    [
+        ({}, True, "onednn"),
+        ({}, False, "auto"),
+        ({"formulation": "plain"}, True, "plain"),
+        ({"takes_features": True}, True, "auto"),
+    ],
+)
+def test_programs_with_onednn_are_written_for_it(changes, chosen, expected):
+    takes = changes.pop("takes_features", False)
+    model = Sum(layers=layers.Layers(**changes))
+    structure = Structure(model, 10, (0.5,), (0.25,), takes_features=takes)
+    options = tuple(xla._ONEDNN.items()) if chosen else ()
+    found = kernels.adapt(structure, options)
+    assert found.model.layers.formulation == expected
+    assert (found == structure) == (expected in ("auto", "plain"))

@@ -28,6 +28,20 @@ def is_depthwise(kernel_shape: tuple[int, ...], groups: int) -> bool:
     return groups > 1 and kernel_shape[2] == 1
 
 
+def is_onednns(x: jax.Array, kernel_shape: tuple[int, ...], static: tuple) -> bool:
+    """Say whether oneDNN, if the program calls it, is faster than one product a tap.
+
+    On 2 cores of an EPYC with AVX-512, CPU time of 32 images: 32x32x96, 3x3, 3.4
+    against 2.3 ms; 4x4x672, 5x5, 0.85 against 0.29.
+
+    Args:
+        static: (stride, padding, dilation, groups) of the convolution.
+    """
+    is_each = static[3] == x.shape[-1] == kernel_shape[-1]
+    is_single = x.dtype == jnp.float32 and static[2] == (1, 1)
+    return is_each and is_single and is_depthwise(kernel_shape, static[3])
+
+
 def convolve_depthwise(
     x: jax.Array,
     kernel: jax.Array,

@@ -10,6 +10,8 @@ Arrays: x [N, H, W, C], kernel [Sh, Sw, C / groups, O], result and its gradient 
 W', O]; `stride`, `padding`, `dilation` as in `convolution_rules`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -21,6 +23,7 @@ from cnn.ops.geometry import Pairs
 _BLOCK_CHANNELS = 16
 _MOST_BLOCKS = 32  # each is an operation of its own, which compilation feels
 _SUMS_BYTES = 500_000  # half of a small L2 cache
+_COLUMNS = 8  # at most, whose products are added up before a sum is read and written
 
 
 def is_depthwise(kernel_shape: tuple[int, ...], groups: int) -> bool:
@@ -71,8 +74,10 @@ def depthwise_kernel_gradient(
 ) -> jax.Array:
     """Compute the kernel gradient of a depthwise convolution.
 
-    A loop over rows adds to sums that stay in the cache, one a tap and column; as one
-    reduction it is not vectorised and takes 12 times as long.
+    A loop over rows adds to sums that stay in the cache, one a tap and some columns,
+    which are added up first; as one reduction it is not vectorised and takes 12 times
+    as long. With a sum for each column reading and writing sums takes the time (32
+    images 32x32x96, 3x3: 5.6 instead of 3.9 ms; 8x8x240, 5x5: 1.9 instead of 1.2).
 
     Args:
         shape: of the kernel, [Sh, Sw, 1, O].
@@ -80,7 +85,9 @@ def depthwise_kernel_gradient(
     height, width, _, features = shape
     images, rows, columns, _ = gradient.shape
     kind = sum_dtype(x)
-    fitting = max(2, _SUMS_BYTES // (columns * features * width * kind.itemsize))
+    parts = next(n for n in range(_COLUMNS, 0, -1) if columns % n == 0)
+    row_bytes = columns // parts * features * width * kind.itemsize
+    fitting = max(2, _SUMS_BYTES // row_bytes)
     size = min(images, 1 << (fitting.bit_length() - 1))
     chunks = -(-images // size)
     missing = ((0, chunks * size - images), (0, 0), (0, 0), (0, 0))
@@ -92,6 +99,9 @@ def depthwise_kernel_gradient(
     )
     reach = geometry.extent(columns, stride[1])
 
+    def add_up(row: jax.Array) -> jax.Array:
+        return functools.reduce(jnp.add, jnp.split(row, parts, axis=1))
+
     def sum_row_of_taps(top: int) -> jax.Array:
         def add(i: jax.Array, sums: tuple) -> tuple:
             chunk, row = i // rows, i % rows
@@ -99,9 +109,9 @@ def depthwise_kernel_gradient(
             pixels = x[:, chunk, row * stride[0] + top].astype(kind)
             starts = [b * dilation[1] for b in range(width)]
             met = [pixels[:, b : b + reach : stride[1]] for b in starts]
-            return tuple(s + g * m for s, m in zip(sums, met, strict=True))
+            return tuple(s + add_up(g * m) for s, m in zip(sums, met, strict=True))
 
-        zero = jnp.zeros((size, columns, features), kind)
+        zero = jnp.zeros((size, columns // parts, features), kind)
         sums = lax.fori_loop(0, chunks * rows, add, (zero,) * width)
         return jnp.stack([jnp.sum(s, (0, 1)) for s in sums])
 

@@ -59,7 +59,7 @@ from cnn import (
     train,
 )
 from cnn import config as config_module
-from cnn.checkpoints import workdir
+from cnn.checkpoints import naming, workdir
 from cnn.config import Config
 from cnn.data import forget_dataset, use_evaluation_sizes
 from cnn.data.options import SIZES, DataOptions
@@ -220,8 +220,7 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     if mode in ("list", "compare"):
         return _read_runs(mode, given, terminal)
     text = expand_path("workdir", FLAGS.workdir or "")
-    directory = Path(text or workdir.name_workdir(*_name_parts(mode, given)))
-    directories = [directory]
+    directories = [Path(text) if text else _choose_directory(mode, given, terminal)]
     if mode in ("visualize", "evaluate", "average") and text:
         directories = workdir.split_directories(text)
     if mode == "evaluate" and given.get("ensemble"):
@@ -429,7 +428,8 @@ def _read_flags() -> dict[str, Any]:
     return given
 
 
-def _name_parts(mode: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _choose_directory(mode: str, given: dict[str, Any], terminal: Terminal) -> Path:
+    """Choose the default directory of a command, and say so if it is an earlier one."""
     fields = config_module.list_fields()
     own = SweepOptions().select_identity() if mode == "sweep" else {}
     apart = {"mode": mode} if mode == "inspect" else {}  # from the run's
@@ -438,7 +438,13 @@ def _name_parts(mode: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         for name, value in given.items()
         if fields[name].metadata["changes_run"] or name in own
     }
-    return Path(FLAGS.config).stem, apart | named
+    name = config_module.make_config(given).naming.name
+    preset = Path(FLAGS.config).stem
+    both = naming.name_directory(preset, apart | named, name)
+    directory, said = naming.choose_directory(both)
+    if said:
+        terminal.say(f"note: {said}")
+    return directory
 
 
 def parse_flags(arguments: list[str]) -> list[str]:

@@ -21,7 +21,7 @@ import numpy as np
 from cnn import condition
 from cnn import option as declared
 from cnn.augment.options import AugmentOptions
-from cnn.checkpoints.options import CheckpointOptions
+from cnn.checkpoints.options import CheckpointOptions, NamingOptions
 from cnn.data.options import DataOptions
 from cnn.errors import UserError, suggest
 from cnn.ledger.options import LedgerOptions
@@ -213,6 +213,7 @@ class Config:
     transfer: TransferOptions = TransferOptions()
     freezing: FreezingOptions = FreezingOptions()
     sweep: SweepOptions = SweepOptions()
+    naming: NamingOptions = NamingOptions()
     checkpoint: CheckpointOptions = CheckpointOptions()
     progress: ProgressOptions = ProgressOptions()
     profile: ProfileOptions = ProfileOptions()

@@ -245,7 +245,9 @@ def see_command(choices, mode):
     with pytest.MonkeyPatch.context() as patched:
         patch_modes(
             patched,
-            lambda config, *args: seen.append(config.optimizer.learning_rate),
+            lambda config, *args: seen.append(
+                (config.optimizer.learning_rate, config.naming.name)
+            ),
         )
         patched.setattr(main.workdir, "read_config", lambda directory: {})
         patched.setattr(main.canary, "check", lambda device: seen.append(device.canary))

@@ -75,6 +75,7 @@ VALUES = {
     "plateau_patience": 1,
     "plateau_threshold": 0.5,
     # runs
+    "name": "mine",
     "batch_size": 8,
     "accumulate_steps": 2,
     "init_from": "{run}",

@@ -17,6 +17,7 @@ from PIL import Image
 
 from cnn import config as config_module
 from cnn import text
+from cnn.checkpoints import naming
 from cnn.config import Config, make_config
 from cnn.data import identity, names
 from cnn.errors import suggest
@@ -24,7 +25,6 @@ from cnn.runtime import streams
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import live, outcome, page, plots, table
 from cnn.sweep.trials import make_trial
-from cnn.visualize import named_run
 from cnn.visualize.draw import lettering, picture
 from cnn.visualize.subject import Subject
 
@@ -284,7 +284,7 @@ def test_a_preset_of_such_a_trial_can_be_read(tmp_path, name):
 def test_runs_are_told_apart(tmp_path):
     names = ["_a", "[b]", "{b}", BYTES, "x" * 200 + "1", "x" * 200 + "2"]
     directories = [tmp_path / name for name in names]
-    found = named_run.name_runs(directories)
+    found = naming.label_runs(directories)
     assert len(set(found)) == len(names) and "".join(found).isprintable()
 
 

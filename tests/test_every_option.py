@@ -41,7 +41,7 @@ ON_ANY_MODEL += [
 # What acts on the process, before a mode is called, or on what it is called with.
 OF_PROCESS = ["cpu_devices", "deterministic", "compilation_cache", "distributed"]
 OF_PROCESS += ["distributed_seconds", "from_trial", "extend", "stall_minutes"]
-OF_PROCESS += ["canary"]
+OF_PROCESS += ["canary", "name"]
 # What acts while a run trains, and is seen in what that writes.
 OF_RUNS = ["eval_every_epochs", "early_stop_epochs", "select_by", "keep_checkpoints"]
 OF_RUNS += [n for n in GROUPS["schedule"] if n.startswith("plateau_")]

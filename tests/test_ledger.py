@@ -612,3 +612,13 @@ def test_conditions_of_what_has_no_value():
     (unequal, equal, less) = where.parse_where("seed!=1 seed=1 seed<1", ["seed"])
     assert unequal.holds(None) and not equal.holds(None) and not less.holds(None)
     assert equal.holds(1.0) and not less.holds(float("nan")) and not less.holds("0")
+
+
+def test_names_are_a_column_where_a_run_has_one():
+    def make(**options):
+        return read.Entry("runs/a", "run", "ended", "", options, {}, ROOT)
+
+    assert "name" not in pool.make_rows([make(seed=1)])[0]
+    columns, rows = pool.make_rows([make(seed=1), make(name="base")])
+    assert columns[:2] == ["run", "name"]
+    assert [row["name"] for row in rows] == ["", "base"]

@@ -295,7 +295,7 @@ def test_default_directory_is_named_after_the_command(capsys, tmp_path):
     assert name("--epochs=3", "--widths=3,4") == "runs/digits,widths=3,4,epochs=3"
     assert name("--learning_rate=0.10") == name("--learning_rate=.1")
     assert re.fullmatch(
-        r"runs/digits,dataset=npz_a_b\.npz,[0-9a-f]{6}", name("--dataset=npz:/a/b.npz")
+        r"runs/digits,dataset=b\.npz,[0-9a-f]{6}", name("--dataset=npz:/a/b.npz")
     )
     strange = [name(f"--freeze=stage{x}1{x}") for x in "*?[]|()$ '\"\\:;&<>!#%\n"]
     assert len(set(strange)) == len(strange)
@@ -305,11 +305,28 @@ def test_default_directory_is_named_after_the_command(capsys, tmp_path):
     assert len(set(names)) == 3
 
 
-def test_name_that_is_too_long(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert run_main(f"--dataset=folder:{'x' * 300}") == 2
-    assert "--workdir=DIR" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+def test_a_run_under_its_earlier_name_is_resumed_there(capsys, tmp_path):
+    earlier = "runs/digits,dataset=npz_a_b.npz,38f5fe"
+    flags = ["--dataset=npz:/a/b.npz"]
+    _, now = read_config(capsys, tmp_path, *flags)
+    (tmp_path / earlier).mkdir(parents=True)
+    assert str(read_config(capsys, tmp_path, *flags)[1]) == earlier
+    said = capsys.readouterr().out
+    assert f"note: the run of this command lies in {earlier}" in said
+    (tmp_path / now).mkdir()
+    assert read_config(capsys, tmp_path, *flags)[1] == now
+    assert "note" not in capsys.readouterr().out
+
+
+def test_a_name_is_the_directory_and_stays_with_the_run(capsys, tmp_path):
+    flat, directory = read_config(capsys, tmp_path, "--name=my base", "--epochs=3")
+    assert flat["name"] == "my base"
+    assert re.fullmatch(r"runs/my_base,[0-9a-f]{16}", str(directory))
+    _, directory = read_config(capsys, tmp_path, "--name=base", "--workdir=x")
+    assert str(directory) == "x"
+    for name in (".", "..", " "):
+        assert run_main(f"--name={name}") == 2
+        assert "must begin with a letter or a digit" in capsys.readouterr().err
 
 
 def test_whole_way_from_the_command_line(capsys, tmp_path):

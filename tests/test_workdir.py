@@ -13,23 +13,6 @@ from cnn.checkpoints import atomic, workdir
 from cnn.errors import UserError, explain
 
 
-def test_default_name_tells_what_differs():
-    overrides = {"learning_rate": 0.05, "widths": (8, 16), "batch_norm": False}
-    found = workdir.name_workdir("digits", overrides)
-    assert str(found) == "runs/digits,learning_rate=0.05,widths=8,16,batch_norm=false"
-    assert str(workdir.name_workdir("digits", {})) == "runs/digits"
-
-
-def test_default_name_is_one_directory():
-    found = workdir.name_workdir("digits", {"dataset": "npz:/data/x.npz"})
-    assert found.parent.name == "runs" and len(found.parts) == 2
-
-
-def test_too_long_a_name_is_refused():
-    with pytest.raises(UserError, match="--workdir=DIR"):
-        workdir.name_workdir("digits", {"dataset": "ä" * 120})
-
-
 def hold(directory, pipe):
     with workdir.lock(directory):
         pipe.send(os.getpid())
@@ -276,11 +259,6 @@ def test_patterns_are_of_directories_that_hold_runs(tmp_path, monkeypatch):
 def test_addresses_among_several_runs_are_refused(tmp_path):
     with pytest.raises(UserError, match="gs:// is an address"):
         workdir.split_directories(f"{tmp_path},gs://bucket/run")
-
-
-def test_names_that_are_not_utf_8_make_a_default_directory():
-    name = workdir.name_workdir("digits", {"dataset": "folder:data\udcff"})
-    assert name.name.startswith("digits,dataset=folder_data_,")
 
 
 def test_a_file_that_a_killed_process_has_left_is_taken_over(tmp_path):

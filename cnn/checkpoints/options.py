@@ -1,9 +1,22 @@
-"""CheckpointOptions: when checkpoints are written, and which one is read."""
+"""NamingOptions: what a run is called. CheckpointOptions: what is kept of it."""
 
 import dataclasses
 from typing import ClassVar
 
 from cnn.option import free_option
+
+
+@dataclasses.dataclass(frozen=True)
+class NamingOptions:
+    """What the run is called."""
+
+    modes: ClassVar[str] = "train sweep describe"
+
+    name: str = free_option(
+        "",
+        "what tables and pictures call the run, whose directory is runs/NAME unless "
+        "--workdir says another; empty: the preset and what differs from it",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

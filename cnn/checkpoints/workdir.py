@@ -1,4 +1,4 @@
-"""A run's directory: its name, its lock, its options, and directories made whole.
+"""A run's directory: its lock, its options, and directories made whole.
 
 Nothing is written through a link: the run's files and directories lie in its own
 directory, which as a whole, or its `checkpoints/`, may be a link.
@@ -7,10 +7,8 @@ directory, which as a whole, or its `checkpoints/`, may be a link.
 import contextlib
 import errno
 import glob
-import hashlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -37,27 +35,6 @@ _OWNER = 20  # characters that the number of a process has at most
 _WRITTEN = ("dataset.json", CONFIG_FILE, METRICS_FILE, "result.json")
 # Options that earlier versions wrote and that no longer exist.
 _RETIRED = ("step_images_per_second", "decode_images_per_second", "tensorboard")
-
-
-def name_workdir(preset: str, overrides: Mapping[str, Any]) -> Path:
-    """Name a run's default directory after its preset and the command line's options.
-
-    Returns:
-        `runs/PRESET,option=value,…`. What shells, Windows or scp dislike in a name
-        becomes `_`, and a hash of the options then keeps different names apart.
-    """
-    parts = [preset]
-    parts += [f"{name}={format_value(value)}" for name, value in overrides.items()]
-    plain = ",".join(parts)
-    name = re.sub(r"[^\w.,=+-]+", "_", plain)
-    if name != plain:
-        name += f",{hashlib.sha256(os.fsencode(plain)).hexdigest()[:6]}"
-    if len(os.fsencode(name)) > 200:
-        raise UserError(
-            "The default directory's name would be too long for so many options; "
-            "name it yourself with --workdir=DIR"
-        )
-    return Path("runs") / name
 
 
 def split_directories(text: str, of_runs: bool = True) -> list[Path]:

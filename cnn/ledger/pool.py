@@ -78,7 +78,9 @@ def make_rows(entries: Sequence[Entry]) -> tuple[list[str], list[Row]]:
         known.setdefault("validation_loss", 0.0)
         metrics |= dict.fromkeys(table.list_last_columns([known]))
     metrics = {n: None for n in metrics if n not in ("reason", "executor")}
-    columns = [*FIRST_COLUMNS, *options, *metrics, *LAST_COLUMNS]
+    named = ["name"] if any(entry.options.get("name") for entry in entries) else []
+    first = FIRST_COLUMNS[:1] + named + FIRST_COLUMNS[1:]
+    columns = [*first, *options, *metrics, *LAST_COLUMNS]
     return columns, [
         {name: find_value(entry, name, defaults) for name in columns}
         for entry in entries

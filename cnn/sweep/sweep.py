@@ -228,5 +228,6 @@ def read_trial(text: str) -> dict[str, Any]:
             f"--from_trial={text}: trial {number} is unknown{suggest(number, rows)}"
         )
     own = json.loads(json.dumps(dataclasses.asdict(SweepOptions())))
-    own |= {"minutes": 0.0}  # of the sweep, not of its trials
+    # Of the sweep, not of its trials.
+    own |= {"minutes": 0.0, "name": ""}
     return workdir.read_config(home) | own | rows[number]["options"]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from cnn.checkpoints import naming
 from cnn.ops import scaling
 from cnn.option import read_group
 from cnn.runtime import devices, xla
 from cnn.runtime.options import DeviceOptions
-from cnn.text import cut, show_line
 from cnn.training import canary, temperature
 from cnn.training.trained import Trained, load_trained
 from cnn.visualize.compute import features, layers
 from cnn.visualize.compute.features import map_batches
 from cnn.visualize.compute.layers import Layer
 
-_MOST_SHOWN = 80
 # What a report computes the logits of: 46 times 192 for invariance, and more. What
 # calls oneDNN cannot be kept for the next start, so that few do not pay for it.
 _MANY_IMAGES = 8_000
@@ -53,7 +52,7 @@ class NamedRun:
     """A trained run, under a name that no other of the call has.
 
     Attributes:
-        name: its directory's.
+        name: its label.
         directory: where it lies.
         trained: its model and weights.
     """
@@ -120,25 +119,14 @@ def load_run(directory: str | Path, which: str = "latest", name: str = "") -> Na
     Args:
         directory: of the run.
         which: `latest`, `best` or a step.
-        name: the directory's if empty.
+        name: its label if empty.
 
     Raises:
         UserError: the directory holds no whole checkpoint.
     """
-    name = name or name_runs([Path(directory)])[0]
+    name = name or naming.label_runs([Path(directory)])[0]
     trained, _ = temperature.apply(load_trained(directory, which), Path(directory))
     return NamedRun(name, Path(directory), trained)
-
-
-def name_runs(directories: Sequence[Path]) -> list[str]:
-    """Name runs after their directories, by whole paths where two names are alike.
-
-    Names are lines that can be shown, whatever the directories are called.
-    """
-    names = [show_line(path.resolve().name) for path in directories]
-    names = [cut(name, _MOST_SHOWN) for name in names]
-    is_clear = len(set(names)) == len(names)
-    return names if is_clear else [show_line(str(path)) for path in directories]
 
 
 _scale = jax.jit(scaling.scale_images)

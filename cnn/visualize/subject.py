@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn.checkpoints import naming
 from cnn.config import Config
 from cnn.data import find_own_classes, load_dataset, load_evaluated
 from cnn.data import labels as labelled
@@ -28,7 +29,7 @@ from cnn.visualize.compute import patches
 from cnn.visualize.compute.features import Stage, list_stages, map_batches
 from cnn.visualize.draw import lettering
 from cnn.visualize.draw.picture import Picture
-from cnn.visualize.named_run import NamedRun, load_run, name_runs
+from cnn.visualize.named_run import NamedRun, load_run
 
 _READ_AT_ONCE, _MOST_CHOSEN = 2000, 10
 
@@ -142,7 +143,10 @@ class Subject:
         Raises:
             UserError: no directory holds a whole checkpoint.
         """
-        names, which = name_runs(self.directories), self.config.checkpoint.checkpoint
+        names, which = (
+            naming.label_runs(self.directories),
+            self.config.checkpoint.checkpoint,
+        )
         pairs = zip(self.directories, names, strict=True)
         return self.collect(lambda pair: load_run(pair[0], which, pair[1]), pairs)
 

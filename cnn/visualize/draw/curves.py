@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from cnn.checkpoints import workdir
+from cnn.checkpoints import naming, workdir
 from cnn.errors import UserError
 from cnn.visualize.compute import curves
 from cnn.visualize.compute.curves import History
 from cnn.visualize.draw import chart, lettering, picture
 from cnn.visualize.draw.picture import Picture
-from cnn.visualize.named_run import name_runs
 from cnn.visualize.subject import Subject
 
 _SPLITS = ("train", "validation", "test")
@@ -54,7 +53,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     Raises:
         UserError: no run has metrics.
     """
-    names = name_runs(subject.directories)
+    names = naming.label_runs(subject.directories)
     pairs = zip(names, subject.directories, strict=True)
     histories = subject.collect(lambda pair: (*pair, _read(subject, pair[1])), pairs)
     lines: list[Curve] = []

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from cnn.checkpoints import atomic, workdir
+from cnn.checkpoints import atomic, naming, workdir
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.option import format_value
@@ -29,7 +29,6 @@ from cnn.text import show_line
 from cnn.training import calibration
 from cnn.visualize.draw.picture import Picture, Section
 from cnn.visualize.lecture.slide import Slide
-from cnn.visualize.named_run import name_runs
 from cnn.visualize.page import player, template
 
 _TYPES = {".svg": "image/svg+xml", ".webp": "image/webp"}
@@ -303,7 +302,7 @@ def _describe_runs(directories: Sequence[Path]) -> dict[str, Any]:
         `changed` (of a run alone: options that are not the default), and the tables
         `result` (a row for each run), `details` (all of result.json) and `options`.
     """
-    names, notes = name_runs(directories), []
+    names, notes = naming.label_runs(directories), []
     results = [_read(path / "result.json", notes) for path in directories]
     stored = [_read(path / workdir.CONFIG_FILE, notes) for path in directories]
     is_alone, title = len(names) == 1, names[0] if names else "Pictures"

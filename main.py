@@ -26,9 +26,9 @@ line, then the run's own (outside training), then the preset, then the default.
 """
 
 import dataclasses
-import difflib
 import errno
 import os
+import shutil
 import signal
 import sys
 import textwrap
@@ -36,11 +36,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn.runtime import interrupt, mishaps, settings, streams
+from cnn.runtime import interrupt, mishaps, opening, settings, streams
 
 if __name__ == "__main__":
     streams.keep_open()
     interrupt.leave_on_signals()  # first: the imports below take seconds
+    opening.say_starting(sys.argv)
     mishaps.report_uncaught()
     mishaps.check_clock()
     mishaps.check_space()
@@ -71,12 +72,12 @@ from cnn.ledger import compare, compared, list_runs
 from cnn.models import FAMILIES, LIST
 from cnn.option import expand_path, format_value, parse, read_group
 from cnn.replay import blaming, replay
-from cnn.runtime import background, devices, environment, processes, xla
+from cnn.runtime import background, devices, environment, processes, spellings, xla
 from cnn.runtime.options import DeviceOptions
-from cnn.runtime.terminal import Terminal
+from cnn.runtime.terminal import Terminal, print_error
 from cnn.sweep import members, sweep
 from cnn.sweep.options import SweepOptions
-from cnn.text import show, show_line
+from cnn.text import show_line, wrap
 from cnn.training import canary, same_data
 from cnn.transfer import extend
 from cnn.visualize import visualize
@@ -105,57 +106,8 @@ HELP = ("help", "h", "helpfull", "helpshort", "helpxml", "?")
 TRIALS_FAILED = 1
 USAGE_ERROR = 2
 _SHOWN_MODELS = 4
+_WIDTH = 88  # of the manual, where there is no terminal
 _SAYING = ("train", "sweep")  # how to resume, when they are stopped
-
-# What other programs call our flags.
-SYNONYMS = {
-    "accumulate_steps": "grad_accum gradient_accumulation_steps",
-    "adam_beta1": "beta1",
-    "adam_beta2": "beta2",
-    "batch_size": "bs batch b train_batch_size per_device_train_batch_size",
-    "bce_threshold": "bce_target_thresh",
-    "checkpoint": "ckpt",
-    "clip_norm": "clip_grad grad_clip max_grad_norm clip_grad_norm",
-    "config": "preset recipe",
-    "cutmix_alpha": "cutmix",
-    "dataset": "data data_path ds",
-    "dropblock_rate": "drop_block drop_block_rate",
-    "distillation": "distillation_type kd_type",
-    "distillation_share": "distillation_alpha kd_alpha",
-    "distillation_temperature": "distillation_tau kd_temperature tau",
-    "dropout_rate": "drop dropout drop_rate",
-    "early_stop_epochs": "patience early_stopping",
-    "ema_decay": "ema model_ema model_ema_decay",
-    "epochs": "num_epochs n_epochs max_epochs num_train_epochs steps max_steps",
-    "epsilon": "eps opt_eps",
-    "erasing_probability": "reprob random_erase",
-    "flip_probability": "hflip",
-    "eval_image_size": "val_crop_size test_size",
-    "eval_resize_size": "val_resize_size",
-    "image_size": "img_size imgsz input_size resolution crop_size train_crop_size",
-    "init_from": "pretrained weights finetune finetune_from",
-    "label_smoothing": "smoothing",
-    "learning_rate": "lr base_lr",
-    "loss": "criterion loss_fn",
-    "loss_reduction": "bce_sum reduction",
-    "mesh": "device devices gpus gpu ngpu",
-    "mixup_alpha": "mixup",
-    "model": "arch architecture net network backbone a",
-    "optimizer": "opt optim",
-    "policy": "aa auto_augment",
-    "precision": "amp dtype fp16 bf16",
-    "sampling": "sampler weighted_sampler class_balanced",
-    "schedule": "sched scheduler lr_scheduler lr_schedule",
-    "seed": "random_seed manual_seed",
-    "stochastic_depth_rate": "drop_path drop_path_rate",
-    "teacher": "teacher_path teacher_weights",
-    "validation_fraction": "val val_split val_fraction",
-    "track": "tensorboard wandb mlflow trackio tracker logger report_to log_wandb",
-    "vertical_flip_probability": "vflip",
-    "warmup_epochs": "warmup lr_warmup_epochs",
-    "weight_decay": "wd",
-    "workdir": "out output_dir out_dir save_dir logdir log_dir exp_dir resume",
-}
 
 flags.DEFINE_string("config", "digits", "preset NAME of configs/, or path of a .py")
 flags.DEFINE_string("mode", "train", " | ".join(MODES))
@@ -181,11 +133,11 @@ def main(arguments: list[str]) -> int:
         background.check_others()
     except (UserError, OSError) as error:
         message = str(error) if isinstance(error, UserError) else _describe(error)
-        print(f"error: {show(message)}", file=sys.stderr)
+        print_error(f"error: {message}")
         return USAGE_ERROR
     except interrupt.Interrupted as stopped:
         if stopped.lost:
-            print(f"error: {show(stopped.lost)}", file=sys.stderr)
+            print_error(f"error: {stopped.lost}")
         elif FLAGS.mode not in _SAYING:
             print(interrupt.describe_end(stopped.number), file=sys.stderr)
         interrupt.requeue(stopped)
@@ -464,12 +416,13 @@ def parse_flags(arguments: list[str]) -> list[str]:
         _tell_repeated()
         return rest
     except flags.UnrecognizedFlagError as error:
-        message = f"--{error.flagname} is no flag{_suggest_flag(error.flagname)}"
+        name = error.flagname
+        message = f"--{name} is no flag{spellings.suggest_flag(name, FLAGS)}"
     except (flags.Error, ValueError) as error:
         message = str(error)
         if "Non-boolean" in message:
             message = f"{message.partition(': ')[0]}: expected true or false"
-    print(f"error: {show(message)}", file=sys.stderr)
+    print_error(f"error: {message}")
     raise SystemExit(USAGE_ERROR)
 
 
@@ -482,21 +435,9 @@ def _tell_repeated() -> None:
         count, value = FLAGS[name].present, FLAGS[name].value
         if count > 1 and not isinstance(value, list):
             shown = show_line(format_value(value))
-            print(
-                f"note: --{name} is given {count} times; the last, {shown}, counts",
-                file=sys.stderr,
+            print_error(
+                f"note: --{name} is given {count} times; the last, {shown}, counts"
             )
-
-
-def _suggest_flag(name: str) -> str:
-    """Return which flag may have been meant, by its meaning or its spelling."""
-    plain = name.lower().replace("-", "_")
-    for flag, others in SYNONYMS.items():
-        if plain in (flag, *others.split()):
-            return f"; did you mean --{flag}?"
-    near = difflib.get_close_matches(plain, FLAGS, n=1, cutoff=0.6)
-    found = f"; did you mean --{near[0]}?" if near else ""
-    return f"{found} ({place.COMMAND} --help lists all)"
 
 
 def print_manual(group: str = "") -> None:
@@ -506,10 +447,10 @@ def print_manual(group: str = "") -> None:
         raise SystemExit(USAGE_ERROR)
     groups = {field.name: field.type for field in dataclasses.fields(Config)}
     if group and group not in groups:
-        message = f"error: --help={group} is unknown{suggest(group, groups)}"
-        print(show(message), file=sys.stderr)
+        print_error(f"error: --help={group} is unknown{suggest(group, groups)}")
         raise SystemExit(USAGE_ERROR)
-    print("\n".join(_format_group(group, groups[group])) if group else format_manual())
+    lines = "\n".join(_format_group(group, groups[group])) if group else format_manual()
+    print(wrap(lines, shutil.get_terminal_size((_WIDTH, 24)).columns))
 
 
 def format_manual() -> str:

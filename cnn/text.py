@@ -12,6 +12,8 @@ import shlex
 import unicodedata
 from collections.abc import Iterable
 
+_COMMAND = re.compile(r"\s*(next: )?python ")
+_QUOTED = r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"])+"
 _JOINERS = "\u200c\u200d"  # parts of Persian words, and of emoji
 _MOST_BYTES = 200  # systems allow 255, and temporary files have longer names
 
@@ -48,6 +50,30 @@ def cut(line: str, most: int) -> str:
         return line
     end = (most - 1) // 3
     return f"{line[: most - 1 - end]}…{line[len(line) - end :]}"
+
+
+def wrap(text: str, width: int) -> str:
+    """Break lines that are longer than a terminal is wide, at blanks alone.
+
+    What follows a break is indented. A command is broken where a shell takes it: behind
+    a backslash, and never within quotes. Words that are wider stay whole.
+    """
+    return "\n".join(_wrap_line(line, width) for line in text.split("\n"))
+
+
+def _wrap_line(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    is_command = _COMMAND.match(line) is not None
+    end = " \\" if is_command else ""
+    words = re.findall(r"\s*" + (_QUOTED if is_command else r"\S+"), line)
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) + len(end) <= width:
+            lines[-1] += word
+        else:
+            lines.append(f"  {word.lstrip()}")
+    return f"{end}\n".join(lines)
 
 
 def quote(argument: str) -> str:

@@ -38,6 +38,7 @@ from cnn.runtime.terminal import Terminal
 from cnn.training import (
     blame,
     budget,
+    compile_seconds,
     course,
     report,
     same_data,
@@ -125,6 +126,7 @@ def train(
         progress.started = started - progress.counters.seconds
         manifest.check_places(checkpoints, lambda x: _is_saved(setup, progress, x))
         report.announce(setup, terminal)
+        _say_compiling(setup, progress, terminal)
         log = _open_log(setup, directory, progress, terminal) if is_first else NoLog()
         outputs = Outputs(directory, terminal, log, writer, profiler)
         with _closing(setup, progress, outputs, stop), _noting(progress, log):
@@ -146,6 +148,14 @@ def train(
         metric = setup.config.train.select_by
         report.print_result(terminal, directory, result, metric)
         return result
+
+
+def _say_compiling(setup: Setup, progress: Progress, terminal: Terminal) -> None:
+    """Say that the compiler is waited for, and how long it took the last time."""
+    if not progress.has_ended(setup):
+        phase = setup.phases[setup.find_phase(progress.step + 1)]
+        if said := compile_seconds.announce(setup, phase):
+            terminal.say(said)
 
 
 @contextlib.contextmanager

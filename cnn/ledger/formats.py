@@ -10,6 +10,7 @@ from typing import Any
 
 from cnn.checkpoints import rows as csv_rows
 from cnn.option import format_value
+from cnn.runtime.terminal import write_record
 from cnn.text import format_row, show_line
 
 Row = Mapping[str, Any]
@@ -26,7 +27,7 @@ def format_table(kind: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
     """Write a table, with a line end behind each of its lines.
 
     Args:
-        kind: as of `--format`.
+        kind: as of `--format`, or `records`: text for narrow terminals.
         columns: the names of all columns.
         rows: by column; None where there is no value.
     """
@@ -102,6 +103,13 @@ def _write_text(
     return "".join(map(write, [heads, *cells]))
 
 
+def _write_records(
+    heads: Sequence[str], cells: Sequence[Sequence[str]], is_right: Sequence[bool]
+) -> str:
+    del is_right
+    return "".join(f"{write_record(heads, line)}\n" for line in cells)
+
+
 def _write_markdown(
     heads: Sequence[str], cells: Sequence[Sequence[str]], is_right: Sequence[bool]
 ) -> str:
@@ -126,6 +134,7 @@ def _write_latex(
 
 _WRITERS: dict[str, Callable[..., str]] = {
     "text": _write_text,
+    "records": _write_records,
     "markdown": _write_markdown,
     "latex": _write_latex,
 }

@@ -46,6 +46,9 @@ def list_runs(config: Config, text: str, terminal: Terminal) -> None:
         atomic.write_text(path, table)
         terminal.say_written(path)
     else:
+        if options.format == "text" and rows:
+            if terminal.is_too_narrow(max(map(len, table.splitlines()))):
+                table = format_table("records", columns, rows)
         terminal.say(table.removesuffix("\n"))
 
 

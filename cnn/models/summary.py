@@ -5,6 +5,8 @@ Everything is computed from shapes; nothing is compiled and no memory is taken.
 
 import copy
 import functools
+import itertools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +18,7 @@ from rich.table import Table
 from cnn.models.variables import count_parameters, create_variables, is_kernel
 
 _CONTAINERS = 40
+_NUMBER = re.compile(r"\d+$")  # of a block among those of its stage
 
 
 def describe_model(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
@@ -69,7 +72,10 @@ def _describe(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
 
 
 def make_table(description: dict) -> Table:
-    """Make the table of a description; long ones have a row for each block."""
+    """Make the table of a description; long ones have a row for each block.
+
+    Blocks in a row that are alike are one row of it, with how many there are.
+    """
     table = Table(box=None, pad_edge=False)
     for name, side in (("layer", "left"), ("type", "left"), ("output", "right")):
         table.add_column(name, justify=side)
@@ -78,18 +84,38 @@ def make_table(description: dict) -> Table:
     layers = description["layers"]
     if len(layers) > _CONTAINERS:
         layers = _merge_blocks(layers)
-    for layer in layers:
+    for layer, count in _fold(layers):
+        times = f"{count} x " if count > 1 else ""
         shape = "x".join(str(size) for size in layer["output_shape"])
         table.add_row(
             layer["path"],
             layer["type"],
             shape,
-            f"{layer['parameters']:,}",
-            f"{layer['macs']:,}",
+            f"{times}{layer['parameters']:,}",
+            f"{times}{layer['macs']:,}" if layer["macs"] else "0",
         )
     parameters, macs = description["num_parameters"], description["macs"]
     table.add_row("all", "", "", f"{parameters:,}", f"{macs:,}", style="bold")
     return table
+
+
+def _fold(layers: list[dict]) -> list[tuple[dict, int]]:
+    """Return layers with how many there are: of equal ones in a row, numbered, one."""
+
+    def describe(layer: dict) -> tuple:
+        about = {name: x for name, x in layer.items() if name != "path"}
+        return _NUMBER.sub("", layer["path"]), str(about)
+
+    folded = []
+    for _, equal in itertools.groupby(layers, describe):
+        first, *others = equal
+        numbers = [_NUMBER.search(x["path"]) for x in (first, *others)]
+        if others and all(numbers):
+            path = f"{first['path']}…{numbers[-1][0]}"
+            folded.append((first | {"path": path}, len(numbers)))
+        else:
+            folded += [(layer, 1) for layer in (first, *others)]
+    return folded
 
 
 def _note_layers(rows: dict[str, dict]) -> Callable[..., Any]:

@@ -28,18 +28,38 @@ def is_kept(name: str, facts: Mapping[str, Any]) -> bool:
 
 def keep(name: str, facts: Mapping[str, Any]) -> None:
     """Keep facts, as far as the disk lets; without a compilation cache, nothing."""
-    path = _find(name, facts)
+    _write(name, _find(name, facts), facts)
+
+
+def _write(name: str, path: Path | None, content: Mapping[str, Any]) -> None:
     if path is None:
         return
     new = None
     try:
         number, new = tempfile.mkstemp(prefix=f".{name}-", dir=path.parent)
         with open(number, "w", encoding="utf-8") as file:
-            json.dump(facts, file)
+            json.dump(content, file)
         os.replace(new, path)
     except OSError:
         if new is not None:
             Path(new).unlink(missing_ok=True)
+
+
+def find_number(name: str, facts: Mapping[str, Any]) -> float | None:
+    """Return the number that was kept of these facts by this name; None without one."""
+    path = _find(name, facts)
+    try:
+        found = None if path is None else json.loads(own_files.read(path))
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_own = isinstance(found, dict) and found.get("facts") == facts
+    number = found.get("number") if is_own else None
+    return number if type(number) in (int, float) else None
+
+
+def keep_number(name: str, facts: Mapping[str, Any], number: float) -> None:
+    """Keep a number of some facts, in place of the one before; else as `keep`."""
+    _write(name, _find(name, facts), {"facts": facts, "number": number})
 
 
 def _find(name: str, facts: Mapping[str, Any]) -> Path | None:

@@ -2,8 +2,10 @@
 
 import contextlib
 import datetime
+import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,26 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cnn.text import show, show_line
+from cnn.text import show, show_line, wrap
 
 _LEAST_WIDTH = 80
+_WIDEST = 10_000
 _SECONDS = 30  # between lines where there is no bar
 _PAUSE = 0.1  # seconds between two pictures of a bar
+
+
+def print_error(message: str) -> None:
+    """Print a message on standard error, as `Terminal.say` does on standard output."""
+    shown = show(message)
+    if sys.stderr.isatty():
+        shown = wrap(shown, shutil.get_terminal_size().columns)
+    print(shown, file=sys.stderr)
+
+
+def write_record(heads: Sequence[str], cells: Sequence[str]) -> str:
+    """Write a row of a table as a sentence: its name, then what is known of it."""
+    known = [f"{head} {cell}" for head, cell in zip(heads, cells, strict=True) if cell]
+    return f"{cells[0]}: {', '.join(known[1:] if cells[0] else known)}"
 
 
 class Terminal:
@@ -35,19 +52,39 @@ class Terminal:
         self._drawn = 0.0
 
     def say(self, text: str = "") -> None:
-        """Print a line, or lines, above the bar if there is one; see `text.show`."""
-        self.console.print(show(text))
+        """Print a line, or lines, above the bar if there is one; see `text.show`.
+
+        A terminal breaks them between words, a file has them whole.
+        """
+        shown = show(text)
+        is_wrapped = self.console.is_terminal
+        self.console.print(wrap(shown, self.console.width) if is_wrapped else shown)
 
     def say_written(self, *paths: Path) -> None:
         """Print which files or directories were written."""
         self.say(f"written to {' and '.join(show_line(str(x)) for x in paths)}")
 
     def show(self, table: Table) -> None:
-        """Print a table; on a narrow terminal its lines run on, and nothing is cut."""
+        """Print a table; in a file it is never cut.
+
+        A terminal that is too narrow for it has each row as a sentence.
+        """
+        whole = self.console.options.update(width=_WIDEST)
+        if self.is_too_narrow(self.console.measure(table, options=whole).maximum):
+            if table.title:
+                self.say(str(table.title))
+            heads = [str(column.header) for column in table.columns]
+            for cells in zip(*(column.cells for column in table.columns), strict=True):
+                self.say(write_record(heads, [str(cell).strip() for cell in cells]))
+            return
         if self.console.width < _LEAST_WIDTH:
             options = self.console.options.update(width=_LEAST_WIDTH)
             table.width = self.console.measure(table, options=options).maximum
         self.console.print(table)
+
+    def is_too_narrow(self, width: int) -> bool:
+        """Return whether lines of so many characters would run on in a terminal."""
+        return self.console.is_terminal and width > self.console.width
 
     def start_bar(self, total_steps: int, step: int) -> None:
         """Show the bar of a run, if the output is a terminal."""

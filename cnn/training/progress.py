@@ -26,7 +26,16 @@ from cnn.optim.plateau import Plateau
 from cnn.runtime import background, devices, environment, processes
 from cnn.runtime.interrupt import Stop
 from cnn.runtime.profiling import Profiler
-from cnn.training import canary, epoch, memory, multilabel, noise_scale, steps, tasks
+from cnn.training import (
+    canary,
+    compile_seconds,
+    epoch,
+    memory,
+    multilabel,
+    noise_scale,
+    steps,
+    tasks,
+)
 from cnn.training.epoch import Pace
 from cnn.training.options import TrainOptions
 from cnn.training.setup import Loaders, PhaseSetup, Setup
@@ -161,6 +170,8 @@ class Progress:
         started: the time, by `time.perf_counter`, at which `counters.seconds` was 0.
         checked_phase: the number of the last one whose program is known to fit.
         compiling: what compiles the program of the next step; None: nothing does.
+        called: the time of the last call that compiles its program; 0 where that was
+            done ahead.
         thresholds: of the classes, tuned on the validation set when it was last
             evaluated; None without, or of one class an image.
     """
@@ -174,6 +185,7 @@ class Progress:
     started: float = dataclasses.field(default_factory=time.perf_counter)
     checked_phase: int = -1
     compiling: background.Job | None = None
+    called: float = 0.0
     thresholds: tuple[float, ...] | None = None
 
     @property
@@ -201,10 +213,11 @@ class Progress:
             Interrupted: a signal arrived.
             Failed: a thread of a library has died.
         """
+        begun = 0.0 if self.compiling else time.perf_counter()
         while self.compiling and not self.compiling.wait(background.LOOK_SECONDS):
             stop.check()
             background.check_others()
-        self.compiling = None
+        self.compiling, self.called = None, begun
 
     def start_epoch(self) -> None:
         """Set the sums of the epoch to those over no examples."""
@@ -248,7 +261,9 @@ def compile_ahead(setup: Setup, step: int) -> background.Job | None:
         return None
 
     def compile_program() -> None:
+        begun = time.perf_counter()
         phase.train_chunk.lower(*_describe_arguments(setup, phase)).compile()
+        compile_seconds.note(setup, phase, time.perf_counter() - begun)
 
     return background.start("compiles", compile_program)
 
@@ -401,9 +416,7 @@ def take_epoch(
         return (state, sums, chunk, *placed, setup.teacher_variables)
 
     def check(compiled: Any, arguments: tuple) -> None:
-        if progress.checked_phase != progress.phase:
-            memory.check_fits(compiled, arguments)
-            progress.checked_phase = progress.phase
+        _check_once(setup, progress, compiled, arguments)
 
     @contextlib.contextmanager
     def around(arguments: tuple, first: int, last: int) -> Iterator[None]:
@@ -433,6 +446,19 @@ def take_epoch(
             progress.counters.note_noise(step_metrics)
             yield drawn["ids"][first:last], step_metrics
     epoch.check_whole(last, len(drawn["ids"]))
+
+
+def _check_once(
+    setup: Setup, progress: Progress, compiled: Any, arguments: tuple
+) -> None:
+    """Check that a phase's program fits, and note how long the call compiled it."""
+    if progress.checked_phase == progress.phase:
+        return
+    memory.check_fits(compiled, arguments)
+    progress.checked_phase = progress.phase
+    if progress.called:
+        seconds = time.perf_counter() - progress.called
+        compile_seconds.note(setup, setup.phases[progress.phase], seconds)
 
 
 def _draw(setup: Setup, number: int, views: int) -> dict[str, np.ndarray]:

@@ -64,7 +64,7 @@ from cnn.checkpoints import naming, workdir
 from cnn.config import Config
 from cnn.data import forget_dataset, use_evaluation_sizes
 from cnn.data.options import SIZES, DataOptions
-from cnn.errors import UserError, suggest
+from cnn.errors import Problems, UserError, suggest
 from cnn.errors import describe as describe_error
 from cnn.evaluation import evaluate, several
 from cnn.inspection import inspect
@@ -369,15 +369,43 @@ def _read_run(
 
 
 def _read_flags() -> dict[str, Any]:
-    """Return the options given on the command line, parsed, in flag order."""
-    given = {}
+    """Return the options given on the command line, parsed, in flag order.
+
+    Raises:
+        UserError: naming all that is wrong with them, each by itself.
+    """
+    given, problems = {}, Problems()
     for name, field in config_module.list_fields().items():
         value = FLAGS[name].value
         if isinstance(value, list):  # of a flag that may be repeated
             value = ",".join(value)
         if value is not None:
-            given[name] = value if field.type is bool else parse(field, value)
+            with problems.note():
+                read = value if field.type is bool else parse(field, value)
+                config_module.make_config({name: read})
+                given[name] = read
+    if problems.found:
+        with problems.note():
+            _check_others(given)
+    problems.check()
     return given
+
+
+def _check_others(given: dict[str, Any]) -> None:
+    """Refuse what is wrong with the other options where some cannot be read.
+
+    Raises:
+        UserError: they are not read, or name what is not there.
+    """
+    mode = FLAGS.mode
+    if mode not in ("train", "describe", "find_rate") or "from_trial" in given:
+        return
+    config = config_module.make_config(config_module.load_preset(FLAGS.config), given)
+    problems = Problems()
+    with problems.note():
+        config.check_read(given, mode)
+    problems.found += train.find_problems(config)
+    problems.check()
 
 
 def _choose_directory(mode: str, given: dict[str, Any], terminal: Terminal) -> Path:
@@ -409,21 +437,45 @@ def parse_flags(arguments: list[str]) -> list[str]:
         if argument.startswith("-") and name in HELP:
             print_manual(group)
             raise SystemExit(0)
+    problems = Problems()
     try:
         if "--" in arguments[1:]:  # absl would take it away
             raise flags.Error("-- is no flag; flags are --name=value")
-        rest = FLAGS(arguments)
-        _tell_repeated()
-        return rest
-    except flags.UnrecognizedFlagError as error:
-        name = error.flagname
-        message = f"--{name} is no flag{spellings.suggest_flag(name, FLAGS)}"
+        rest = FLAGS(_drop_unknown(arguments, problems))
+        if not problems.found:
+            _tell_repeated()
+            return rest
+        with problems.note():  # of the others
+            _check_others(_read_flags())
     except (flags.Error, ValueError) as error:
         message = str(error)
         if "Non-boolean" in message:
             message = f"{message.partition(': ')[0]}: expected true or false"
-    print_error(f"error: {message}")
+        problems.found.append(message)
+    print_error(f"error: {UserError(*problems.found)}")
     raise SystemExit(USAGE_ERROR)
+
+
+def _drop_unknown(arguments: Sequence[str], problems: Problems) -> list[str]:
+    """Return a command line without what are no flags, and note those."""
+    kept, left = [*arguments[:1]], [*arguments[1:]]
+    while left:
+        argument = left.pop(0)
+        name, given, _ = argument.lstrip("-").partition("=")
+        is_switch = name.removeprefix("no") in FLAGS and (
+            name not in FLAGS or FLAGS[name].boolean
+        )
+        if not argument.startswith("-") or not name or name in FLAGS or is_switch:
+            kept.append(argument)
+            if argument.startswith("-") and not given and not is_switch:
+                kept += left[:1]  # its value
+                left = left[1:]
+            continue
+        suggested = spellings.suggest_flag(name, FLAGS)
+        problems.found.append(f"--{name} is no flag{suggested}")
+        if not given and left and not left[0].startswith("-"):
+            left.pop(0)
+    return kept
 
 
 def _tell_repeated() -> None:

@@ -23,7 +23,7 @@ from cnn import option as declared
 from cnn.augment.options import AugmentOptions
 from cnn.checkpoints.options import CheckpointOptions, NamingOptions
 from cnn.data.options import DataOptions
-from cnn.errors import UserError, suggest
+from cnn.errors import Problems, UserError, suggest
 from cnn.ledger.options import LedgerOptions
 from cnn.models.options import ModelOptions
 from cnn.optim.options import (
@@ -312,16 +312,19 @@ class Config:
             mode: of the program.
 
         Raises:
-            UserError: naming the first, and the choice that would read it.
+            UserError: naming each, and the choice that would read it.
         """
+        problems = []
         for name in self.find_unread(given, mode):
             flat = self.to_flat() | {"mode": mode}
             why = condition.explain(name, list_conditions(), flat)
             shown = declared.format_value(given[name])
-            raise UserError(
+            problems.append(
                 f"--{name}={shown} would have no effect: it is only for {why}. Leave "
                 "it out, or change that"
             )
+        if problems:
+            raise UserError(*problems)
 
     def select_shared_options(self) -> dict[str, Any]:
         """Return those options that processes of one run must have alike.
@@ -409,8 +412,11 @@ def make_config(*layers: Mapping[str, Any]) -> Config:
         group.name: declared.read_group(group.type, flat)
         for group in dataclasses.fields(Config)
     }
+    problems = Problems()
     for group in groups.values():
-        declared.check(group)
+        with problems.note():
+            declared.check(group)
+    problems.check()
     return Config(**groups)
 
 

@@ -4,11 +4,12 @@ Whatever raises `UserError` has written and compiled nothing that would be lost;
 `main.py` prints the message without a traceback and exits with code 2.
 """
 
+import contextlib
 import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from cnn.text import show_line
 
@@ -34,7 +35,42 @@ _LONGEST = 300  # characters of another library's text
 
 
 class UserError(Exception):
-    """A mistake in flags, files or data, told in one message that names the remedy."""
+    """A mistake in flags, files or data, told in one message that names the remedy.
+
+    Several at once, as `UserError(one, another)`, are a line each.
+    """
+
+    def __str__(self) -> str:
+        """Return the message, or all of them with how many they are."""
+        if len(self.args) < 2:
+            return super().__str__()
+        texts = [str(text).replace("\n", "\n    ") for text in self.args]
+        return "\n  ".join([f"{len(texts)} problems:", *texts])
+
+
+class Problems:
+    """Mistakes that are collected, to be told together: `with problems.note(): …`."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.found: list[str] = []
+
+    @contextlib.contextmanager
+    def note(self) -> Iterator[None]:
+        """Note the UserError that is raised inside, and continue behind the block."""
+        try:
+            yield
+        except UserError as error:
+            self.found += [text for text in error.args if text not in self.found]
+
+    def check(self) -> None:
+        """Raise all that was noted.
+
+        Raises:
+            UserError: there is any.
+        """
+        if self.found:
+            raise UserError(*self.found)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

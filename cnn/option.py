@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from cnn.errors import UserError, suggest
+from cnn.errors import Problems, UserError, suggest
 from cnn.text import is_sound
 
 Kind = Literal["static", "traced", "traced_unless_zero", "traced_by_name"]
@@ -160,27 +160,33 @@ def check(group: Any) -> None:
     """Check every option of a group against its choices and its interval.
 
     Raises:
-        UserError: naming the first flag that is out of range, and what is allowed.
+        UserError: naming each flag that is out of range, and what is allowed.
     """
+    problems = Problems()
     for field in dataclasses.fields(group):
-        value = getattr(group, field.name)
-        choices, within = field.metadata["choices"], field.metadata["within"]
-        if choices and value not in choices:
+        with problems.note():
+            _check_option(field, getattr(group, field.name))
+    problems.check()
+
+
+def _check_option(field: dataclasses.Field, value: Any) -> None:
+    choices, within = field.metadata["choices"], field.metadata["within"]
+    if choices and value not in choices:
+        raise UserError(
+            f"--{field.name}={value} is unknown{suggest(str(value), choices)}"
+        )
+    if field.metadata["kind"] == "traced_by_name":
+        value = split_numbers(field.name, value)[1]
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, str):
+            continue
+        if field.metadata["kind"] != "static" or read_interval(within)[2]:
+            _check_fits(field.name, number)
+        if not _is_within(number, field):
             raise UserError(
-                f"--{field.name}={value} is unknown{suggest(str(value), choices)}"
+                f"--{field.name}={number} is outside {within or '(-inf, inf)'}: "
+                f"{field.metadata['help']}"
             )
-        if field.metadata["kind"] == "traced_by_name":
-            value = split_numbers(field.name, value)[1]
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, str):
-                continue
-            if field.metadata["kind"] != "static" or read_interval(within)[2]:
-                _check_fits(field.name, number)
-            if not _is_within(number, field):
-                raise UserError(
-                    f"--{field.name}={number} is outside {within or '(-inf, inf)'}: "
-                    f"{field.metadata['help']}"
-                )
 
 
 def read_interval(text: str) -> tuple[float, float, str]:

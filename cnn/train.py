@@ -17,8 +17,9 @@ from cnn.checkpoints import atomic, manifest, workdir
 from cnn.checkpoints.checkpoint import CheckpointWriter
 from cnn.checkpoints.description import UNTRAINED
 from cnn.config import Config
+from cnn.data import folder
 from cnn.data.images import Dataset
-from cnn.errors import UserError
+from cnn.errors import Problems, UserError
 from cnn.models import remat, summary
 from cnn.option import format_value
 from cnn.runtime import (
@@ -99,7 +100,8 @@ def train(
     started, is_first = time.perf_counter(), processes.is_first()
     began = budget.clock() if began is None else began
     terminal.console.quiet = terminal.console.quiet or not is_first
-    config = preprocessing.resolve(config, directory, terminal)
+    with _telling_all(config, directory):
+        config = preprocessing.resolve(config, directory, terminal)
     config = budget.resume(tasks.resume(config, directory), directory)
     ended = report.read_ended(directory)
     with contextlib.nullcontext() if ended or not is_first else _hold(directory):
@@ -114,7 +116,8 @@ def train(
         writer = None if ended else CheckpointWriter(checkpoints, keep)
         before = respelled.get("init_from", "")
         check_same_source(config, before, stored, directory, terminal)
-        setup = _set_up(config, stored, directory, terminal, stop, began)
+        with _telling_all(config, directory):
+            setup = _set_up(config, stored, directory, terminal, stop, began)
         if ended:
             same_data.check_result_of(ended, setup.seen, directory)
             return _repeat_result(config, directory, terminal, ended)
@@ -145,8 +148,7 @@ def train(
                 f"no trace was written: training ended after step {progress.step}, "
                 f"before --profile_steps={config.profile.profile_steps}"
             )
-        metric = setup.config.train.select_by
-        report.print_result(terminal, directory, result, metric)
+        report.print_result(terminal, directory, result, setup.config)
         return result
 
 
@@ -156,6 +158,37 @@ def _say_compiling(setup: Setup, progress: Progress, terminal: Terminal) -> None
         phase = setup.phases[setup.find_phase(progress.step + 1)]
         if said := compile_seconds.announce(setup, phase):
             terminal.say(said)
+
+
+def find_problems(config: Config) -> list[str]:
+    """Find what is wrong with the options and files of a run that is to begin.
+
+    Each is looked at, whatever is wrong with the others; nothing is decoded.
+    """
+    problems, silent = Problems(), Terminal()
+    silent.console.quiet = True
+    with problems.note():
+        _check_options(config)
+    with problems.note():
+        open_start(config, {}, silent)
+    with problems.note():
+        open_teacher(config.distillation)
+    if config.data.dataset.startswith("folder:"):
+        with problems.note():
+            folder.check(config.data)
+    return problems.found
+
+
+@contextlib.contextmanager
+def _telling_all(config: Config, directory: Path) -> Iterator[None]:
+    """Tell with a mistake of a run that is to begin all others that can be found."""
+    try:
+        yield
+    except UserError as error:
+        if type(error) is not UserError or (directory / workdir.CONFIG_FILE).exists():
+            raise
+        others = [x for x in find_problems(config) if x not in error.args]
+        raise UserError(*error.args, *others) from None
 
 
 @contextlib.contextmanager
@@ -566,7 +599,7 @@ def _repeat_result(
         check_same_checkpoint(config, manifest.read_description(newest))
     Profiler(config.profile, steps).check_ahead(steps)
     terminal.say(f"ended     after {steps} steps; its result, as it is in result.json:")
-    report.print_result(terminal, directory, result, config.train.select_by)
+    report.print_result(terminal, directory, result, config)
     return result
 
 

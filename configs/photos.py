@@ -5,20 +5,20 @@
         --init_from=resnet18-f37072fd.pth --learning_rate=0.005
 
 `flowers/` holds a folder of images for each class, in `train/` and `test/` or without
-them. A tenth of the training images is set aside: training stops when it has not
-become better on them for eight epochs, and the best checkpoint is kept, which evaluate,
-predict and export take with `--checkpoint=best`. Rare classes are drawn more often than
-their share. From weights, only the head is new, and all layers train;
-`--config=finetune_folder` unfreezes them stage by stage. There is no figure here: it
-depends on the images.
+them. Their size is chosen by the weights, else by the files, and printed. A tenth of
+the training images is set aside: training stops when it has not become better on them
+for eight epochs, and the best checkpoint is kept, which evaluate, predict and export
+take with `--checkpoint=best`. Where a class has more than twice as many images as
+another, rare classes count more. From weights, only the head is new, and all layers
+train; `--config=finetune_folder` unfreezes them stage by stage. There is no figure
+here: it depends on the images.
 """
 
 options = {
     "dataset": "folder:photos",
-    "image_size": 224,
-    "storage_size": 256,
+    "choose_sizes": "files",
     "validation_fraction": 0.1,
-    "sampling": "sqrt",
+    "class_weights": "auto",
     "random_resized_crop_min_area": 0.25,
     "flip_probability": 0.5,
     "policy": "trivialaugment",

@@ -59,7 +59,13 @@ from cnn.transfer.features import cut_before_head
 from cnn.visualize import visualize
 from cnn.visualize.compute import coordinates
 from cnn.visualize.draw import augmentation, picture, transformations
-from cnn.weights import convert, exchange, export, safetensors_file
+from cnn.weights import (
+    convert,
+    exchange,
+    export,
+    proposed_sizes,
+    safetensors_file,
+)
 
 # Small, and in no condition.
 SMALL = {
@@ -119,6 +125,7 @@ _PROGRAMS = {}
 def _see_program(config):
     """See all but numbers; returns that, and which of the numbers are used."""
     options, make = [], epoch.make_train_chunk
+    config = proposed_sizes.propose(config, Path("absent"), Terminal())
 
     def note_options(structure, mesh, compiler_options):
         options.append(compiler_options)

@@ -345,4 +345,33 @@ def test_whole_way_from_the_command_line(capsys, tmp_path):
     assert found["correct"] == result["test_correct"]
     again = train_run(directory, epochs=1)
     assert again["state_sha256"] == result["state_sha256"]
-    assert f"--workdir={directory} --split=train" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"next: python main.py --mode=visualize --workdir={directory}" in printed
+    assert "--mode=predict" not in printed, "it has learnt from no files"
+
+
+def test_all_problems_are_told_at_once(capsys, tmp_path, nothing_compiles):
+    (tmp_path / "photos" / "cats").mkdir(parents=True)
+    flags = ["--lr=0.1", "--wd", "0.1", "--epochs=0", "--batch_size=x", "--nesterov=f"]
+    flags += [f"--dataset=folder:{tmp_path}/photos", f"--init_from={tmp_path}/no.pth"]
+    flags += ["--optimizer=adamw", "--config=photos", f"--workdir={tmp_path}/run"]
+    assert run_main(*flags, "--momentum=0.5") == 2
+    told = capsys.readouterr().err
+    wanted = ["did you mean --learning_rate?", "did you mean --weight_decay?"]
+    wanted += ["--epochs=0 is outside", "--batch_size=x: expected", "no.pth"]
+    wanted += ["--momentum=0.5 would have no effect", "no image"]
+    assert [x for x in wanted if x not in told] == []
+    assert told.startswith("error: ") and "Traceback" not in told
+    assert len(told.splitlines()) >= len(wanted) + 1, "a line each"
+    # Without a mistake in the flags, files are looked at as well.
+    assert run_main(*flags[5:6], *flags[6:8], flags[9], flags[10]) == 2
+    told = capsys.readouterr().err
+    assert "2 problems:" in told and "no.pth" in told and "no image" in told
+
+
+def test_values_of_flags_stay_with_them():
+    problems = main.Problems()
+    line = "main --learning_rate -1 --nobatch_norm x --zz 3 --yy --seed=1 -".split()
+    kept = "main --learning_rate -1 --nobatch_norm x --seed=1 -".split()
+    assert main._drop_unknown(line, problems) == kept
+    assert [text.split()[0] for text in problems.found] == ["--zz", "--yy"]

@@ -12,6 +12,7 @@ import pathlib
 import numpy as np
 
 from cnn.data import files, formats, images, layout, taken
+from cnn.data.headers import read_headers
 from cnn.data.layout import Layout
 from cnn.data.names import show
 from cnn.data.options import DataOptions
@@ -58,6 +59,47 @@ def load_evaluated(rest: str, options: DataOptions, split: str) -> images.Evalua
             note = f"no image in {found.write(folder)} of {show(empty)}"
             listing = dataclasses.replace(listing, notes=(*listing.notes, note))
     return files.load_evaluated(listing, options, is_whole)
+
+
+def check(options: DataOptions, most: int = 5000) -> None:
+    """Check a folder that is to be trained on, without decoding it.
+
+    Args:
+        most: files up to which each is opened; of more, the layout alone is checked.
+
+    Raises:
+        UserError: as `load_folder`.
+    """
+    rest = options.dataset.partition(":")[2]
+    found = layout.recognise(options.dataset, pathlib.Path(rest).expanduser())
+    if len(_list(found, found.class_names).paths) > most:
+        _check_parts(found)
+        _check_trained(found)
+        return
+    if options.choose_sizes == "files" and not options.training_size:
+        options = dataclasses.replace(options, image_size=1)
+    load_folder(rest, options)
+
+
+def measure(options: DataOptions, most: int = 2000) -> list[tuple[int, int]]:
+    """Read height and width in pixels of the images of `--dataset=folder:PATH`.
+
+    Args:
+        most: files that are looked at, evenly spread; those that cannot be read are
+            left to whoever loads them.
+
+    Raises:
+        UserError: the layout is not recognised, or no file can be read.
+    """
+    path = pathlib.Path(options.dataset.partition(":")[2]).expanduser()
+    found = layout.recognise(options.dataset, path)
+    paths = _list(found, found.class_names).paths
+    chosen = paths[:: -(-len(paths) // most)]
+    headers, _ = read_headers(chosen, dataclasses.replace(options, bad_images="skip"))
+    sizes = [header.size for header in headers if header is not None]
+    if not sizes:
+        raise found.refuse("no image that can be read in it")
+    return sizes
 
 
 def _check_parts(found: Layout) -> None:

@@ -86,6 +86,15 @@ class DataOptions:
         only_for="mode!=train|sweep|describe or not image_size_schedule",
         modes=f"{_IMAGES} predict inspect",
     )
+    choose_sizes: str = option(
+        "given",
+        "what --image_size and --storage_size are where they are 0: given (as the "
+        "images are), or files (what the weights of --init_from have seen, else what "
+        "suits the files; printed)",
+        choices=("given", "files"),
+        only_for="dataset=folder:* and not image_size and not image_size_schedule",
+        modes="train sweep describe",
+    )
     image_size_schedule: tuple[str, ...] = option(
         (),
         "epoch:size, in place of --image_size: height and width in pixels of training "

@@ -43,6 +43,7 @@ from cnn.weights import preprocessing
 # Set once for the process, before the first device call; what all are ranked by, what
 # has metrics of its own, and how long all of them take.
 _FIXED = ("deterministic", "select_by", "task", "preprocessing", "minutes")
+_FIXED += ("choose_sizes",)
 
 
 def sweep(

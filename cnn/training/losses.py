@@ -21,6 +21,7 @@ from cnn.errors import UserError
 from cnn.training.options import LossOptions
 
 Reduce = Callable[..., jax.Array]
+UNBALANCED = 2  # times as many examples, from which --class_weights=auto weighs
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -216,9 +217,21 @@ def compute_class_weights(
     if options.class_weights == "none":
         return ()
     counts = count_classes(labels, num_classes)
+    if options.class_weights == "auto" and not is_unbalanced(counts):
+        return ()
     present = max(1, np.count_nonzero(counts))
     weights = np.where(counts > 0, counts.sum() / (present * np.maximum(counts, 1)), 0)
     return tuple(float(weight) for weight in weights)
+
+
+def is_unbalanced(counts: np.ndarray) -> bool:
+    """Return whether a class has more than `UNBALANCED` times as many as another.
+
+    Args:
+        counts: examples by class; a class without any is left out.
+    """
+    there = counts[counts > 0]
+    return bool(len(there) and there.max() > UNBALANCED * there.min())
 
 
 def sum_weights(

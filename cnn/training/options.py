@@ -192,8 +192,9 @@ class LossOptions:
         "none",
         "weight of each class in the loss: none, or balanced: labels / (classes · "
         "labels of the class), so that every class counts the same; it multiplies the "
-        "class's term, that of smoothed and mixed parts too, as in PyTorch",
-        choices=("none", "balanced"),
+        "class's term, that of smoothed and mixed parts too, as in PyTorch; auto: "
+        "balanced where a class has more than twice as many as another, else none",
+        choices=("none", "balanced", "auto"),
     )
 
 

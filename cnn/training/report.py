@@ -75,6 +75,7 @@ def list_notes(setup: Setup) -> list[str]:
             f"each epoch leaves out {left} of {count} training images, others each "
             f"time: its last batch would be smaller than --batch_size={batch_size}"
         )
+    notes += _list_weights(setup)
     notes += _list_scaling(setup)
     notes += course.list_late(setup.config, *setup.lengths)
     if setup.teacher and not setup.config.distillation.distillation_share:
@@ -87,6 +88,21 @@ def list_notes(setup: Setup) -> list[str]:
     if setup.eval_split != "validation" and select_by != default:
         notes.append(f"--select_by={select_by} selects nothing: no validation set")
     return notes
+
+
+def _list_weights(setup: Setup) -> list[str]:
+    """Write how --class_weights=auto weighs the classes."""
+    if setup.config.loss.class_weights != "auto":
+        return []
+    names, weights = setup.dataset.class_names, setup.structure.class_weights
+    if not weights:
+        return ["classes count as they are: none has over twice as many as another"]
+    low, high = weights.index(min(weights)), weights.index(max(weights))
+    return [
+        f"classes are weighted in the loss, as some are rare: {show_line(names[low])} "
+        f"{weights[low]:.2g} … {show_line(names[high])} {weights[high]:.2g} "
+        "(--class_weights)"
+    ]
 
 
 def _list_scaling(setup: Setup) -> list[str]:
@@ -335,16 +351,26 @@ def read_ended(directory: Path) -> dict[str, Any] | None:
 
 
 def print_result(
-    terminal: Terminal, directory: Path, result: dict[str, Any], select_by: str
+    terminal: Terminal, directory: Path, result: dict[str, Any], config: Config
 ) -> None:
-    """Print the result, where everything lies, and what to try next."""
+    """Print the result, where everything lies, and what to try next.
+
+    That is pictures, and predictions where the run has learnt from files.
+    """
+    select_by = config.train.select_by
+    has_files = config.data.dataset.startswith(("folder:", "csv:"))
     say = terminal.say
     for line in _write_lines(result, select_by):
         say(line)
     files = "config.json, dataset.json, metrics.jsonl, result.json, checkpoints"
     say(f"in {show_line(str(directory))}: {files}")
     where = quote(f"--workdir={directory}")
-    say(f"next: {place.COMMAND} --mode=evaluate {where} --split=train")
+    if result.get("best_step", -1) not in (-1, result["steps"]):
+        where += " --checkpoint=best"
+    say(f"next: {place.COMMAND} --mode=visualize {where}")
+    if has_files:
+        images = "--predict_images='new/*.jpg'"
+        say(f"next: {place.COMMAND} --mode=predict {where} {images}")
 
 
 def _write_lines(result: Mapping[str, Any], select_by: str) -> list[str]:

@@ -23,7 +23,7 @@ from cnn.models import published
 from cnn.models.published import Weights
 from cnn.models.variables import create_variables, flatten_paths
 from cnn.runtime.terminal import Terminal
-from cnn.weights import exchange, hub, load
+from cnn.weights import exchange, hub, load, proposed_sizes
 from cnn.weights.beside import Stated
 from cnn.weights.flax_names import is_flax
 from cnn.weights.spelling import TORCHVISION
@@ -61,7 +61,16 @@ def list_weights(model: str) -> tuple[Weights, ...]:
 
 
 def resolve(config: Config, directory: Path, terminal: Terminal) -> Config:
-    """Fill in what training leaves open of images, as for the weights it starts from.
+    """Fill in what training leaves open of images: see `_take_published`.
+
+    Sizes that even then are open may be left to the files, see `proposed_sizes`.
+    """
+    config = _take_published(config, directory, terminal)
+    return proposed_sizes.propose(config, directory, terminal)
+
+
+def _take_published(config: Config, directory: Path, terminal: Terminal) -> Config:
+    """Fill in what is open of images, as for the weights that training starts from.
 
     Args:
         directory: of the run; one that is resumed keeps what it took.

@@ -42,7 +42,7 @@ def test_the_mode_is_known_before_anything_is_imported(flags, mode):
 
 def test_a_mode_that_takes_long_says_so_first(capsys):
     opening.say_starting(["main.py", "--mode=sweep"])
-    assert capsys.readouterr().out == "starting  sweep: loading jax and flax\n"
+    assert capsys.readouterr().out == "starting  sweep: loading jax\n"
     for flags in (["--mode=list"], ["--mode=compare"], ["--mode=x"], ["--help"]):
         opening.say_starting(["main.py", *flags])
     assert capsys.readouterr().out == ""

@@ -19,7 +19,7 @@ def say_starting(arguments: Sequence[str]) -> None:
     """
     mode = find_mode(arguments)
     if mode in _LONG:
-        print(f"starting  {mode}: loading jax and flax", flush=True)
+        print(f"starting  {mode}: loading jax", flush=True)
 
 
 def find_mode(arguments: Sequence[str]) -> str:

@@ -22,8 +22,8 @@ REFUSES_BY_IMAGES = (
 )
 INTERVAL = (
     "cnn/option.py",
-    "            if not _is_within(number, field):",
-    "            if False:",
+    "        if not _is_within(number, field):",
+    "        if False:",
 )
 REFUSED = "refused in one line that names the flag and the remedy; nothing is written"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from cnn.checkpoints import workdir
+from cnn.checkpoints.naming import label_runs
 from cnn.ledger import pool
 from cnn.ledger.find import RUN, Place
 from cnn.ledger.formats import format_cell, select_readable
 from cnn.ledger.read import read_entries
-from cnn.visualize.named_run import name_runs
 from cnn.visualize.page.report import Cell, Row, Table, write_interval
 
 _LEFT_OUT = ("disk_bytes", "trials")
@@ -26,7 +26,7 @@ def tabulate_runs(directories: Sequence[Path]) -> dict[str, Table]:
     there = [path for path in directories if workdir.holds_run(path)]
     entries = [x for path in there for x in read_entries(Place(path, path, RUN))]
     columns, rows = pool.make_rows(entries)
-    names = dict(zip(map(str, there), name_runs(there), strict=True))
+    names = dict(zip(map(str, there), label_runs(there), strict=True))
     named = [row | {"run": names.get(row["run"], row["run"])} for row in rows]
     if all(row["state"] == "ended" for row in named):
         columns = [name for name in columns if name not in ("state", "reason")]

@@ -9,6 +9,7 @@ import numpy as np
 
 from cnn import place
 from cnn.checkpoints import atomic, manifest, proof, workdir
+from cnn.config import Config
 from cnn.errors import UserError
 from cnn.models import summary
 from cnn.models.variables import count_parameters

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from fixtures_runs import TINY, make_setup, train_run
 
-from cnn import evaluate
 from cnn.checkpoints import workdir
 from cnn.config import make_config
 from cnn.data import DataOptions, dropped, load_dataset
 from cnn.errors import UserError
+from cnn.evaluation import evaluate
 from cnn.runtime.terminal import Terminal
 
 CHOICES = {"validation_fraction": 0.2, "train_examples": 300}

@@ -11,9 +11,9 @@ import pytest
 from fixtures_runs import train_run
 
 from cnn import config as config_module
-from cnn import evaluate
 from cnn.checkpoints import workdir
 from cnn.errors import UserError
+from cnn.evaluation import evaluate
 from cnn.models import layers, summary
 from cnn.ops import convolution
 from cnn.runtime import devices, xla

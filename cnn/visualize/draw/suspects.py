@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from cnn.checkpoints.naming import label_runs
 from cnn.errors import UserError, explain
 from cnn.text import name_file
 from cnn.training.suspects import EXAMPLES_FILE
 from cnn.visualize.draw import lettering, mistakes, picture
 from cnn.visualize.draw.picture import Picture
-from cnn.visualize.named_run import name_runs
 from cnn.visualize.subject import Subject
 
 _SHEET, _MOST_CHARACTERS = 48, 22
@@ -30,7 +30,7 @@ def draw(subject: Subject, folder: Path) -> list[Picture]:
     Raises:
         UserError: the training images are not those of the run, or none has tracked.
     """
-    names = name_runs(subject.directories)
+    names = label_runs(subject.directories)
     pairs = zip(subject.directories, names, strict=True)
     sheets = subject.collect(
         lambda pair: _draw_run(subject, pair[0], pair[1], folder), pairs

@@ -143,13 +143,20 @@ def train(
             for line in suspects.write(setup, progress, directory):
                 terminal.say(line)
             result = report.write_result(setup, progress, directory, log, found, best)
-        if profiler.is_missing:
-            terminal.say(
-                f"no trace was written: training ended after step {progress.step}, "
-                f"before --profile_steps={config.profile.profile_steps}"
-            )
+        _say_missing_trace(setup, progress, profiler, terminal)
         report.print_result(terminal, directory, result, setup.config)
         return result
+
+
+def _say_missing_trace(
+    setup: Setup, progress: Progress, profiler: Profiler, terminal: Terminal
+) -> None:
+    """Say that training ended before the steps that were to be traced, if it did."""
+    if profiler.is_missing:
+        terminal.say(
+            f"no trace was written: training ended after step {progress.step}, "
+            f"before --profile_steps={setup.config.profile.profile_steps}"
+        )
 
 
 def _say_compiling(setup: Setup, progress: Progress, terminal: Terminal) -> None:

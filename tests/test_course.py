@@ -209,6 +209,7 @@ TEXTS = {
     "profile_steps": "1:99",
     "bad_images": None,  # a choice, and names of files
     "predict_images": None,
+    "drop_examples": None,
 }
 UNITS = {n: read_interval(f.metadata["within"])[2] for n, f in list_fields().items()}
 

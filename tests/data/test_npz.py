@@ -169,7 +169,7 @@ def test_array_that_claims_less_than_it_holds(tmp_path, shape):
 
 
 def test_array_that_does_not_fit_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(npz.os, "sysconf", lambda name: 40)
+    monkeypatch.setattr(npz.machine, "get_memory", lambda: 1600)
     with pytest.raises(UserError, match="x_train takes 0.0 GiB .* the machine has"):
         load(tmp_path, make_arrays())
 

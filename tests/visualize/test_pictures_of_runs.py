@@ -30,7 +30,8 @@ def draw(directory, output, pictures, *flags):
 
 
 def list_pictures(output):
-    return sorted(path.name for path in (output / "pictures").iterdir())
+    files = (output / "pictures").iterdir()
+    return sorted(path.name for path in files if path.name != "sections.json")
 
 
 @pytest.fixture(scope="module")

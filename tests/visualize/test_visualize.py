@@ -107,7 +107,7 @@ def test_all_is_what_is_of_the_run(more, trained, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(visualize, "_draw", note)
     output = f"--output={tmp_path}"
     assert draw(f"--pictures=all{more}", f"--workdir={trained}", output) == 0
-    left_out = (*visualize.ON_REQUEST, "fine_tuning")
+    left_out = (*visualize.ON_REQUEST, "fine_tuning", "suspects")
     of_run = [name for name in visualize.PICTURES if name not in left_out]
     assert drawn == of_run + ["lecture"] * bool(more)
     assert not set(of_run) & {"transformations", "lecture"}

@@ -98,8 +98,8 @@ class ModelOptions:
     )
     width_multiplier: float = option(
         1.0,
-        "what multiplies the channels of all hidden layers: --widths and "
-        "--dense_widths of simple_cnn, the K of wrn_D_K, all of a ResNet",
+        "what multiplies the channels of all hidden layers: widths and "
+        "dense_widths of simple_cnn, the K of wrn_D_K, all of a ResNet",
         within="(0, 1024]",
         only_for=WIDENED,
     )

@@ -282,7 +282,7 @@ def _rehearse_phase(
         place: a directory for what is saved.
     """
     watch = budget.Stopwatch(setup.config.train.minutes)
-    log = MetricsLog(place, 0, 0, False) if processes.is_first() else NoLog()
+    log = MetricsLog(place, 0, 0) if processes.is_first() else NoLog()
     keep = setup.config.checkpoint.keep_checkpoints
     writer = CheckpointWriter(place / "checkpoints", keep)
     outputs = Outputs(place, watch, log, writer, Profiler(ProfileOptions(), 0))

@@ -9,6 +9,7 @@ and a resume takes what was decided, however fast its machine is.
 
 import dataclasses
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -119,10 +120,12 @@ def measure_epoch(
 ) -> float:
     """Return the seconds of an epoch, with its share of evaluations and checkpoints.
 
-    Whole epochs after the first two, of which one compiles and one waits for the first
-    checkpoint, are averaged where as many were rehearsed as lie between evaluations and
-    between checkpoints: a checkpoint is written beside the next steps. Else steps are,
-    and what comes beside is added.
+    Where as many whole epochs were rehearsed as lie between evaluations and between
+    checkpoints, it is the median over such stretches: a checkpoint is written beside
+    the next steps. The first two epochs are left out, of which one compiles and one
+    waits for the first checkpoint; the median leaves out most of the best checkpoints,
+    which are many in a run's first epochs alone. Else it is that of the steps, and what
+    comes beside is added.
 
     Args:
         marks: of a stopwatch.
@@ -133,8 +136,12 @@ def measure_epoch(
     period = math.ceil(max(every))
     ends = {step // length: now for step, now in marks if step % length == 0}
     first, last = min(ends, default=0) + 1, max(ends, default=0)
-    if whole := max(0, last - first) // period * period:
-        return (ends[first + whole] - ends[first]) / whole
+    stretches = [
+        ends[end] - ends[end - period]
+        for end in range(first + period, last + 1, period)
+    ]
+    if stretches:
+        return statistics.median(stretches) / period
     begun = marks[0][0]
     own = [(s, t) for s, t in marks if (s - 1) // length == (begun - 1) // length]
     if len(own) < 2:  # an epoch is a single call

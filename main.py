@@ -3,7 +3,7 @@
   python main.py                                   train the preset digits
   python main.py --model=mlp --epochs=20           change any option
   python main.py --config=NAME                     train configs/NAME.py
-  python main.py --init_from=DIR --train_only=head fine-tune what a run has learnt
+  python main.py --init_from=DIR --train_only=head  fine-tune what a run has learnt
   python main.py --extend=DIR --epochs=40          train a run for longer
   python main.py --mode=sweep --sweep='learning_rate=log(1e-3,1,8); seed=0:4'
   python main.py --mode=evaluate --workdir=DIR     evaluate a trained run
@@ -106,7 +106,7 @@ HELP = ("help", "h", "helpfull", "helpshort", "helpxml", "?")
 TRIALS_FAILED = 1
 USAGE_ERROR = 2
 _SHOWN_MODELS = 4
-_WIDTH = 88  # of the manual, where there is no terminal
+_WIDTH = 88  # of the manual, at most
 _SAYING = ("train", "sweep")  # how to resume, when they are stopped
 
 flags.DEFINE_string("config", "digits", "preset NAME of configs/, or path of a .py")
@@ -502,18 +502,20 @@ def print_manual(group: str = "") -> None:
         print_error(f"error: --help={group} is unknown{suggest(group, groups)}")
         raise SystemExit(USAGE_ERROR)
     lines = "\n".join(_format_group(group, groups[group])) if group else format_manual()
-    print(wrap(lines, shutil.get_terminal_size((_WIDTH, 24)).columns))
+    print(wrap(lines, _get_width()))
 
 
 def format_manual() -> str:
     """Write the manual: every flag with its default, choices and range, by group."""
     about = __doc__.strip().replace("python main.py", place.COMMAND)
-    lines = [about, "", "Modes (--mode)"]
-    lines += [f"  {mode:12}{text}" for mode, text in MODES.items()]
+    lines = [part for line in about.split("\n") for part in _format_example(line)]
+    lines += ["", "Modes (--mode)"]
+    for mode, text in MODES.items():
+        lines += _fill(text, f"  {mode:12}", " " * 14)
     lines += ["", "Models (--model)"]
     for family in FAMILIES:
         text = f"{family.title}: {_shorten(family.names)}"
-        lines += textwrap.wrap(text, 88, initial_indent="  ", subsequent_indent="    ")
+        lines += _fill(text, "  ", "    ")
     lines += ["", "The run"]
     for name in ("config", "mode", "workdir"):
         lines += _format_flag(name, FLAGS[name].default or "", FLAGS[name].help)
@@ -533,12 +535,7 @@ def _format_group(name: str, group: type) -> list[str]:
     """Write one group's flags, in the order in which they are declared."""
     lines = [
         f"{group.__doc__.split(chr(10))[0]} (--help={name})",
-        *textwrap.wrap(
-            f"for --mode={group.modes.replace(' ', ' | ')}",
-            88,
-            initial_indent="  ",
-            subsequent_indent="    ",
-        ),
+        *_fill(f"for --mode={group.modes.replace(' ', ' | ')}", "  ", "    "),
     ]
     for field in dataclasses.fields(group):
         detail = field.metadata["help"]
@@ -562,8 +559,28 @@ def _format_conditions(field: dataclasses.Field, group: type) -> str:
 
 def _format_flag(name: str, default: str, detail: str) -> list[str]:
     indent = " " * 6
-    wrapped = textwrap.wrap(detail, 88, initial_indent=indent, subsequent_indent=indent)
-    return [f"  --{name}={default}", *wrapped]
+    return [f"  --{name}={default}", *_fill(detail, indent, indent)]
+
+
+def _format_example(line: str) -> list[str]:
+    """Write a line of examples; where it is too long, what it does stands below."""
+    command, _, text = line.strip().partition("  ")
+    if len(line) <= _get_width() or not text:
+        return [line]
+    return [f"  {command}", *_fill(text.strip(), " " * 6, " " * 6)]
+
+
+def _get_width() -> int:
+    """Return how many characters wide the manual is."""
+    return min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
+
+
+def _fill(text: str, first: str, others: str) -> list[str]:
+    """Break a paragraph of the manual into lines that begin like this."""
+    kept = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(
+        text, _get_width(), initial_indent=first, subsequent_indent=others, **kept
+    )
 
 
 if __name__ == "__main__":

@@ -225,7 +225,9 @@ def test_mistake_in_a_process_of_its_own(tmp_path, flags):
     assert "mean" in ended.stderr and not list(tmp_path.iterdir())
 
 
-def test_help_lists_every_flag(capsys):
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_help_lists_every_flag(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
     assert run_main("--help") == 0
     manual = capsys.readouterr().out
     for name, field in config_module.list_fields().items():
@@ -239,6 +241,9 @@ def test_help_lists_every_flag(capsys):
     for mode in main.MODES:
         assert f"\n  {mode} " in manual
     assert max(map(len, manual.split("\n"))) <= 100
+    # What a command does is never broken into what would be its arguments.
+    apart = "\n  python main.py\n      train the preset digits\n"
+    assert (apart in manual) == (columns == "60")
 
 
 def read_config(capsys, tmp_path, *flags):

@@ -7,10 +7,11 @@ random and lie in memory.
 
 import dataclasses
 import operator
+import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import flags
 import jax
 import jax.numpy as jnp
 import numpy as np
+from clocks import CLOCKS, PASSIVE
 
 from cnn import config
 from cnn.errors import UserError
@@ -37,13 +39,22 @@ EPOCH_IMAGES, TEST_IMAGES = 50_000, 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is trained: a model on images of one size, and the steps of a round."""
+    """What is trained: a model on images of one size, and the steps of a round.
+
+    Attributes:
+        clock: of `CLOCKS`, by which rounds are timed.
+    """
 
     model: str
     size: int
     channels: int
     batch_size: int
     steps: int
+    clock: str = "wall"
+
+    def read_clock(self) -> float:
+        """Return the seconds of the clock."""
+        return CLOCKS[self.clock]()
 
     @property
     def images(self) -> int:
@@ -107,12 +118,12 @@ class Ours:
         self.compiled = program
 
         def run_round() -> float:
-            started = time.perf_counter()
+            started = self.case.read_clock()
             self.state, self.sums, step_metrics = program(
                 self.state, self.sums, self.chunk, self.numbers, bounds
             )
             jax.block_until_ready(step_metrics)
-            return time.perf_counter() - started
+            return self.case.read_clock() - started
 
         return run_round
 
@@ -130,11 +141,11 @@ class Ours:
         ]
 
         def run_round() -> float:
-            started = time.perf_counter()
+            started = self.case.read_clock()
             for batch in batches:
                 self.state, step_metrics = program(self.state, batch, self.numbers)
             jax.block_until_ready(step_metrics)
-            return time.perf_counter() - started
+            return self.case.read_clock() - started
 
         return run_round
 
@@ -151,9 +162,9 @@ class Ours:
         bounds = epoch.make_bounds(0, self.case.steps)
 
         def run_round() -> float:
-            started = time.perf_counter()
+            started = self.case.read_clock()
             jax.block_until_ready(program(variables, sums, chunk, bounds))
-            return time.perf_counter() - started
+            return self.case.read_clock() - started
 
         return run_round
 
@@ -189,7 +200,8 @@ def make_torch_worker(
 ) -> tuple[Round, subprocess.Popen]:
     """Make such rounds, and return the process too, for `ask`."""
     arguments = (what, layout, mode, precision, *dataclasses.astuple(case))
-    return start_worker(python, "torch_step.py", *arguments)
+    more = PASSIVE if case.clock == "cpu" else {}
+    return start_worker(python, "torch_step.py", *arguments, environment=more)
 
 
 def has_torch(python: str, model: str) -> bool:
@@ -200,7 +212,10 @@ def has_torch(python: str, model: str) -> bool:
 
 
 def start_worker(
-    python: str, script: str, *arguments: Any
+    python: str,
+    script: str,
+    *arguments: Any,
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[Round, subprocess.Popen]:
     """Start a script of this directory that runs a round for each line it reads.
 
@@ -208,6 +223,7 @@ def start_worker(
         python: an interpreter that has what the script needs.
         script: its name.
         arguments: of the script.
+        environment: variables beside those of this process.
 
     Returns:
         What runs a round, and the process.
@@ -217,6 +233,7 @@ def start_worker(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env=os.environ | (environment or {}),
     )
 
     return lambda: ask(worker, "round"), worker

@@ -4,17 +4,17 @@ A line `memory` is answered with the most bytes that the process has had in memo
 beyond those it had before the model was made.
 
 python torch_step.py train|forward default|channels_last eager|compiled \
-    float32|bfloat16 MODEL SIZE CHANNELS BATCH STEPS
+    float32|bfloat16 MODEL SIZE CHANNELS BATCH STEPS wall|cpu
 python torch_step.py has MODEL
 
 In bfloat16 by autocast: parameters stay float32, as ours.
 """
 
 import sys
-import time
 from pathlib import Path
 
 import torch
+from clocks import CLOCKS
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "golden"))
@@ -60,7 +60,8 @@ def main() -> None:
         return
     before = resident.read_now()
     what, layout, mode, precision, name = sys.argv[1:6]
-    size, channels, batch_size, count = map(int, sys.argv[6:])
+    size, channels, batch_size, count = map(int, sys.argv[6:10])
+    read_clock = CLOCKS[sys.argv[10]]
     model = create(name, channels)
     memory_format = torch.contiguous_format
     if layout == "channels_last":
@@ -105,11 +106,11 @@ def main() -> None:
         if line == "memory\n":
             print(resident.read_most() - before, flush=True)
             continue
-        started = time.perf_counter()
+        started = read_clock()
         for i in range(count):
             loss = step(i)
         loss.item()
-        print(time.perf_counter() - started, flush=True)
+        print(read_clock() - started, flush=True)
 
 
 if __name__ == "__main__":

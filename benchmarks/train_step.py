@@ -24,6 +24,7 @@ import flags
 import jax
 import limits
 import plain_flax
+from clocks import CLOCKS
 from contenders import Case, Ours
 
 from cnn import models
@@ -54,7 +55,7 @@ def make_case(name: str, options: argparse.Namespace) -> Case:
     usual = (32, 64) if size <= 32 else (size, 32 if options.size else 16)
     size, batch_size = SIZES.get(name, usual)
     size, batch_size = options.size or size, options.batch_size or batch_size
-    return Case(name, size, 3, batch_size, options.steps)
+    return Case(name, size, 3, batch_size, options.steps, options.clock)
 
 
 def make_contenders(
@@ -94,8 +95,8 @@ def is_chosen(name: str, only: str) -> bool:
 def compare(case: Case, options: argparse.Namespace, what: str) -> dict:
     """Run the contenders of one case in turns and print their rows."""
     flags.report(f"{case}, {what}: the machine's limits, then compilation")
-    peak = limits.measure_peak(options.precision)
-    bandwidth = limits.measure_bandwidth()
+    peak = limits.measure_peak(options.precision, options.clock)
+    bandwidth = limits.measure_bandwidth(clock=options.clock)
     found, ours = make_contenders(case, options, what)
     macs, values = ours.description["macs"], count_outputs(ours.description)
     training = what == "train"
@@ -144,6 +145,8 @@ def parse() -> argparse.Namespace:
     add("--only", default="", help="contenders beside ours, by parts of names")
     add("--rounds", default=5, type=flags.positive)
     add("--steps", default=8, type=flags.positive, help="of a round")
+    clock = "seconds of the wall, or of CPU time of all threads (clocks.py)"
+    add("--clock", default="wall", choices=tuple(CLOCKS), help=clock)
     add("--json", type=flags.new_file)
     options = parser.parse_args()
     if options.compiled and not options.torch_python:
@@ -171,7 +174,8 @@ def main() -> None:
         f"jax {jax.__version__}, {options.precision}, kernels "
         f"{options.cpu_kernels}, n = {options.rounds} rounds of {options.steps} steps\n"
     )
-    print("| case | what | contender | images/s | ours / it (range) | of the peak |")
+    unit = "images/s" if options.clock == "wall" else "images/s of CPU time"
+    print(f"| case | what | contender | {unit} | ours / it (range) | of the peak |")
     print("|---|---|---|---|---|---|", flush=True)
     found, failed = {}, []
     for case in cases:

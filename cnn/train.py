@@ -1,13 +1,11 @@
-"""Training: the only loop over epochs.
+"""A run from its options to its result.
 
-flags ─► config ─► train ─► chunks of images ─► steps ─► metrics ─► checkpoint ─► report
+flags ─► config ─► train ─► setup ─► `training/loop.py` ─► result
 """
 
 import contextlib
 import dataclasses
-import itertools
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,39 +20,28 @@ from cnn.data.images import Dataset
 from cnn.errors import Problems, UserError
 from cnn.models import remat, summary
 from cnn.option import format_value
-from cnn.runtime import (
-    background,
-    devices,
-    own_files,
-    processes,
-    provenance,
-    tracking,
-    xla,
-)
-from cnn.runtime.interrupt import Interrupted, Stop, catch_signals
+from cnn.runtime import devices, processes, provenance, tracking, xla
+from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.metrics_log import MetricsLog, NoLog
-from cnn.runtime.options import ProfileOptions
 from cnn.runtime.profiling import Profiler
 from cnn.runtime.terminal import Terminal
 from cnn.training import (
-    blame,
     budget,
     compile_seconds,
     course,
+    loop,
+    rehearsal,
     report,
     same_data,
     single_values,
-    statistics,
     suspects,
     takes_sizes,
     tasks,
 )
 from cnn.training import progress as training_progress
 from cnn.training import setup as training_setup
-from cnn.training.epoch import Pace
 from cnn.training.progress import Progress
 from cnn.training.setup import Setup
-from cnn.training.state import is_finite, to_items
 from cnn.transfer import extend, features, plan
 from cnn.transfer.source import (
     check_same_checkpoint,
@@ -65,17 +52,6 @@ from cnn.transfer.source import (
 )
 from cnn.transfer.teacher import add_teacher, open_teacher
 from cnn.weights import preprocessing
-
-
-@dataclasses.dataclass(frozen=True)
-class Outputs:
-    """Where a run lies, prints, logs, saves and traces."""
-
-    directory: Path
-    terminal: Terminal
-    log: MetricsLog
-    writer: CheckpointWriter
-    profiler: Profiler
 
 
 def train(
@@ -131,12 +107,12 @@ def train(
         report.announce(setup, terminal)
         _say_compiling(setup, progress, terminal)
         log = _open_log(setup, directory, progress, terminal) if is_first else NoLog()
-        outputs = Outputs(directory, terminal, log, writer, profiler)
-        with _closing(setup, progress, outputs, stop), _noting(progress, log):
-            _loop(setup, progress, outputs, stop)
+        outputs = loop.Outputs(directory, terminal, log, writer, profiler)
+        with loop.closing(setup, progress, outputs, stop), _noting(progress, log):
+            loop.run_loop(setup, progress, outputs, stop)
             if progress.counters.stopped_early:  # else before the last evaluation
-                _renew_statistics(setup, progress, outputs, stop)
-                _save(setup, progress, outputs)
+                loop.renew_statistics(setup, progress, outputs, stop)
+                loop.save(setup, progress, outputs)
             found = training_progress.evaluate(setup, progress, "test", stop)
             best = _test_best(setup, progress, outputs, directory, found, stop)
             writer.check_place()
@@ -238,7 +214,7 @@ def _set_up(
     if decided is None:
         terminal.say(f"budget    --minutes={minutes:g}: some steps are rehearsed")
         with catch_signals(stop):
-            costs = _rehearse(setup, directory, stop)
+            costs = rehearsal.rehearse(setup, directory, stop)
         spent = processes.find_most(budget.clock() - began)
         setup, found = budget.decide(setup, costs, spent)
         terminal.say(budget.describe(found))
@@ -251,80 +227,6 @@ def _set_up(
     return dataclasses.replace(setup, provenance=about)
 
 
-def _rehearse(setup: Setup, directory: Path, stop: Stop) -> list[budget.Cost]:
-    """Measure the phases of a run that its budget may reach, each as one of its own."""
-    scratch, costs = directory / ".rehearsal", []
-    own_files.check_no_link(scratch)
-    shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
-    try:
-        for phase, following in itertools.pairwise((*setup.phases, None)):
-            alone = dataclasses.replace(phase, first_epoch=0)
-            own = dataclasses.replace(setup, phases=(alone,))
-            place = scratch / str(phase.first_epoch)
-            place.mkdir(parents=True, exist_ok=True)
-            costs.append(_rehearse_phase(own, phase.first_epoch, place, stop))
-            reached = budget.choose_epochs(costs, 60 * setup.config.train.minutes)
-            if following is not None and reached < following.first_epoch:
-                break
-        return costs
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _rehearse_phase(
-    setup: Setup, first_epoch: int, place: Path, stop: Stop
-) -> budget.Cost:
-    """Measure a phase in the loop of a run, then what comes beside its steps.
-
-    Args:
-        setup: of the phase alone.
-        first_epoch: of the phase in the run.
-        place: a directory for what is saved.
-    """
-    watch = budget.Stopwatch(setup.config.train.minutes)
-    log = MetricsLog(place, 0, 0) if processes.is_first() else NoLog()
-    keep = setup.config.checkpoint.keep_checkpoints
-    writer = CheckpointWriter(place / "checkpoints", keep)
-    outputs = Outputs(place, watch, log, writer, Profiler(ProfileOptions(), 0))
-    progress = training_progress.begin(setup)
-    progress.compiling = training_progress.compile_ahead(setup, 0)
-
-    def evaluate(split: str) -> None:
-        training_progress.evaluate(setup, progress, split, stop)
-
-    def save() -> None:
-        _save(setup, progress, outputs)
-        writer.wait()
-
-    def finish() -> None:
-        _renew_statistics(setup, progress, outputs, stop)
-        evaluate("test")
-
-    try:
-        with contextlib.suppress(budget.Rehearsed):
-            _loop(setup, progress, outputs, stop)
-        evaluation = watch.time(lambda: evaluate(setup.eval_split))
-        saving = watch.time(save)
-        finish()  # compiles
-        ending = watch.time(finish)
-    except blame.StepError as error:
-        raise UserError(f"In the rehearsal of --minutes: {error.what}") from None
-    finally:
-        writer.wait()
-        log.close()
-    length, options = setup.structure.steps_per_epoch, setup.config.train
-    every = options.eval_every_epochs, setup.checkpoint_interval / length
-    beside = evaluation, saving
-    return budget.Cost(
-        first_epoch=first_epoch,
-        entry=watch.time(lambda: list(training_progress.begin(setup).loaders.values())),
-        epoch=budget.measure_epoch(watch.marks, length, every, beside),
-        evaluation=evaluation,
-        end=2 * ending + saving,  # the best are tested as the last
-        steps=watch.marks[-1][0],
-    )
-
-
 def _is_saved(setup: Setup, progress: Progress, step: int) -> bool:
     """Whether a checkpoint of a step is still to be written, unless a signal comes."""
     regular = (setup.checkpoint_interval, setup.structure.steps_per_epoch)
@@ -332,52 +234,10 @@ def _is_saved(setup: Setup, progress: Progress, step: int) -> bool:
     return is_ahead and any(step % every == 0 for every in regular)
 
 
-def _loop(setup: Setup, progress: Progress, outputs: Outputs, stop: Stop) -> None:
-    """Evaluate, save, take the steps of an epoch, log and save, until the last step."""
-    interval, pace = setup.checkpoint_interval, Pace()
-    length, counters = setup.structure.steps_per_epoch, progress.counters
-    while True:
-        if progress.step % length == 0 and counters.evaluated_step < progress.step:
-            if progress.step == setup.total_steps:
-                _renew_statistics(setup, progress, outputs, stop)
-            _evaluate_epoch(setup, progress, outputs, stop)
-            is_due = progress.step and progress.step % interval == 0
-            is_best = counters.best_step == progress.step
-            if is_trunk := 0 < progress.step == setup.trunk_step:
-                counters.note_trunk(progress.step)
-            if is_due or is_best or is_trunk or progress.has_ended(setup):
-                _save(setup, progress, outputs)
-        if progress.has_ended(setup):
-            return
-        taken = training_progress.take_epoch(
-            setup, progress, stop, pace, outputs.profiler, interval
-        )
-        with contextlib.closing(taken):
-            for ids, step_metrics in taken:
-                where = outputs.terminal, outputs.log, step_metrics, ids
-                report.check_and_log(setup, progress, *where, outputs.directory)
-                if progress.step % interval == 0 and progress.step % length:
-                    _save(setup, progress, outputs)
-
-
-def _renew_statistics(
-    setup: Setup, progress: Progress, outputs: Outputs, stop: Stop
-) -> None:
-    """Compute batch normalisation's statistics again, at the end of training.
-
-    A run that is stopped meanwhile computes them once more: they depend on no earlier
-    ones.
-    """
-    before, count = progress.state, setup.config.train.recompute_statistics
-    progress.state = statistics.renew(setup, progress.phase, before, stop)
-    if progress.state is not before:
-        outputs.terminal.say(f"statistics are means over {count} training batches")
-
-
 def _test_best(
     setup: Setup,
     progress: Progress,
-    outputs: Outputs,
+    outputs: loop.Outputs,
     directory: Path,
     found: dict[str, Any],
     stop: Stop,
@@ -393,94 +253,6 @@ def _test_best(
     except UserError as error:
         outputs.terminal.say(f"the best checkpoint is not tested: {error}")
         return {}
-
-
-def _evaluate_epoch(
-    setup: Setup, progress: Progress, outputs: Outputs, stop: Stop
-) -> None:
-    """Evaluate if it is time, write the epoch's line, and start its sums again.
-
-    Raises:
-        UserError: the loss of the evaluation is not finite.
-    """
-    options, split, found = setup.config.train, setup.eval_split, None
-    number = progress.step // setup.structure.steps_per_epoch
-    is_last = progress.step == setup.total_steps
-    if number % options.eval_every_epochs == 0 or is_last:
-        found = training_progress.evaluate(setup, progress, split, stop)
-        if not math.isfinite(found["loss"]):
-            raise UserError(
-                f"The {split} loss is not finite after step {progress.step}; its "
-                f"weights are not saved. {blame.suggest_remedy(setup.config)}"
-            )
-        if split == "validation":
-            if not math.isfinite(found[options.select_by]):
-                outputs.terminal.say(
-                    f"warning   the validation {options.select_by} is not finite after "
-                    f"step {progress.step}; it is not compared with others"
-                )
-            progress.counters.note_best(options, progress.step, number, found)
-            if number:
-                progress.counters.note_plateau(setup.config, found)
-    line = report.make_epoch_line(setup, progress, found)
-    outputs.log.write(progress.step, line)
-    report.print_epoch(setup, outputs.terminal, line)
-    progress.start_epoch()
-
-
-def _save(setup: Setup, progress: Progress, outputs: Outputs) -> None:
-    """Start writing a checkpoint.
-
-    Raises:
-        StepError: the last update made a number of the state not finite.
-        UserError: the disk does not take the checkpoint.
-    """
-    if not is_finite(progress.state):
-        raise blame.make_update_error(setup.config, outputs.directory, progress.step)
-    counters = progress.counters
-    counters.metrics_bytes = outputs.log.sync()
-    progress.update_seconds()
-    description = training_progress.describe_checkpoint(setup, progress)
-    items = to_items(progress.state, progress.sums)
-    outputs.writer.save(items, progress.step, description, counters.kept_steps)
-
-
-@contextlib.contextmanager
-def _closing(
-    setup: Setup, progress: Progress, outputs: Outputs, stop: Stop
-) -> Iterator[None]:
-    """Catch signals while a run trains; save when one arrives; close everything."""
-    terminal, writer = outputs.terminal, outputs.writer
-    with catch_signals(stop), outputs.profiler:
-        terminal.start_bar(setup.total_steps, progress.step)
-        is_waiting = True
-        try:
-            # Of several processes one that fails leaves here: it must not wait below.
-            with processes.leave_when_failed():
-                try:
-                    yield
-                except (Interrupted, background.Failed) as error:
-                    _save_last(setup, progress, outputs, error)
-                    raise
-                finally:
-                    terminal.stop_bar()
-                    outputs.log.close()
-        except KeyboardInterrupt:  # at once: the checkpoints before are whole
-            is_waiting = False
-            raise
-        finally:
-            if is_waiting:
-                writer.wait()
-
-
-def _save_last(
-    setup: Setup, progress: Progress, outputs: Outputs, error: Exception
-) -> None:
-    """Save what a run has when a signal or a failed thread ends it."""
-    if isinstance(error, background.Failed) and processes.are_several():
-        return  # the others do not know of it, and to save is a common computation
-    _save(setup, progress, outputs)
-    outputs.terminal.say(f"stopped at step {progress.step}; the same command resumes")
 
 
 def make_setup(

@@ -48,6 +48,7 @@ from cnn.training import (
     classify_files,
     epoch,
     losses,
+    rehearsal,
     same_data,
     steps,
     temperature,
@@ -231,7 +232,7 @@ def see_run(choices, directory):
             patched.setitem(tracking.TRACKERS, name, lambda *given: tracker)
         patched.setattr(jax.profiler, "start_trace", start)
         patched.setattr(jax.profiler, "stop_trace", lambda: None)
-        patched.setattr(train, "_rehearse", lambda *args: [TENTH_OF_A_MINUTE])
+        patched.setattr(rehearsal, "rehearse", lambda *args: [TENTH_OF_A_MINUTE])
         patched.setattr(budget, "clock", lambda: 0.0)
         result = train.train(config, directory, Terminal())
     newest, _ = manifest.find_newest(directory / "checkpoints")

@@ -16,7 +16,7 @@ from cnn.errors import UserError
 from cnn.runtime import settings
 from cnn.runtime.interrupt import Interrupted
 from cnn.runtime.terminal import Terminal
-from cnn.training import budget
+from cnn.training import budget, loop, rehearsal
 from cnn.training.budget import Cost
 
 PLAIN = Cost(0, entry=1.0, epoch=10.0, evaluation=2.0, end=3.0, steps=9)
@@ -144,12 +144,12 @@ def test_a_resume_takes_what_was_decided(run, tmp_path, capsys):
 
 
 def test_too_short_a_budget_names_the_smallest(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_rehearse_phase", lambda *args: PLAIN)
+    monkeypatch.setattr(rehearsal, "_rehearse_phase", lambda *args: PLAIN)
     with pytest.raises(UserError, match="--minutes=0.1 is less than one epoch") as told:
         run(tmp_path / "short", 0.1)
     assert not (tmp_path / "short").exists()
     least = float(str(told.value).split("; give ")[1].split()[0])
-    monkeypatch.setattr(train, "_loop", lambda *args: 1 / 0)  # what comes after
+    monkeypatch.setattr(loop, "run_loop", lambda *args: 1 / 0)  # what comes after
     # By this clock no second attempt is faster, as it is where programs are cached.
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "short", least)
@@ -157,7 +157,7 @@ def test_too_short_a_budget_names_the_smallest(run, tmp_path, monkeypatch):
 
 
 def test_what_waits_for_a_later_epoch_is_refused(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_rehearse_phase", lambda *args: PLAIN)
+    monkeypatch.setattr(rehearsal, "_rehearse_phase", lambda *args: PLAIN)
     wanted = "--minutes=0.7 is [0-9]+ epochs: --warmup_epochs=90 with --epochs="
     with pytest.raises(UserError, match=wanted):
         run(tmp_path, 0.7, warmup_epochs=90.0)
@@ -170,12 +170,12 @@ def test_phases_beyond_the_budget_are_not_rehearsed(run, tmp_path, monkeypatch):
         seen.append((first_epoch, setup.phases[0].image_size))
         return Cost(first_epoch, 0.0, costs[first_epoch], 0.0, 0.0, 1)
 
-    monkeypatch.setattr(train, "_rehearse_phase", rehearse)
+    monkeypatch.setattr(rehearsal, "_rehearse_phase", rehearse)
     sizes = {"image_size_schedule": ("0:6", "2:7", "9:8"), "model": "simple_cnn"}
     with pytest.raises(UserError, match=r"is \d epochs: .*9:8"):
         run(tmp_path / "few", 0.3, **sizes)
     assert seen == [(0, 6), (2, 7)]
-    monkeypatch.setattr(train, "_loop", lambda *args: 1 / 0)  # what comes after
+    monkeypatch.setattr(loop, "run_loop", lambda *args: 1 / 0)  # what comes after
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "more", 1.0, **sizes)
     assert seen[2:] == [(0, 6), (2, 7), (9, 8)]
@@ -212,7 +212,7 @@ def test_epochs_and_minutes_exclude_each_other(tmp_path, capsys):
 
 def test_the_page_does_what_it_shows(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "_rehearse", lambda *args: [PLAIN])
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *args: [PLAIN])
     monkeypatch.setattr(budget, "clock", lambda: settings.BEGAN + 600 - 25.5)
     page = (ROOT / "docs" / "budget.md").read_text(encoding="utf-8")
     run, sweep = list_commands(page)

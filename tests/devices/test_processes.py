@@ -12,10 +12,10 @@ import jax
 import pytest
 from fixtures_runs import TINY, make_flags, read_lines, run_main, start_main
 
-from cnn import train
 from cnn.errors import UserError
 from cnn.runtime import interrupt, processes
 from cnn.runtime.interrupt import Stop
+from cnn.training import loop
 
 LONG = TINY | {"epochs": 4}
 SIGUSR1 = 128 + signal.SIGUSR1
@@ -98,12 +98,12 @@ def test_process_that_fails_leaves_before_it_waits(tmp_path, monkeypatch, error)
         SimpleNamespace(wait=note("wait")),
     )
     others = terminal, log, writer, contextlib.nullcontext()
-    outputs = train.Outputs(tmp_path, *others)
+    outputs = loop.Outputs(tmp_path, *others)
     setup, progress = SimpleNamespace(total_steps=5), SimpleNamespace(step=0)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(processes, "leave", order.append)
     with pytest.raises(type(error)):
-        with train._closing(setup, progress, outputs, Stop()):
+        with loop.closing(setup, progress, outputs, Stop()):
             fail()
     assert order == ["start", "stop", "close", error, "wait"]
 

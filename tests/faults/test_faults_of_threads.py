@@ -307,7 +307,11 @@ def test_the_run_is_asked_to_stop_while_a_checkpoint_hangs(room):
     injected="likewise, then Ctrl-C twice",
     holds="the process ends with 130 at once",
     without=[
-        ("cnn/train.py", "            is_waiting = False\n", "            pass\n"),
+        (
+            "cnn/training/loop.py",
+            "            is_waiting = False\n",
+            "            pass\n",
+        ),
         ("cnn/runtime/interrupt.py", "left = _LAST_SECONDS", "left = None"),
     ],
 )

@@ -272,12 +272,12 @@ def test_a_trial_that_cannot_be_meant(room):
             "    if False:",
         ),
         (
-            "cnn/train.py",
+            "cnn/training/loop.py",
             "    if not is_finite(progress.state):",
             "    if False:",
         ),
         (
-            "cnn/train.py",
+            "cnn/training/loop.py",
             '        if not math.isfinite(found["loss"]):',
             "        if False:",
         ),

@@ -8,7 +8,7 @@ on CPU: without unrolled loops they compile in 8.8 instead of 10.7 s, run at 302
 of 264 images/s (the best of 12 calls each), and a state is created for the first time
 in 8 instead of 47 s; with the preset too they compile in 7.3 s and run at 286. By XLA's
 source neither reaches its GPU backend, for which no flag of its own was tried. All:
-docs/performance.md.
+docs/notes/training_on_cpu.md.
 
 oneDNN is faster than XLA's own choice, but programs that call it cannot be kept in the
 compilation cache, and with several devices in one process their collective operations
@@ -48,7 +48,7 @@ _ONEDNN = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
     # The default order lets more operations run at a time, which keeps more of their
     # results: resnet18's step takes 167 instead of 102 MiB, resnet20's 249 instead of
-    # 235, and no more time (docs/performance.md).
+    # 235, and no more time (docs/notes/memory.md).
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 }
 

@@ -4,7 +4,8 @@
 
 With `--dataset=tfds:cifar10_jpeg`, whose images are lossy, the test accuracy is 83.23 %
 and 83.15 % (`--seed=0` and 1); PyTorch with this recipe reaches 83.57 and 83.70 %. It
-takes 35 minutes at 239 images/s on one core of a Xeon with AVX-512.
+takes 35 minutes at 239 images/s on one core of a Xeon with AVX-512; training steps on
+2 cores of an AMD EPYC with AVX-512 take 1,114 images/s (docs/performance.md).
 """
 
 options = {

@@ -6,7 +6,6 @@ in backquotes, `data.md` or `docs/data.md`.
 """
 
 import re
-from pathlib import Path
 
 import pytest
 from fixtures_runs import ROOT
@@ -79,8 +78,15 @@ def test_a_broken_link_is_found(text, broken):
 
 
 def test_every_note_is_listed():
-    folder = Path(ROOT, "docs/notes")
+    folder = ROOT / "docs/notes"
     listed = re.findall(r"^\| \[(\w+\.md)\]", (folder / "README.md").read_text(), re.M)
     assert sorted(listed) == sorted(
         {p.name for p in folder.glob("*.md")} - {"README.md"}
     )
+
+
+def test_every_file_of_tests_is_listed_once():
+    rows = (ROOT / "tests/README.md").read_text(encoding="utf-8").splitlines()
+    first = "".join(row.split("|")[1] for row in rows if row.startswith("| "))
+    listed = re.findall(r"`(test_\w+\.py)`", first)
+    assert sorted(listed) == sorted(p.name for p in (ROOT / "tests").glob("test_*.py"))

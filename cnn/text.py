@@ -12,7 +12,7 @@ import shlex
 import unicodedata
 from collections.abc import Iterable
 
-_COMMAND = re.compile(r"\s*(next: )?python ")
+_COMMAND = re.compile(r"\s*(next: )?(python|cnn) ")
 _QUOTED = r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"])+"
 _JOINERS = "\u200c\u200d"  # parts of Persian words, and of emoji
 _MOST_BYTES = 200  # systems allow 255, and temporary files have longer names

@@ -63,10 +63,11 @@ def test_words_are_whole_in_a_terminal(width):
     assert output.getvalue() == f"{said}\n"
 
 
-def test_a_command_is_broken_where_a_shell_takes_it():
-    command = "next: python main.py --mode=predict --predict_images='my photos/*.jpg'"
+@pytest.mark.parametrize("start", ["python main.py", "cnn"])
+def test_a_command_is_broken_where_a_shell_takes_it(start):
+    command = f"next: {start} --mode=predict --predict_images='my photos/*.jpg'"
     assert text.wrap(command, 40) == (
-        "next: python main.py --mode=predict \\\n  --predict_images='my photos/*.jpg'"
+        f"next: {start} --mode=predict \\\n  --predict_images='my photos/*.jpg'"
     )
     assert text.wrap("a" * 50 + " b", 40) == "a" * 50 + "\n  b"
 

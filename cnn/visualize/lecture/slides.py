@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cnn import place
 from cnn.checkpoints import atomic
 from cnn.visualize.draw import picture
 from cnn.visualize.draw.picture import Picture, Section
@@ -219,7 +220,7 @@ NOTES = (
     "Every number of these slides is computed by the operators of this code. The lines "
     "under a slide print its numbers: type them into python in the code's folder.",
     "The slides are in the order of the lecture. Fine-tuning is drawn of your runs: "
-    "python main.py --mode=visualize --workdir=RUN --pictures=fine_tuning",
+    f"{place.COMMAND} --mode=visualize --workdir=RUN --pictures=fine_tuning",
 )
 # The lecture's order: by the part's heading, what it is about and its slides.
 PARTS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -30,8 +30,8 @@ from cnn.runtime.interrupt import Stop, catch_signals
 from cnn.runtime.terminal import Terminal
 from cnn.text import show_line
 from cnn.training import same_data, statistics, tasks
+from cnn.training.counters import Counters
 from cnn.training.options import DistillationOptions
-from cnn.training.progress import Counters
 from cnn.training.trained import Trained, load_trained
 from cnn.transfer.options import TransferOptions
 from cnn.weights import convert

@@ -29,8 +29,8 @@ from cnn.replay import findings, replay, written
 from cnn.runtime.interrupt import Interrupted
 from cnn.runtime.terminal import Terminal
 from cnn.training import blame, steps
+from cnn.training.counters import Counters
 from cnn.training.epoch import Pace
-from cnn.training.progress import Counters
 
 # Streamed, varied, mixed, in pieces, with a rate that falls by what is evaluated.
 VARIED = {"resident": "never", "crop_padding": 1, "brightness": 0.3, "mixup_alpha": 0.4}

@@ -18,8 +18,8 @@ from cnn.evaluation import evaluate
 from cnn.runtime import tracking
 from cnn.runtime.terminal import Terminal
 from cnn.training import progress
+from cnn.training.counters import Counters
 from cnn.training.options import TrainOptions
-from cnn.training.progress import Counters
 from cnn.training.state import is_finite
 from cnn.training.trained import load_trained
 

@@ -17,7 +17,7 @@ from cnn.optim import plateau
 from cnn.sweep.executors import EpochResult, Executor, Thresholds
 from cnn.sweep.table import Row
 from cnn.sweep.trials import Trial
-from cnn.training.progress import Counters
+from cnn.training.counters import Counters
 from cnn.training.state import TrainState, compute_state_sha256
 from cnn.training.tasks import MULTICLASS
 

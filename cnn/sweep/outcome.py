@@ -28,7 +28,7 @@ from cnn.sweep.table import Row
 from cnn.sweep.trials import Trial, make_setting, make_trial
 from cnn.text import quote, show_line
 from cnn.training import progress, report, same_data, tasks
-from cnn.training.progress import Counters
+from cnn.training.counters import Counters
 from cnn.training.setup import Setup
 from cnn.training.state import TrainState, to_items
 

@@ -9,7 +9,8 @@ from cnn.config import Config
 from cnn.errors import UserError
 from cnn.place import COMMAND
 from cnn.text import quote
-from cnn.training.progress import Counters, Progress, find_bad_step
+from cnn.training.counters import Counters
+from cnn.training.progress import Progress, find_bad_step
 from cnn.training.setup import Setup
 
 # Of the mean of losses, the share that a step leaves of what was before it.

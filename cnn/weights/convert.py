@@ -23,7 +23,7 @@ from cnn.runtime import devices, own_files
 from cnn.runtime.terminal import Terminal
 from cnn.text import show_line
 from cnn.training import steps, tasks
-from cnn.training.progress import Counters
+from cnn.training.counters import Counters
 from cnn.training.state import make_state, to_items
 from cnn.weights import (
     beside,

@@ -553,12 +553,12 @@ metrics.summarise = summarise
     holds="it is said and never the best; the run has the state of the undisturbed one",
     without=[
         (
-            "cnn/training/progress.py",
+            "cnn/training/counters.py",
             "        is_better = math.isfinite(value) and (",
             "        is_better = value is not None and (",
         ),
         (
-            "cnn/training/progress.py",
+            "cnn/training/counters.py",
             "        has_best = self.best_step >= 0 and math.isfinite(self.best_value)",
             "        has_best = self.best_step >= 0",
         ),

@@ -28,7 +28,9 @@ class SweepOptions:
         0, "seed of the draws", within="[0, 4294967295]", only_for="trials or minutes"
     )
     max_trials: int = free_option(
-        1000, "trials above which a sweep is refused", within="[1, 1000000]"
+        1000,
+        "trials above which a sweep is refused; with --minutes, the most that it has",
+        within="[1, 1000000]",
     )
     executor: str = free_option(
         "auto",

@@ -44,6 +44,7 @@ def test_it_is_the_sweep_of_so_many_draws(run, tmp_path, capsys):
     assert run(tmp_path / "alone", trials=4) == found
     # Where not even a second round ends in time, the first is the sweep.
     assert run(tmp_path / "short", minutes=0.01) == found[:1]
+    assert run(tmp_path / "most", minutes=9.0, max_trials=3) == found[:3]
 
 
 def test_a_resume_takes_what_was_decided(run, tmp_path, monkeypatch):

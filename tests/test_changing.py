@@ -57,7 +57,7 @@ def changed(tmp_path_factory):
 
 def test_every_recipe_has_its_files():
     recipes = [x.split("\n")[0] for x in re.split(r"^## ", TEXT, flags=re.M)[1:]]
-    assert len(recipes) == 8
+    assert len(recipes) == 9
     files = {name for name, *_ in list_changes(TEXT)}
     assert all((ROOT / name).exists() for name in files - {"cnn/models/tiny.py"})
 
@@ -74,6 +74,7 @@ def test_the_changed_code_trains_with_everything_new(changed, tmp_path):
         "model": "tiny",
         "darken_probability": 0.5,
         "loss": "squared",
+        "optimizer": "sign",
         "schedule": "root",
         "temperature": 2.0,
         "gradient_noise": 0.01,
@@ -93,4 +94,4 @@ def test_the_changed_code_trains_with_everything_new(changed, tmp_path):
     assert result["steps"] == 10 and result["num_parameters"] == 3 * 3 * 8 + 8 + 90
 
 
-KNOWN = {*TINY, "loss", "schedule", "workdir"}
+KNOWN = {*TINY, "loss", "optimizer", "schedule", "workdir"}

@@ -108,7 +108,12 @@ def list_names(name: str, conditions: Mapping[str, Sequence[str]]) -> set[str]:
 
 def describe(text: str) -> str:
     """Write a condition as flags, as `--help` and errors have it."""
-    return " or ".join(" with ".join(map(str, terms)) for terms in parse(text))
+    return " or ".join(map(_describe_terms, parse(text)))
+
+
+def _describe_terms(terms: Sequence[Term]) -> str:
+    words = " with ".join(sorted(map(str, terms), key=lambda x: x.startswith("no ")))
+    return f"commands with {words}" if words.startswith("no ") else words
 
 
 def _find_failing(

@@ -61,6 +61,18 @@ def test_what_is_on(value):
     assert Term("a").holds(value) and not Term("a", (), True).holds(value)
 
 
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("not minutes", "commands with no --minutes"),
+        ("not a and b=x", "--b=x with no --a"),
+        ("mode=sweep or not a", "--mode=sweep or commands with no --a"),
+    ],
+)
+def test_conditions_are_written_as_flags(text, words):
+    assert condition.describe(text) == words
+
+
 def test_explanation_follows_the_chain():
     told = condition.explain("fill", CONDITIONS, PLAIN)
     assert told == (

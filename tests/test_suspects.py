@@ -229,7 +229,7 @@ def test_planted_labels_come_first(planted):
 @pytest.mark.parametrize("name", ["mixup_alpha", "cutmix_alpha"])
 def test_mixed_images_are_refused(name):
     mixed = {name: 0.2, "track_examples": True}
-    words = "only for no --mixup_alpha with no --cutmix_alpha"
+    words = "only for commands with no --mixup_alpha with no --cutmix_alpha"
     with pytest.raises(UserError, match=words):
         make_config(mixed).check_read({"track_examples": True}, "train")
     # Where a preset tracks and the command line mixes.

@@ -1,5 +1,6 @@
 """Strict JAX for every test: two CPU devices, no rank promotion, no NaN."""
 
+import compileall
 import functools
 import gc
 import os
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import cnn
 from cnn import config as config_module
 from cnn import models
 from cnn.data.images import from_array
@@ -37,7 +39,13 @@ _MAPS, _MOST_MAPS = Path("/proc/self/maps"), 20_000
 
 
 def pytest_configure(config):
-    """Keep compiled programs from one run of the suite to the next."""
+    """Keep compiled programs from one run of the suite to the next, and bytecode.
+
+    Where PYTHONDONTWRITEBYTECODE is set, each process that a test starts would compile
+    the whole package again.
+    """
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(cnn.__file__).parent, quiet=2)
     if hasattr(config, "cache"):
         directory = config.cache.mkdir("jax")
         jax.config.update("jax_compilation_cache_dir", str(directory))

@@ -278,7 +278,8 @@ def see_sweep(choices, directory):
     """See which trials a sweep has, how they are run, and where their study lies."""
     draws = choices.get("trials") or choices.get("minutes")
     drawn = "learning_rate=uniform(0.1,0.9)"
-    base = {"sweep": drawn if draws else "learning_rate=0.1,0.2,0.3"}
+    # Without rows no round of --minutes is measured: all that may be are planned.
+    base = {"sweep": drawn if draws else "learning_rate=0.1,0.2,0.3", "max_trials": 16}
     config = make_config(LINEAR, {"validation_fraction": 0.25}, base, choices)
     seen = {}
 

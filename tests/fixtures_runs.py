@@ -35,8 +35,9 @@ TINY = {
     "learning_rate": 0.05,
     "weight_decay": 5e-4,
     "log_every_steps": 1,
-    "checkpoint_every_epochs": 0.3,
 }
+# Checkpoints amid the epochs too, each as much work as some fifty of these steps.
+AMID = {"checkpoint_every_epochs": 0.3}
 
 
 def make_flags(options):
@@ -116,7 +117,7 @@ def start_main(*arguments, devices=2):
 def trained(tmp_path_factory):
     """Return a tiny run of digits that has ended: its directory; not to be changed."""
     directory = tmp_path_factory.mktemp("trained") / "run"
-    train_run(directory)
+    train_run(directory, **AMID)
     return directory
 
 

@@ -8,7 +8,7 @@ import threading
 import jax
 import numpy as np
 import pytest
-from fixtures_runs import read_lines, train_run
+from fixtures_runs import AMID, read_lines, train_run
 
 from cnn.checkpoints import atomic, checkpoint, library, manifest, workdir
 from cnn.errors import UserError
@@ -395,7 +395,7 @@ def test_without_config_json_the_newest_checkpoint_says_what_the_run_is(
         with pytest.raises(UserError, match="--learning_rate=0.05 .now 0.5"):
             train_run(copied, **changes)
         return
-    result = train_run(copied)
+    result = train_run(copied, **AMID)
     expected = json.loads((trained / "result.json").read_text())
     assert result["state_sha256"] == expected["state_sha256"]
     assert workdir.read_config(copied) == workdir.read_config(trained)

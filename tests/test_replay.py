@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from fixtures_runs import (
+    AMID,
     ROOT,
     TINY,
     forget_programs,
@@ -37,7 +38,7 @@ VARIED = {"resident": "never", "crop_padding": 1, "brightness": 0.3, "mixup_alph
 VARIED |= {"model": "logistic_regression", "dropout_rate": 0.0, "ema_decay": 0.0}
 VARIED |= {"accumulate_steps": 2, "augment_repeats": 2, "epochs": 4}
 VARIED |= {"schedule": "plateau", "plateau_patience": 0, "plateau_threshold": 0.5}
-VARIED |= {"select_by": "loss"}
+VARIED |= {"select_by": "loss"} | AMID
 LAST = VARIED["epochs"] * 5
 STEPS = np.sort(np.random.default_rng(0).permutation(LAST)[:10] + 1).tolist()
 

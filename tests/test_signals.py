@@ -12,7 +12,7 @@ import subprocess
 import time
 
 import pytest
-from fixtures_runs import TINY, make_flags, read_lines, start_main
+from fixtures_runs import AMID, TINY, make_flags, read_lines, start_main
 
 from cnn.runtime.interrupt import describe_end
 
@@ -140,7 +140,7 @@ def test_killed_at_ten_random_moments(tmp_path, never_stopped, resident):
 @pytest.mark.slow
 def test_one_device_then_two_then_one(tmp_path):
     """The same examples in the same order, and the same losses within 1e-5."""
-    options = TINY | {"epochs": 4, "dropout_rate": 0.3}
+    options = TINY | AMID | {"epochs": 4, "dropout_rate": 0.3}
     lines = {}
     for name, devices in (("one", [1]), ("two", [2]), ("changing", [1, 2, 1])):
         command = [f"--workdir={tmp_path / name}", *make_flags(options)]

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-from fixtures_runs import TINY, make_flags, read_lines, run_main, start_main
+from fixtures_runs import AMID, TINY, make_flags, read_lines, run_main, start_main
 
 from cnn.errors import UserError
 from cnn.runtime import interrupt, processes
 from cnn.runtime.interrupt import Stop
 from cnn.training import loop
 
-LONG = TINY | {"epochs": 4}
+LONG = TINY | AMID | {"epochs": 4}
 SIGUSR1 = 128 + signal.SIGUSR1
 
 

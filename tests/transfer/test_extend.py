@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from fixtures_runs import ROOT, read_lines, run_main, start_main
+from fixtures_runs import AMID, ROOT, read_lines, run_main, start_main
 from fixtures_runs import train_run as train_tiny
 from test_readme import list_commands
 
@@ -14,9 +14,9 @@ from cnn import config as config_module
 from cnn.checkpoints import manifest
 from cnn.training import trunk
 
-# 5 steps an epoch; the trunk ends at step 15 of 25, and at 30 of 50.
+# 5 steps an epoch; the trunk ends at step 15 of 25, and at 20 of 35.
 BASE = {"schedule": "stable_then_decay", "decay_share": 0.4, "epochs": 5, "seed": 2}
-SHORT, LONG = 5, 10
+LONG = 7
 TIMED = ("seconds", "images_per_second")
 
 
@@ -48,7 +48,7 @@ def damage(directory, step):
 def short(tmp_path_factory):
     """Return a run that has ended; not to be changed."""
     directory = tmp_path_factory.mktemp("extended") / "short"
-    train_run(directory)
+    train_run(directory, **AMID)
     return directory
 
 
@@ -56,7 +56,7 @@ def short(tmp_path_factory):
 def whole(tmp_path_factory):
     """Return the run that had the longer length from the start."""
     directory = tmp_path_factory.mktemp("extended") / "whole"
-    train_run(directory, epochs=LONG)
+    train_run(directory, epochs=LONG, **AMID)
     return directory
 
 
@@ -89,13 +89,14 @@ def test_pruning_leaves_the_trunk(copy, capsys):
 def test_extended_run_is_the_one_of_that_length(short, whole, tmp_path, capsys):
     assert extend(short, tmp_path / "run") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "from step 15: the run that --epochs=10 from the start gives" in said
+    assert f"from step 15: the run that --epochs={LONG} from the start gives" in said
     assert read_result(tmp_path / "run") == read_result(whole)
     assert read_lines(tmp_path / "run") == read_lines(whole)
     assert list_steps(tmp_path / "run") == list_steps(whole)
     # And once more, from the extended run's own trunk.
-    assert extend(tmp_path / "run", tmp_path / "longer", epochs=12) == 0
-    longest = train_run(tmp_path / "longest", epochs=12)
+    assert extend(tmp_path / "run", tmp_path / "longer", epochs=9) == 0
+    assert "from step 20: the run" in " ".join(capsys.readouterr().out.split())
+    longest = train_run(tmp_path / "longest", epochs=9)
     assert read_result(tmp_path / "longer")["state_sha256"] == longest["state_sha256"]
 
 
@@ -195,9 +196,8 @@ def test_killed_at_any_moment_it_is_resumed(short, whole, tmp_path):
 @pytest.mark.parametrize("last", ["15.new", "best", "15", "metrics.jsonl"])
 def test_copy_that_stopped_midway_is_made_again(short, whole, tmp_path, last):
     """What a start that was killed has left, file by file; then it trains on."""
-    assert extend(short, tmp_path / "made", epochs=5) == 0
-    run, made = tmp_path / "run", tmp_path / "made" / "checkpoints"
-    best = manifest.read_description(made / "15")["records"]["trunk_best_step"]
+    run, last_of_short = tmp_path / "run", short / "checkpoints" / "25"
+    best = manifest.read_description(last_of_short)["records"]["trunk_best_step"]
     for name in [best] if last == "best" else {best: 0, 15: 0}:
         shutil.copytree(
             short / "checkpoints" / str(name), run / "checkpoints" / str(name)
@@ -250,7 +250,7 @@ def test_missing_and_damaged_trunks_are_named(copy, tmp_path, capsys):
     refuse(capsys, "has no whole checkpoint of its first 15 steps", "has changed since")
     shutil.rmtree(copy / "checkpoints" / "15")
     assert extend(copy, tmp_path / "run") == 2
-    refuse(capsys, "no whole checkpoint of its first 15 steps", "--epochs=10")
+    refuse(capsys, "no whole checkpoint of its first 15 steps", f"--epochs={LONG}")
     assert not (tmp_path / "run").exists()
 
 

@@ -32,7 +32,7 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,31 +57,24 @@ from cnn import (
     find_rate,
     place,
     predict,
-    train,
 )
-from cnn import config as config_module
-from cnn.checkpoints import naming, workdir
-from cnn.config import Config
-from cnn.data import forget_dataset, use_evaluation_sizes
-from cnn.data.options import SIZES, DataOptions
+from cnn.checkpoints import workdir
+from cnn.command import Command, prepare, train_run
+from cnn.config import Config, list_fields, list_modes, make_config
 from cnn.errors import Problems, UserError, suggest
 from cnn.errors import describe as describe_error
 from cnn.evaluation import evaluate, several
 from cnn.inspection import inspect
 from cnn.ledger import compare, compared, list_runs
-from cnn.models import FAMILIES, LIST
-from cnn.option import expand_path, format_value, parse, read_group
-from cnn.replay import blaming, replay
-from cnn.runtime import background, devices, environment, processes, spellings, xla
-from cnn.runtime.options import DeviceOptions
+from cnn.models import FAMILIES
+from cnn.option import expand_path, format_value, parse
+from cnn.replay import replay
+from cnn.runtime import background, devices, environment, spellings, xla
 from cnn.runtime.terminal import Terminal, print_error
 from cnn.sweep import members, sweep
-from cnn.sweep.options import SweepOptions
 from cnn.text import show_line, wrap
-from cnn.training import canary, same_data
-from cnn.transfer import extend
+from cnn.training import canary
 from cnn.visualize import visualize
-from cnn.visualize.options import VisualizeOptions
 from cnn.weights import convert, export
 
 MODES = {
@@ -112,7 +105,7 @@ _SAYING = ("train", "sweep")  # how to resume, when they are stopped
 flags.DEFINE_string("config", "digits", "preset NAME of configs/, or path of a .py")
 flags.DEFINE_string("mode", "train", " | ".join(MODES))
 flags.DEFINE_string("workdir", None, "the run's directory; default runs/PRESET,…")
-for _name, _field in config_module.list_fields().items():
+for _name, _field in list_fields().items():
     if _field.type is bool:
         flags.DEFINE_boolean(_name, None, _field.metadata["help"])
     elif _field.type == tuple[str, ...]:
@@ -166,36 +159,39 @@ def run_mode(mode: str, terminal: Terminal) -> int:
     """
     if mode not in MODES:
         raise UserError(f"--mode={mode} is unknown{suggest(mode, MODES)}")
-    given = _read_flags()
+    command = _make_command(_read_flags())
     if FLAGS.workdir == "":
         raise UserError("--workdir= is empty; name a directory, or leave it out")
     if mode in ("list", "compare"):
-        return _read_runs(mode, given, terminal)
-    text = expand_path("workdir", FLAGS.workdir or "")
-    directories = [Path(text) if text else _choose_directory(mode, given, terminal)]
+        return _read_runs(command, terminal)
+    text = command.workdir
+    directories = [Path(text) if text else command.choose_directory(terminal)]
     if mode in ("visualize", "evaluate", "average") and text:
         directories = workdir.split_directories(text)
-    if mode == "evaluate" and given.get("ensemble"):
-        among = config_module.make_config(given).evaluate.members
+    if mode == "evaluate" and command.given.get("ensemble"):
+        among = command.make_config().evaluate.members
         found = members.find_members(directories, among, terminal)
-        return _evaluate_runs(found.directories, given, terminal, found.place)
+        return _evaluate_runs(found.directories, command, terminal, found.place)
     if mode == "evaluate" and len(directories) > 1:
-        return _evaluate_runs(directories, given, terminal)
-    config = _compose(mode, directories[0], given)
-    background.allow_silence(config.device)
-    xla.configure(config.device)
-    with processes.join(config.processes):
-        devices.open_backend()
-        canary.check(config.device)
-        return _call_mode(mode, config, directories, terminal, given)
+        return _evaluate_runs(directories, command, terminal)
+    config = command.compose(directories[0])
+    with prepare(config):
+        return _call_mode(command, config, directories, terminal)
 
 
-def _read_runs(mode: str, given: dict[str, Any], terminal: Terminal) -> int:
+def _make_command(given: dict[str, Any]) -> Command:
+    """Make a command of the flags."""
+    preset = FLAGS.config if FLAGS["config"].present else None
+    directory = expand_path("workdir", FLAGS.workdir or "")
+    return Command(FLAGS.mode, given, preset, directory)
+
+
+def _read_runs(command: Command, terminal: Terminal) -> int:
     """Call a mode that reads what runs have written, and computes nothing."""
-    _refuse_preset(f"--mode={mode} takes the options of no run")
-    config = config_module.make_config(given)
-    config.check_read(given, mode)
-    if mode == "compare":
+    command.refuse_preset(f"--mode={command.mode} takes the options of no run")
+    config = command.make_config()
+    config.check_read(command.given, command.mode)
+    if command.mode == "compare":
         compare.compare(FLAGS.workdir or "", terminal)
     else:
         list_runs.list_runs(config, FLAGS.workdir or "runs", terminal)
@@ -203,17 +199,12 @@ def _read_runs(mode: str, given: dict[str, Any], terminal: Terminal) -> int:
 
 
 def _call_mode(
-    mode: str,
-    config: Config,
-    directories: list[Path],
-    terminal: Terminal,
-    given: dict[str, Any],
+    command: Command, config: Config, directories: list[Path], terminal: Terminal
 ) -> int:
     """Call a mode; return how many trials of a sweep failed, 0 in the others."""
-    directory = directories[0]
+    directory, mode, given = directories[0], command.mode, command.given
     if mode == "train":
-        with blaming.replaying(directory, terminal):
-            train.train(config, directory, terminal, settings.BEGAN)
+        train_run(config, directory, terminal, settings.BEGAN)
     elif mode == "evaluate":
         evaluate.evaluate(config, directories[0], terminal)
     elif mode == "sweep":
@@ -241,7 +232,7 @@ def _call_mode(
 
 
 def _describe_run(
-    config: Config, directory: Path, terminal: Terminal, given: dict[str, Any]
+    config: Config, directory: Path, terminal: Terminal, given: Mapping[str, Any]
 ) -> None:
     """Describe the run that would be trained, with the pictures that were asked for."""
     if "pictures" in given:
@@ -253,7 +244,7 @@ def _describe_run(
 
 def _evaluate_runs(
     directories: Sequence[Path],
-    given: dict[str, Any],
+    command: Command,
     terminal: Terminal,
     place: Path | None = None,
 ) -> int:
@@ -264,7 +255,7 @@ def _evaluate_runs(
     """
 
     def compose(directory: Path) -> Config:
-        config = _compose("evaluate", directory, given)
+        config = command.compose(directory)
         background.allow_silence(config.device)
         if not configured:  # XLA reads its settings once
             xla.configure(config.device)
@@ -273,99 +264,12 @@ def _evaluate_runs(
             configured.append(directory)
         return config
 
-    asked, modes = config_module.make_config(given), config_module.list_modes()
+    asked, modes, given = command.make_config(), list_modes(), command.given
     others = {n: x for n, x in given.items() if "evaluate" not in modes[n]}
     asked.check_read(others, "evaluate")
     configured: list[Path] = []
     averages = asked.evaluate.ensemble
     return several.evaluate_runs(directories, compose, averages, terminal, place)
-
-
-def _compose(mode: str, directory: Path, given: dict[str, Any]) -> Config:
-    """Compose the options of a call; refuse those given that it does not read."""
-    if mode == "describe" and given.get("model") == LIST:
-        _refuse_options_of_runs(given, f"--model={LIST} describes no run")
-    base = _read_base(mode, directory, given)
-    config = config_module.make_config(base, given)
-    if mode != "sweep":  # there each trial has a say
-        config.check_read(given, mode)
-    return config
-
-
-def _read_base(mode: str, directory: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that the command line changes: a run's, or the preset's."""
-    asked = config_module.make_config(given)
-    if mode in ("evaluate", "predict", "export", "average"):
-        _refuse_preset(f"--mode={mode} takes the options of the run")
-        return _read_run(directory, given)
-    if mode == "replay":
-        _refuse_preset("--mode=replay takes the options of the run")
-        return _read_run(directory, given, keeps_mesh=True)
-    if mode == "visualize" and _is_of_run(directory, asked.visualize.pictures):
-        _refuse_preset("these --pictures take the options of the run")
-        own = {field.name for field in dataclasses.fields(VisualizeOptions)}
-        stored = _read_run(directory, given)
-        return {name: x for name, x in stored.items() if name not in own}
-    if mode == "visualize" and set(asked.visualize.pictures) == {"lecture"}:
-        _refuse_preset("--pictures=lecture takes no options of a run")
-    if mode in ("train", "describe", "find_rate") and asked.sweep.from_trial:
-        _refuse_preset("--from_trial takes the options of the trial")
-        return sweep.read_trial(asked.sweep.from_trial)
-    if mode in ("train", "describe", "find_rate") and asked.transfer.extend:
-        _refuse_preset("--extend takes the options of the run")
-        return extend.read_options(Path(asked.transfer.extend), directory, given)
-    return config_module.load_preset(FLAGS.config)
-
-
-def _is_of_run(directory: Path, pictures: tuple[str, ...]) -> bool:
-    """Return whether pictures are of the run that lies in a directory."""
-    is_named = bool(FLAGS.workdir) and workdir.holds_run(directory)
-    is_of_any = set(pictures) == {"lecture"}
-    return visualize.needs_run(pictures) or (is_named and not is_of_any)
-
-
-def _refuse_preset(why: str) -> None:
-    """Refuse a preset where the options come from elsewhere."""
-    if FLAGS["config"].present:
-        raise UserError(f"--config={FLAGS.config} would have no effect: {why}")
-
-
-def _refuse_options_of_runs(given: dict[str, Any], why: str) -> None:
-    """Refuse what was given but the model, and what is of this machine."""
-    _refuse_preset(why)
-    read = {"model", *(field.name for field in dataclasses.fields(DeviceOptions))}
-    for name in given.keys() - read:
-        raise UserError(f"--{name} would have no effect: {why}")
-
-
-def _read_run(
-    directory: Path, given: dict[str, Any], keeps_mesh: bool = False
-) -> dict[str, Any]:
-    """Return a run's options but those of its machines, or of data not its own.
-
-    Args:
-        keeps_mesh: whether its devices are laid out as the run's, for equal bits.
-    """
-    names = ("distributed",) if keeps_mesh else ("mesh", "distributed")
-    stored = workdir.read_config(directory)
-    for name in stored:
-        if name not in config_module.list_fields():
-            raise UserError(
-                f"{directory / workdir.CONFIG_FILE} has the option {name}, which this "
-                "version of the code does not; use the version that wrote the run"
-            )
-    stored = {name: x for name, x in stored.items() if name not in names}
-    try:
-        config_module.make_config({n: x for n, x in stored.items() if n not in given})
-    except UserError as error:  # of an option that may change, which the run had not
-        raise UserError(f"{directory / workdir.CONFIG_FILE}: {error}") from None
-    if given.keys() & SIZES:  # they are those of the images that are looked at
-        stored = use_evaluation_sizes(stored)
-    if "dataset" not in given:
-        return stored
-    options = read_group(DataOptions, stored | given)
-    stored |= {"dataset": same_data.find_moved(directory, options)["dataset"]}
-    return forget_dataset(stored, given["dataset"])
 
 
 def _read_flags() -> dict[str, Any]:
@@ -375,56 +279,20 @@ def _read_flags() -> dict[str, Any]:
         UserError: naming all that is wrong with them, each by itself.
     """
     given, problems = {}, Problems()
-    for name, field in config_module.list_fields().items():
+    for name, field in list_fields().items():
         value = FLAGS[name].value
         if isinstance(value, list):  # of a flag that may be repeated
             value = ",".join(value)
         if value is not None:
             with problems.note():
                 read = value if field.type is bool else parse(field, value)
-                config_module.make_config({name: read})
+                make_config({name: read})
                 given[name] = read
     if problems.found:
         with problems.note():
-            _check_others(given)
+            _make_command(given).check_files()
     problems.check()
     return given
-
-
-def _check_others(given: dict[str, Any]) -> None:
-    """Refuse what is wrong with the other options where some cannot be read.
-
-    Raises:
-        UserError: they are not read, or name what is not there.
-    """
-    mode = FLAGS.mode
-    if mode not in ("train", "describe", "find_rate") or "from_trial" in given:
-        return
-    config = config_module.make_config(config_module.load_preset(FLAGS.config), given)
-    problems = Problems()
-    with problems.note():
-        config.check_read(given, mode)
-    problems.found += train.find_problems(config)
-    problems.check()
-
-
-def _choose_directory(mode: str, given: dict[str, Any], terminal: Terminal) -> Path:
-    """Choose the default directory of a command, and say so if it is an earlier one."""
-    fields = config_module.list_fields()
-    own = SweepOptions().select_identity() if mode == "sweep" else {}
-    apart = {"mode": mode} if mode == "inspect" else {}  # from the run's
-    named = {
-        name: value
-        for name, value in given.items()
-        if fields[name].metadata["changes_run"] or name in own
-    }
-    name = config_module.make_config(given).naming.name
-    preset = Path(FLAGS.config).stem
-    both = naming.name_directory(preset, apart | named, name)
-    directory, said = naming.choose_directory(both)
-    if said:
-        terminal.say(f"note: {said}")
-    return directory
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
@@ -446,7 +314,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
             _tell_repeated()
             return rest
         with problems.note():  # of the others
-            _check_others(_read_flags())
+            _make_command(_read_flags()).check_files()
     except (flags.Error, ValueError) as error:
         message = str(error)
         if "Non-boolean" in message:
@@ -483,7 +351,7 @@ def _tell_repeated() -> None:
 
     Those of lists of texts are joined instead, as --freeze=stem --freeze=stage1.
     """
-    for name in ("config", "mode", "workdir", *config_module.list_fields()):
+    for name in ("config", "mode", "workdir", *list_fields()):
         count, value = FLAGS[name].present, FLAGS[name].value
         if count > 1 and not isinstance(value, list):
             shown = show_line(format_value(value))

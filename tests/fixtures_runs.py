@@ -93,7 +93,7 @@ def patch_modes(patched, call):
     """Put another function in the place of every mode that main calls."""
     for mode in main.MODES:
         name = {"list": "list_runs"}.get(mode, mode)  # which is a name of Python
-        patched.setattr(getattr(main, name), name, call)
+        patched.setattr(getattr(main, name, train), name, call)
 
 
 def start_main(*arguments, devices=2):

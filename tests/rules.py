@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # The rooms from above to below; a room imports what stands below it.
 LEVELS = [
     ["main", "configs"],
+    ["command"],
     ["ledger"],
     ["sweep", "inspection", "find_rate", "replay"],
     ["visualize", "describe", "average"],
@@ -246,8 +247,8 @@ def functions_take_few_things(name, text, tree):
 
 def modules_are_in_rooms(name, text, tree):
     """At the top of cnn/ stand the ground and the modes of one file, nothing else."""
-    top = "__init__ __main__ config option condition errors keys place text train "
-    top += "evaluate predict describe find_rate loaded average replay"
+    top = "__init__ __main__ config option condition errors keys place text "
+    top += "train evaluate predict describe find_rate loaded average replay command"
     if re.fullmatch(r"cnn/\w+\.py", name) and name[4:-3] not in top.split():
         yield f"{name} belongs into a room"
 
@@ -269,7 +270,8 @@ def options_are_declared(name, text, tree):
             if not is_field or "ClassVar" in ast.unparse(node.annotation):
                 continue
             call = node.value
-            place = {"option": 1, "free_option": 1, "strength": 0}.get(
+            places = {"option": 1, "free_option": 1, "strength": 0}
+            place = places.get(
                 ast.unparse(call.func) if isinstance(call, ast.Call) else "", None
             )
             texts = [] if place is None else call.args[place : place + 1]

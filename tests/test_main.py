@@ -12,6 +12,7 @@ from fixtures_runs import ROOT, TINY, make_flags, run_main, train_run
 
 import main
 from cnn import config as config_module
+from cnn import train
 from cnn.checkpoints import workdir
 from cnn.option import format_value
 from cnn.training import setup as run_module
@@ -249,7 +250,7 @@ def test_help_lists_every_flag(columns, monkeypatch, capsys):
 def read_config(capsys, tmp_path, *flags):
     with pytest.MonkeyPatch.context() as patched:
         given = []
-        patched.setattr(main.train, "train", lambda *args: given.append(args))
+        patched.setattr(train, "train", lambda *args: given.append(args))
         patched.chdir(tmp_path)
         assert run_main(*flags) == 0, capsys.readouterr().err
     return given[0][0].to_flat(), given[0][1]

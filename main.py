@@ -66,7 +66,7 @@ from cnn.errors import describe as describe_error
 from cnn.evaluation import evaluate, several
 from cnn.inspection import inspect
 from cnn.ledger import compare, compared, list_runs
-from cnn.models import FAMILIES
+from cnn.models import FAMILIES, own
 from cnn.option import expand_path, format_value, parse
 from cnn.replay import replay
 from cnn.runtime import background, devices, environment, spellings, xla
@@ -381,7 +381,7 @@ def format_manual() -> str:
     for mode, text in MODES.items():
         lines += _fill(text, f"  {mode:12}", " " * 14)
     lines += ["", "Models (--model)"]
-    for family in FAMILIES:
+    for family in (*FAMILIES, own.FAMILY):
         text = f"{family.title}: {_shorten(family.names)}"
         lines += _fill(text, "  ", "    ")
     lines += ["", "The run"]

@@ -1,6 +1,6 @@
 """A command: a mode and its options, before a preset's or a run's are put below them.
 
-`main.py` makes one of flags.
+`main.py` makes one of flags, `cnn.from_python` of keywords; both are checked alike.
 """
 
 import contextlib
@@ -76,6 +76,7 @@ class Command:
         if not self.is_about_training or "from_trial" in self.given:
             return
         config = config_module.make_config(self.load_preset(), self.given)
+        config = _find_model(config, *map(Path, filter(None, [self.workdir])))
         problems = Problems()
         with problems.note():
             config.check_read(self.given, self.mode)
@@ -110,6 +111,7 @@ class Command:
             self._refuse_options_of_runs(f"--model={LIST} describes no run")
         base = self._read_base(directory)
         config = config_module.make_config(base, self.given)
+        config = _find_model(config, directory)
         if self.mode != "sweep":  # there each trial has a say
             config.check_read(self.given, self.mode)
         return config
@@ -170,6 +172,15 @@ def train_run(
     """Train a run, as `train.train`; a step at which it stops is looked into."""
     with blaming.replaying(directory, terminal):
         return train.train(config, directory, terminal, began)
+
+
+def _find_model(config: Config, *directories: Path) -> Config:
+    """Find the user's own model in the run or sweep, or in what it starts from."""
+    start = config.transfer.init_from
+    places = [place for x in directories for place in (x, x / "sweep")]
+    places += [Path(start)] if start else []
+    model = workdir.spell_own_model(config.model.model, *places)
+    return config if model == config.model.model else config.change({"model": model})
 
 
 def _read_run(

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from cnn import condition
+from cnn import condition, own_code
 from cnn import option as declared
 from cnn.augment.options import AugmentOptions
 from cnn.checkpoints.options import CheckpointOptions, NamingOptions
@@ -464,6 +464,7 @@ def load_preset(name: str) -> dict[str, Any]:
         raise UserError(
             f"--config={path} must set options = {{...}}, as configs/digits.py does"
         )
+    own_code.keep_copy(path.parent, found.get("model"))
     _check_preset(path, found)
     return found
 

@@ -15,6 +15,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from cnn import own_code
 from cnn.errors import Problems, UserError, suggest
 from cnn.text import is_sound
 
@@ -82,6 +83,7 @@ def option(
         "only_for": only_for,
         "modes": modes,
         "is_path": is_path,
+        "names_code": False,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -92,6 +94,15 @@ def free_option(default: Any, help: str, **rest: Any) -> Any:
     return dataclasses.field(
         default=default, metadata={**metadata, "changes_run": False}
     )
+
+
+def code_option(default: str, help: str, **rest: Any) -> Any:
+    """Declare an option that may name what a user's file defines; see `option`.
+
+    Its value is then as of `cnn.own_code`, so that a changed file is another value.
+    """
+    metadata = option(default, help, **rest).metadata
+    return dataclasses.field(default=default, metadata={**metadata, "names_code": True})
 
 
 def strength(help: str, within: str, *, default: float = 0.0, **rest: Any) -> Any:
@@ -276,6 +287,8 @@ def expand_path(flag: str, text: str) -> str:
 def _parse_one(field: dataclasses.Field, kind: type, text: str, whole: str) -> Any:
     if field.metadata["is_path"]:
         return expand_path(field.name, text)
+    if field.metadata["names_code"]:
+        return own_code.read_name(field.name, text)
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise _wrong_type(field, whole)
@@ -293,6 +306,8 @@ def _convert_one(field: dataclasses.Field, kind: type, value: Any, whole: Any) -
         return float(value)
     if type(value) is not kind or (kind is str and not is_sound(value)):
         raise _wrong_type(field, whole)
+    if field.metadata["names_code"]:
+        return own_code.read_name(field.name, value)
     return expand_path(field.name, value) if field.metadata["is_path"] else value
 
 

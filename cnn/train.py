@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnn.checkpoints import atomic, manifest, workdir
+from cnn.checkpoints import manifest, workdir
 from cnn.checkpoints.checkpoint import CheckpointWriter
 from cnn.checkpoints.description import UNTRAINED
 from cnn.config import Config
 from cnn.data import folder
 from cnn.data.images import Dataset
 from cnn.errors import Problems, UserError
-from cnn.models import remat, summary
+from cnn.models import own, remat, summary
 from cnn.option import format_value
 from cnn.runtime import devices, processes, provenance, tracking, xla
 from cnn.runtime.interrupt import Stop, catch_signals
@@ -333,6 +333,7 @@ def make_setup(
 def _check_options(config: Config) -> None:
     """Refuse options that do not fit each other, whatever the images are."""
     course.check(config)
+    own.check_options(config.model, config.train.recompute_statistics)
     preprocessing.check(config.model.model, config.data.preprocessing)
     takes_sizes.check(config)
     tracking.check(config.progress.track)
@@ -440,7 +441,7 @@ def _open_log(
     config = setup.config
     same_data.write(directory, setup.seen)
     same_data.write_bad(directory, setup.dataset.name, setup.dataset.excluded)
-    atomic.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
+    workdir.write_config(directory, config.to_flat())
     length, step = progress.counters.metrics_bytes, progress.step
     options = config.select_run_options()
     log = MetricsLog(directory, length, step, config.progress.track, options)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # The rooms from above to below; a room imports what stands below it.
 LEVELS = [
     ["main", "configs"],
+    ["from_python"],
     ["command"],
     ["ledger"],
     ["sweep", "inspection", "find_rate", "replay"],
@@ -32,6 +33,7 @@ GROUND = [
     "cnn.text",
     "cnn.errors",
     "cnn.keys",
+    "cnn.own_code",
     "cnn.option",
     "cnn.condition",
 ]
@@ -247,8 +249,9 @@ def functions_take_few_things(name, text, tree):
 
 def modules_are_in_rooms(name, text, tree):
     """At the top of cnn/ stand the ground and the modes of one file, nothing else."""
-    top = "__init__ __main__ config option condition errors keys place text "
-    top += "train evaluate predict describe find_rate loaded average replay command"
+    top = "__init__ __main__ config option condition errors keys own_code place text "
+    top += "train evaluate predict describe find_rate loaded average replay command "
+    top += "from_python"
     if re.fullmatch(r"cnn/\w+\.py", name) and name[4:-3] not in top.split():
         yield f"{name} belongs into a room"
 
@@ -270,7 +273,7 @@ def options_are_declared(name, text, tree):
             if not is_field or "ClassVar" in ast.unparse(node.annotation):
                 continue
             call = node.value
-            places = {"option": 1, "free_option": 1, "strength": 0}
+            places = {"option": 1, "free_option": 1, "code_option": 1, "strength": 0}
             place = places.get(
                 ast.unparse(call.func) if isinstance(call, ast.Call) else "", None
             )

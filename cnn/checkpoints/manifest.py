@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from cnn import own_code
 from cnn.checkpoints import atomic, description, form, workdir
 from cnn.checkpoints.workdir import DESCRIPTION, MANIFEST
 from cnn.config import Config
@@ -192,6 +193,7 @@ def read_description(path: Path) -> dict:
         raise DamagedCheckpoint(str(error)) from None
     if problem := description.find_problem(found):
         raise DamagedCheckpoint(f"{path / DESCRIPTION} says what cannot be: {problem}")
+    own_code.keep_copy(path.parent.parent, found["options"].get("model"))
     return found | {"options": Config().to_flat() | found["options"]}
 
 

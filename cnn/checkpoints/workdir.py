@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from cnn import config
+from cnn import config, own_code
 from cnn.checkpoints import atomic, form
 from cnn.errors import UserError, explain
 from cnn.option import expand_path, format_value
@@ -23,6 +23,7 @@ from cnn.runtime import own_files
 from cnn.text import quote, show_line
 
 CONFIG_FILE, METRICS_FILE = "config.json", "metrics.jsonl"
+OWN_MODEL = own_code.COPY
 # Options that are compared by what they name, not by how they spell it.
 SPELLED = ("dataset", "init_from", "teacher")
 MANIFEST, DESCRIPTION = "manifest.json", "description.json"  # of a checkpoint
@@ -32,7 +33,7 @@ _LOCK, _SOFT = ".lock", ".lock.soft"
 _MOMENT = 0.05  # seconds; who asks `is_running` holds the lock for less
 _OWNER = 20  # characters that the number of a process has at most
 # Files of a run; those behind the options are never there without them.
-_WRITTEN = ("dataset.json", CONFIG_FILE, METRICS_FILE, "result.json")
+_WRITTEN = (OWN_MODEL, "dataset.json", CONFIG_FILE, METRICS_FILE, "result.json")
 # Options that earlier versions wrote and that no longer exist.
 _RETIRED = ("step_images_per_second", "decode_images_per_second", "tensorboard")
 
@@ -285,7 +286,58 @@ def read_config(directory: Path) -> dict[str, Any]:
         if path.name == CONFIG_FILE and _find_description(directory):
             remedy = "remove it, and the options of the newest checkpoint count"
         raise UserError(f"{path} is damaged: {show_line(problem)}; {remedy}")
+    own_code.keep_copy(directory, stored["model"])
     return {name: x for name, x in stored.items() if name not in _RETIRED}
+
+
+def write_config(directory: Path, options: Mapping[str, Any]) -> None:
+    """Write the options of a run, after the file of the user that they name.
+
+    Args:
+        options: every option by flag name, as JSON has them.
+
+    Raises:
+        UserError: as `write_own_model`.
+    """
+    write_own_model(directory, options)
+    atomic.write_json(directory / CONFIG_FILE, options)
+
+
+def write_own_model(directory: Path, options: Mapping[str, Any]) -> None:
+    """Write the file of the user that defines a run's model, if one does, whole.
+
+    Raises:
+        UserError: another file of that name lies there.
+    """
+    content, path = own_code.get_content(options["model"]), directory / OWN_MODEL
+    if content is None:
+        return
+    if path.exists() and own_files.read(path) != content:
+        raise UserError(
+            f"{path} holds another model than --model={options['model']} and is not "
+            "overwritten; move it away, or choose another --workdir"
+        )
+    atomic.write_bytes(path, content)
+
+
+def spell_own_model(model: str, *directories: Path) -> str:
+    """Spell a model of the user's as one of some runs does, if it is theirs.
+
+    Args:
+        model: `own.py:Net`, of a file that is absent, which is then the run's; or with
+            the digest of its content, whatever the file is called.
+        directories: of runs, or of what is none.
+    """
+    found = own_code.split(model)
+    for directory in directories if found else ():
+        if not holds_run(directory):
+            continue
+        stored = read_config(directory)["model"]
+        theirs, (path, name, digest) = own_code.split(stored), found
+        here = name, digest or Path(path).name
+        if theirs and here == (theirs[1], theirs[2] if digest else theirs[0]):
+            return stored
+    return model
 
 
 def read_options(directory: Path) -> dict[str, Any]:
@@ -353,7 +405,7 @@ def check_own(directory: Path) -> None:
     if _find_description(directory):
         return
     if not path.exists():
-        for name in _WRITTEN[2:]:
+        for name in _WRITTEN[3:]:
             if (directory / name).exists():
                 raise UserError(
                     f"{directory / name} is no run's, as {CONFIG_FILE} is not there, "
@@ -374,6 +426,20 @@ def _is_same_place(*texts: str) -> bool:
         kinds.add(kind)
         places.add(Path(path).expanduser().resolve() if path else "")
     return len(kinds) == len(places) == 1
+
+
+def _explain_changed_model(
+    directory: Path, stored: str, run_options: Mapping[str, Any]
+) -> str:
+    """Say what to do where the user's file of a run's model was changed since."""
+    before, now = own_code.split(stored), own_code.split(run_options["model"])
+    if not (before and now) or before[2] == now[2]:
+        return ""
+    return (
+        f". {own_code.find_file(run_options['model'])} is not the file that the run "
+        f"began with, which it keeps as {directory / OWN_MODEL}: --model="
+        f"{quote(stored)} resumes it with that one"
+    )
 
 
 def check_same_run(
@@ -418,6 +484,7 @@ def check_same_run(
             f"{directory} holds another run, one with {', '.join(different)}. Give its "
             "own options to resume it, or another --workdir to start from scratch"
         )
+        message += _explain_changed_model(directory, stored["model"], run_options)
         epochs = stored.get("epochs") != run_options.get("epochs")
         if epochs and any((directory / "checkpoints").glob("*")):
             message += (

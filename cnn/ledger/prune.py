@@ -21,7 +21,13 @@ from cnn.ledger.read import Entry, measure
 
 COLUMNS = ["path", "reason", "disk_bytes"]
 # What a run writes before its first checkpoint.
-_OWN = {workdir.CONFIG_FILE, workdir.METRICS_FILE, "dataset.json", "checkpoints"}
+_OWN = {
+    workdir.OWN_MODEL,
+    workdir.CONFIG_FILE,
+    workdir.METRICS_FILE,
+    "dataset.json",
+    "checkpoints",
+}
 _OWN |= {"tensorboard", "wandb", "tracker.json", "budget.json", ".lock", ".lock.soft"}
 
 

@@ -1,7 +1,8 @@
 """Every model by name, and the contract of a model.
 
 A new model is one file that keeps the contract and ends with its `Family`, and the
-file's name in `FAMILIES`. Tests, flags, sweeps and pictures find it there.
+file's name in `FAMILIES`. Tests, flags, sweeps and pictures find it there. Those of a
+user's own files are one more family, `own`, whose names are of files.
 
 `create(options: ModelOptions, num_classes: int, dtype) -> nn.Module` makes a model:
 
@@ -82,6 +83,7 @@ from cnn.models import (
     mobilenet_v2,
     mobilenet_v3,
     nin,
+    own,
     regnet,
     resnet,
     shufflenet_v2,
@@ -166,7 +168,7 @@ def find_family(name: str) -> Family:
     Raises:
         UserError: no model has that name.
     """
-    for family in FAMILIES:
+    for family in (*FAMILIES, own.FAMILY):
         if family.find(name):
             return family
     if name == LIST:

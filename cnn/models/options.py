@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from cnn.option import option, strength
+from cnn.option import code_option, option, strength
 
 # Where there is a batch normalisation.
 NORMALISED = (
@@ -27,7 +27,7 @@ WIDENED = "model=simple_cnn|wrn_*|resnet*|resnext*|wide_resnet*|preact_resnet*"
 # Where blocks add what they compute to their input.
 RESIDUAL = (
     "model=resnet*|resnext*|wide_resnet*|preact_resnet*|wrn_*|bit_*|regnet*|"
-    "mobilenet*|mnasnet*|efficientnet*|convnext*"
+    "mobilenet*|mnasnet*|efficientnet*|convnext*|*.py:*"
 )
 
 
@@ -37,7 +37,12 @@ class ModelOptions:
 
     modes: ClassVar[str] = "train sweep describe convert"
 
-    model: str = option("simple_cnn", "architecture; --help lists them under Models")
+    model: str = code_option(
+        "simple_cnn",
+        "architecture; --help lists them under Models. FILE.py:NAME: a module of Flax "
+        "of your own, of which the run keeps a copy (docs/models.md); it is code: run "
+        "what you trust",
+    )
     activation: str = option(
         "relu",
         "activation function of simple_cnn, mlp and locally_connected",

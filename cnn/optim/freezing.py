@@ -6,7 +6,7 @@ normalisation that normalises by its running statistics and keeps them.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -128,14 +128,33 @@ def hold_statistics(phase: Phase | None) -> contextlib.AbstractContextManager:
     if phase is None:
         return contextlib.nullcontext()
 
+    def is_held(module: nn.Module) -> bool:
+        return "/".join(module.path) not in phase.moving
+
     def call(next_call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         module = context.module
-        is_norm = isinstance(module, model_layers.BatchNorm)
-        if is_norm and "/".join(module.path) not in phase.moving:
+        if isinstance(module, model_layers.BatchNorm) and is_held(module):
             return next_call(args[0], train=False)
+        if isinstance(module, nn.BatchNorm) and is_held(module):
+            return _call_held(next_call, module, args, kwargs)
         return next_call(*args, **kwargs)
 
     return nn.intercept_methods(call)
+
+
+def _call_held(
+    next_call: Callable, module: nn.BatchNorm, args: tuple, kwargs: Mapping[str, Any]
+) -> jax.Array:
+    """Call Flax's batch normalisation by its running statistics, whatever it was told.
+
+    It is told once: as an attribute, or as an argument.
+    """
+    told = module.use_running_average
+    object.__setattr__(module, "use_running_average", None)
+    try:
+        return next_call(args[0], **{**kwargs, "use_running_average": True})
+    finally:
+        object.__setattr__(module, "use_running_average", told)
 
 
 def carry_over(before: Any, after: Any) -> Any:

@@ -33,7 +33,8 @@ from cnn.training.setup import Setup
 from cnn.training.state import TrainState, to_items
 
 # Files of a run that a trial is written as, and of what is then evaluated.
-_FILES = ("result.json", "metrics.jsonl", "dataset.json", workdir.CONFIG_FILE, ".lock")
+_FILES = ("result.json", "metrics.jsonl", "dataset.json", workdir.CONFIG_FILE)
+_FILES += (workdir.OWN_MODEL, ".lock")
 _FILES += ("evaluation*.json", "evaluation*.csv")
 
 
@@ -184,7 +185,7 @@ def save_run(
     )
     atomic.write_text(directory / "metrics.jsonl", text)
     same_data.write(directory, own.seen)
-    atomic.write_json(directory / workdir.CONFIG_FILE, trial.config.to_flat())
+    workdir.write_config(directory, trial.config.to_flat())
     writer = CheckpointWriter(directory / "checkpoints", 1)
     description = progress.describe_checkpoint(own, one)
     writer.save(to_items(one.state, one.sums), one.step, description)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn import train
-from cnn.checkpoints import atomic, workdir
+from cnn.checkpoints import workdir
 from cnn.config import Config
 from cnn.errors import UserError
 from cnn.runtime.interrupt import Interrupted, Stop
@@ -176,7 +176,7 @@ class Session:
     def write_config(self, home: Path) -> None:
         """Write the options without --storage, which may hold a password."""
         stored = self.config.to_flat() | {"storage": ""}
-        atomic.write_json(home / workdir.CONFIG_FILE, stored)
+        workdir.write_config(home, stored)
 
     def run_batch(
         self,

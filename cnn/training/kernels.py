@@ -46,8 +46,8 @@ def adapt(structure: Structure, compiler_options: tuple) -> Structure:
     """
     if not compiler_options or structure.takes_features:
         return structure
-    layers = structure.model.layers
-    if layers.formulation != "auto":
+    layers = getattr(structure.model, "layers", None)  # a user's model may have none
+    if layers is None or layers.formulation != "auto":
         return structure
     layers = dataclasses.replace(layers, formulation=convolution.ONEDNN)
     model = structure.model.clone(layers=layers)

@@ -22,6 +22,7 @@ from cnn.data.files import describe_bad
 from cnn.data.images import Dataset
 from cnn.data.statistics import compute_scaling
 from cnn.errors import UserError
+from cnn.models import own
 from cnn.optim import freezing, mup, optimizer, schedules, weight_averaging
 from cnn.optim.freezing import Phase
 from cnn.optim.layer_rates import Rates
@@ -230,7 +231,8 @@ def make_structure(
 
     Raises:
         UserError: the batch is larger than the training set, does not divide into
-            `accumulate_steps`, or early stopping or a plateau has no validation set.
+            `accumulate_steps`, or early stopping or a plateau has no validation set;
+            or a model of the user's computes something else.
     """
     _check_fits(config, dataset)
     data, num_classes = config.data, len(dataset.class_names)
@@ -241,6 +243,7 @@ def make_structure(
         config, num_classes, find_task(dataset.train.labels)
     )
     shape = find_image_shape(config, dataset)
+    own.check_call(config.model, structure.model, num_classes, shape)
     scales = mup.make_scales(config.model, config.optimizer, num_classes, shape)
     return dataclasses.replace(
         structure,

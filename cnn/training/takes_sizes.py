@@ -5,6 +5,7 @@ import jax
 from cnn import models
 from cnn.config import Config
 from cnn.errors import UserError
+from cnn.models import own
 from cnn.models.variables import create_variables
 
 
@@ -26,6 +27,7 @@ def check(config: Config) -> None:
     shapes = []
     for size in sizes:
         shape = size, size, channels
+        own.check_call(static, model, options.num_classes or 10, shape)
         try:
             found = jax.eval_shape(lambda s=shape: create_variables(model, 0, s))
         except UserError as error:

@@ -265,6 +265,7 @@ def _take(
         UserError: it cannot be read, or the new directory not be written.
     """
     try:
+        workdir.write_own_model(directory, config.to_flat())
         _take_checkpoints(source, start, config, directory, terminal)
         for name in (same_data.DATASET_FILE, workdir.METRICS_FILE):
             if (source / name).exists():
@@ -272,7 +273,7 @@ def _take(
                 if name == workdir.METRICS_FILE:
                     content = content[: start.stored["records"]["metrics_bytes"]]
                 atomic.write_bytes(directory / name, content)
-        atomic.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
+        workdir.write_config(directory, config.to_flat())
     except OSError as error:
         raise UserError(
             f"{source} could not be copied to {directory} ({explain(error)}); the same "

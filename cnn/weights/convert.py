@@ -10,7 +10,7 @@ from flax.traverse_util import unflatten_dict
 from rich.table import Table
 
 from cnn import models
-from cnn.checkpoints import atomic, checkpoint, manifest, workdir
+from cnn.checkpoints import checkpoint, manifest, workdir
 from cnn.config import Config
 from cnn.data.names import check_class_names, normalise
 from cnn.errors import UserError
@@ -299,7 +299,7 @@ def write_run(
     task, classes = tasks.get_task(description), len(description["class_names"])
     sums = jax.device_put(steps.create_train_sums(task, classes), everywhere)
     # First: a checkpoint makes it a run, which is then whole if the process is killed.
-    atomic.write_json(directory / workdir.CONFIG_FILE, config.to_flat())
+    workdir.write_config(directory, config.to_flat())
     try:
         writer = checkpoint.CheckpointWriter(directory / "checkpoints", 1)
         writer.save(to_items(state, sums), 0, description)

@@ -25,6 +25,7 @@ import numpy as np
 from cnn.checkpoints import atomic, checkpoint, manifest
 from cnn.config import Config
 from cnn.errors import UserError
+from cnn.models import own
 from cnn.models.layers import BatchNorm
 from cnn.ops import scaling
 from cnn.option import format_value
@@ -310,7 +311,8 @@ def make_artifact(trained: Trained, preprocessing: bool = True) -> bytes:
     (count,) = jax.export.symbolic_shape("N")
     dtype = jnp.uint8 if preprocessing else jnp.float32
     images = jax.ShapeDtypeStruct((count, *trained.image_shape), dtype)
-    exported = jax.export.export(jax.jit(compute), platforms=PLATFORMS)(images)
+    with own.explaining(trained.options["model"], own.ANY_NUMBER):
+        exported = jax.export.export(jax.jit(compute), platforms=PLATFORMS)(images)
     return bytes(exported.serialize())
 
 

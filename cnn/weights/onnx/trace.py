@@ -17,7 +17,7 @@ from jax.extend import core
 from jax.tree_util import keystr
 
 from cnn import models
-from cnn.models import layers
+from cnn.models import layers, own
 from cnn.models.options import ModelOptions
 from cnn.ops import standardization
 from cnn.option import read_group
@@ -105,9 +105,10 @@ def write_graph(
 
     (count,) = jax.export.symbolic_shape("N")
     shape = (count, *trained.image_shape)
-    closed = jax.make_jaxpr(write)(
-        trained.variables, jax.ShapeDtypeStruct(shape, dtype)
-    )
+    with own.explaining(trained.options["model"], own.ANY_NUMBER):
+        closed = jax.make_jaxpr(write)(
+            trained.variables, jax.ShapeDtypeStruct(shape, dtype)
+        )
     leaves = jax.tree_util.tree_flatten_with_path(trained.variables)[0]
     constants = [
         make_constant(array, keystr(path, simple=True, separator="/"))

@@ -25,19 +25,10 @@ def list_runs(config: Config, text: str, terminal: Terminal) -> None:
         UserError: a directory is not there, or an option or a condition is wrong.
     """
     options = config.ledger
-    entries = [
-        entry
-        for place in list_places(text)
-        for entry in read_entries(place, options.list_trials)
-    ]
-    entries = _select(entries, options.where)
     if options.prune:
-        _prune(entries, options, terminal)
+        _prune(_find_entries(options, text), options, terminal)
         return
-    if options.group_by:
-        columns, rows = pool.pool(entries, options.group_by)
-    else:
-        columns, rows = pool.make_rows(entries)
+    columns, rows = find_rows(options, text)
     table = format_table(options.format, columns, rows)
     if not rows and options.format == "text":
         table = "nothing to list\n"
@@ -50,6 +41,30 @@ def list_runs(config: Config, text: str, terminal: Terminal) -> None:
             if terminal.is_too_narrow(max(map(len, table.splitlines()))):
                 table = format_table("records", columns, rows)
         terminal.say(table.removesuffix("\n"))
+
+
+def find_rows(options: LedgerOptions, text: str) -> tuple[list[str], list[pool.Row]]:
+    """Find the rows of the runs and sweeps of directories.
+
+    Args:
+        text: as of `list_runs`.
+
+    Returns:
+        The names of the columns, and the rows by column.
+
+    Raises:
+        UserError: as `list_runs`.
+    """
+    entries = _find_entries(options, text)
+    if options.group_by:
+        return pool.pool(entries, options.group_by)
+    return pool.make_rows(entries)
+
+
+def _find_entries(options: LedgerOptions, text: str) -> list[Entry]:
+    places = list_places(text)
+    found = [x for place in places for x in read_entries(place, options.list_trials)]
+    return _select(found, options.where)
 
 
 def _select(entries: Sequence[Entry], where: str) -> list[Entry]:

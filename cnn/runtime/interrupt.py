@@ -86,10 +86,18 @@ def leave_on_signals() -> None:
 
 @contextlib.contextmanager
 def catch_signals(stop: Stop) -> Iterator[None]:
-    """Turn the signals into a request; a second Ctrl-C ends at once."""
-    before = {
-        number: signal.signal(number, stop.note) for number in _list_signals(*_REQUESTS)
-    }
+    """Turn the signals into a request; a second Ctrl-C ends at once.
+
+    Handlers are as before when leaving. In another thread than the main one, which
+    cannot have any, and where one is not Python's, nothing is done.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = _list_signals(*_REQUESTS)
+        found = {number: signal.getsignal(number) for number in numbers}
+        before = {n: handler for n, handler in found.items() if handler is not None}
+    for number in before:
+        signal.signal(number, stop.note)
     try:
         yield
     finally:

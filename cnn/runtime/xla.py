@@ -15,6 +15,7 @@ compilation cache, and with several devices in one process their collective oper
 and oneDNN wait for the same threads for ever.
 """
 
+import functools
 import os
 import re
 import subprocess
@@ -154,12 +155,17 @@ def _tell_late(options: DeviceOptions, given: str, flags: str) -> None:
             f"already; {remedy}"
         )
     if late:
-        print(
+        _say_once(
             f"note: XLA does not read {' '.join(late)}: the devices were open before; "
             "programs are compiled otherwise than by main.py, and last digits may "
-            f"differ; {remedy}",
-            file=sys.stderr,
+            f"differ; {remedy}"
         )
+
+
+@functools.cache
+def _say_once(note: str) -> None:
+    """Print a note, once a process: each run in a notebook comes here."""
+    print(note, file=sys.stderr)
 
 
 def merge_flags(given: str, deterministic: bool = False) -> str:

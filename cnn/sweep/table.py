@@ -135,10 +135,18 @@ def _read_row(line: bytes) -> Row | None:
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
     """Write the table of trials, in the order of their numbers, whole or not at all."""
+    write_rows(path, *flatten(rows))
+
+
+def flatten(rows: Iterable[Row]) -> tuple[list[str], list[Row]]:
+    """Return the columns of a table of trials, and its rows by number, options inside.
+
+    A row may lack columns, and has more than these.
+    """
     rows = sorted(rows, key=lambda row: row["trial"])
     names = list(dict.fromkeys(n for row in rows for n in row["options"]))
     columns = FIRST_COLUMNS + names + list_last_columns(rows)
-    write_rows(path, columns, [row | row["options"] for row in rows])
+    return columns, [row | row["options"] for row in rows]
 
 
 def write_rows(

@@ -225,8 +225,11 @@ def explaining(model: str, note: str = "") -> Iterator[None]:
         raise UserError(f"--model={model}: {said}{note}") from error
 
 
-# Where a model is traced for exports.
-ANY_NUMBER = ". The number of images is a symbol here: x.shape[0], not len(x)"
+# What to do where a model cannot be traced for exports.
+ANY_NUMBER = (
+    ". The number of images is a symbol here: write x.shape[0] in place of len(x). The "
+    "weights come into a mended file by --export_format=msgpack, then --mode=convert"
+)
 
 FAMILY = Family(
     "of your own, a flax.linen.Module in a file",

@@ -167,6 +167,17 @@ def test_every_other_mode_finds_it_too(own_run, tmp_path, forgotten, monkeypatch
     assert run_main("--mode=replay", "--workdir=longer", "--step=2") == 0
 
 
+def test_whoever_reads_options_finds_the_copy_beside_them(own_run, tmp_path, forgotten):
+    model = workdir.read_config(own_run)["model"]
+    assert own_code.get_content(model) == NET.encode()
+    forget()
+    shutil.copy(own_run / "own_model.py", tmp_path)
+    preset = write(tmp_path, f"options = {{'model': {model!r}}}\n", "best.py")
+    assert load_preset(str(preset)) == {"model": model}
+    assert own_code.get_content(model) == NET.encode()
+    assert own_code.find_file(model) == str(tmp_path / "own_model.py")
+
+
 def test_a_missing_copy_is_named(own_run, tmp_path, forgotten, capsys):
     run = shutil.copytree(own_run, tmp_path / "run")
     (run / "own_model.py").unlink()
@@ -181,16 +192,25 @@ def test_a_file_of_the_user_is_not_overwritten(tmp_path):
         workdir.write_config(tmp_path, config.to_flat())
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_it(tmp_path, forgotten):
     model = f"--model={write(tmp_path)}:Net"
     axes = "--sweep=learning_rate=0.01,0.05"
     more = [f"--workdir={tmp_path / 's'}", "--epochs=1", "--executor=loop"]
-    assert run_main("--mode=sweep", axes, model, *more, *FLAGS[:2]) == 0
+    command = ["--mode=sweep", axes, model, *more, *FLAGS[:2]]
+    assert run_main(*command) == 0
     best = tmp_path / "s" / "sweep" / "best"
     (tmp_path / "own.py").unlink()
     forget()
     assert (best / "own_model.py").read_text() == NET
     assert run_main("--mode=evaluate", f"--workdir={best}") == 0
+    forget()
+    assert run_main(*command) == 0
+    forget()
+    tried = ["--mode=describe", f"--workdir={tmp_path / 'd'}"]
+    for start in (f"--from_trial={tmp_path / 's'}:1", f"--config={best}.py"):
+        forget()
+        assert run_main(*tried, start) == 0
 
 
 def test_equal_files_give_equal_models_and_are_executed_once(

@@ -222,6 +222,18 @@ def test_seeds_that_decide_are_those_of_published_tables(effect, count):
     assert paired.find_needed(effect, 1.0) == count
 
 
+@pytest.mark.parametrize("effect", [4.9, 5.65, 5.9, 8.0])
+def test_large_effects_have_a_power(effect):
+    """Where scipy gives NaN for the other tail, two seeds are not yet enough."""
+    powers = [paired.compute_power(count, effect) for count in (2, 3, 4)]
+    # The tail by simulation: Z + shift against |chi of 1| times Student's t for one.
+    normal, chi = np.random.default_rng(0).standard_normal((2, 200_000))
+    drawn = np.mean(normal + effect * 2**0.5 > 12.706 * abs(chi))
+    assert powers[0] == pytest.approx(drawn, abs=0.005)
+    assert powers[0] < 0.8 < powers[1] <= powers[2]
+    assert paired.find_needed(effect, 1.0) == 3
+
+
 @pytest.mark.parametrize("mean, spread", [(0.0, 1.0), (1.0, None), (1e-9, 1.0)])
 def test_nothing_says_how_many_seeds_decide(mean, spread):
     assert paired.find_needed(mean, spread) is None

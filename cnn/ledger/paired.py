@@ -97,11 +97,10 @@ def compute_power(count: int, effect: float) -> float:
 
     freedom, shift = count - 1, abs(effect) * math.sqrt(count)
     limit = float(special.stdtrit(freedom, 1 - LEVEL / 2))
-    return float(
-        1
-        - special.nctdtr(freedom, shift, limit)
-        + special.nctdtr(freedom, shift, -limit)
-    )
+    lower = float(special.nctdtr(freedom, shift, -limit))
+    if math.isnan(lower):  # scipy's answer where it is below 1e-16
+        lower = 0.0
+    return float(1 - special.nctdtr(freedom, shift, limit) + lower)
 
 
 def find_needed(mean: float | None, spread: float | None) -> int | None:

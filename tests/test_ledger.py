@@ -340,8 +340,8 @@ def test_runs_of_a_report_are_pooled_with_what_differs_as_columns(tmp_path):
     assert pooled.heads == (
         "learning rate",
         "n",
-        "test accuracy",
-        "validation accuracy",
+        "test accuracy [95 % interval]",
+        "validation accuracy [95 % interval]",
     )
     # 12.706 is Student's t for two: 0.625 ± 12.706 · 0.125, kept within 0..1.
     assert list_texts(pooled) == [

@@ -10,7 +10,7 @@ from cnn.ledger import pool
 from cnn.ledger.find import RUN, Place
 from cnn.ledger.formats import format_cell, select_readable
 from cnn.ledger.read import read_entries
-from cnn.visualize.page.report import Cell, Row, Table, write_interval
+from cnn.visualize.page.report import INTERVAL, Cell, Row, Table, write_interval
 
 _LEFT_OUT = ("disk_bytes", "trials")
 
@@ -43,7 +43,8 @@ def _pool(different: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     columns = [*different, "n", "failed"]
     kept = [name for name in columns if not _is_zero(name, rows)]
-    heads = [f"{split} {x}" for x in metrics for split in ("test", "validation")]
+    splits = ("test", "validation")
+    heads = [f"{split} {x} {INTERVAL}" for x in metrics for split in splits]
     found = []
     for row in rows:
         cells = [_make_cell(name, row.get(name)) for name in kept]

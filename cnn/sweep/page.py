@@ -1,5 +1,6 @@
 """The report of a sweep: `report.html` with its settings, trials, options and plots."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ _RANKED = {
     "validation": ("mean", "low", "high"),
     "difference from the best": ("difference", "difference_low", "difference_high"),
 }
+_HASH_LETTERS = 12
 
 
 def write_page(
@@ -51,10 +53,9 @@ def write_page(
         for name, value in config.select_run_options().items()
         if value != defaults[name] and name not in names
     ]
-    every = FIRST_COLUMNS + names + list_last_columns(rows)
     tables = {
         "Settings": _tabulate_settings(names, config.train.select_by, ranking),
-        "Trials": report.tabulate(every, trials),
+        "Trials": _tabulate_trials(names, list_last_columns(rows), trials),
         "Options": report.tabulate(("option", "value"), options),
     }
     curves = [x for x in pictures if x.path.name.startswith("curves_")]
@@ -67,6 +68,36 @@ def write_page(
     title = f"A sweep of {varied}: {len(rows)} trials"
     shown = [section for section in sections if section.pictures]
     return report.write_tables(home, title, notes, tables, shown)
+
+
+def _tabulate_trials(
+    names: Sequence[str], last: Sequence[str], trials: Sequence[Row]
+) -> report.Table:
+    """Make the table of trials: options, and columns in which trials are not alike.
+
+    A hash is shown by its beginning, so that no row is as high as five.
+    """
+    first = [name for name in FIRST_COLUMNS if _tells_apart(name, trials)]
+    shown = [name for name in last if _tells_apart(name, trials)]
+    table = report.tabulate([*first, *names, *shown], trials)
+    rows = [
+        report.Row(tuple(map(_shorten, table.heads, row.cells))) for row in table.rows
+    ]
+    return dataclasses.replace(table, rows=tuple(rows))
+
+
+def _tells_apart(name: str, trials: Sequence[Row]) -> bool:
+    """Return whether trials differ in a column, or failed as it says."""
+    found = {"" if row.get(name) is None else str(row[name]) for row in trials}
+    if name in ("status", "reason"):
+        return not found <= {"finished", ""}
+    return len(found) > 1 or (len(trials) == 1 and found != {""})
+
+
+def _shorten(head: str, cell: report.Cell) -> report.Cell:
+    if head != "state_sha256" or not cell.value:
+        return cell
+    return report.Cell(f"{cell.value[:_HASH_LETTERS]}…", cell.value)
 
 
 def _tabulate_settings(
@@ -89,6 +120,8 @@ def _tabulate_settings(
         for row, own in zip(plain.rows, ranking, strict=True)
     ]
     heads = [f"{x} {select_by}" if x in ("test", "validation") else x for x in _RANKED]
+    if any(row.get("low") is not None for row in ranking):
+        heads = [f"{head} {report.INTERVAL}" for head in heads]
     return report.Table((*plain.heads[:-1], *heads, "validation loss"), tuple(rows))
 
 

@@ -20,6 +20,7 @@ from cnn.runtime.interrupt import Interrupted
 from cnn.runtime.terminal import Terminal
 from cnn.sweep import batch as batch_module
 from cnn.sweep import outcome, plots, sweep, table
+from cnn.sweep import page as page_module
 
 TINY = {
     "model": "mlp",
@@ -140,11 +141,30 @@ def test_the_report_has_settings_trials_and_curves(swept):
     assert "<h1>A sweep of learning_rate, model, seed: 12 trials</h1>" in page
     for heading in ("Settings", "Trials", "Options", "Curves", "Comparisons"):
         assert f'<h2 id="{heading.lower()}">{heading}</h2>' in page
+    assert ">validation accuracy [95 % interval]</button>" in page, "what brackets are"
     assert "Learning curves by learning_rate" in page
     assert "Learning curves by model" in page
     shown = re.search(r'aria-label="Trials">.*?</table>', page, re.DOTALL)[0]
     assert shown.count("<tr ") == 13
-    assert all(row["state_sha256"] in shown for row in read_table(swept))
+    assert all(
+        f'data-value="{row["state_sha256"]}"' in shown for row in read_table(swept)
+    )
+    text = re.sub("<[^>]*>", " ", shown)
+    assert max(map(len, text.split())) < 40, "a hash alone would fill five lines"
+
+
+def test_trials_are_shown_by_what_tells_them_apart():
+    """What is alike in all of them stands in trials.csv; failures are always said."""
+    alike = {"trial": 0, "status": "finished", "executor": "map", "steps": 80}
+    trials = [alike | {"trial": n, "seed": n, "test_loss": n / 8} for n in range(2)]
+    last = ["test_loss", "steps", "executor", "reason"]
+    shown = page_module._tabulate_trials(["seed"], last, trials)
+    assert shown.heads == ("trial", "seed", "test_loss")
+    shown = page_module._tabulate_trials(["seed"], last, trials[:1])
+    assert shown.heads == ("trial", "seed", "test_loss", "steps", "executor")
+    failed = [one | {"status": "failed", "reason": "no loss"} for one in trials]
+    shown = page_module._tabulate_trials(["seed"], last, failed)
+    assert shown.heads == ("trial", "status", "seed", "test_loss", "reason")
 
 
 def test_the_same_command_runs_nothing_again(swept, monkeypatch):

@@ -35,6 +35,7 @@ _TYPES = {".svg": "image/svg+xml", ".webp": "image/webp"}
 _TYPES |= {".png": "image/png", ".gif": "image/gif"}
 _WIDE, _MOST_ROWS = 720, 200
 PAGE_FILE = "report.html"
+INTERVAL = "[95 % interval]"
 _RESULTS = {
     "test_accuracy": ("test accuracy", "{:.2%}"),
     "best_test_accuracy": ("test accuracy of the best checkpoint", "{:.2%}"),
@@ -182,7 +183,10 @@ def tabulate(names: Sequence[str], values: Sequence[Mapping[str, Any]]) -> Table
 
 
 def write_interval(mean: float | None, low: float | None, high: float | None) -> Cell:
-    """Write a mean with its interval, None where there is none; it is sorted by."""
+    """Write a mean, which it is sorted by, with its interval, None without one.
+
+    The head of the column says `INTERVAL`.
+    """
     if mean is None:
         return Cell("–", "")
     spread = "" if low is None or high is None else f" [{low:.4f}, {high:.4f}]"

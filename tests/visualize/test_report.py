@@ -146,6 +146,15 @@ def test_tables_of_several_runs_stand_in_place_of_a_row_for_each(write, tmp_path
     assert headings == ["pooled-over-seeds", "options"]
 
 
+def test_contents_follow_the_first_table(write, tmp_path):
+    """On a phone each row of the next table takes half a screen."""
+    table = report.tabulate(("trial",), [{"trial": 1}])
+    page = write(tables={"Settings": table, "Trials": table})
+    text = (tmp_path / "report.html").read_text()
+    assert text.index('id="settings"') < text.index("<nav") < text.index('id="trials"')
+    assert len(page.find("nav")) == 1
+
+
 def test_a_run_alone_begins_with_its_accuracy_and_what_it_is_worth(write, tmp_path):
     result = {"test_accuracy": 0.9, "test_correct": 9, "test_count": 10, "steps": 7}
     options = {"model": "mlp", "epochs": 10, "picture_channels": 3}

@@ -146,6 +146,14 @@ def test_tables_of_several_runs_stand_in_place_of_a_row_for_each(write, tmp_path
     assert headings == ["pooled-over-seeds", "options"]
 
 
+def test_a_scale_of_colours_is_not_turned_round_in_the_dark(write, pictures, tmp_path):
+    (tmp_path / "scale.svg").write_text(SVG.replace("</svg>", "<image/></svg>"))
+    scaled = Picture(tmp_path / "scale.svg", "Confusion", "A scale.")
+    page = write(sections=[Section("a", "A", (pictures[1], scaled))])
+    classes = [button["class"] for button in page.find("button")]
+    assert classes == ["zoom drawn", "zoom"]
+
+
 def test_contents_follow_the_first_table(write, tmp_path):
     """On a phone each row of the next table takes half a screen."""
     table = report.tabulate(("trial",), [{"trial": 1}])

@@ -87,7 +87,8 @@ class Figure:
         source: a data URI.
         width: in pixels.
         height: in pixels.
-        is_line_art: whether it is made of lines and text on white.
+        is_line_art: whether it is made of lines and text on white, without a scale
+            of colours, which would be turned round where the page is dark.
         player: of an animated drawing, in place of the source; see `player`.
         network: of a playground, in place of the source: the JSON its script loads.
         chart: the JSON of what the page's script draws in place of the source.
@@ -240,11 +241,17 @@ def _embed(picture: Picture, directory: Path) -> Figure:
         *about,
         f"data:{_TYPES[source.suffix]};base64,{encoded}",
         *_measure(source.suffix, content),
-        is_line_art=source.suffix == ".svg" and not isinstance(picture, Slide),
+        is_line_art=_is_line_art(picture, source.suffix, content),
         lines=picture.lines,
         chart=chart,
         cards=cards,
     )
+
+
+def _is_line_art(picture: Picture, suffix: str, content: bytes) -> bool:
+    """Return whether a dark page may invert it: no slide, and no scale of colours."""
+    is_scaled = b"<image" in content  # as matplotlib writes the bar of a scale
+    return suffix == ".svg" and not isinstance(picture, Slide) and not is_scaled
 
 
 def _write_script_data(found: Any) -> str:

@@ -179,6 +179,22 @@ def test_a_run_alone_begins_with_its_accuracy_and_what_it_is_worth(write, tmp_pa
     assert re.findall(r"<li><code>(\w+)</code>", text) == ["model"]
 
 
+@pytest.mark.parametrize("classes, best_step, count", [(5, 7, 2), (6, 4, 4)])
+def test_what_cannot_be_otherwise_is_no_result(
+    write, tmp_path, monkeypatch, classes, best_step, count
+):
+    """The best of five among five classes; the best checkpoint that is the last."""
+    record = {"class_names": ["a"] * classes}
+    monkeypatch.setattr(report.same_data, "read_records", lambda path: [record])
+    result = {"best_test_accuracy": 0.9, "test_top5": 1.0, "best_validation": 0.5}
+    result |= {"steps": 7, "best_step": best_step}
+    write([make_run(tmp_path / "a", {"select_by": "balanced_accuracy"}, result)])
+    names = re.findall(r"<dt>(.*?)</dt>", (tmp_path / "report.html").read_text())
+    assert len(names) == count
+    assert "best validation balanced accuracy" in names
+    assert ("test top-5" in names) == (classes > 5)
+
+
 def test_contents_name_what_differs(write, pictures):
     titles = ("What excites stage1", "What excites stage2")
     one, other = (

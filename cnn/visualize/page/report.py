@@ -26,7 +26,7 @@ from cnn.config import Config
 from cnn.errors import UserError
 from cnn.option import format_value
 from cnn.text import show_line
-from cnn.training import calibration
+from cnn.training import calibration, same_data
 from cnn.visualize.draw.picture import Picture, Section
 from cnn.visualize.lecture.slide import Slide
 from cnn.visualize.page import player, template
@@ -321,7 +321,7 @@ def _describe_runs(directories: Sequence[Path]) -> dict[str, Any]:
         "title": title if len(names) < 2 else f"{len(names)} runs compared",
         "runs": names,
         "notes": notes,
-        "tiles": _make_tiles(results[0]) if is_alone else [],
+        "tiles": _make_tiles(directories[0], results[0], stored[0]) if is_alone else [],
         "result": _make_results(names, results),
         "details": _make_table("quantity", names, [_flatten(x) for x in results]),
         "options": _make_table("option", names, stored),
@@ -329,12 +329,28 @@ def _describe_runs(directories: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _make_tiles(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Make what a reader wants to know first: its name, the value, and what to add."""
+def _make_tiles(
+    directory: Path, result: Mapping[str, Any], stored: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+    """Make what a reader wants to know first: its name, the value, and what to add.
+
+    Left out is what cannot be otherwise: the best of five where there are no more
+    classes, and the best checkpoint's accuracy where that is the last one.
+    """
+    records = same_data.read_records(directory)
+    classes = records[0].get("class_names") if records else None
+    left_out = set()
+    if classes and len(classes) <= 5:
+        left_out.add("test_top5")
+    if result.get("best_step") == result.get("steps"):
+        left_out.add("best_test_accuracy")
     tiles = []
     for key, (name, form) in _RESULTS.items():
-        if result.get(key) is not None:
+        if result.get(key) is not None and key not in left_out:
             cell = _make_cell(result[key], form)
+            metric = stored.get("select_by", "auto")
+            if key == "best_validation" and metric != "auto":
+                name = f"{name} {metric}".replace("_", " ")
             tiles.append((name, cell.text, _qualify(key, result)))
     return tiles
 

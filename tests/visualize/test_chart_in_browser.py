@@ -65,6 +65,21 @@ def read_heights(opened, panel, line):
     return np.array([float(point.split()[1]) for point in points])
 
 
+def test_values_are_whole_on_a_small_phone(page):
+    """A number is on one line, and most of the window may be values."""
+    opened = page[0]
+    opened.open(page[1], width=240, height=900)
+    lines = opened.run(
+        "return [...document.querySelectorAll('.chart td:not(:first-child)')]"
+        ".map(cell => { const range = document.createRange();"
+        "  range.selectNodeContents(cell);"
+        "  return range.getClientRects().length; })"
+    )
+    assert lines == [1] * 4
+    most = "return getComputedStyle(document.querySelector('.chart .table')).maxHeight"
+    assert opened.run(most) in ("675px", "max(20rem, 75vh)", "max(320px, 675px)")
+
+
 def test_values_follow_the_slider_by_keyboard(opened):
     assert opened.run(VALUES) == [
         ["first, test", "0.25", "99.99 %"],

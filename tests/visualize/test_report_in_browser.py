@@ -168,6 +168,23 @@ def test_no_text_of_a_table_lies_over_another(page, width, height):
     assert opened.run(first) < height / 2, "the result comes first"
 
 
+def test_no_short_word_or_number_of_a_table_is_broken(tmp_path):
+    """Columns are as narrow as the window makes them, and no narrower than 0.1319."""
+    columns = [f"column {n}" for n in range(14)]
+    table = report.tabulate(columns, [dict.fromkeys(columns, "simple_cnn")] * 2)
+    path = report.write_tables(tmp_path, "A", (), {"Runs": table}, [])
+    with browser.start_browser(tmp_path) as opened:
+        for width, height in SIZES:
+            opened.open(path, width=width, height=height)
+            broken = opened.run(
+                "return [...document.querySelectorAll('td')].filter(cell => {"
+                "  const range = document.createRange();"
+                "  range.selectNodeContents(cell);"
+                "  return range.getClientRects().length > 1; }).length"
+            )
+            assert broken == 0
+
+
 def test_slides_move_unless_motion_is_unwanted(page):
     """Screenshots of a slide alone, two steps apart."""
     opened, path = page

@@ -83,7 +83,8 @@ def _tabulate_trials(
     rows = [
         report.Row(tuple(map(_shorten, table.heads, row.cells))) for row in table.rows
     ]
-    return dataclasses.replace(table, rows=tuple(rows))
+    heads = (*first, *names, *(name.replace("_", " ") for name in shown))
+    return dataclasses.replace(table, heads=heads, rows=tuple(rows))
 
 
 def _tells_apart(name: str, trials: Sequence[Row]) -> bool:

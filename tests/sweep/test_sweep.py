@@ -159,12 +159,12 @@ def test_trials_are_shown_by_what_tells_them_apart():
     trials = [alike | {"trial": n, "seed": n, "test_loss": n / 8} for n in range(2)]
     last = ["test_loss", "steps", "executor", "reason"]
     shown = page_module._tabulate_trials(["seed"], last, trials)
-    assert shown.heads == ("trial", "seed", "test_loss")
+    assert shown.heads == ("trial", "seed", "test loss")
     shown = page_module._tabulate_trials(["seed"], last, trials[:1])
-    assert shown.heads == ("trial", "seed", "test_loss", "steps", "executor")
+    assert shown.heads == ("trial", "seed", "test loss", "steps", "executor")
     failed = [one | {"status": "failed", "reason": "no loss"} for one in trials]
     shown = page_module._tabulate_trials(["seed"], last, failed)
-    assert shown.heads == ("trial", "status", "seed", "test_loss", "reason")
+    assert shown.heads == ("trial", "status", "seed", "test loss", "reason")
 
 
 def test_the_same_command_runs_nothing_again(swept, monkeypatch):

@@ -183,6 +183,11 @@ def test_no_short_word_or_number_of_a_table_is_broken(tmp_path):
                 "  return range.getClientRects().length > 1; }).length"
             )
             assert broken == 0
+            # Before a card's value on a phone, where the head of its column stands.
+            style = "getComputedStyle(document.querySelector('td'), '::before')"
+            assert opened.run(f"return {style}.whiteSpace") == (
+                "normal" if width < 400 else "nowrap"
+            )
 
 
 def test_slides_move_unless_motion_is_unwanted(page):

@@ -368,15 +368,14 @@ def write_source(room):
     without=[
         (
             "cnn/weights/convert.py",
-            "CONFIG_FILE, config.to_flat())\n    try:\n",
-            "MANIFEST, {})\n    try:\n",
+            "    workdir.write_config(directory, config.to_flat())\n    try:\n",
+            "    try:\n",
         ),
         (
             "cnn/weights/convert.py",
             "        writer.wait()\n",
             "        writer.wait()\n"
-            "        path = directory / workdir.CONFIG_FILE\n"
-            "        atomic.write_json(path, config.to_flat())\n",
+            "        workdir.write_config(directory, config.to_flat())\n",
         ),
     ],
     n=28,

@@ -148,6 +148,5 @@ def _describe(row: dict[str, Any]) -> str:
     if needed is None:
         return f"{text}not decided, nor by {MOST:,} seeds if it stays so"
     more = max(needed - row["n"], 0)
-    return (
-        f"{text}not decided; {more} more seeds would, if it stays so ({needed} in all)"
-    )
+    seeds = f"{more} more seed{'' if more == 1 else 's'} would"
+    return f"{text}not decided; {seeds}, if it stays so ({needed} in all)"

@@ -15,6 +15,7 @@ from cnn.checkpoints import workdir
 from cnn.config import make_config
 from cnn.errors import UserError
 from cnn.visualize import named_run
+from cnn.visualize.compute import saliency
 from cnn.visualize.draw import patches
 from cnn.visualize.subject import Subject
 
@@ -96,6 +97,26 @@ def test_the_shifted_image_is_drawn_for_both_regressions(regression, sliding, tm
     ]
 
 
+def test_grad_cam_is_of_the_last_stage_with_places(tmp_path, monkeypatch):
+    train_run(tmp_path / "run", model="simple_cnn", widths=(2, 2, 2), epochs=1)
+    seen, whole, list_all = [], saliency.grad_cam, Subject.get_stages
+
+    def watch(function, images, classes, stage):
+        seen.append(stage)
+        return whole(function, images, classes, stage)
+
+    def shrink_last(subject, run):
+        *others, last = list_all(subject, run)
+        return (*others, dataclasses.replace(last, shape=(1, 1, last.shape[-1])))
+
+    monkeypatch.setattr(saliency, "grad_cam", watch)
+    for wanted in ("stage3", "stage2"):
+        flags = "saliency", "--picture_examples=1"
+        assert draw(tmp_path / "run", tmp_path / wanted, *flags) == 0
+        assert seen[-1] == wanted
+        monkeypatch.setattr(Subject, "get_stages", shrink_last)
+
+
 def test_what_a_model_lacks_is_said(regression, tmp_path, capsys):
     names = "kernels,features,patches,saliency"
     assert draw(regression, tmp_path, names, "--picture_examples=1") == 0
@@ -103,7 +124,7 @@ def test_what_a_model_lacks_is_said(regression, tmp_path, capsys):
     assert "logistic_regression shares no kernel among places, none is drawn" in printed
     assert "it has no stages" in printed
     assert "has no channels with places" in printed
-    assert "Grad-CAM needs a stage with places" in printed
+    assert "Grad-CAM needs a stage of several places" in printed
     assert list_pictures(tmp_path) == [
         "kernels_pixel_weights.png",
         "kernels_shift.png",

@@ -1,5 +1,6 @@
 """Saliency: which pixels an answer rests on."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from cnn.visualize.subject import Subject
 _CAPTION = (
     "Each row explains the logit of the class named at its left: in gradient, "
     "integrated gradients and occlusion red pixels speak for the class and blue ones "
-    "against it; Grad-CAM shows where the last stage sees it; each map is on its own "
-    "scale."
+    "against it; Grad-CAM shows where the last stage of more than one place sees it; "
+    "each map is on its own scale."
 )
 
 
@@ -71,14 +72,15 @@ def _compute_maps(
     black = run.scale(np.zeros((1, 1, 1, images.shape[-1]), np.uint8))
     shares, error = saliency.integrated_gradients(run.function, images, classes, black)
     maps = {"gradient": slopes.sum(-1), "integrated\ngradients": shares.sum(-1)}
-    stages = [stage.name for stage in subject.get_stages(run) if stage.is_map]
+    maps_of = [stage for stage in subject.get_stages(run) if stage.is_map]
+    stages = [stage.name for stage in maps_of if math.prod(stage.shape[:2]) > 1]
     if stages:
         shown = saliency.grad_cam(run.function, images, classes, stages[-1])
         maps[f"Grad-CAM\n{stages[-1]}"] = np.asarray(shown)
     else:
         model = run.trained.options["model"]
         subject.note(
-            f"{run.name}: Grad-CAM needs a stage with places, {model} has none"
+            f"{run.name}: Grad-CAM needs a stage of several places, {model} has none"
         )
     size = max(1, min(images.shape[1:3]) // 4)
     stride = max(1, size // 4)

@@ -221,6 +221,7 @@ def _check_defined(given: str, path: Path, name: str, content: bytes) -> None:
     if not name:
         known = ", ".join(f"{path}:{x}" for x in defined)
         known = f"; {path} defines {known}" if known else ""
+        given = given.removesuffix(":")  # which `read_name` added
         raise UserError(f"{given}: name what {path} defines too, as FILE.py:Net{known}")
     mentioned = {x.id for x in ast.walk(tree) if isinstance(x, ast.Name)}
     mentioned |= {y for x in ast.walk(tree) for y in _list_imported(x)}

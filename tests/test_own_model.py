@@ -242,7 +242,7 @@ def replace(old, new):
 CALL = "def __call__(self, x, train=False)"
 WRONG = {
     "absent": (None, "own.py:Net", "there is no file"),
-    "no name": (NET, "own.py", "name what .*own.py defines.*own.py:Net"),
+    "no name": (NET, "own.py", r"own\.py: name what .*own.py defines.*own.py:Net"),
     "other name": (NET, "own.py:Nett", "has no Nett; did you mean Net?"),
     "fails": (f"{NET}\n\n1 / 0\n", "own.py:Net", r"own.py:17: ZeroDivisionError"),
     "syntax": ("class Net(:\n", "own.py:Net", r"own.py:1: SyntaxError"),

@@ -72,8 +72,11 @@ def _compute_maps(
     black = run.scale(np.zeros((1, 1, 1, images.shape[-1]), np.uint8))
     shares, error = saliency.integrated_gradients(run.function, images, classes, black)
     maps = {"gradient": slopes.sum(-1), "integrated\ngradients": shares.sum(-1)}
-    maps_of = [stage for stage in subject.get_stages(run) if stage.is_map]
-    stages = [stage.name for stage in maps_of if math.prod(stage.shape[:2]) > 1]
+    stages = [
+        stage.name
+        for stage in subject.get_stages(run)
+        if stage.is_map and math.prod(stage.shape[:2]) > 1
+    ]
     if stages:
         shown = saliency.grad_cam(run.function, images, classes, stages[-1])
         maps[f"Grad-CAM\n{stages[-1]}"] = np.asarray(shown)
